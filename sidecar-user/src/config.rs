@@ -1,0 +1,1 @@
+//! One validated configuration from flags, environment and file. The only reader of the environment.

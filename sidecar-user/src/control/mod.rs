@@ -1,0 +1,1 @@
+//! ROLE: the control process. Today it is the embedded CA.

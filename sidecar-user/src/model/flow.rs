@@ -1,0 +1,154 @@
+//! A flow: the story of one intercepted connection, and how it ended.
+//!
+//! Facts only; `observe/` counts and shows them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::identity::SpiffeId;
+use super::service::ServiceName;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+/// How the bytes travel on the mesh side of the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    Plain,
+    Hbone,
+}
+
+/// Who ended a flow, or made it fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Party {
+    /// The application or proxy that opened the connection.
+    Client,
+    /// The endpoint that was dialled, or its proxy.
+    Upstream,
+    Policy,
+    /// This proxy.
+    Us,
+}
+
+/// Why a flow ended. `Eof` is the one good end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Both directions were finished in order.
+    Eof,
+    /// A reset, passed on to the other side.
+    Reset,
+    ConnectionRefused,
+    Unreachable,
+    TimedOut,
+    /// The TLS handshake failed: certificate, protocol or alert.
+    TlsFailed,
+    /// The peer proved an identity, but not the expected one.
+    WrongIdentity,
+    /// This proxy holds no valid certificate.
+    NoIdentity,
+    Denied,
+    NoEndpoint,
+    /// The registry does not know the destination and `registryOnly` is set.
+    UnknownDestination,
+    /// The redirect left no original destination behind.
+    NoOriginalDestination,
+    /// Somebody dialled one of the proxy's own ports.
+    Loop,
+    LimitReached,
+    /// The half-closed connection was silent for too long.
+    IdleTimeout,
+    /// The peer broke HTTP/2 or HBONE.
+    ProtocolError,
+    /// The proxy shut down before the flow ended.
+    Shutdown,
+    /// Another system error; the log has it.
+    Io,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Outcome {
+    pub by: Party,
+    pub cause: Cause,
+}
+
+impl Outcome {
+    pub const fn new(by: Party, cause: Cause) -> Self {
+        Self { by, cause }
+    }
+}
+
+/// What the TLS session of a flow was made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsFacts {
+    /// e.g. `TLSv1.3`
+    pub version: &'static str,
+    /// e.g. `TLS13_AES_128_GCM_SHA256`
+    pub cipher: &'static str,
+    /// e.g. `X25519MLKEM768`
+    pub key_exchange: &'static str,
+    /// The tunnel was already there when the flow began, so the flow paid for no handshake.
+    pub reused_tunnel: bool,
+}
+
+/// Bytes so far, readable while the flow runs. Sent: from the client towards the upstream.
+#[derive(Debug, Default)]
+pub struct Bytes {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Bytes {
+    /// A load and a store, not an atomic addition: a flow lives on one shard, which is its only writer.
+    pub fn add_sent(&self, n: u64) {
+        self.sent.store(self.sent.load(Relaxed) + n, Relaxed);
+    }
+
+    pub fn add_received(&self, n: u64) {
+        self.received.store(self.received.load(Relaxed) + n, Relaxed);
+    }
+
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
+    pub fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+}
+
+/// One intercepted connection. Fields fill up as the connection walks; what is not known yet is `None`.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    pub id: u64,
+    pub direction: Direction,
+    pub opened: SystemTime,
+    pub client: SocketAddr,
+    /// What the client asked for.
+    pub original_dst: Option<SocketAddr>,
+    /// What it got: the endpoint that was dialled.
+    pub chosen_dst: Option<SocketAddr>,
+    pub service: Option<ServiceName>,
+    pub source_identity: Option<SpiffeId>,
+    pub destination_identity: Option<SpiffeId>,
+    pub transport: Transport,
+    pub tls: Option<TlsFacts>,
+    /// From accept to the upstream being usable.
+    pub connect_time: Option<Duration>,
+    /// The TLS handshake alone, when this flow paid for one.
+    pub handshake_time: Option<Duration>,
+    pub bytes: Arc<Bytes>,
+    /// Set once, at the end.
+    pub closed: Option<(SystemTime, Outcome)>,
+}

@@ -1,0 +1,17 @@
+//! NOUNS: what the rest of Outrigger talks about.
+//!
+//! Values only. Nothing here does input or output, knows a wire format, or reads a clock.
+
+pub mod addr;
+pub mod flow;
+pub mod identity;
+pub mod service;
+pub mod snapshot;
+pub mod workload;
+
+pub use addr::{ClientAddr, OriginalDst};
+pub use flow::{Cause, Direction, Flow, Outcome, Party, TlsFacts, Transport};
+pub use identity::SpiffeId;
+pub use service::{Service, ServiceName};
+pub use snapshot::{Endpoint, Snapshot};
+pub use workload::{TunnelProtocol, Workload};

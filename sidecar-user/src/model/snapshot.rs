@@ -1,0 +1,124 @@
+//! The world at one moment: every service and workload, indexed by what a connection asks for.
+//!
+//! Immutable once built. A connection reads one snapshot, once, and so sees one world. How it is filled is
+//! `discovery/`'s business; how an endpoint is chosen is `route/`'s.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use super::service::{Service, ServiceName};
+use super::workload::Workload;
+
+/// One place where a service is served.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub workload: Arc<Workload>,
+    /// Service port to target port, as this endpoint maps it.
+    pub ports: BTreeMap<u16, u16>,
+    /// Connections open to it from this proxy, over all shards. It outlives the snapshot: the next one carries
+    /// the same counter on for the same workload.
+    pub load: Arc<Load>,
+}
+
+/// Open connections towards one workload.
+#[derive(Debug, Default)]
+pub struct Load(AtomicU32);
+
+/// Counts one open connection for as long as it lives.
+#[derive(Debug)]
+pub struct LoadGuard(Arc<Load>);
+
+impl Load {
+    pub fn open(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+
+    pub fn enter(self: &Arc<Self>) -> LoadGuard {
+        self.0.fetch_add(1, Relaxed);
+        LoadGuard(self.clone())
+    }
+}
+
+impl Drop for LoadGuard {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Counts up by one with each accepted change; 0 is the empty world before the first.
+    pub generation: u64,
+    services: BTreeMap<ServiceName, (Arc<Service>, Vec<Endpoint>)>,
+    by_vip: HashMap<IpAddr, ServiceName>,
+    by_address: HashMap<IpAddr, (Arc<Workload>, Arc<Load>)>,
+}
+
+impl Snapshot {
+    /// Indexes services with their endpoints, and workloads. `before` lends its load counters, so that balancing
+    /// does not forget open connections when the registry changes. Later entries win over earlier ones of the
+    /// same key; refusing duplicates is the source's duty, which knows the line to name.
+    pub fn build(
+        before: &Snapshot,
+        services: Vec<Service>,
+        workloads: Vec<(Workload, BTreeMap<ServiceName, BTreeMap<u16, u16>>)>,
+    ) -> Self {
+        let loads: HashMap<&str, &Arc<Load>> = before
+            .by_address
+            .values()
+            .map(|(w, load)| (w.uid.as_str(), load))
+            .collect();
+        let mut next = Snapshot {
+            generation: before.generation + 1,
+            ..Snapshot::default()
+        };
+        for service in services {
+            let name = service.name.clone();
+            for vip in &service.vips {
+                next.by_vip.insert(vip.to_canonical(), name.clone());
+            }
+            next.services.insert(name, (Arc::new(service), Vec::new()));
+        }
+        for (workload, serves) in workloads {
+            let load = loads
+                .get(workload.uid.as_str())
+                .map(|l| (*l).clone())
+                .unwrap_or_default();
+            let workload = Arc::new(workload);
+            for address in &workload.addresses {
+                next.by_address
+                    .insert(address.to_canonical(), (workload.clone(), load.clone()));
+            }
+            for (name, ports) in serves {
+                if let Some((_, endpoints)) = next.services.get_mut(&name) {
+                    endpoints.push(Endpoint {
+                        workload: workload.clone(),
+                        ports,
+                        load: load.clone(),
+                    });
+                }
+            }
+        }
+        next
+    }
+
+    pub fn service_by_vip(&self, ip: IpAddr) -> Option<(&Arc<Service>, &[Endpoint])> {
+        let (service, endpoints) = self.services.get(self.by_vip.get(&ip.to_canonical())?)?;
+        Some((service, endpoints))
+    }
+
+    pub fn workload_by_address(&self, ip: IpAddr) -> Option<(&Arc<Workload>, &Arc<Load>)> {
+        self.by_address.get(&ip.to_canonical()).map(|(w, l)| (w, l))
+    }
+
+    pub fn services(&self) -> impl Iterator<Item = (&Arc<Service>, &[Endpoint])> {
+        self.services.values().map(|(s, e)| (s, e.as_slice()))
+    }
+
+    /// Each workload once per address.
+    pub fn addresses(&self) -> impl Iterator<Item = (&IpAddr, &Arc<Workload>)> {
+        self.by_address.iter().map(|(ip, (w, _))| (ip, w))
+    }
+}

@@ -1,0 +1,1 @@
+//! HOW DO BYTES TRAVEL? Plain TCP, mutual TLS, HBONE, the tunnel pool and peer verification.
