@@ -1,1 +1,35 @@
-//! x
+//! Pods on one machine, for tests, demo and bench: network namespaces, cgroups, real programs, packet captures,
+//! and Outrigger's own processes around them.
+//!
+//! Not a test framework: it asserts nothing, it gives facts. It never touches the host's network namespace, adds
+//! no netfilter rule, and starts eBPF only through `outrigger proxy`, on cgroups and namespaces it made itself.
+//!
+//! Reading order:
+//! * [`fabric`]: one private network, a bridge in a namespace of its own
+//! * [`pod`]: a place on it to run programs in; [`process`]: a program that runs there
+//! * [`mesh`]: control, registry and sidecars, one by one or as a whole
+//! * [`apps`]: unmodified third-party programs
+//! * [`capture`]: what went over the bridge
+//! * [`wait`]: conditions with a limit; nothing here sleeps a fixed time
+//! * [`name`]: how everything of one fabric is found again and removed
+
+pub mod apps;
+pub mod capture;
+pub mod cgroup;
+pub mod fabric;
+pub mod http;
+pub mod mesh;
+pub mod name;
+pub mod netns;
+pub mod pcap;
+pub mod pod;
+pub mod process;
+pub mod wait;
+
+mod sys;
+
+pub use capture::Capture;
+pub use fabric::Fabric;
+pub use mesh::{Control, Mesh, Registry, Sidecar};
+pub use pod::Pod;
+pub use process::{Output, Process};

@@ -1,0 +1,200 @@
+//! Small Python programs for behaviour that no common client shows: resets, half-closes, crowds, long conversations.
+//! They use the plain socket calls of a program that knows nothing of a mesh.
+
+use std::fmt;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::pod::Pod;
+use crate::process::Process;
+use crate::wait;
+
+/// Debian's own, because its aiosmtpd is installed for it.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// The programs in `programs/`; each explains itself at its top.
+#[derive(Clone, Copy, Debug)]
+pub enum Script {
+    Dialogue,
+    Crowd,
+    Echo,
+    Smtp,
+    Load,
+    Ticker,
+}
+
+impl Script {
+    pub fn command(self, pod: &Pod) -> Result<Command> {
+        let (name, text) = match self {
+            Self::Dialogue => ("dialogue.py", include_str!("../programs/dialogue.py")),
+            Self::Crowd => ("crowd.py", include_str!("../programs/crowd.py")),
+            Self::Echo => ("echo.py", include_str!("../programs/echo.py")),
+            Self::Smtp => ("smtp.py", include_str!("../programs/smtp.py")),
+            Self::Load => ("load.py", include_str!("../programs/load.py")),
+            Self::Ticker => ("ticker.py", include_str!("../programs/ticker.py")),
+        };
+        let file = pod.scratch().join(name);
+        fs::write(&file, text)?;
+        let mut command = pod.command(PYTHON);
+        command.arg(file);
+        Ok(command)
+    }
+}
+
+pub fn echo(pod: &Pod, port: u16) -> Result<Process> {
+    let mut command = Script::Echo.command(pod)?;
+    command.arg(port.to_string());
+    pod.spawn(command)?.until_listening(port)
+}
+
+/// One end of a connection that follows given steps (`programs/dialogue.py`), and what each step gave.
+#[derive(Debug)]
+pub struct Dialogue {
+    process: Process,
+}
+
+impl Dialogue {
+    /// Waits for one connection; returned when it listens.
+    pub fn listen(pod: &Pod, port: u16, steps: &[&str]) -> Result<Self> {
+        let mut command = Script::Dialogue.command(pod)?;
+        command.arg("listen").arg(port.to_string()).args(steps);
+        let process = pod.spawn(command)?.until_listening(port)?;
+        Ok(Self { process })
+    }
+
+    pub fn connect(pod: &Pod, server: SocketAddr, steps: &[&str]) -> Result<Self> {
+        let mut command = Script::Dialogue.command(pod)?;
+        command
+            .args(["connect", &server.ip().to_string(), &server.port().to_string()])
+            .args(steps);
+        Ok(Self {
+            process: pod.spawn(command)?,
+        })
+    }
+
+    /// Waits until it has ended; one line a step, `<step> <result>`.
+    pub fn lines(mut self) -> Result<Vec<String>> {
+        self.process.wait(std::time::Duration::from_secs(120))?;
+        Ok(self
+            .process
+            .log()
+            .lines()
+            .map(|line| line.trim_end().into())
+            .collect())
+    }
+
+    /// Waits for the result of the first step of this name.
+    pub fn result(&mut self, step: &str) -> Result<String> {
+        let prefix = format!("{step} ");
+        self.process
+            .until_some(&format!("comes to the step {step}"), |process| {
+                let log = process.log();
+                // Only whole lines: the last one may still be written.
+                let whole = &log[..log.rfind('\n').map_or(0, |end| end + 1)];
+                Some(
+                    whole
+                        .lines()
+                        .find_map(|line| line.strip_prefix(&prefix))?
+                        .trim_end()
+                        .to_owned(),
+                )
+            })
+    }
+}
+
+/// Requests (or numbered lines) that go on in the background until stopped.
+#[derive(Debug)]
+pub struct Background {
+    process: Process,
+    stop: PathBuf,
+    progress: PathBuf,
+}
+
+impl Background {
+    /// One HTTP request after the other, each on a connection of its own.
+    pub fn load(pod: &Pod, url: &str) -> Result<Self> {
+        let mut command = Script::Load.command(pod)?;
+        command.arg(url);
+        Self::start(pod, command, "load")
+    }
+
+    /// Numbered lines on one connection to an echo server.
+    pub fn ticker(pod: &Pod, server: SocketAddr) -> Result<Self> {
+        let mut command = Script::Ticker.command(pod)?;
+        command.args([server.ip().to_string(), server.port().to_string()]);
+        Self::start(pod, command, "ticker")
+    }
+
+    fn start(pod: &Pod, mut command: Command, name: &str) -> Result<Self> {
+        let stop = pod.scratch().join(format!("{name}.stop"));
+        let progress = pod.scratch().join(format!("{name}.progress"));
+        let process = pod.spawn({
+            command.arg(&stop).arg(&progress);
+            command
+        })?;
+        Ok(Self {
+            process,
+            stop,
+            progress,
+        })
+    }
+
+    /// All that came so far: answers, or the number of lines.
+    pub fn progress(&self) -> Vec<String> {
+        fs::read_to_string(&self.progress)
+            .unwrap_or_default()
+            .lines()
+            .map(Into::into)
+            .collect()
+    }
+
+    /// Waits until the condition holds for what came.
+    pub fn until(&mut self, what: &str, mut probe: impl FnMut(&[String]) -> bool) -> Result<()> {
+        let progress = self.progress.clone();
+        let read = move || -> Vec<String> {
+            fs::read_to_string(&progress)
+                .unwrap_or_default()
+                .lines()
+                .map(Into::into)
+                .collect()
+        };
+        self.process.until(what, |_| probe(&read()))
+    }
+
+    /// Ends it in order and gives all that came; a bad end of the program is an error.
+    pub fn stop(mut self) -> Result<Vec<String>> {
+        fs::write(&self.stop, "")?;
+        let status = self.process.wait(wait::SOON)?;
+        anyhow::ensure!(status.success(), "{status}\n{}", self.process.log());
+        Ok(self.progress())
+    }
+}
+
+/// Opens that many connections at once to an echo server, and counts those that got their own text back.
+pub fn crowd(pod: &Pod, server: SocketAddr, count: usize) -> Result<usize> {
+    let mut command = Script::Crowd.command(pod)?;
+    command.args([
+        server.ip().to_string(),
+        server.port().to_string(),
+        count.to_string(),
+    ]);
+    let output = pod.run_within(command, std::time::Duration::from_secs(60))?;
+    let answered = output
+        .stdout
+        .trim()
+        .parse()
+        .with_context(|| output.stderr.clone())?;
+    if answered < count {
+        eprintln!("{}", output.stderr);
+    }
+    Ok(answered)
+}
+
+/// `http://…/` for an address, with the brackets that IPv6 needs.
+pub fn url(ip: impl Into<IpAddr>, port: u16) -> impl fmt::Display {
+    format!("http://{}/", SocketAddr::new(ip.into(), port))
+}

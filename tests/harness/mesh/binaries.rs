@@ -1,0 +1,29 @@
+//! Where Outrigger's programs are. Builds nothing: `cargo xtask test` and `cargo xtask demo` do, before.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+
+/// In `OUTRIGGER_BIN_DIR`, or beside the running program: `target/<profile>/`, one up for a test's executable.
+pub fn path(name: &str) -> Result<PathBuf> {
+    let dir = match std::env::var_os("OUTRIGGER_BIN_DIR") {
+        Some(dir) => PathBuf::from(dir),
+        None => {
+            let own = std::env::current_exe().context("find the running program")?;
+            let dir = own.parent().context("a program without a directory")?;
+            let dir = if dir.ends_with("deps") {
+                dir.parent().unwrap_or(dir)
+            } else {
+                dir
+            };
+            dir.into()
+        }
+    };
+    let path = dir.join(name);
+    ensure!(
+        path.exists(),
+        "{} is not built; run: cargo build --bins",
+        path.display()
+    );
+    Ok(path)
+}

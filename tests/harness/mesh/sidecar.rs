@@ -1,0 +1,276 @@
+//! `outrigger proxy` beside a pod's programs: in the pod's network namespace and cgroup, attached to both.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::http;
+use crate::mesh::{Control, NAMESPACE, RegistryFile, TRUST_DOMAIN, binaries, ports};
+use crate::pod::Pod;
+use crate::process::Process;
+use crate::wait;
+
+/// What a test may want otherwise than usual.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub service_account: String,
+    /// Refuse plaintext from outside the mesh.
+    pub strict: bool,
+    /// Refuse destinations that the registry does not know.
+    pub registry_only: bool,
+    /// Certificate lifetime, e.g. `10s`.
+    pub ttl: String,
+    /// 0: one per usable core.
+    pub workers: usize,
+    /// A token other than one for the service account; a missing file leaves the proxy without identity.
+    pub token: Option<PathBuf>,
+    /// Attach the hooks. Without them the proxy only answers on its own ports.
+    pub intercept: bool,
+}
+
+impl Options {
+    pub fn new(service_account: &str) -> Self {
+        Self {
+            service_account: service_account.into(),
+            strict: false,
+            registry_only: false,
+            ttl: "24h".into(),
+            workers: 0,
+            token: None,
+            intercept: true,
+        }
+    }
+
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
+        self
+    }
+
+    pub fn registry_only(mut self) -> Self {
+        self.registry_only = true;
+        self
+    }
+
+    pub fn ttl(mut self, ttl: &str) -> Self {
+        self.ttl = ttl.into();
+        self
+    }
+
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    pub fn token(mut self, token: PathBuf) -> Self {
+        self.token = Some(token);
+        self
+    }
+}
+
+#[derive(Debug)]
+pub struct Sidecar {
+    pod: Pod,
+    dir: PathBuf,
+    process: Option<Process>,
+}
+
+impl Sidecar {
+    /// Starts it and waits until it is ready.
+    pub fn start(pod: &Pod, control: &Control, registry: &RegistryFile, options: &Options) -> Result<Self> {
+        let mut sidecar = Self::configure(pod, control, registry, options)?;
+        sidecar.restart()?;
+        Ok(sidecar)
+    }
+
+    /// Starts it and waits only until its hooks are in place: for a sidecar that cannot become ready.
+    pub fn start_unready(
+        pod: &Pod,
+        control: &Control,
+        registry: &RegistryFile,
+        options: &Options,
+    ) -> Result<Self> {
+        let mut sidecar = Self::configure(pod, control, registry, options)?;
+        sidecar.launch()?;
+        Ok(sidecar)
+    }
+
+    fn configure(pod: &Pod, control: &Control, registry: &RegistryFile, options: &Options) -> Result<Self> {
+        let dir = pod.scratch().join("sidecar");
+        fs::create_dir_all(&dir)?;
+        let sidecar = Self {
+            pod: pod.clone(),
+            dir,
+            process: None,
+        };
+        let token = match &options.token {
+            Some(token) => token.clone(),
+            None => control.token(&crate::mesh::identity(&options.service_account))?,
+        };
+        let mut config = format!(
+            "workload: {{name: {}, namespace: {NAMESPACE}, serviceAccount: {}, trustDomain: {TRUST_DOMAIN}}}\n\
+             mode: {}\n\
+             outbound: {}\n\
+             registry: {}\n\
+             identity:\n  \
+               authority: {}\n  \
+               serverName: control.outrigger\n  \
+               roots: {}\n  \
+               token: {}\n  \
+               ttl: {}\n\
+             listen: {{adminSocket: {}}}\n\
+             workers: {}\n\
+             log: {{level: debug}}\n",
+            pod.name(),
+            options.service_account,
+            if options.strict { "strict" } else { "permissive" },
+            if options.registry_only {
+                "registry-only"
+            } else {
+                "passthrough"
+            },
+            registry.path().display(),
+            control.authority(),
+            control.root().display(),
+            token.display(),
+            options.ttl,
+            sidecar.admin_socket().display(),
+            options.workers,
+        );
+        if options.intercept {
+            config += &format!(
+                "interception: {{cgroup: {}, pins: {}}}\n",
+                pod.cgroup().display(),
+                sidecar.pins().display()
+            );
+        }
+        fs::write(sidecar.config(), config)?;
+        Ok(sidecar)
+    }
+
+    /// Starts it, again if it has been stopped or killed, and waits until it is ready.
+    pub fn restart(&mut self) -> Result<()> {
+        self.launch()?;
+        let (pod, status) = (self.pod.clone(), self.status_address());
+        let process = self.process.as_mut().context("launched above")?;
+        process.until("is ready", |_| is_ready(&pod, status))
+    }
+
+    fn launch(&mut self) -> Result<()> {
+        self.process = None;
+        let mut command = self.pod.command(binaries::path("outrigger")?);
+        command.arg("proxy").arg("--config").arg(self.config());
+        let mut process = self.pod.spawn(command)?;
+        let (pod, status) = (self.pod.clone(), self.status_address());
+        process.until("answers on its status port", |_| {
+            http::get(pod.netns(), status, "/livez").is_ok_and(|(code, _)| code == 200)
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Ends it at once, as the kernel would; what it has pinned stays.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Asks it to end, and waits for that.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the sidecar does not run")?;
+        process.signal(Signal::SIGTERM)?;
+        let status = process.wait(wait::SOON)?;
+        ensure!(
+            status.success(),
+            "the sidecar ended with {status}\n{}",
+            process.log()
+        );
+        Ok(())
+    }
+
+    pub fn is_ready(&self) -> bool {
+        is_ready(&self.pod, self.status_address())
+    }
+
+    /// `/flows` of the admin socket.
+    pub fn flows(&self) -> Result<Value> {
+        let (status, body) = http::get_unix(&self.admin_socket(), "/flows")?;
+        ensure!(status == 200, "/flows answered {status}: {body}");
+        serde_json::from_str(&body).with_context(|| format!("/flows is no JSON: {body}"))
+    }
+
+    /// `/metrics`, in Prometheus' text format.
+    pub fn metrics(&self) -> Result<String> {
+        let (status, body) = http::get(self.pod.netns(), self.status_address(), "/metrics")?;
+        ensure!(status == 200, "/metrics answered {status}: {body}");
+        Ok(body)
+    }
+
+    /// The sum of all series of a metric whose labels hold all the given `name="value"` texts.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
+        let text = self.metrics()?;
+        Ok(sum(&text, name, labels))
+    }
+
+    pub fn pod(&self) -> &Pod {
+        &self.pod
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
+    pub fn admin_socket(&self) -> PathBuf {
+        self.dir.join("admin.sock")
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("proxy.yaml")
+    }
+
+    pub fn pins(&self) -> PathBuf {
+        self.pod.fabric().bpffs().join(self.pod.name())
+    }
+
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn status_address(&self) -> SocketAddr {
+        (self.pod.ipv4(), ports::STATUS).into()
+    }
+}
+
+fn is_ready(pod: &Pod, status: SocketAddr) -> bool {
+    http::get(pod.netns(), status, "/readyz").is_ok_and(|(code, _)| code == 200)
+}
+
+fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
+    let series = text.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));
+        let wanted = found == name && labels.iter().all(|label| found_labels.contains(label));
+        wanted.then(|| value.parse().ok()).flatten()
+    });
+    series.fold(0.0, |sum: f64, value: f64| sum + value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_summed_over_the_series_that_match() {
+        let text = "# HELP opened x\nopened{direction=\"inbound\",transport=\"plain\"} 2\n\
+                    opened{direction=\"inbound\",transport=\"hbone\"} 3\nopened{direction=\"outbound\"} 5\n";
+        assert_eq!(sum(text, "opened", &[]), 10.0);
+        assert_eq!(sum(text, "opened", &["direction=\"inbound\""]), 5.0);
+        assert_eq!(sum(text, "closed", &[]), 0.0);
+    }
+}

@@ -1,0 +1,23 @@
+//! The one unsafe call of the harness: what a child does between fork and exec. Decides nothing.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Arc;
+
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::write;
+
+/// Makes the command start inside a network namespace and a cgroup (its open `cgroup.procs`).
+pub(crate) fn start_inside(command: &mut Command, netns: Arc<File>, cgroup_procs: Arc<File>) {
+    let enter = move || -> io::Result<()> {
+        // "0" is the writer itself. The cgroup comes first: a socket belongs to the cgroup it is made in.
+        write(&*cgroup_procs, b"0")?;
+        setns(&*netns, CloneFlags::CLONE_NEWNET)?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec of a threaded program only async-signal-safe calls are sound. The closure makes
+    // two system calls on descriptors opened by the parent; it allocates nothing, takes no lock and cannot panic.
+    unsafe { command.pre_exec(enter) };
+}
