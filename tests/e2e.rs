@@ -1,4 +1,44 @@
-//! The end-to-end tests, in reading order.
+//! The end-to-end tests, in reading order. They need root and the programs that `cargo xtask setup` installs; every
+//! test builds its own network and its own mesh, so they run in parallel.
 
 #[path = "e2e/fabric.rs"]
 mod fabric; // the harness itself: pods, programs and captures without Outrigger
+
+#[path = "e2e/reach.rs"]
+mod reach; // who reaches whom, by which address, over which family
+
+#[path = "e2e/programs.rs"]
+mod programs; // unmodified programs and their protocols
+
+#[path = "e2e/secrecy.rs"]
+mod secrecy; // what a capture sees
+
+#[path = "e2e/identity.rs"]
+mod identity; // wrong, unknown, expired or no identity
+
+#[path = "e2e/modes.rs"]
+mod modes; // strict, permissive, registry-only
+
+#[path = "e2e/hbone.rs"]
+mod hbone; // the tunnel port, asked by hand
+
+#[path = "e2e/streams.rs"]
+mod streams; // half-close, reset, unreachable upstream, bit-exact bytes
+
+#[path = "e2e/load.rs"]
+mod load; // a crowd, renewal under traffic, endpoints that come and go
+
+#[path = "e2e/registry.rs"]
+mod registry; // a bad registry file
+
+#[path = "e2e/failure.rs"]
+mod failure; // killed replicas and killed proxies
+
+#[path = "e2e/sight.rs"]
+mod sight; // flows and metrics tell the truth
+
+#[path = "e2e/cleanup.rs"]
+mod cleanup; // nothing is left behind
+
+#[path = "e2e/expect.rs"]
+mod expect; // what the tests above share

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
-use harness::apps::{self, Dialogue, script};
+use harness::apps::{self, Dialogue};
 use harness::{Capture, Fabric, cgroup, name};
 
 #[test]
@@ -13,10 +13,7 @@ fn pods_reach_each_other_over_both_families() -> Result<()> {
     let (client, server) = (fabric.pod("client")?, fabric.pod("server")?);
     let _nginx = apps::nginx(&server, 8080)?;
     for ip in server.addresses() {
-        assert_eq!(
-            apps::curl(&client, &script::url(ip, 8080).to_string())?.ok()?,
-            "server\n"
-        );
+        assert_eq!(apps::curl(&client, &apps::url((ip, 8080)))?.ok()?, "server\n");
     }
     Ok(())
 }
@@ -119,8 +116,8 @@ fn a_reset_and_a_half_close_look_like_this_without_a_mesh() -> Result<()> {
 fn a_crowd_is_answered() -> Result<()> {
     let fabric = Fabric::new("crowd")?;
     let (client, server) = (fabric.pod("client")?, fabric.pod("server")?);
-    let _echo = script::echo(&server, 9000)?;
-    assert_eq!(script::crowd(&client, (server.ipv4(), 9000).into(), 1000)?, 1000);
+    let _echo = apps::echo(&server, 9000)?;
+    assert_eq!(apps::crowd(&client, (server.ipv4(), 9000).into(), 1000)?, 1000);
     Ok(())
 }
 

@@ -1,9 +1,8 @@
 //! Small Python programs for behaviour that no common client shows: resets, half-closes, crowds, long conversations.
 //! They use the plain socket calls of a program that knows nothing of a mesh.
 
-use std::fmt;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -195,6 +194,6 @@ pub fn crowd(pod: &Pod, server: SocketAddr, count: usize) -> Result<usize> {
 }
 
 /// `http://…/` for an address, with the brackets that IPv6 needs.
-pub fn url(ip: impl Into<IpAddr>, port: u16) -> impl fmt::Display {
-    format!("http://{}/", SocketAddr::new(ip.into(), port))
+pub fn url(server: impl Into<SocketAddr>) -> String {
+    format!("http://{}/", server.into())
 }

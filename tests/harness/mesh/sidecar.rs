@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -75,6 +76,7 @@ impl Options {
 pub struct Sidecar {
     pod: Pod,
     dir: PathBuf,
+    intercepts: bool,
     process: Option<Process>,
 }
 
@@ -101,9 +103,11 @@ impl Sidecar {
     fn configure(pod: &Pod, control: &Control, registry: &RegistryFile, options: &Options) -> Result<Self> {
         let dir = pod.scratch().join("sidecar");
         fs::create_dir_all(&dir)?;
+        let intercepts = options.intercept;
         let sidecar = Self {
             pod: pod.clone(),
             dir,
+            intercepts,
             process: None,
         };
         let token = match &options.token {
@@ -140,7 +144,7 @@ impl Sidecar {
             sidecar.admin_socket().display(),
             options.workers,
         );
-        if options.intercept {
+        if intercepts {
             config += &format!(
                 "interception: {{cgroup: {}, pins: {}}}\n",
                 pod.cgroup().display(),
@@ -164,9 +168,12 @@ impl Sidecar {
         let mut command = self.pod.command(binaries::path("outrigger")?);
         command.arg("proxy").arg("--config").arg(self.config());
         let mut process = self.pod.spawn(command)?;
-        let (pod, status) = (self.pod.clone(), self.status_address());
-        process.until("answers on its status port", |_| {
-            http::get(pod.netns(), status, "/livez").is_ok_and(|(code, _)| code == 200)
+        let (pod, status, intercepts) = (self.pod.clone(), self.status_address(), self.intercepts);
+        let pins = self.pins();
+        process.until("has attached its hooks and answers on its status port", |_| {
+            let attached = || fs::read_dir(&pins).is_ok_and(|mut entries| entries.next().is_some());
+            let alive = || http::get(pod.netns(), status, "/livez").is_ok_and(|(code, _)| code == 200);
+            (!intercepts || attached()) && alive()
         })?;
         self.process = Some(process);
         Ok(())
@@ -190,6 +197,35 @@ impl Sidecar {
         Ok(())
     }
 
+    /// Takes the pinned hooks of a stopped sidecar away.
+    pub fn detach(&self) -> Result<()> {
+        let output = Command::new(binaries::path("outrigger")?)
+            .args(["detach", "--pins"])
+            .arg(self.pins())
+            .output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "outrigger detach: {stderr}");
+        Ok(())
+    }
+
+    /// The certificate it shows on its tunnel port now (PEM).
+    pub fn certificate(&self) -> Result<String> {
+        let at = SocketAddr::from((self.pod.ipv4(), ports::HBONE)).to_string();
+        // It ends with an error, because it has no certificate to show; by then it has printed the server's.
+        let output = self
+            .pod
+            .run("openssl", ["s_client", "-connect", &at, "-alpn", "h2"])?;
+        let begin = output
+            .stdout
+            .find("-----BEGIN")
+            .context("no certificate was shown")?;
+        let end = output
+            .stdout
+            .find("-----END")
+            .context("half a certificate was shown")?;
+        Ok(output.stdout[begin..end].into())
+    }
+
     pub fn is_ready(&self) -> bool {
         is_ready(&self.pod, self.status_address())
     }
@@ -199,6 +235,23 @@ impl Sidecar {
         let (status, body) = http::get_unix(&self.admin_socket(), "/flows")?;
         ensure!(status == 200, "/flows answered {status}: {body}");
         serde_json::from_str(&body).with_context(|| format!("/flows is no JSON: {body}"))
+    }
+
+    /// All flows, open and closed, oldest first.
+    pub fn all_flows(&self) -> Result<Vec<Value>> {
+        let flows = self.flows()?;
+        let list = |name: &str| flows[name].as_array().cloned().unwrap_or_default();
+        Ok([list("closed"), list("open")].concat())
+    }
+
+    /// Waits until some flow satisfies the condition.
+    pub fn until_flow(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let mut seen = Vec::new();
+        wait::until_some(what, wait::SOON, || {
+            seen = self.all_flows()?;
+            Ok(seen.iter().find(|flow| wanted(flow)).cloned())
+        })
+        .with_context(|| format!("{}: {seen:#?}\n{}", self.pod.name(), self.log()))
     }
 
     /// `/metrics`, in Prometheus' text format.

@@ -1,0 +1,101 @@
+//! Killed replicas and killed proxies: traffic moves, or is refused; it never goes out in plaintext.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use harness::apps::{self, Dialogue};
+use harness::mesh::{Options, Plan};
+use harness::{Capture, Mesh, wait};
+
+use crate::expect;
+
+#[test]
+fn when_a_replica_dies_traffic_moves_to_the_others() -> Result<()> {
+    let mut mesh = Mesh::with_servers("replica", 2)?;
+    mesh.serve(apps::nginx, 8080)?;
+    let ask = |mesh: &Mesh| apps::curl(&mesh.client.pod, &apps::url(mesh.vip4(80))).and_then(|o| o.ok());
+    wait::until("both replicas answer", wait::SOON, || {
+        ask(&mesh).is_ok_and(|body| body == "server-1\n")
+    })?;
+    mesh.programs.remove(0);
+    // Another endpoint is tried before any byte was relayed, so not one request fails.
+    for _ in 0..30 {
+        assert_eq!(ask(&mesh)?, "server-2\n");
+    }
+    Ok(())
+}
+
+#[test]
+fn when_a_whole_pod_dies_traffic_moves_to_the_others() -> Result<()> {
+    let mut mesh = Mesh::with_servers("pod-dies", 2)?;
+    mesh.serve(apps::nginx, 8080)?;
+    let ask = |mesh: &Mesh| apps::curl(&mesh.client.pod, &apps::url(mesh.vip4(80))).and_then(|o| o.ok());
+    wait::until("both replicas answer", wait::SOON, || {
+        ask(&mesh).is_ok_and(|body| body == "server-1\n")
+    })?;
+    mesh.programs.remove(0);
+    mesh.servers[0].sidecar.kill();
+    for _ in 0..30 {
+        assert_eq!(ask(&mesh)?, "server-2\n");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_client_whose_proxy_died_is_refused_and_sends_no_plaintext() -> Result<()> {
+    let mut mesh = Mesh::start("client-proxy")?;
+    mesh.serve(apps::nginx, 8080)?;
+    apps::curl(&mesh.client.pod, &apps::url(mesh.vip4(80)))?.ok()?;
+    mesh.client.sidecar.kill();
+
+    let capture = Capture::start(&mesh.fabric)?;
+    let (client, server) = (&mesh.client.pod, &mesh.servers[0].pod);
+    for at in [
+        mesh.vip4(80),
+        mesh.vip6(80),
+        (server.ipv4(), 8080).into(),
+        (server.ipv6(), 8080).into(),
+    ] {
+        let lines = Dialogue::connect(client, at, &["send:GET / HTTP/1.0\r\n\r\n"])?.lines()?;
+        assert_eq!(lines, ["connect errno ECONNREFUSED"], "{at}");
+    }
+    let recording = capture.stop()?;
+    let dialled: Vec<SocketAddr> = recording
+        .segments()
+        .iter()
+        .filter(|s| s.syn)
+        .map(|s| s.to)
+        .collect();
+    assert!(dialled.is_empty(), "{dialled:?}");
+
+    mesh.client.sidecar.restart()?;
+    assert_eq!(
+        apps::curl(&mesh.client.pod, &apps::url(mesh.vip4(80)))?.ok()?,
+        "server-1\n"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_strict_server_whose_proxy_died_is_closed_and_opens_again() -> Result<()> {
+    let plan = Plan {
+        server: Options::new("server").strict(),
+        ..Plan::default()
+    };
+    let mut mesh = Mesh::of("server-proxy", &plan)?;
+    mesh.serve(apps::nginx, 8080)?;
+    mesh.servers[0].sidecar.kill();
+    for ip in mesh.server().pod.addresses() {
+        expect::connection_refused(&mesh.outside, (ip, 8080).into())?;
+    }
+    expect::refused(&mesh.client.pod, mesh.vip4(80))?;
+
+    mesh.servers[0].sidecar.restart()?;
+    wait::until("the service answers again", wait::SOON, || {
+        apps::curl(&mesh.client.pod, &apps::url(mesh.vip4(80))).is_ok_and(|o| o.stdout == "server-1\n")
+    })?;
+    for ip in mesh.server().pod.addresses() {
+        expect::connection_refused(&mesh.outside, (ip, 8080).into())?;
+    }
+    Ok(())
+}
