@@ -11,6 +11,8 @@
 //! * [`apps`]: unmodified third-party programs
 //! * [`capture`]: what went over the bridge
 //! * [`wait`]: conditions with a limit; nothing here sleeps a fixed time
+//! * [`netfilter`]: whether a namespace has rules
+//! * [`interrupt`]: Ctrl-C
 //! * [`name`]: how everything of one fabric is found again and removed
 
 pub mod apps;
@@ -18,8 +20,10 @@ pub mod capture;
 pub mod cgroup;
 pub mod fabric;
 pub mod http;
+pub mod interrupt;
 pub mod mesh;
 pub mod name;
+pub mod netfilter;
 pub mod netns;
 pub mod pcap;
 pub mod pod;

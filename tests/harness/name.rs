@@ -7,6 +7,7 @@
 //! | cgroups | `<cgroup2 mount>/<fabric>/<pod>` |
 //! | files, and a private bpffs in `bpf/` | `<temporary directory>/<fabric>/` |
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -65,20 +66,26 @@ pub fn remove(fabric: &str) {
 /// Removes what runs of ours that are dead left behind, once per process.
 pub fn sweep() {
     static SWEEP: Once = Once::new();
-    SWEEP.call_once(|| {
-        let dirs = [
-            Some(NETNS_DIR.into()),
-            cgroup::mount().ok(),
-            Some(std::env::temp_dir()),
-        ];
-        let names = dirs.into_iter().flatten().flat_map(|dir: PathBuf| entries(&dir));
-        for name in names {
-            let fabric = name.split('.').next().unwrap_or_default();
-            if owner(fabric).is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
-                remove(fabric);
-            }
+    let dead = |pid: u32| !Path::new("/proc").join(pid.to_string()).exists();
+    SWEEP.call_once(|| remove_where(dead));
+}
+
+/// Removes every fabric of this process, for an end without unwinding.
+pub fn remove_own() {
+    remove_where(|pid| pid == process::id());
+}
+
+fn remove_where(owned_by: impl Fn(u32) -> bool) {
+    let dirs = [Some(NETNS_DIR.into()), cgroup::mount().ok(), Some(std::env::temp_dir())];
+    let names = dirs.into_iter().flatten().flat_map(|dir: PathBuf| entries(&dir));
+    // The namespaces of pods lead to the same fabric.
+    let fabrics: BTreeSet<String> =
+        names.filter_map(|name| name.split('.').next().map(Into::into)).collect();
+    for fabric in fabrics {
+        if owner(&fabric).is_some_and(&owned_by) {
+            remove(&fabric);
         }
-    });
+    }
 }
 
 /// The process that made a fabric, if that is the name of one.

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::wait;
@@ -55,10 +55,9 @@ impl Process {
             .with_context(|| format!("send {signal} to {}", self.name))
     }
 
-    /// Ends it without a chance to clean up.
+    /// Ends it and its children without a chance to clean up.
     pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        kill_group(&mut self.child);
     }
 
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
@@ -136,8 +135,7 @@ impl Output {
         let stderr = drain(child.stderr.take());
         let ended = wait::until_some(&format!("{name} ends"), limit, || Ok(child.try_wait()?));
         if ended.is_err() {
-            let _ = child.kill();
-            let _ = child.wait();
+            kill_group(&mut child);
         }
         let text = |reader: thread::JoinHandle<Vec<u8>>| {
             String::from_utf8_lossy(&reader.join().unwrap_or_default()).into_owned()
@@ -166,6 +164,15 @@ impl Output {
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
+}
+
+/// With the group go the children: the workers of a server outlive a master that is killed.
+fn kill_group(child: &mut Child) {
+    // Not after it has been reaped: its id may be another's by then.
+    if let Ok(None) = child.try_wait() {
+        let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+    }
+    let _ = child.wait();
 }
 
 fn drain(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::SigSet;
 use nix::unistd::write;
 
 /// Makes the command start inside a network namespace and a cgroup (its open `cgroup.procs`).
@@ -15,9 +16,11 @@ pub(crate) fn start_inside(command: &mut Command, netns: Arc<File>, cgroup_procs
         // "0" is the writer itself. The cgroup comes first: a socket belongs to the cgroup it is made in.
         write(&*cgroup_procs, b"0")?;
         setns(&*netns, CloneFlags::CLONE_NEWNET)?;
+        // A parent that waits for signals has blocked them, and a child inherits that.
+        SigSet::empty().thread_set_mask()?;
         Ok(())
     };
     // SAFETY: between fork and exec of a threaded program only async-signal-safe calls are sound. The closure makes
-    // two system calls on descriptors opened by the parent; it allocates nothing, takes no lock and cannot panic.
+    // three system calls on descriptors opened by the parent; it allocates nothing, takes no lock and cannot panic.
     unsafe { command.pre_exec(enter) };
 }
