@@ -30,8 +30,15 @@ fn query<T: Copy>(fd: BorrowedFd<'_>, level: libc::c_int) -> Option<T> {
     let mut raw = MaybeUninit::<T>::zeroed();
     let mut len = size_of::<T>() as libc::socklen_t;
     // SAFETY: `raw` is writable for `len` bytes, and both outlive the call; the fd is borrowed for its duration.
-    let rc =
-        unsafe { libc::getsockopt(fd.as_raw_fd(), level, SO_ORIGINAL_DST, raw.as_mut_ptr().cast(), &mut len) };
+    let rc = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            level,
+            SO_ORIGINAL_DST,
+            raw.as_mut_ptr().cast(),
+            &mut len,
+        )
+    };
     if rc != 0 || (len as usize) < size_of::<T>() {
         return None;
     }

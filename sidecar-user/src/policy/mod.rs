@@ -46,7 +46,9 @@ pub enum Denied {
 pub fn admit(mode: Mode, facts: &Facts<'_>) -> Result<Permit, Denied> {
     match (facts.peer, mode) {
         (None, Mode::Strict) => Err(Denied::Plaintext),
-        (Some(_), _) | (None, Mode::Permissive) => Ok(Permit { destination: facts.destination }),
+        (Some(_), _) | (None, Mode::Permissive) => Ok(Permit {
+            destination: facts.destination,
+        }),
     }
 }
 
@@ -58,8 +60,16 @@ mod tests {
     fn strict_admits_identities_and_denies_plaintext() {
         let id = SpiffeId::new("td.test", "a", "b").unwrap();
         let (source, destination) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
-        let proven = Facts { peer: Some(&id), source, destination };
-        let plain = Facts { peer: None, source, destination };
+        let proven = Facts {
+            peer: Some(&id),
+            source,
+            destination,
+        };
+        let plain = Facts {
+            peer: None,
+            source,
+            destination,
+        };
         assert_eq!(admit(Mode::Strict, &proven).unwrap().destination(), destination);
         assert_eq!(admit(Mode::Strict, &plain).unwrap_err(), Denied::Plaintext);
         assert!(admit(Mode::Permissive, &plain).is_ok());

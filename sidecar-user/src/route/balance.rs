@@ -13,7 +13,11 @@ pub(super) fn least_of_two<'a>(
     random: &mut dyn FnMut(usize) -> usize,
 ) -> Option<&'a Endpoint> {
     let first = draw(endpoints, &usable, random)?;
-    let second = draw(endpoints, |e| usable(e) && !std::ptr::eq(e, &endpoints[first]), random);
+    let second = draw(
+        endpoints,
+        |e| usable(e) && !std::ptr::eq(e, &endpoints[first]),
+        random,
+    );
     let first = &endpoints[first];
     Some(match second.map(|i| &endpoints[i]) {
         Some(second) if lighter(second, first) => second,

@@ -57,7 +57,10 @@ impl Upstream {
     /// The identities that the peer may prove: its workload's own, or one that the service names.
     pub fn expected(&self) -> Vec<SpiffeId> {
         let own = self.target.iter().map(|t| t.workload.identity.clone());
-        let named = self.service.iter().flat_map(|s| s.subject_alt_names.iter().cloned());
+        let named = self
+            .service
+            .iter()
+            .flat_map(|s| s.subject_alt_names.iter().cloned());
         own.chain(named).collect()
     }
 }
@@ -79,7 +82,11 @@ pub fn route(
     }
     match (world.workload_by_address(dst.ip()), unknown) {
         (Some((workload, load)), _) => to_workload(workload, load, dst, None),
-        (None, Unknown::PassThrough) => Route::Direct(Upstream { endpoint: dst, service: None, target: None }),
+        (None, Unknown::PassThrough) => Route::Direct(Upstream {
+            endpoint: dst,
+            service: None,
+            target: None,
+        }),
         (None, Unknown::Refuse) => Route::Refuse(Refusal::UnknownDestination),
     }
 }
@@ -109,8 +116,15 @@ fn to_workload(
     endpoint: SocketAddr,
     service: Option<Arc<Service>>,
 ) -> Route {
-    let target = Some(Target { workload: workload.clone(), load: load.clone() });
-    let upstream = Upstream { endpoint, service, target };
+    let target = Some(Target {
+        workload: workload.clone(),
+        load: load.clone(),
+    });
+    let upstream = Upstream {
+        endpoint,
+        service,
+        target,
+    };
     match workload.protocol {
         TunnelProtocol::Hbone => Route::Mesh(upstream),
         TunnelProtocol::None => Route::Direct(upstream),
@@ -125,7 +139,11 @@ fn target_port(service: &Service, endpoint: &Endpoint, port: u16) -> Option<u16>
 
 /// An address of the family that the application dialled, else any.
 fn like(dialled: IpAddr, addresses: &[IpAddr]) -> Option<IpAddr> {
-    addresses.iter().find(|a| a.is_ipv4() == dialled.is_ipv4()).or(addresses.first()).copied()
+    addresses
+        .iter()
+        .find(|a| a.is_ipv4() == dialled.is_ipv4())
+        .or(addresses.first())
+        .copied()
 }
 
 #[cfg(test)]
