@@ -1,8 +1,13 @@
 //! MAY IT? Pure decisions about a connection whose facts are known. No clock, no input, no output.
 
+pub mod authorization;
+
 use std::net::SocketAddr;
 
-use crate::model::SpiffeId;
+use crate::model::snapshot::Applicable;
+use authorization::{Decision, Denial};
+
+pub use authorization::Facts;
 
 /// Whether plaintext from outside the mesh is let in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,17 +17,6 @@ pub enum Mode {
     Permissive,
     /// Only proven identities get in.
     Strict,
-}
-
-/// What is known of an inbound connection when it asks to be let in.
-#[derive(Debug)]
-pub struct Facts<'a> {
-    /// The identity that the peer proved; none for plaintext.
-    pub peer: Option<&'a SpiffeId>,
-    /// The client, as far as the connection shows it.
-    pub source: SocketAddr,
-    /// Where it wants to go.
-    pub destination: SocketAddr,
 }
 
 /// Leave to deliver to one destination. Only `admit` makes one, and delivery cannot be called without it.
@@ -37,41 +31,45 @@ impl Permit {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// Plaintext, where only proven identities are let in.
+    #[error("plaintext is refused in strict mode")]
     Plaintext,
+    #[error(transparent)]
+    Policy(Denial),
 }
 
-pub fn admit(mode: Mode, facts: &Facts<'_>) -> Result<Permit, Denied> {
-    match (facts.peer, mode) {
-        (None, Mode::Strict) => Err(Denied::Plaintext),
-        (Some(_), _) | (None, Mode::Permissive) => Ok(Permit {
-            destination: facts.destination,
-        }),
+/// Lets a connection in when the mode and every policy that applies to the workload allow it.
+pub fn admit(mode: Mode, policies: &Applicable<'_>, facts: &Facts<'_>) -> Result<Permit, Denied> {
+    if facts.source.is_none() && mode == Mode::Strict {
+        return Err(Denied::Plaintext);
+    }
+    match authorization::evaluate(policies, facts) {
+        Decision::Allow(_) => Ok(Permit { destination: facts.destination }),
+        Decision::Deny(denial) => Err(Denied::Policy(denial)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::SpiffeId;
+    use crate::model::authorization::PolicyName;
 
     #[test]
-    fn strict_admits_identities_and_denies_plaintext() {
+    fn strict_admits_identities_and_denies_plaintext_and_policy_is_always_asked() {
         let id = SpiffeId::new("td.test", "a", "b").unwrap();
-        let (source, destination) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
-        let proven = Facts {
-            peer: Some(&id),
-            source,
-            destination,
-        };
-        let plain = Facts {
-            peer: None,
-            source,
-            destination,
-        };
-        assert_eq!(admit(Mode::Strict, &proven).unwrap().destination(), destination);
-        assert_eq!(admit(Mode::Strict, &plain).unwrap_err(), Denied::Plaintext);
-        assert!(admit(Mode::Permissive, &plain).is_ok());
+        let destination = "10.0.0.2:80".parse().unwrap();
+        let proven = Facts { source: Some(&id), source_ip: "10.0.0.1".parse().unwrap(), destination };
+        let plain = Facts { source: None, ..proven };
+        let none = Applicable::default();
+        assert_eq!(admit(Mode::Strict, &none, &proven).unwrap().destination(), destination);
+        assert_eq!(admit(Mode::Strict, &none, &plain).unwrap_err(), Denied::Plaintext);
+        assert!(admit(Mode::Permissive, &none, &plain).is_ok());
+        let missing = [PolicyName { namespace: "t".into(), name: "gone".into() }];
+        let unknown = Applicable { missing: &missing, ..none };
+        for mode in [Mode::Strict, Mode::Permissive] {
+            assert!(matches!(admit(mode, &unknown, &proven), Err(Denied::Policy(_))));
+        }
     }
 }
