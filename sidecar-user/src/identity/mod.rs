@@ -1,9 +1,23 @@
 //! WHO AM I? The workload's key and certificate, where they come from and when they are renewed.
+//!
+//! It does not open mesh connections (`transport/` does, with the [`Svid`] it is given) and does not judge
+//! peers. Read `keep.rs` first: it is the life of a certificate.
 
+use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::model::SpiffeId;
+
+mod answer;
+mod client;
+mod keep;
+mod schedule;
+mod svid;
+
+pub use answer::BadAnswer;
+pub use keep::keep;
+pub use svid::{Key, Svid};
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -18,4 +32,79 @@ pub struct Config {
     pub token: PathBuf,
     /// The life asked for.
     pub ttl: Duration,
+}
+
+/// How renewal stands, for the admin endpoint. It holds no secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Failures since the last success.
+    pub failures: u32,
+    /// Why the last attempt failed, with its causes; `None` after a success.
+    pub last_error: Option<String>,
+    /// When the next attempt is made; `None` before the first has ended.
+    pub next_attempt: Option<SystemTime>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("identity.authority: `{value}` {reason}; write https://host:port")]
+    Authority { value: String, reason: &'static str },
+    #[error("identity.{field}: cannot read {}; {remedy}", path.display())]
+    Read {
+        field: &'static str,
+        path: PathBuf,
+        remedy: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("identity.{field}: {} {reason}; {remedy}", path.display())]
+    Content {
+        field: &'static str,
+        path: PathBuf,
+        reason: String,
+        remedy: &'static str,
+    },
+    #[error("cannot make a key or a request")]
+    Key {
+        #[source]
+        source: rcgen::Error,
+    },
+    #[error(
+        "cannot reach the authority {authority}; see that it runs, and that its certificate names `{server_name}` and chains to {}", roots.display()
+    )]
+    Connect {
+        authority: String,
+        server_name: String,
+        roots: PathBuf,
+        #[source]
+        source: tonic::transport::Error,
+    },
+    #[error(
+        "the authority {authority} did not {stage} within {limit:?}; see that it runs and is not overloaded"
+    )]
+    TimedOut {
+        authority: String,
+        stage: &'static str,
+        limit: Duration,
+    },
+    #[error("the authority {authority} refused: {code:?}: {message}; {remedy}")]
+    Refused {
+        authority: String,
+        code: tonic::Code,
+        message: String,
+        remedy: String,
+    },
+    #[error("the authority {authority} answered with a certificate that cannot be used")]
+    Answer {
+        authority: String,
+        #[source]
+        source: BadAnswer,
+    },
+}
+
+impl Error {
+    /// It was found out without asking anyone, so looking again soon burdens nobody.
+    fn is_local(&self) -> bool {
+        matches!(self, Self::Read { .. } | Self::Content { .. })
+    }
 }

@@ -1,9 +1,98 @@
 //! HOW DID IT GET HERE? Listeners and original destinations. Decides nothing about where a connection goes.
 
+mod sys;
+
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+
+use crate::model::{ClientAddr, OriginalDst};
+
 /// The ports that the kernel redirects to, and the port that mesh peers dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     pub outbound_port: u16,
     pub inbound_port: u16,
     pub hbone_port: u16,
+}
+
+/// wire.md 1.10 proposes it; a dead peer is then noticed within 10 s + 9 probes even on a silent connection.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+
+/// A burst of connects waits here while the shard is busy. The kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot listen on port {port} for {what}; is another proxy running in this network namespace?")]
+    Listen {
+        what: &'static str,
+        port: u16,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// One shard's listeners. Each shard binds the same ports; the kernel spreads connections over them.
+#[derive(Debug)]
+pub struct Listeners {
+    pub outbound: TcpListener,
+    pub inbound: TcpListener,
+    pub hbone: TcpListener,
+}
+
+impl Listeners {
+    pub fn bind(config: &Config) -> Result<Self, Error> {
+        let bind = |what, port| listen(port).map_err(|source| Error::Listen { what, port, source });
+        Ok(Self {
+            outbound: bind("outbound connections", config.outbound_port)?,
+            inbound: bind("inbound plaintext", config.inbound_port)?,
+            hbone: bind("HBONE", config.hbone_port)?,
+        })
+    }
+}
+
+/// Where the application wanted to go. `None`: somebody dialled the port without being redirected.
+pub fn original_dst(stream: impl AsFd, client: ClientAddr) -> Option<OriginalDst> {
+    sys::original_dst(stream.as_fd(), client.0.is_ipv4()).map(OriginalDst::new)
+}
+
+/// Dual-stack, shared between shards. Options are set on the listener: accepted sockets inherit them on Linux,
+/// so a connection pays no system call for them.
+fn listen(port: u16) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_only_v6(false)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_IDLE),
+    )?;
+    socket.bind(&SockAddr::from(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    #[test]
+    fn a_direct_dial_has_no_original_destination() {
+        let listener = listen(0).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for host in ["127.0.0.1", "::1"] {
+            let _client = TcpStream::connect((host, port)).unwrap();
+            let (accepted, peer) = listener.accept().unwrap();
+            assert_eq!(original_dst(&accepted, ClientAddr::new(peer)), None, "{host}");
+            assert!(accepted.nodelay().unwrap(), "inherited from the listener");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! Values only. Nothing here does input or output, knows a wire format, or reads a clock.
 
 pub mod addr;
+pub mod authorization;
 pub mod flow;
 pub mod identity;
 pub mod service;

@@ -3,13 +3,17 @@
 //! Immutable once built. A connection reads one snapshot, once, and so sees one world. How it is filled is
 //! `discovery/`'s business; how an endpoint is chosen is `route/`'s.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use super::authorization::{Policy, PolicyName, Scope};
 use super::service::{Service, ServiceName};
 use super::workload::Workload;
+
+/// The services that a workload stands behind, each with its map from service port to target port.
+pub type Serves = BTreeMap<ServiceName, BTreeMap<u16, u16>>;
 
 /// One place where a service is served.
 #[derive(Clone, Debug)]
@@ -54,21 +58,46 @@ pub struct Snapshot {
     services: BTreeMap<ServiceName, (Arc<Service>, Vec<Endpoint>)>,
     by_vip: HashMap<IpAddr, ServiceName>,
     by_address: HashMap<IpAddr, (Arc<Workload>, Arc<Load>)>,
+    behind_waypoint: HashSet<IpAddr>,
+    policies: Policies,
+}
+
+/// Authorization policies, indexed by what selects them.
+#[derive(Debug, Default)]
+struct Policies {
+    global: Vec<Arc<Policy>>,
+    by_namespace: HashMap<Arc<str>, Vec<Arc<Policy>>>,
+    /// By the uid of the workload that names them.
+    selected: HashMap<String, Selected>,
+}
+
+#[derive(Debug, Default)]
+struct Selected {
+    found: Vec<Arc<Policy>>,
+    missing: Vec<PolicyName>,
+}
+
+/// The policies that speak about connections to one workload.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Applicable<'s> {
+    pub global: &'s [Arc<Policy>],
+    pub namespace: &'s [Arc<Policy>],
+    pub selected: &'s [Arc<Policy>],
+    /// Named by the workload, but not in the registry: nobody knows what they would forbid.
+    pub missing: &'s [PolicyName],
 }
 
 impl Snapshot {
     /// Indexes services with their endpoints, and workloads. `before` lends its load counters, so that balancing
     /// does not forget open connections when the registry changes. Later entries win over earlier ones of the
     /// same key; refusing duplicates is the source's duty, which knows the line to name.
-    pub fn build(
-        before: &Snapshot,
-        services: Vec<Service>,
-        workloads: Vec<(Workload, BTreeMap<ServiceName, BTreeMap<u16, u16>>)>,
-    ) -> Self {
+    pub fn build(before: &Snapshot, services: Vec<Service>, workloads: Vec<(Workload, Serves)>) -> Self {
+        let endpoints = before.services.values().flat_map(|(_, endpoints)| endpoints);
         let loads: HashMap<&str, &Arc<Load>> = before
             .by_address
             .values()
             .map(|(w, load)| (w.uid.as_str(), load))
+            .chain(endpoints.map(|e| (e.workload.uid.as_str(), &e.load)))
             .collect();
         let mut next = Snapshot {
             generation: before.generation + 1,
@@ -102,6 +131,71 @@ impl Snapshot {
             }
         }
         next
+    }
+
+    /// Adds the policies, and by workload uid the names of those that the workload selects.
+    pub fn with_policies(mut self, policies: Vec<Policy>, selects: HashMap<String, Vec<PolicyName>>) -> Self {
+        let mut by_name: HashMap<PolicyName, Arc<Policy>> = HashMap::new();
+        for policy in policies.into_iter().map(Arc::new) {
+            match policy.scope {
+                Scope::Global => self.policies.global.push(policy),
+                Scope::Namespace => {
+                    let namespace = policy.name.namespace.clone();
+                    self.policies
+                        .by_namespace
+                        .entry(namespace)
+                        .or_default()
+                        .push(policy);
+                }
+                Scope::WorkloadSelector => {
+                    by_name.insert(policy.name.clone(), policy);
+                }
+            }
+        }
+        for (uid, names) in selects {
+            let mut selected = Selected::default();
+            for name in names {
+                match by_name.get(&name) {
+                    Some(policy) => selected.found.push(policy.clone()),
+                    None => selected.missing.push(name),
+                }
+            }
+            self.policies.selected.insert(uid, selected);
+        }
+        self
+    }
+
+    /// Takes these addresses out of the index by address: several workloads share them, so that an address does
+    /// not tell which one is meant. As endpoints of services the workloads stay.
+    pub fn without_addresses(mut self, shared: impl IntoIterator<Item = IpAddr>) -> Self {
+        for address in shared {
+            self.by_address.remove(&address.to_canonical());
+        }
+        self
+    }
+
+    /// Marks addresses that may be reached only through a waypoint.
+    pub fn with_waypoints(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.behind_waypoint
+            .extend(addresses.into_iter().map(|ip| ip.to_canonical()));
+        self
+    }
+
+    /// Whether traffic to this virtual or workload address has to pass a waypoint. Going around it would go
+    /// around the rules it enforces.
+    pub fn is_behind_waypoint(&self, ip: IpAddr) -> bool {
+        self.behind_waypoint.contains(&ip.to_canonical())
+    }
+
+    pub fn policies_for(&self, workload: &Workload) -> Applicable<'_> {
+        let namespace = self.policies.by_namespace.get(workload.namespace.as_str());
+        let selected = self.policies.selected.get(&workload.uid);
+        Applicable {
+            global: &self.policies.global,
+            namespace: namespace.map_or(&[], Vec::as_slice),
+            selected: selected.map_or(&[], |s| &s.found),
+            missing: selected.map_or(&[], |s| &s.missing),
+        }
     }
 
     pub fn service_by_vip(&self, ip: IpAddr) -> Option<(&Arc<Service>, &[Endpoint])> {

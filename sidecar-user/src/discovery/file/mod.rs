@@ -1,0 +1,302 @@
+//! The registry as one YAML text, with the keys of ztunnel's local configuration. Pure: text in, snapshot out.
+//! Reading files and noticing changes is `reload.rs`; what each key means for a user is in `docs/registry.md`.
+
+mod address;
+mod policy;
+mod service;
+mod workload;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::hash::Hash;
+use std::net::IpAddr;
+
+use super::document::{Field, Position, Problem, Problems, Sink, load};
+use crate::model::{ServiceName, Snapshot};
+
+/// What a text says, and what of it is not acted on.
+#[derive(Debug)]
+pub struct Registry {
+    pub snapshot: Snapshot,
+    pub warnings: Vec<Problem>,
+    pub counts: Counts,
+}
+
+/// How many there are of each, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    pub workloads: usize,
+    pub services: usize,
+    pub policies: usize,
+}
+
+/// Reads a whole registry, or says everything that is wrong with it. `before` lends its generation and its
+/// load counters.
+pub fn parse(text: &str, before: &Snapshot) -> Result<Registry, Problems> {
+    let node = load(text)?;
+    let reader = Reader::default();
+    let root = Field::root(&node, &reader.problems);
+    let entries = read(&reader, &root);
+    match Problems::new(reader.problems.into_inner()) {
+        Some(problems) => Err(problems),
+        None => Ok(Registry {
+            counts: entries.counts(),
+            snapshot: entries.build(before),
+            warnings: reader.warnings.into_inner(),
+        }),
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            workloads,
+            services,
+            policies,
+        } = self;
+        write!(
+            f,
+            "{workloads} workloads, {services} services, {policies} policies"
+        )
+    }
+}
+
+/// Where entries leave what is wrong with them, and what they say that is not acted on.
+#[derive(Default)]
+struct Reader {
+    problems: Sink,
+    warnings: Sink,
+}
+
+#[derive(Default)]
+struct Entries {
+    workloads: Vec<workload::Entry>,
+    services: Vec<service::Entry>,
+    policies: Vec<policy::Entry>,
+}
+
+impl Reader {
+    fn warn(&self, field: &Field<'_>, what: impl Into<String>, remedy: impl Into<String>) {
+        self.warnings.push(Problem {
+            at: Some(field.at()),
+            field: field.path().to_owned(),
+            what: what.into(),
+            remedy: remedy.into(),
+        });
+    }
+
+    fn problem(&self, place: &Place, what: String, remedy: &str) {
+        self.problems.push(Problem {
+            at: Some(place.at),
+            field: place.path.clone(),
+            what,
+            remedy: remedy.into(),
+        });
+    }
+}
+
+/// Where something stands, remembered for checks that look at several entries.
+#[derive(Clone, Debug)]
+struct Place {
+    at: Position,
+    path: String,
+}
+
+impl From<&Field<'_>> for Place {
+    fn from(field: &Field<'_>) -> Self {
+        Self {
+            at: field.at(),
+            path: field.path().to_owned(),
+        }
+    }
+}
+
+fn read(reader: &Reader, root: &Field<'_>) -> Entries {
+    const KEYS: [&str; 3] = ["workloads", "services", "policies"];
+    let Some(object) = root.object(&KEYS) else {
+        return Entries::default();
+    };
+    // A file that is being rewritten in place is empty for a moment. Taking that for an empty world would cut
+    // every connection off from its service.
+    if root.entries("a map").is_some_and(|entries| entries.is_empty()) {
+        root.problem("the registry is empty", "write `workloads: []` if that is meant");
+    }
+    let entries = Entries {
+        workloads: object.list_of("workloads", "a list of workloads", |field| {
+            workload::read(reader, &field)
+        }),
+        services: object.list_of("services", "a list of services", |field| {
+            service::read(reader, &field)
+        }),
+        policies: object.list_of("policies", "a list of policies", |field| {
+            policy::read(reader, &field)
+        }),
+    };
+    check_unique(reader, &entries);
+    check_references(reader, &entries);
+    entries
+}
+
+fn check_unique(reader: &Reader, entries: &Entries) {
+    let mut uids = Unique::default();
+    let mut addresses = Unique::default();
+    for entry in &entries.workloads {
+        uids.see(
+            reader,
+            &entry.workload.uid,
+            &entry.uid,
+            "give each workload a uid of its own",
+        );
+        for (ip, place) in entry.places.iter().filter(|_| !entry.host_network) {
+            addresses.see(
+                reader,
+                ip,
+                place,
+                "give it to one workload, or set `networkMode: HostNetwork`",
+            );
+        }
+    }
+    let mut names = Unique::default();
+    let mut vips = Unique::default();
+    for entry in &entries.services {
+        names.see(
+            reader,
+            &entry.service.name,
+            &entry.place,
+            "merge the two services",
+        );
+        for (ip, place) in &entry.places {
+            vips.see(reader, ip, place, "give it to one service");
+        }
+    }
+    let mut policies = Unique::default();
+    for entry in &entries.policies {
+        policies.see(
+            reader,
+            &entry.policy.name,
+            &entry.place,
+            "rename or remove one of them",
+        );
+    }
+}
+
+/// Refuses the second of two equal keys, and says where the first stands.
+struct Unique<'e, K>(HashMap<&'e K, &'e Place>);
+
+impl<K> Default for Unique<'_, K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<'e, K: Eq + Hash + fmt::Display> Unique<'e, K> {
+    fn see(&mut self, reader: &Reader, key: &'e K, place: &'e Place, remedy: &str) {
+        if let Some(first) = self.0.insert(key, place) {
+            let what = format!(
+                "`{key}` stands already at line {} (`{}`)",
+                first.at.line, first.path
+            );
+            reader.problem(place, what, remedy);
+        }
+    }
+}
+
+fn check_references(reader: &Reader, entries: &Entries) {
+    let services: HashSet<&ServiceName> = entries.services.iter().map(|e| &e.service.name).collect();
+    let policies: HashSet<_> = entries.policies.iter().map(|e| &e.policy.name).collect();
+    for entry in &entries.workloads {
+        for (name, place) in &entry.service_places {
+            if !services.contains(name) {
+                let what = format!("there is no service `{name}`");
+                reader.problem(place, what, "add it to `services`, or remove it here");
+            }
+        }
+        for (name, place) in &entry.policies {
+            if !policies.contains(name) {
+                reader.warnings.push(Problem {
+                    at: Some(place.at),
+                    field: place.path.clone(),
+                    what: format!(
+                        "there is no policy `{name}`, so every connection to this workload is denied"
+                    ),
+                    remedy: "add it to `policies`, or remove it here".into(),
+                });
+            }
+        }
+    }
+}
+
+impl Entries {
+    fn counts(&self) -> Counts {
+        Counts {
+            workloads: self.workloads.len(),
+            services: self.services.len(),
+            policies: self.policies.len(),
+        }
+    }
+
+    fn build(mut self, before: &Snapshot) -> Snapshot {
+        // An address of its own beats one that is shared with the node.
+        self.workloads.sort_by_key(|entry| !entry.host_network);
+        let own: HashSet<IpAddr> = addresses(self.workloads.iter().filter(|e| !e.host_network)).collect();
+        let shared: Vec<IpAddr> = addresses(self.workloads.iter().filter(|e| e.host_network))
+            .filter(|ip| !own.contains(ip))
+            .collect();
+        let behind_waypoint: Vec<IpAddr> = addresses(self.workloads.iter().filter(|e| e.waypoint))
+            .chain(
+                self.services
+                    .iter()
+                    .filter(|e| e.waypoint)
+                    .flat_map(|e| e.service.vips.iter().copied()),
+            )
+            .collect();
+        let selects = self
+            .workloads
+            .iter()
+            .map(|e| {
+                let names = e.policies.iter().map(|(name, _)| name.clone()).collect();
+                (e.workload.uid.clone(), names)
+            })
+            .collect();
+        let workloads = self
+            .workloads
+            .into_iter()
+            .map(workload::Entry::into_parts)
+            .collect();
+        let services = self.services.into_iter().map(|entry| entry.service).collect();
+        let policies = self.policies.into_iter().map(|entry| entry.policy).collect();
+        Snapshot::build(before, services, workloads)
+            .without_addresses(shared)
+            .with_waypoints(behind_waypoint)
+            .with_policies(policies, selects)
+    }
+}
+
+fn addresses<'e>(entries: impl Iterator<Item = &'e workload::Entry>) -> impl Iterator<Item = IpAddr> {
+    entries.flat_map(|entry| entry.workload.addresses.iter().copied())
+}
+
+type Ports = BTreeMap<u16, u16>;
+
+/// `{80: 8080}`. A target of 0 is allowed where something else can name the port.
+fn read_ports(field: &Field<'_>, lowest_target: u16) -> Ports {
+    const PORT: &str = "write a number from 1 to 65535";
+    let entries = field.entries("a map such as {80: 8080}").unwrap_or_default();
+    let mut ports = Ports::new();
+    for (key, value) in entries {
+        let (port, target) = (key.parse::<u16>("port", PORT), value.parse::<u16>("port", PORT));
+        if port == Some(0) {
+            key.problem("port 0 cannot be dialled", PORT);
+        }
+        if target.is_some_and(|target| target < lowest_target) {
+            value.problem("the target port is 0", PORT);
+        }
+        if let (Some(port), Some(target)) = (port, target) {
+            ports.insert(port, target);
+        }
+    }
+    ports
+}
+
+#[cfg(test)]
+mod tests;

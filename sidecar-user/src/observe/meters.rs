@@ -1,0 +1,142 @@
+//! Counters and gauges that roles set, beside those of connections. Their names live here and nowhere else.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::{Registry, Unit};
+
+/// Handles; each is one atomic, cheap to clone and to write from any thread.
+#[derive(Debug)]
+pub struct Meters {
+    /// `outrigger_tunnels_open{direction="outbound"}`
+    pub tunnels_outbound: Gauge,
+    /// `outrigger_tunnels_open{direction="inbound"}`
+    pub tunnels_inbound: Gauge,
+    /// `outrigger_identity_expiry_timestamp_seconds`: seconds since 1970, 0 without a certificate.
+    pub identity_expiry: Gauge,
+    /// `outrigger_identity_renewals_total`
+    pub identity_renewals: Counter,
+    /// `outrigger_identity_renewal_errors_total`
+    pub identity_renewal_errors: Counter,
+    /// `outrigger_registry_generation`
+    pub registry_generation: Gauge,
+    /// `outrigger_registry_reload_errors_total`
+    pub registry_reload_errors: Counter,
+    /// `outrigger_inbound_plaintext_accepted_total`
+    pub plaintext_accepted: Counter,
+    /// `outrigger_inbound_plaintext_refused_total`
+    pub plaintext_refused: Counter,
+}
+
+impl Meters {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        registry.register_collector(Box::new(BuildInfo));
+
+        let tunnels = Family::<[(&'static str, &'static str); 1], Gauge>::default();
+        registry.register(
+            "outrigger_tunnels_open",
+            "HBONE tunnels open now",
+            tunnels.clone(),
+        );
+        let identity_expiry = Gauge::default();
+        registry.register_with_unit(
+            "outrigger_identity_expiry_timestamp",
+            "When the current certificate expires, 0 without one",
+            Unit::Seconds,
+            identity_expiry.clone(),
+        );
+        let registry_generation = Gauge::default();
+        registry.register(
+            "outrigger_registry_generation",
+            "Generation of the registry in force, 0 before the first",
+            registry_generation.clone(),
+        );
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        Self {
+            tunnels_outbound: tunnels.get_or_create(&[("direction", "outbound")]).clone(),
+            tunnels_inbound: tunnels.get_or_create(&[("direction", "inbound")]).clone(),
+            identity_expiry,
+            identity_renewals: counter("outrigger_identity_renewals", "Certificates received"),
+            identity_renewal_errors: counter(
+                "outrigger_identity_renewal_errors",
+                "Attempts to get a certificate that failed",
+            ),
+            registry_generation,
+            registry_reload_errors: counter(
+                "outrigger_registry_reload_errors",
+                "Registry changes that were refused; the last good one stays in force",
+            ),
+            plaintext_accepted: counter(
+                "outrigger_inbound_plaintext_accepted",
+                "Inbound plaintext connections accepted in permissive mode",
+            ),
+            plaintext_refused: counter(
+                "outrigger_inbound_plaintext_refused",
+                "Inbound plaintext connections refused in strict mode by the proxy",
+            ),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct BuildInfo;
+
+impl Collector for BuildInfo {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let help = "What runs here; always 1";
+        let mut metric = encoder.encode_descriptor("outrigger_build_info", help, None, MetricType::Gauge)?;
+        let labels = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("arch", std::env::consts::ARCH),
+        ];
+        metric.encode_family(&labels)?.encode_gauge(&1i64)
+    }
+}
+
+type Read = dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync;
+
+pub(super) struct KernelCounters {
+    read: Box<Read>,
+}
+
+impl KernelCounters {
+    pub(super) fn new(read: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static) -> Self {
+        Self { read: Box::new(read) }
+    }
+}
+
+impl Collector for KernelCounters {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let help = "What the kernel side counted, by event";
+        let mut metric =
+            encoder.encode_descriptor("outrigger_kernel_events", help, None, MetricType::Counter)?;
+        for (event, count) in (self.read)() {
+            metric
+                .encode_family(&[("event", event)])?
+                .encode_counter::<[(&str, &str); 0], u64, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for KernelCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KernelCounters")
+    }
+}
+
+/// One unlabelled gauge.
+pub(super) fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: f64) -> fmt::Result {
+    use prometheus_client::encoding::EncodeMetric;
+    let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    ConstGauge::new(value).encode(metric)
+}

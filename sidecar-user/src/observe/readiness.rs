@@ -1,0 +1,176 @@
+//! What must be true before this process may serve: named conditions, set by those who know.
+//!
+//! Decides nothing about the conditions themselves and talks no HTTP.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
+
+use super::lock;
+
+/// All conditions of the process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Readiness(Arc<Mutex<State>>);
+
+/// One condition, held by whoever knows whether it is met.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    state: Arc<Mutex<State>>,
+    index: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    conditions: Vec<(&'static str, Standing)>,
+    draining: bool,
+    /// All conditions have been met at the same time, once.
+    started: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Standing {
+    Met,
+    Unmet(String),
+}
+
+/// The answer to a probe: whether all is well, and a line for each thing that was asked.
+pub(super) struct Verdict {
+    pub well: bool,
+    /// Name, and the reason when it is not met.
+    pub conditions: Vec<(&'static str, Option<String>)>,
+}
+
+impl Readiness {
+    pub(super) fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Adds a condition, not met yet. Add all of them before the status endpoint is served. Reasons are shown
+    /// to whoever can reach that endpoint: no secrets in them.
+    pub fn condition(&self, name: &'static str, reason: impl Into<String>) -> Condition {
+        let mut state = lock(&self.0);
+        state.conditions.push((name, Standing::Unmet(reason.into())));
+        Condition {
+            state: self.0.clone(),
+            index: state.conditions.len() - 1,
+        }
+    }
+
+    /// From now on not ready, for good. Startup and liveness are not touched.
+    pub fn drain(&self) {
+        lock(&self.0).draining = true;
+    }
+
+    pub(super) fn ready(&self) -> Verdict {
+        let state = lock(&self.0);
+        let mut verdict = state.verdict();
+        if state.draining {
+            verdict.well = false;
+            verdict
+                .conditions
+                .push(("draining", Some("this proxy is shutting down".into())));
+        }
+        verdict
+    }
+
+    /// Once everything was met, startup is over: what fails later is a matter of readiness.
+    pub(super) fn started(&self) -> Verdict {
+        let state = lock(&self.0);
+        if state.started {
+            return Verdict {
+                well: true,
+                conditions: state.conditions.iter().map(|(name, _)| (*name, None)).collect(),
+            };
+        }
+        state.verdict()
+    }
+}
+
+impl Condition {
+    pub fn met(&self) {
+        self.set(Standing::Met);
+    }
+
+    pub fn unmet(&self, reason: impl Into<String>) {
+        self.set(Standing::Unmet(reason.into()));
+    }
+
+    fn set(&self, standing: Standing) {
+        let mut state = lock(&self.state);
+        state.conditions[self.index].1 = standing;
+        state.started |= state.conditions.iter().all(|(_, s)| matches!(s, Standing::Met));
+    }
+}
+
+impl State {
+    /// With no condition at all nothing is known, and so nothing is well.
+    fn verdict(&self) -> Verdict {
+        let conditions: Vec<_> = self
+            .conditions
+            .iter()
+            .map(|(name, standing)| match standing {
+                Standing::Met => (*name, None),
+                Standing::Unmet(reason) => (*name, Some(reason.clone())),
+            })
+            .collect();
+        Verdict {
+            well: !conditions.is_empty() && conditions.iter().all(|(_, reason)| reason.is_none()),
+            conditions,
+        }
+    }
+}
+
+impl Collector for Readiness {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let verdict = lock(&self.0).verdict();
+        let help = "1 while this condition of readiness is met";
+        let mut metric =
+            encoder.encode_descriptor("outrigger_condition_met", help, None, MetricType::Gauge)?;
+        for (name, reason) in verdict.conditions {
+            let labels = [("condition", name)];
+            metric
+                .encode_family(&labels)?
+                .encode_gauge(&i64::from(reason.is_none()))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn startup_is_over_once_all_was_met_and_readiness_goes_on() {
+        let readiness = Readiness::new();
+        assert!(!readiness.ready().well);
+        let identity = readiness.condition("identity", "no certificate yet");
+        let registry = readiness.condition("registry", "not read yet");
+        identity.met();
+        assert!(!readiness.started().well);
+        registry.met();
+        assert!(readiness.started().well && readiness.ready().well);
+
+        identity.unmet("the certificate expired");
+        assert!(readiness.started().well);
+        let verdict = readiness.ready();
+        assert!(!verdict.well);
+        assert_eq!(
+            verdict.conditions[0],
+            ("identity", Some("the certificate expired".into()))
+        );
+        assert_eq!(verdict.conditions[1], ("registry", None));
+    }
+
+    #[test]
+    fn draining_is_not_ready_but_started() {
+        let readiness = Readiness::new();
+        readiness.condition("listeners", "").met();
+        readiness.drain();
+        assert!(!readiness.ready().well);
+        assert!(readiness.started().well);
+    }
+}

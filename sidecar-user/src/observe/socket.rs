@@ -1,0 +1,167 @@
+//! The admin endpoint's unix socket: private from its first moment, and gone with its owner.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{Mode, fchmod};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::Error;
+
+/// Bound, listening, mode 0600. The file is removed when this is dropped.
+#[derive(Debug)]
+pub struct AdminSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode, so that only our own file is removed.
+    file: (u64, u64),
+}
+
+/// Connections waiting to be accepted.
+const BACKLOG: i32 = 64;
+
+impl AdminSocket {
+    /// A file that a dead process left behind is replaced; one that somebody listens on is not.
+    pub fn bind(path: &Path) -> Result<Self, Error> {
+        let fail = |reason| {
+            move |source| Error::AdminSocket {
+                path: path.to_owned(),
+                reason,
+                source: Some(source),
+            }
+        };
+        clear_stale(path)?;
+        let address =
+            SockAddr::unix(path).map_err(fail("the path is longer than a socket's may be, 107 bytes"))?;
+        let socket =
+            Socket::new(Domain::UNIX, Type::STREAM, None).map_err(fail("the system gives no socket"))?;
+        // Before bind: the file is made with the socket's own mode, so it is never open to others.
+        fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map_err(|errno| fail("its mode cannot be set")(errno.into()))?;
+        socket.bind(&address).map_err(fail(
+            "the directory must exist, be writable and hold no such file",
+        ))?;
+        socket
+            .listen(BACKLOG)
+            .map_err(fail("the system refuses to listen"))?;
+        let file = fs::symlink_metadata(path).map_err(fail("the file vanished at once"))?;
+        Ok(Self {
+            listener: socket.into(),
+            path: path.to_owned(),
+            file: (file.dev(), file.ino()),
+        })
+    }
+
+    pub(super) fn listener(&self) -> Result<tokio::net::UnixListener, Error> {
+        self.listener
+            .try_clone()
+            .and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                tokio::net::UnixListener::from_std(listener)
+            })
+            .map_err(|source| Error::Listener {
+                endpoint: "admin socket",
+                source,
+            })
+    }
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|f| (f.dev(), f.ino()) == self.file);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "the admin socket's file stays behind");
+        }
+    }
+}
+
+fn clear_stale(path: &Path) -> Result<(), Error> {
+    let Ok(file) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    let refuse = |reason, source| {
+        Err(Error::AdminSocket {
+            path: path.to_owned(),
+            reason,
+            source,
+        })
+    };
+    if !file.file_type().is_socket() {
+        return refuse(
+            "there is a file that is no socket; remove it or choose another adminSocket",
+            None,
+        );
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => refuse(
+            "another process listens there; stop it or choose another adminSocket",
+            None,
+        ),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => match fs::remove_file(path) {
+            Ok(()) => Ok(()),
+            Err(error) => refuse("a dead process's file cannot be removed", Some(error)),
+        },
+        Err(error) => refuse("it cannot be told whether somebody listens there", Some(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("outrigger-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_socket_is_private_and_goes_with_its_owner() {
+        let dir = Dir::new("private");
+        let path = dir.0.join("admin.sock");
+        let socket = AdminSocket::bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_file_is_replaced_and_a_living_one_is_not() {
+        let dir = Dir::new("stale");
+        let path = dir.0.join("admin.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "std leaves the file behind");
+        let socket = AdminSocket::bind(&path).unwrap();
+        let error = AdminSocket::bind(&path).unwrap_err().to_string();
+        assert!(error.contains("another process listens"), "{error}");
+        UnixStream::connect(&path).unwrap();
+        drop(socket);
+    }
+
+    #[test]
+    fn other_files_are_left_alone() {
+        let dir = Dir::new("other");
+        let path = dir.0.join("admin.sock");
+        fs::write(&path, "precious").unwrap();
+        assert!(
+            AdminSocket::bind(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("no socket")
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+}

@@ -1,0 +1,97 @@
+//! One direction of a relayed connection. Does not know that there is another one.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::Port;
+
+/// Chunks moved before the other tasks of the shard get their turn.
+const BUDGET: usize = 16;
+
+/// ```text
+///  Open ──end of input──▶ Finishing ──told──▶ Done
+///   └──the receiver takes no more──▶ Refused ──reported──▶ Done
+/// ```
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Open,
+    Finishing,
+    Done,
+    Refused(io::Error),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Way {
+    state: State,
+    /// Received, but not yet taken by the receiver; while it is not empty nothing more is read.
+    parked: Bytes,
+    /// Bytes of the chunk that `parked` is the rest of.
+    chunk: usize,
+}
+
+impl Way {
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    /// The receiver's refusal to take more, once.
+    pub(super) fn take_refusal(&mut self) -> Option<io::Error> {
+        match std::mem::take(&mut self.state) {
+            State::Refused(error) => Some(error),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// Moves what can be moved. An error is the sender's: it broke off. A receiver that breaks off is remembered
+    /// instead, because it may have sent something that still has to be delivered.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut impl Port,
+        to: &mut impl Port,
+        mut count: impl FnMut(u64),
+    ) -> Poll<io::Result<()>> {
+        let mut budget = BUDGET;
+        loop {
+            match self.state {
+                State::Done => return Poll::Ready(Ok(())),
+                State::Refused(_) => return Poll::Pending,
+                State::Finishing => {
+                    self.state = match ready!(to.poll_finish(cx)) {
+                        Ok(()) => State::Done,
+                        Err(error) => State::Refused(error),
+                    };
+                }
+                State::Open if self.parked.is_empty() => match ready!(from.poll_recv(cx))? {
+                    Some(chunk) => {
+                        self.chunk = chunk.len();
+                        self.parked = chunk;
+                    }
+                    None => self.state = State::Finishing,
+                },
+                State::Open => match ready!(to.poll_send(cx, &mut self.parked)) {
+                    Ok(()) => {
+                        self.parked = Bytes::new();
+                        count(self.chunk as u64);
+                        from.consumed(self.chunk);
+                        budget -= 1;
+                        if budget == 0 {
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                    }
+                    Err(error) => {
+                        self.parked = Bytes::new();
+                        self.state = State::Refused(error);
+                    }
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Routing facts on built snapshots.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::model::ServiceName;
+
+const VIP: &str = "10.96.0.1";
+
+fn name() -> ServiceName {
+    ServiceName {
+        namespace: "t".into(),
+        hostname: "echo.t.svc".into(),
+    }
+}
+
+fn service(vips: &[&str], ports: &[(u16, u16)]) -> Service {
+    Service {
+        name: name(),
+        vips: vips.iter().map(|v| v.parse().unwrap()).collect(),
+        ports: ports.iter().copied().collect(),
+        subject_alt_names: vec![],
+    }
+}
+
+fn workload(n: u8, protocol: TunnelProtocol) -> Workload {
+    Workload {
+        uid: format!("w{n}"),
+        name: format!("w{n}"),
+        namespace: "t".into(),
+        identity: SpiffeId::new("td.test", "t", &format!("w{n}")).unwrap(),
+        addresses: vec![
+            format!("10.1.0.{n}").parse().unwrap(),
+            format!("fd00::{n}").parse().unwrap(),
+        ],
+        protocol,
+        healthy: true,
+        capacity: 1,
+    }
+}
+
+fn world(workloads: Vec<Workload>) -> Snapshot {
+    let serves: BTreeMap<_, _> = [(name(), BTreeMap::from([(80, 8080)]))].into();
+    let with = workloads.into_iter().map(|w| (w, serves.clone())).collect();
+    Snapshot::build(
+        &Snapshot::default(),
+        vec![service(&[VIP, "fd96::1"], &[(80, 8080)])],
+        with,
+    )
+}
+
+/// A small generator, good enough to visit every choice and the same on each run.
+fn dice() -> impl FnMut(usize) -> usize {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    move |n| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as usize % n
+    }
+}
+
+fn to(world: &Snapshot, dst: &str, tried: &[SocketAddr]) -> Route {
+    route(
+        world,
+        Unknown::PassThrough,
+        OriginalDst::new(dst.parse().unwrap()),
+        tried,
+        &mut dice(),
+    )
+}
+
+#[test]
+fn a_vip_goes_to_the_target_port_in_the_family_that_was_dialled() {
+    let world = world(vec![workload(1, TunnelProtocol::Hbone)]);
+    for (dst, endpoint) in [
+        ("10.96.0.1:80", "10.1.0.1:8080"),
+        ("[fd96::1]:80", "[fd00::1]:8080"),
+    ] {
+        let Route::Mesh(up) = to(&world, dst, &[]) else {
+            panic!("{dst} is in the mesh")
+        };
+        assert_eq!(up.endpoint, endpoint.parse().unwrap());
+        assert_eq!(up.expected(), [workload(1, TunnelProtocol::Hbone).identity]);
+    }
+}
+
+#[test]
+fn a_v4_mapped_destination_is_its_v4_address() {
+    let world = world(vec![workload(1, TunnelProtocol::Hbone)]);
+    let Route::Mesh(up) = to(&world, "[::ffff:10.96.0.1]:80", &[]) else {
+        panic!("mapped VIP")
+    };
+    assert_eq!(up.endpoint, "10.1.0.1:8080".parse().unwrap());
+}
+
+#[test]
+fn a_port_that_the_service_does_not_have_is_refused() {
+    let world = world(vec![workload(1, TunnelProtocol::Hbone)]);
+    assert!(matches!(
+        to(&world, "10.96.0.1:81", &[]),
+        Route::Refuse(Refusal::NoEndpoint)
+    ));
+}
+
+#[test]
+fn a_pod_address_keeps_its_port_and_its_workload() {
+    let world = world(vec![
+        workload(1, TunnelProtocol::Hbone),
+        workload(2, TunnelProtocol::None),
+    ]);
+    let Route::Mesh(up) = to(&world, "10.1.0.1:9999", &[]) else {
+        panic!("mesh pod")
+    };
+    assert_eq!(up.endpoint, "10.1.0.1:9999".parse().unwrap());
+    let Route::Direct(up) = to(&world, "10.1.0.2:9999", &[]) else {
+        panic!("plain pod")
+    };
+    assert_eq!(up.target.unwrap().workload.uid, "w2");
+}
+
+#[test]
+fn strangers_pass_or_are_refused_by_choice() {
+    let world = world(vec![]);
+    assert!(matches!(
+        to(&world, "192.0.2.1:443", &[]),
+        Route::Direct(Upstream { target: None, .. })
+    ));
+    let dst = OriginalDst::new("192.0.2.1:443".parse().unwrap());
+    let refused = route(&world, Unknown::Refuse, dst, &[], &mut dice());
+    assert!(matches!(refused, Route::Refuse(Refusal::UnknownDestination)));
+}
+
+#[test]
+fn what_was_tried_or_is_unhealthy_is_not_chosen_and_the_last_one_runs_out() {
+    let mut sick = workload(3, TunnelProtocol::Hbone);
+    sick.healthy = false;
+    let world = world(vec![
+        workload(1, TunnelProtocol::Hbone),
+        workload(2, TunnelProtocol::Hbone),
+        sick,
+    ]);
+    let one: SocketAddr = "10.1.0.1:8080".parse().unwrap();
+    let two: SocketAddr = "10.1.0.2:8080".parse().unwrap();
+    let Route::Mesh(up) = to(&world, "10.96.0.1:80", &[one]) else {
+        panic!("one is left")
+    };
+    assert_eq!(up.endpoint, two);
+    assert!(matches!(
+        to(&world, "10.96.0.1:80", &[one, two]),
+        Route::Refuse(Refusal::NoEndpoint)
+    ));
+}
+
+#[test]
+fn open_connections_decide_between_two_and_capacity_scales_them() {
+    let mut strong = workload(2, TunnelProtocol::Hbone);
+    strong.capacity = 3;
+    let world = world(vec![workload(1, TunnelProtocol::Hbone), strong]);
+    let mut random = dice();
+    let mut open = Vec::new();
+    let mut counts = [0, 0];
+    for _ in 0..400 {
+        let dst = OriginalDst::new("10.96.0.1:80".parse().unwrap());
+        let Route::Mesh(up) = route(&world, Unknown::Refuse, dst, &[], &mut random) else {
+            panic!("mesh")
+        };
+        counts[usize::from(up.endpoint == "10.1.0.2:8080".parse().unwrap())] += 1;
+        open.push(up.target.unwrap().load.enter());
+    }
+    assert_eq!(
+        counts,
+        [100, 300],
+        "held connections settle in proportion to capacity"
+    );
+}
+
+#[test]
+fn a_new_snapshot_remembers_open_connections() {
+    let before = world(vec![workload(1, TunnelProtocol::Hbone)]);
+    let Route::Mesh(up) = to(&before, "10.96.0.1:80", &[]) else {
+        panic!("mesh")
+    };
+    let _open = up.target.unwrap().load.enter();
+    let after = Snapshot::build(
+        &before,
+        vec![],
+        vec![(workload(1, TunnelProtocol::Hbone), BTreeMap::new())],
+    );
+    let (_, load) = after.workload_by_address("10.1.0.1".parse().unwrap()).unwrap();
+    assert_eq!((load.open(), after.generation), (1, 2));
+}
