@@ -12,7 +12,7 @@
 //! * [`capture`]: what went over the bridge
 //! * [`wait`]: conditions with a limit; nothing here sleeps a fixed time
 //! * [`netfilter`]: whether a namespace has rules
-//! * [`interrupt`]: Ctrl-C
+//! * [`interrupt`] handles Ctrl-C
 //! * [`name`]: how everything of one fabric is found again and removed
 
 pub mod apps;

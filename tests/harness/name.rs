@@ -76,11 +76,16 @@ pub fn remove_own() {
 }
 
 fn remove_where(owned_by: impl Fn(u32) -> bool) {
-    let dirs = [Some(NETNS_DIR.into()), cgroup::mount().ok(), Some(std::env::temp_dir())];
+    let dirs = [
+        Some(NETNS_DIR.into()),
+        cgroup::mount().ok(),
+        Some(std::env::temp_dir()),
+    ];
     let names = dirs.into_iter().flatten().flat_map(|dir: PathBuf| entries(&dir));
     // The namespaces of pods lead to the same fabric.
-    let fabrics: BTreeSet<String> =
-        names.filter_map(|name| name.split('.').next().map(Into::into)).collect();
+    let fabrics: BTreeSet<String> = names
+        .filter_map(|name| name.split('.').next().map(Into::into))
+        .collect();
     for fabric in fabrics {
         if owner(&fabric).is_some_and(&owned_by) {
             remove(&fabric);

@@ -51,7 +51,12 @@ fn nftables() -> Result<usize> {
     request.extend(REQUEST_DUMP.to_ne_bytes());
     request.extend([0; 8]); // sequence number and port: one request, one socket
     request.extend([0; 4]); // any family
-    sendto(netlink.as_raw_fd(), &request, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    sendto(
+        netlink.as_raw_fd(),
+        &request,
+        &NetlinkAddr::new(0, 0),
+        MsgFlags::empty(),
+    )?;
 
     let mut tables = 0;
     let mut buffer = vec![0; 1 << 16];

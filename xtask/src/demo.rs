@@ -64,7 +64,14 @@ fn perform(hold: bool) -> Result<ExitCode> {
     }
     setup::ensure()?;
     announce("cargo build --release");
-    workspace::run(workspace::cargo().args(["build", "--quiet", "--release", "--package", "outrigger", "--bins"]))?;
+    workspace::run(workspace::cargo().args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "outrigger",
+        "--bins",
+    ]))?;
     binaries::use_dir(workspace::target_dir().join("release"));
 
     let interrupts = Interrupts::handle()?;
@@ -82,5 +89,9 @@ fn perform(hold: bool) -> Result<ExitCode> {
     drop(stage);
     let left = harness::name::leftovers(&name);
     anyhow::ensure!(left.is_empty(), "not everything could be removed: {left:?}");
-    Ok(if proved { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if proved {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -4,6 +4,7 @@
 //! `cargo xtask setup` has run.
 
 mod ci;
+mod demo;
 mod host;
 mod setup;
 mod test;
@@ -21,6 +22,8 @@ use clap::Parser;
 enum Verb {
     /// Install what building, testing and the demo need on this machine.
     Setup(setup::Opts),
+    /// Run a small mesh of real programs on this machine, and prove what it does.
+    Demo(demo::Opts),
     /// Run every test: unit, doc and end-to-end.
     Test(test::Opts),
     /// Check the house rules: who imports whom, file headers, file lengths.
@@ -32,6 +35,7 @@ enum Verb {
 fn main() -> ExitCode {
     let outcome = match Verb::parse() {
         Verb::Setup(opts) => setup::run(opts),
+        Verb::Demo(opts) => demo::run(opts),
         Verb::Test(opts) => test::run(opts),
         Verb::Tidy(opts) => tidy::run(opts),
         Verb::Ci(opts) => ci::run(opts),

@@ -57,9 +57,11 @@ pub(super) struct Held;
 pub(super) fn announce(stage: &Stage) -> Result<Held> {
     let state = State::of(stage);
     let file = Path::new(STATE);
-    fs::create_dir_all(file.parent().unwrap_or(file)).with_context(|| format!("make the directory of {STATE}"))?;
+    fs::create_dir_all(file.parent().unwrap_or(file))
+        .with_context(|| format!("make the directory of {STATE}"))?;
     let new = file.with_extension("new");
-    fs::write(&new, serde_json::to_string_pretty(&state)?).with_context(|| format!("write {}", new.display()))?;
+    fs::write(&new, serde_json::to_string_pretty(&state)?)
+        .with_context(|| format!("write {}", new.display()))?;
     let held = Held;
     fs::rename(&new, file).with_context(|| format!("write {STATE}"))?;
 
@@ -69,9 +71,16 @@ pub(super) fn announce(stage: &Stage) -> Result<Held> {
     for line in [
         "cargo xtask demo status".into(),
         format!("cargo xtask demo exec client -- curl -s http://{http}/"),
-        format!("cargo xtask demo exec client -- redis-cli -h {} -p {}", redis.ip(), redis.port()),
+        format!(
+            "cargo xtask demo exec client -- redis-cli -h {} -p {}",
+            redis.ip(),
+            redis.port()
+        ),
         format!("cargo xtask demo exec client -- curl -v smtp://{smtp}"),
-        format!("cargo xtask demo exec client -- curl -s http://{}:{HTTP}/", stage.mesh.outside.ipv4()),
+        format!(
+            "cargo xtask demo exec client -- curl -s http://{}:{HTTP}/",
+            stage.mesh.outside.ipv4()
+        ),
         "cargo xtask demo exec server-1 -- bash".into(),
         format!("target/release/kubectl-outrigger flows {}", socket.display()),
     ] {
@@ -93,7 +102,10 @@ impl Drop for Held {
 /// An error if a demo is held already.
 pub(super) fn demand_none() -> Result<()> {
     match State::read()? {
-        Some(state) => bail!("process {} holds a demo already; end it there with Ctrl-C", state.pid),
+        Some(state) => bail!(
+            "process {} holds a demo already; end it there with Ctrl-C",
+            state.pid
+        ),
         None => Ok(()),
     }
 }
@@ -107,9 +119,16 @@ pub(super) fn exec(name: &str, command: &[OsString]) -> Result<ExitCode> {
     }
     let (program, args) = command.split_first().context("no program is given")?;
     let error = pod::command_in(&state.fabric, name, program)?.args(args).exec();
-    eprintln!("error: cannot run {} in pod {name}: {error}", program.to_string_lossy());
+    eprintln!(
+        "error: cannot run {} in pod {name}: {error}",
+        program.to_string_lossy()
+    );
     // As shells answer.
-    Ok(ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }))
+    Ok(ExitCode::from(if error.kind() == io::ErrorKind::NotFound {
+        127
+    } else {
+        126
+    }))
 }
 
 pub(super) fn status(json: bool) -> Result<ExitCode> {
@@ -118,16 +137,34 @@ pub(super) fn status(json: bool) -> Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&state)?);
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:<10} {:<12} {:<10} {:<32} ADMIN SOCKET", "POD", "IPV4", "IPV6", "NETNS");
+    println!(
+        "{:<10} {:<12} {:<10} {:<32} ADMIN SOCKET",
+        "POD", "IPV4", "IPV6", "NETNS"
+    );
     for pod in &state.pods {
-        let admin = pod.admin.as_ref().map_or("-".into(), |path| path.display().to_string());
-        println!("{:<10} {:<12} {:<10} {:<32} {admin}", pod.name, pod.ipv4, pod.ipv6, pod.netns);
+        let admin = pod
+            .admin
+            .as_ref()
+            .map_or("-".into(), |path| path.display().to_string());
+        println!(
+            "{:<10} {:<12} {:<10} {:<32} {admin}",
+            pod.name, pod.ipv4, pod.ipv6, pod.netns
+        );
     }
     println!();
     for service in &state.services {
         let vips: Vec<String> = service.vips.iter().map(ToString::to_string).collect();
-        let ports: Vec<String> = service.ports.iter().map(|(port, target)| format!("{port}->{target}")).collect();
-        println!("service {} at {}, ports {}", service.name, vips.join(" and "), ports.join(" "));
+        let ports: Vec<String> = service
+            .ports
+            .iter()
+            .map(|(port, target)| format!("{port}->{target}"))
+            .collect();
+        println!(
+            "service {} at {}, ports {}",
+            service.name,
+            vips.join(" and "),
+            ports.join(" ")
+        );
     }
     println!("\nheld by process {}", state.pid);
     Ok(ExitCode::SUCCESS)
@@ -137,16 +174,26 @@ impl State {
     fn of(stage: &Stage) -> Self {
         let mesh = &stage.mesh;
         let members = [&mesh.client].into_iter().chain(&mesh.servers);
-        let mut pods: Vec<PodState> =
-            members.map(|member| PodState::of(&member.pod, Some(member.sidecar.admin_socket()))).collect();
+        let mut pods: Vec<PodState> = members
+            .map(|member| PodState::of(&member.pod, Some(member.sidecar.admin_socket())))
+            .collect();
         pods.push(PodState::of(&mesh.outside, None));
         let served = [80, REDIS, SMTP];
         let service = ServiceState {
             name: SERVICE.into(),
             vips: vec![mesh.vip4(0).ip(), mesh.vip6(0).ip()],
-            ports: SERVICE_PORTS.iter().copied().filter(|(port, _)| served.contains(port)).collect(),
+            ports: SERVICE_PORTS
+                .iter()
+                .copied()
+                .filter(|(port, _)| served.contains(port))
+                .collect(),
         };
-        Self { pid: process::id(), fabric: mesh.fabric.name().into(), pods, services: vec![service] }
+        Self {
+            pid: process::id(),
+            fabric: mesh.fabric.name().into(),
+            pods,
+            services: vec![service],
+        }
     }
 
     /// The demo that is held now. A description left by a process that was killed is removed.
@@ -156,7 +203,8 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("read {STATE}")),
         };
-        let state: Self = serde_json::from_str(&text).with_context(|| format!("{STATE} is damaged; remove it"))?;
+        let state: Self =
+            serde_json::from_str(&text).with_context(|| format!("{STATE} is damaged; remove it"))?;
         let alive = Path::new("/proc").join(state.pid.to_string()).exists();
         if !alive {
             drop(Held);

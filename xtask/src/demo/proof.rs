@@ -31,9 +31,19 @@ fn requests(stage: &Stage) -> Result<Vec<String>> {
     for vip in [stage.mesh.vip4(80), stage.mesh.vip6(80)] {
         let answers = ask(stage, &apps::url(vip), EACH)?;
         // With a fair choice 20 requests miss one of two servers once in half a million runs.
-        ensure!(answers.len() == 2, "only one server answered {EACH} requests: {answers:?}");
-        let share: Vec<String> = answers.iter().map(|(name, count)| format!("{name} answered {count}")).collect();
-        facts.push(format!("{EACH} x curl {:<22} {}", apps::url(vip), share.join(", ")));
+        ensure!(
+            answers.len() == 2,
+            "only one server answered {EACH} requests: {answers:?}"
+        );
+        let share: Vec<String> = answers
+            .iter()
+            .map(|(name, count)| format!("{name} answered {count}"))
+            .collect();
+        facts.push(format!(
+            "{EACH} x curl {:<22} {}",
+            apps::url(vip),
+            share.join(", ")
+        ));
     }
     Ok(facts)
 }
@@ -75,8 +85,14 @@ fn encryption(stage: &Stage) -> Result<Vec<String>> {
     apps::curl(stage.client(), &format!("{url}?{SECRET}"))?.ok()?;
     let outside = capture.stop()?;
 
-    ensure!(outside.holds(SECRET.as_bytes()), "the capture does not even show a plain flow, so it proves nothing");
-    ensure!(!inside.holds(SECRET.as_bytes()), "the payload is readable between pods of the mesh");
+    ensure!(
+        outside.holds(SECRET.as_bytes()),
+        "the capture does not even show a plain flow, so it proves nothing"
+    );
+    ensure!(
+        !inside.holds(SECRET.as_bytes()),
+        "the payload is readable between pods of the mesh"
+    );
     let tunnelled: Vec<_> = mesh
         .servers
         .iter()
@@ -85,17 +101,28 @@ fn encryption(stage: &Stage) -> Result<Vec<String>> {
     ensure!(!tunnelled.is_empty(), "nothing went between the pods");
     for segment in &tunnelled {
         let ends = [segment.from.port(), segment.to.port()];
-        ensure!(ends.contains(&ports::HBONE), "a segment beside the tunnel: {} to {}", segment.from, segment.to);
+        ensure!(
+            ends.contains(&ports::HBONE),
+            "a segment beside the tunnel: {} to {}",
+            segment.from,
+            segment.to
+        );
     }
     let bytes: usize = tunnelled.iter().map(|segment| segment.payload.len()).sum();
     let versions = inside.tls_versions(ports::HBONE);
-    ensure!(versions.iter().all(|version| *version == pcap::TLS13), "TLS versions on the wire: {versions:x?}");
+    ensure!(
+        versions.iter().all(|version| *version == pcap::TLS13),
+        "TLS versions on the wire: {versions:x?}"
+    );
     let handshakes = match versions.len() {
         0 => "in tunnels that were open already".into(),
         n => format!("{n} new tunnels, all TLS 1.3"),
     };
     Ok(vec![
-        format!("between mesh pods: {bytes} bytes on port {} ({handshakes}), 0 of the payload readable", ports::HBONE),
+        format!(
+            "between mesh pods: {bytes} bytes on port {} ({handshakes}), 0 of the payload readable",
+            ports::HBONE
+        ),
         "to the server outside: the same capture shows the payload, so it can see".into(),
     ])
 }
@@ -104,9 +131,14 @@ fn identities(stage: &Stage) -> Result<Vec<String>> {
     let mesh = &stage.mesh;
     let expected = (identity("client"), identity("server"));
     let both = |flow: &Value| {
-        flow["sourceIdentity"] == expected.0 && flow["destinationIdentity"] == expected.1 && flow["tls"]["version"] == "TLSv1.3"
+        flow["sourceIdentity"] == expected.0
+            && flow["destinationIdentity"] == expected.1
+            && flow["tls"]["version"] == "TLSv1.3"
     };
-    let seen = mesh.client.sidecar.until_flow("a flow with both identities", both)?;
+    let seen = mesh
+        .client
+        .sidecar
+        .until_flow("a flow with both identities", both)?;
     for server in &mesh.servers {
         server.sidecar.until_flow("a flow with both identities", both)?;
     }
@@ -120,12 +152,20 @@ fn identities(stage: &Stage) -> Result<Vec<String>> {
 
 fn no_netfilter(stage: &Stage) -> Result<Vec<String>> {
     let mesh = &stage.mesh;
-    let pods = [&mesh.client.pod, &mesh.servers[0].pod, &mesh.servers[1].pod, &mesh.outside, mesh.fabric.node()];
+    let pods = [
+        &mesh.client.pod,
+        &mesh.servers[0].pod,
+        &mesh.servers[1].pod,
+        &mesh.outside,
+        mesh.fabric.node(),
+    ];
     for pod in pods {
         let tables = netfilter::tables(pod.netns())?;
         ensure!(tables == 0, "{} has {tables} netfilter tables", pod.name());
     }
-    Ok(vec!["no nftables and no iptables table in any of the network namespaces".into()])
+    Ok(vec![
+        "no nftables and no iptables table in any of the network namespaces".into(),
+    ])
 }
 
 fn failover(stage: &mut Stage) -> Result<Vec<String>> {
@@ -133,7 +173,10 @@ fn failover(stage: &mut Stage) -> Result<Vec<String>> {
     stage.web[0].kill();
     let answers = ask(stage, &apps::url(stage.mesh.vip4(80)), REQUESTS)?;
     stage.revive(0)?;
-    ensure!(answers.len() == 1 && answers.contains_key("server-2"), "after nginx on server-1 was killed: {answers:?}");
+    ensure!(
+        answers.len() == 1 && answers.contains_key("server-2"),
+        "after nginx on server-1 was killed: {answers:?}"
+    );
     let url = apps::url(stage.mesh.vip4(80));
     wait::until("server-1 answers again", wait::SOON, || {
         apps::curl(stage.client(), &url).is_ok_and(|output| output.stdout.trim() == "server-1")
@@ -149,12 +192,24 @@ fn flows(stage: &Stage) -> Result<Vec<String>> {
         .arg("flows")
         .arg(stage.mesh.client.sidecar.admin_socket())
         .output()?;
-    ensure!(output.status.success(), "kubectl outrigger flows: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "kubectl outrigger flows: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let table = String::from_utf8(output.stdout)?;
     let lines: Vec<&str> = table.lines().collect();
     let (head, rows) = lines.split_first().context("an empty table")?;
     ensure!(!rows.is_empty(), "no flows in the table");
     let last = &rows[rows.len().saturating_sub(SHOWN)..];
-    let title = format!("kubectl outrigger flows, the last {} of {}:", last.len(), rows.len());
-    Ok([title.as_str(), head].into_iter().chain(last.iter().copied()).map(Into::into).collect())
+    let title = format!(
+        "kubectl outrigger flows, the last {} of {}:",
+        last.len(),
+        rows.len()
+    );
+    Ok([title.as_str(), head]
+        .into_iter()
+        .chain(last.iter().copied())
+        .map(Into::into)
+        .collect())
 }

@@ -24,10 +24,23 @@ impl Report {
             (&mesh.servers[1].pod, "nginx, redis-server, aiosmtpd"),
             (&mesh.outside, "nginx, no sidecar"),
         ] {
-            println!("  {:<10} {:<12} {:<10} {programs}", pod.name(), pod.ipv4(), pod.ipv6());
+            println!(
+                "  {:<10} {:<12} {:<10} {programs}",
+                pod.name(),
+                pod.ipv4(),
+                pod.ipv6()
+            );
         }
-        println!("  {:<10} {:<12} {:<10} the service in front of both servers\n", "server", mesh.vip4(0).ip(), mesh.vip6(0).ip());
-        Self { begun: Instant::now(), failed: Vec::new() }
+        println!(
+            "  {:<10} {:<12} {:<10} the service in front of both servers\n",
+            "server",
+            mesh.vip4(0).ip(),
+            mesh.vip6(0).ip()
+        );
+        Self {
+            begun: Instant::now(),
+            failed: Vec::new(),
+        }
     }
 
     /// One thing to prove. It gives the facts that prove it, a line each; an error is a failed proof.
