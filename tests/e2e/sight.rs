@@ -110,7 +110,7 @@ fn the_kubectl_plugin_shows_the_flows_of_a_socket() -> Result<()> {
 
 fn plugin(sidecar: &Sidecar, options: &[&str]) -> Result<String> {
     let output = Command::new(binaries::path("kubectl-outrigger")?)
-        .arg("flows")
+        .args(["flows", "--unix"])
         .arg(sidecar.admin_socket())
         .args(options)
         .output()?;

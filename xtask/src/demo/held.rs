@@ -82,7 +82,10 @@ pub(super) fn announce(stage: &Stage) -> Result<Held> {
             stage.mesh.outside.ipv4()
         ),
         "cargo xtask demo exec server-1 -- bash".into(),
-        format!("target/release/kubectl-outrigger flows {}", socket.display()),
+        format!(
+            "target/release/kubectl-outrigger flows --unix {}",
+            socket.display()
+        ),
     ] {
         println!("  {line}");
     }

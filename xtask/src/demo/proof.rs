@@ -189,7 +189,7 @@ fn failover(stage: &mut Stage) -> Result<Vec<String>> {
 fn flows(stage: &Stage) -> Result<Vec<String>> {
     const SHOWN: usize = 8;
     let output = Command::new(binaries::path("kubectl-outrigger")?)
-        .arg("flows")
+        .args(["flows", "--unix"])
         .arg(stage.mesh.client.sidecar.admin_socket())
         .output()?;
     ensure!(
