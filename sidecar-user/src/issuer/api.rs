@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -17,6 +18,7 @@ use tonic::server::NamedService;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
+use tracing::field::{DisplayValue, display};
 use tracing::{debug, error, info, warn};
 
 use super::listener::{self, LIMITS, Peer};
@@ -92,7 +94,7 @@ impl Authority {
             .ok()
             .map(Duration::from_secs);
         let leaf = self.ca.sign(&message.csr, &identity, ttl, now).map_err(status)?;
-        info!(%identity, ttl = message.validity_duration, peer = ?peer(request), "certificate issued");
+        info!(%identity, asked_seconds = message.validity_duration, peer = peer(request), "certificate issued");
         Ok(CreateResponse {
             cert_chain: vec![leaf, self.ca.root_pem().to_owned()],
         })
@@ -137,8 +139,8 @@ fn status(refusal: Refusal) -> Status {
     }
 }
 
-fn peer<T>(request: &Request<T>) -> Option<std::net::SocketAddr> {
-    request.extensions().get::<Peer>().map(|peer| peer.0)
+fn peer<T>(request: &Request<T>) -> Option<DisplayValue<SocketAddr>> {
+    request.extensions().get::<Peer>().map(|peer| display(peer.0))
 }
 
 #[derive(Clone)]
@@ -187,9 +189,9 @@ impl Service<Request<CreateRequest>> for Create {
             match status.code() {
                 // Anyone can send these, so they must not fill the log.
                 tonic::Code::Unauthenticated => {
-                    debug!(peer = ?peer(&request), %status, "certificate refused")
+                    debug!(peer = peer(&request), %status, "certificate refused")
                 }
-                _ => warn!(peer = ?peer(&request), %status, "certificate refused"),
+                _ => warn!(peer = peer(&request), %status, "certificate refused"),
             }
         }
         ready(answer.map(Response::new))
