@@ -100,8 +100,11 @@ pub enum Error {
     NotFlows { target: String, reason: String },
     #[error("{target} ended the stream: {reason}; start the command again")]
     Ended { target: String, reason: String },
-    #[error("cannot write the output: {0}")]
-    Output(#[source] io::Error),
+    #[error("cannot write the output: {source}")]
+    Output {
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// Runs the command line of this process.
@@ -112,7 +115,7 @@ pub fn main() -> ExitCode {
     match flows.run(&mut io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads has seen enough, as `head` does.
-        Err(Error::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Error::Output { source }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kubectl outrigger: {error}");
             match error {
@@ -167,10 +170,10 @@ impl Flows {
         let body = client::get(target, &self.path(), Some(ANSWER_TIMEOUT))?.whole()?;
         let list: FlowList = serde_json::from_str(&body).map_err(|e| not_flows(target, &e))?;
         if self.output == Output::Json {
-            return out.write_all(body.as_bytes()).map_err(Error::Output);
+            return out.write_all(body.as_bytes()).map_err(unwritten);
         }
         let table = self.table(list.open.iter().chain(&list.closed));
-        out.write_all(table.text().as_bytes()).map_err(Error::Output)?;
+        out.write_all(table.text().as_bytes()).map_err(unwritten)?;
         if list.truncated {
             eprintln!("kubectl outrigger: older flows are left off; see --limit");
         }
@@ -178,11 +181,12 @@ impl Flows {
     }
 
     fn watch(&self, target: &Target, out: &mut impl Write) -> Result<(), Error> {
+        let answer = client::get(target, &self.path(), None)?;
         let mut table = self.table([]);
         out.write_all(table.text().as_bytes())
             .and_then(|()| out.flush())
-            .map_err(Error::Output)?;
-        for line in client::get(target, &self.path(), None)?.into_body().lines() {
+            .map_err(unwritten)?;
+        for line in answer.into_body().lines() {
             let line = line.map_err(|source| Error::Unreachable {
                 target: target.to_string(),
                 source,
@@ -195,7 +199,7 @@ impl Flows {
             };
             out.write_all(text.as_bytes())
                 .and_then(|()| out.flush())
-                .map_err(Error::Output)?;
+                .map_err(unwritten)?;
             if let WatchEvent::Dropped { reason } = event {
                 return Err(ended(target, reason));
             }
@@ -208,6 +212,10 @@ impl Flows {
         let headers = !self.no_headers && self.output != Output::Json;
         Table::new(self.output == Output::Wide, headers, flows)
     }
+}
+
+fn unwritten(source: io::Error) -> Error {
+    Error::Output { source }
 }
 
 fn not_flows(target: &Target, error: &serde_json::Error) -> Error {
