@@ -182,7 +182,7 @@ impl Flows {
 
     fn watch(&self, target: &Target, out: &mut impl Write) -> Result<(), Error> {
         let answer = client::get(target, &self.path(), None)?;
-        let mut table = self.table([]);
+        let mut table = self.table([]).expecting_more();
         out.write_all(table.text().as_bytes())
             .and_then(|()| out.flush())
             .map_err(unwritten)?;

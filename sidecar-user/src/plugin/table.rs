@@ -18,6 +18,9 @@ const COLUMNS: [&str; 11] = [
 /// More of them, before STATE, which stays last because it may hold spaces.
 const WIDE: [&str; 5] = ["ID", "CONNECT", "HANDSHAKE", "CIPHER", "KEX"];
 
+/// Widths that most values of the first columns keep to: IPv4 with port, `namespace/host`, two short identities.
+const USUAL: [usize; 10] = [5, 3, 21, 21, 21, 28, 28, 7, 9, 9];
+
 pub(super) struct Table {
     wide: bool,
     widths: Vec<usize>,
@@ -50,6 +53,14 @@ impl Table {
             table.rows.push(row);
         }
         table
+    }
+
+    /// Makes room for what is to come, so that a watch's rows stay under its header.
+    pub(super) fn expecting_more(mut self) -> Self {
+        for (width, usual) in self.widths.iter_mut().zip(USUAL) {
+            *width = usual.max(*width);
+        }
+        self
     }
 
     pub(super) fn text(&self) -> String {
@@ -277,6 +288,14 @@ AGE    DIR   CLIENT            DESTINATION     ENDPOINT         SERVICE         
             assert!(row.contains(part), "{part}: {row}");
         }
         assert_eq!(Table::new(true, false, &[]).text(), "");
+    }
+
+    #[test]
+    fn rows_of_a_watch_stay_under_its_header() {
+        let mut table = Table::new(false, true, &[]).expecting_more();
+        let header = table.text();
+        let column = header.find("STATE").unwrap();
+        assert_eq!(table.line(&reports()[0]).find("connecting"), Some(column));
     }
 
     #[test]
