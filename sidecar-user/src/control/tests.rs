@@ -233,7 +233,7 @@ async fn an_authority_without_tls_is_an_error_that_ends_it() {
 #[tokio::test]
 async fn a_short_lived_certificate_is_renewed_with_a_new_key_before_it_expires() {
     let served = Served::start().await;
-    let mut kept = Kept::start(served.client(&id("a"), &id("a"), Duration::from_secs(4)));
+    let mut kept = Kept::start(served.client(&id("a"), &id("a"), Duration::from_secs(8)));
     let first = kept.next_svid().await;
     within(kept.svid.changed()).await.unwrap();
     let second = kept
@@ -254,7 +254,7 @@ async fn a_short_lived_certificate_is_renewed_with_a_new_key_before_it_expires()
 #[tokio::test]
 async fn without_an_authority_a_certificate_is_used_to_its_end_and_then_withdrawn() {
     let served = Served::start().await;
-    let mut kept = Kept::start(served.client(&id("a"), &id("a"), Duration::from_secs(3)));
+    let mut kept = Kept::start(served.client(&id("a"), &id("a"), Duration::from_secs(6)));
     kept.next_svid().await;
     served.server.abort();
     let last = kept.svid.borrow().clone().unwrap();

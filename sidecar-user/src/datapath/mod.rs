@@ -1,19 +1,47 @@
 //! THE KERNEL DOOR: loads, attaches and pins the BPF programs. The only user of aya.
+//!
+//! What is attached here outlives the process: links and maps are pinned, so that a pod whose proxy has died
+//! refuses connections instead of sending plaintext. `detach` takes them away. Does not accept connections, and
+//! does not read original destinations: the programs answer SO_ORIGINAL_DST for `intercept/`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+mod attach;
+mod bypass;
+mod check;
+mod error;
+mod links;
+mod logs;
+mod object;
+mod pins;
+mod settings;
+mod sys;
+#[cfg(test)]
+mod tests;
+
+pub use attach::Datapath;
+pub use bypass::Bypass;
+pub use check::{Finding, check};
+pub use error::Error;
+pub use logs::Logs;
+pub use pins::detach;
+
+/// What an attachment needs to know about its pod.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The pod's cgroup2 directory.
+    /// The pod's cgroup2 directory. The proxy must be in it too: its accepted sockets are where original
+    /// destinations arrive.
     pub cgroup: PathBuf,
     /// A directory on a bpffs, made when absent; links and maps are pinned below it.
     pub pins: PathBuf,
     pub outbound_port: u16,
     pub inbound_port: u16,
-    /// Ports that outsiders reach the proxy on (15008, 15020): never steered.
+    /// Ports that outsiders reach the proxy on (15008, 15020): never steered. At most 16.
     pub open_ports: Vec<u16>,
+    /// At most 16.
     pub pod_addresses: Vec<IpAddr>,
-    /// Plaintext from outside is dropped instead of steered to the inbound port.
+    /// Plaintext from outside is dropped instead of steered to the inbound port, and a socket that cannot be
+    /// redirected (bound to a device, or going to an IPv6 link-local address) may not connect.
     pub strict: bool,
 }

@@ -214,3 +214,99 @@ struct CreateResponse {
     #[prost(string, repeated, tag = "1")]
     cert_chain: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SpiffeId;
+
+    /// A file of one test, gone when the test is.
+    struct Temporary(std::path::PathBuf);
+
+    impl Temporary {
+        fn new(name: &str, content: &[u8]) -> Self {
+            let path = std::env::temp_dir().join(format!("outrigger-test-{}-{name}", std::process::id()));
+            std::fs::write(&path, content).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Temporary {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn authority(url: &str) -> Result<Authority, Error> {
+        Authority::new(Config {
+            id: SpiffeId::new("td.test", "demo", "a").unwrap(),
+            authority: url.to_owned(),
+            server_name: None,
+            roots: "roots.pem".into(),
+            token: "token".into(),
+            ttl: Duration::from_secs(60),
+        })
+    }
+
+    #[test]
+    fn the_name_to_verify_is_the_host_without_brackets() {
+        for (url, name) in [
+            ("https://control.test:15012", "control.test"),
+            ("https://10.0.0.1:15012", "10.0.0.1"),
+            ("https://[fd99::1]:15012", "fd99::1"),
+        ] {
+            assert_eq!(authority(url).unwrap().server_name, name);
+        }
+    }
+
+    #[test]
+    fn what_is_no_https_url_is_refused_by_its_field() {
+        for url in [
+            "",
+            "control.test:15012",
+            "http://control.test",
+            "https://",
+            "https:// x",
+        ] {
+            let error = authority(url).err().unwrap().to_string();
+            assert!(error.starts_with("identity.authority:"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_trimmed_and_never_shown() {
+        let file = Temporary::new("token-good", b"  ort_abc\n");
+        let value = bearer(&file.0).unwrap();
+        assert_eq!(value.to_str().unwrap(), "Bearer ort_abc");
+        assert_eq!(format!("{value:?}"), "Sensitive");
+    }
+
+    #[test]
+    fn a_file_that_is_no_token_is_refused_without_showing_it() {
+        for (name, content) in [
+            ("empty", &b" \n"[..]),
+            ("lines", b"one\ntwo"),
+            ("binary", b"a\xffb"),
+            ("large", &[b'a'; MAX_TOKEN + 1]),
+        ] {
+            let file = Temporary::new(name, content);
+            let error = bearer(&file.0).unwrap_err();
+            assert!(error.is_local());
+            let error = error.to_string();
+            assert!(
+                error.contains("outrigger token create") && error.len() < 300,
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bundle_without_a_certificate_is_refused_by_its_path() {
+        let file = Temporary::new("roots", b"nothing");
+        let error = roots(&file.0).unwrap_err().to_string();
+        assert!(
+            error.contains("holds no certificate") && error.contains("root-cert.pem"),
+            "{error}"
+        );
+    }
+}

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -17,9 +18,10 @@ use tonic::server::NamedService;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
+use tracing::field::{DisplayValue, display};
 use tracing::{debug, error, info, warn};
 
-use super::listener::{self, Peer};
+use super::listener::{self, LIMITS, Peer};
 use super::{Ca, Config, Error, Refusal, Tokens};
 use crate::model::SpiffeId;
 
@@ -58,7 +60,7 @@ pub async fn serve(
         .max_connection_age(MAX_AGE)
         .max_connection_age_grace(MAX_AGE_GRACE)
         .add_service(CertificateService(Arc::new(Authority { ca, tokens })))
-        .serve_with_incoming_shutdown(listener::incoming(listener, tls), async {
+        .serve_with_incoming_shutdown(listener::incoming(listener, tls, LIMITS), async {
             stop.await;
             let _ = stopping.send(());
         });
@@ -92,7 +94,7 @@ impl Authority {
             .ok()
             .map(Duration::from_secs);
         let leaf = self.ca.sign(&message.csr, &identity, ttl, now).map_err(status)?;
-        info!(%identity, ttl = message.validity_duration, peer = ?peer(request), "certificate issued");
+        info!(%identity, asked_seconds = message.validity_duration, peer = peer(request), "certificate issued");
         Ok(CreateResponse {
             cert_chain: vec![leaf, self.ca.root_pem().to_owned()],
         })
@@ -137,8 +139,8 @@ fn status(refusal: Refusal) -> Status {
     }
 }
 
-fn peer<T>(request: &Request<T>) -> Option<std::net::SocketAddr> {
-    request.extensions().get::<Peer>().map(|peer| peer.0)
+fn peer<T>(request: &Request<T>) -> Option<DisplayValue<SocketAddr>> {
+    request.extensions().get::<Peer>().map(|peer| display(peer.0))
 }
 
 #[derive(Clone)]
@@ -187,9 +189,9 @@ impl Service<Request<CreateRequest>> for Create {
             match status.code() {
                 // Anyone can send these, so they must not fill the log.
                 tonic::Code::Unauthenticated => {
-                    debug!(peer = ?peer(&request), %status, "certificate refused")
+                    debug!(peer = peer(&request), %status, "certificate refused")
                 }
-                _ => warn!(peer = ?peer(&request), %status, "certificate refused"),
+                _ => warn!(peer = peer(&request), %status, "certificate refused"),
             }
         }
         ready(answer.map(Response::new))
@@ -231,4 +233,139 @@ struct Struct {
 struct Value {
     #[prost(string, optional, tag = "3")]
     string_value: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::issuer::scratch::Scratch;
+    use crate::issuer::token;
+    use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+    use tonic::Code;
+
+    struct Fixture {
+        authority: Authority,
+        token: String,
+        _scratch: Scratch,
+    }
+
+    fn id(account: &str) -> SpiffeId {
+        SpiffeId::new("td.test", "demo", account).unwrap()
+    }
+
+    fn fixture() -> Fixture {
+        let scratch = Scratch::new();
+        let dir = scratch.join("state");
+        let token = token::create(&dir, &id("a")).unwrap();
+        let ca = Ca::ephemeral("td.test", Duration::from_secs(3600), SystemTime::now()).unwrap();
+        let authority = Authority {
+            ca: Arc::new(ca),
+            tokens: Tokens::open(&dir).unwrap(),
+        };
+        Fixture {
+            authority,
+            token,
+            _scratch: scratch,
+        }
+    }
+
+    fn message() -> CreateRequest {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let request = params.serialize_request(&KeyPair::generate().unwrap()).unwrap();
+        CreateRequest {
+            csr: request.pem().unwrap(),
+            validity_duration: 60,
+            metadata: None,
+        }
+    }
+
+    fn impersonating(name: &str) -> CreateRequest {
+        let value = Value {
+            string_value: Some(name.to_owned()),
+        };
+        CreateRequest {
+            metadata: Some(Struct {
+                fields: HashMap::from([("ImpersonatedIdentity".to_owned(), value)]),
+            }),
+            ..message()
+        }
+    }
+
+    impl Fixture {
+        fn call(&self, authorization: &str, message: CreateRequest) -> Result<CreateResponse, Status> {
+            let mut request = Request::new(message);
+            if !authorization.is_empty() {
+                let value = authorization.parse().unwrap();
+                request.metadata_mut().insert("authorization", value);
+            }
+            self.authority.create(&request, SystemTime::now())
+        }
+
+        fn with_token(&self, message: CreateRequest) -> Result<CreateResponse, Status> {
+            self.call(&format!("Bearer {}", self.token), message)
+        }
+    }
+
+    #[test]
+    fn the_answer_is_the_leaf_and_then_the_root_each_in_a_string_of_its_own() {
+        let fixture = fixture();
+        let chain = fixture.with_token(message()).unwrap().cert_chain;
+        let [leaf, root] = &chain[..] else {
+            panic!("{chain:?}");
+        };
+        assert_eq!(leaf.matches("BEGIN CERTIFICATE").count(), 1);
+        assert_eq!(root, fixture.authority.ca.root_pem());
+    }
+
+    #[test]
+    fn nobody_is_served_without_a_known_token() {
+        let fixture = fixture();
+        let token = fixture.token.clone();
+        for authorization in [
+            String::new(),
+            token.clone(),
+            "Bearer".to_owned(),
+            "Bearer ".to_owned(),
+            "Bearer ort_guess".to_owned(),
+            format!("Basic {token}"),
+            format!("Bearer {token}0"),
+        ] {
+            let status = fixture.call(&authorization, message()).unwrap_err();
+            assert_eq!(status.code(), Code::Unauthenticated, "{authorization}: {status}");
+            assert!(!status.message().contains(&token));
+        }
+        let scheme = format!("bearer {token}");
+        assert!(fixture.call(&scheme, message()).is_ok(), "the scheme has no case");
+    }
+
+    #[test]
+    fn a_bad_request_is_an_invalid_argument_that_names_the_trouble() {
+        let csr = "nonsense".to_owned();
+        let status = fixture()
+            .with_token(CreateRequest { csr, ..message() })
+            .unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains("CERTIFICATE REQUEST"), "{status}");
+    }
+
+    #[test]
+    fn another_identity_is_not_lent() {
+        let fixture = fixture();
+        let status = fixture.with_token(impersonating(id("b").as_str())).unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied);
+        assert!(fixture.with_token(impersonating(id("a").as_str())).is_ok());
+    }
+
+    #[test]
+    fn any_validity_asked_for_is_answered() {
+        let fixture = fixture();
+        for validity_duration in [i64::MIN, -1, 0, 1, i64::MAX] {
+            let message = CreateRequest {
+                validity_duration,
+                ..message()
+            };
+            assert!(fixture.with_token(message).is_ok(), "{validity_duration}");
+        }
+    }
 }

@@ -27,12 +27,22 @@ use tracing::{debug, warn};
 
 use super::{Ca, Error, ca};
 
-/// A stranger has this long to finish its handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// A client pings every 30 s (`wire.md` 2) or talks; one that was silent for two of them is gone.
-const SILENCE: Duration = Duration::from_secs(75);
-/// Half of the usual limit of 1,024 descriptors a process.
-const MAX_CONNECTIONS: usize = 512;
+/// What a stranger can hold open, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    handshake: Duration,
+    silence: Duration,
+    connections: usize,
+}
+
+pub(super) const LIMITS: Limits = Limits {
+    handshake: Duration::from_secs(10),
+    // A client pings every 30 s (`wire.md` 2) or talks; one that was silent for two of them is gone.
+    silence: Duration::from_secs(75),
+    // Half of the usual limit of 1,024 descriptors a process.
+    connections: 512,
+};
+
 /// After a failed accept (no descriptors left) trying again at once would only burn the core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,19 +50,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) fn incoming(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
+    limits: Limits,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let (ready, mut accepted) = mpsc::channel(1);
     tokio::spawn(async move {
         tokio::select! {
-            () = accept(listener, tls.into(), ready.clone()) => {}
+            () = accept(listener, tls.into(), limits, ready.clone()) => {}
             () = ready.closed() => {}
         }
     });
     futures_util::stream::poll_fn(move |cx| accepted.poll_recv(cx).map(|next| next.map(Ok)))
 }
 
-async fn accept(listener: TcpListener, tls: TlsAcceptor, ready: mpsc::Sender<Connection>) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn accept(listener: TcpListener, tls: TlsAcceptor, limits: Limits, ready: mpsc::Sender<Connection>) {
+    let slots = Arc::new(Semaphore::new(limits.connections));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else {
             return;
@@ -69,9 +80,11 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, ready: mpsc::Sender<Con
         tokio::spawn(async move {
             // Answers are small and whole; waiting to fill a segment only delays them.
             let _ = stream.set_nodelay(true);
-            match timeout(HANDSHAKE, tls.accept(stream)).await {
+            match timeout(limits.handshake, tls.accept(stream)).await {
                 Ok(Ok(stream)) => {
-                    let _ = ready.send(Connection::new(stream, peer, slot)).await;
+                    let _ = ready
+                        .send(Connection::new(stream, peer, limits.silence, slot))
+                        .await;
                 }
                 Ok(Err(error)) => {
                     debug!(%peer, %error, "a TLS handshake with the certificate service failed")
@@ -151,7 +164,8 @@ impl fmt::Debug for ServerCertificate {
 pub(super) struct Connection {
     stream: TlsStream<TcpStream>,
     peer: SocketAddr,
-    silence: Pin<Box<Sleep>>,
+    silence: Duration,
+    silent: Pin<Box<Sleep>>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -160,11 +174,17 @@ pub(super) struct Connection {
 pub(super) struct Peer(pub(super) SocketAddr);
 
 impl Connection {
-    fn new(stream: TlsStream<TcpStream>, peer: SocketAddr, slot: OwnedSemaphorePermit) -> Self {
+    fn new(
+        stream: TlsStream<TcpStream>,
+        peer: SocketAddr,
+        silence: Duration,
+        slot: OwnedSemaphorePermit,
+    ) -> Self {
         Self {
             stream,
             peer,
-            silence: Box::pin(sleep(SILENCE)),
+            silence,
+            silent: Box::pin(sleep(silence)),
             _slot: slot,
         }
     }
@@ -174,7 +194,7 @@ impl Connection {
         if poll.is_ready() {
             return poll;
         }
-        ready!(self.silence.as_mut().poll(cx));
+        ready!(self.silent.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -195,7 +215,8 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if let Poll::Ready(Ok(())) = read {
-            self.silence.as_mut().reset(Instant::now() + SILENCE);
+            let end = Instant::now() + self.silence;
+            self.silent.as_mut().reset(end);
         }
         self.or_silent(cx, read)
     }
@@ -215,5 +236,111 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
         self.or_silent(cx, shut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::StreamExt;
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio::io::AsyncReadExt;
+    use tokio_rustls::TlsConnector;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn ca() -> Arc<Ca> {
+        Arc::new(Ca::ephemeral("td.test", HOUR, SystemTime::now()).unwrap())
+    }
+
+    const SHORT: Duration = Duration::from_millis(100);
+
+    async fn listen(ca: Arc<Ca>, limits: Limits) -> (SocketAddr, impl Stream<Item = io::Result<Connection>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tls = Arc::new(tls_config(ca, &[]).unwrap());
+        (address, incoming(listener, tls, limits))
+    }
+
+    fn connector(ca: &Ca) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.root_der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Arc::new(config).into()
+    }
+
+    #[tokio::test]
+    async fn a_stranger_that_never_begins_its_handshake_is_cut_off() {
+        let limits = Limits {
+            handshake: SHORT,
+            ..LIMITS
+        };
+        let (address, _incoming) = listen(ca(), limits).await;
+        let begin = Instant::now();
+        let mut stranger = TcpStream::connect(address).await.unwrap();
+        assert_eq!(stranger.read(&mut [0; 16]).await.unwrap(), 0);
+        assert!(begin.elapsed() >= SHORT);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_falls_silent_is_an_error_and_not_a_wait_for_ever() {
+        let ca = ca();
+        let limits = Limits {
+            silence: SHORT,
+            ..LIMITS
+        };
+        let (address, mut incoming) = listen(ca.clone(), limits).await;
+        let stranger = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = connector(&ca);
+        let (_stranger, accepted) = tokio::join!(connector.connect(name, stranger), incoming.next());
+        let mut accepted = accepted.unwrap().unwrap();
+        let error = accepted.read(&mut [0; 16]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn beyond_the_limit_a_connection_waits_until_another_one_ends() {
+        let ca = ca();
+        let limits = Limits {
+            connections: 1,
+            ..LIMITS
+        };
+        let (address, mut incoming) = listen(ca.clone(), limits).await;
+        let first = TcpStream::connect(address).await.unwrap();
+        let second = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = connector(&ca);
+        // The first says nothing and holds the only slot.
+        let mut served =
+            std::pin::pin!(async { tokio::join!(connector.connect(name, second), incoming.next()).1 });
+        tokio::select! {
+            _ = &mut served => panic!("the second was served beside the first"),
+            () = sleep(SHORT) => drop(first),
+        }
+        assert!(served.await.unwrap().is_ok());
+    }
+
+    #[test]
+    fn the_services_own_certificate_is_renewed_at_half_life_and_not_before() {
+        let now = SystemTime::now();
+        let certificate = ServerCertificate::new(ca(), ca::server_names(&[]).unwrap()).unwrap();
+        let first = certificate.at(now);
+        assert!(Arc::ptr_eq(&first, &certificate.at(now + HOUR / 3)));
+        let second = certificate.at(now + HOUR * 2 / 3);
+        assert_ne!(first.cert, second.cert);
+        assert!(Arc::ptr_eq(&second, &certificate.at(now + HOUR)));
+    }
+
+    #[test]
+    fn a_name_that_no_certificate_can_hold_is_refused() {
+        let error = ca::server_names(&["ünicode".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("ünicode"), "{error}");
     }
 }

@@ -225,7 +225,6 @@ fn a_request_for_any_other_name_is_refused() {
 
 #[test]
 fn a_request_that_does_not_hold_the_private_key_is_refused() {
-    use base64_of as base64;
     let now = SystemTime::now();
     let ca = ca(now);
     let mut params = CertificateParams::default();
@@ -237,14 +236,14 @@ fn a_request_that_does_not_hold_the_private_key_is_refused() {
         .to_vec();
     // The public key of another pair in the same request: same length, other point.
     let (mine, other) = (
-        x509_parser_key(&der),
+        public_key_of(&der),
         KeyPair::generate().unwrap().public_key_raw().to_vec(),
     );
     let at = der.windows(mine.len()).position(|window| window == mine).unwrap();
     der[at..at + other.len()].copy_from_slice(&other);
     let pem = format!(
         "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
-        base64(&der)
+        base64_of(&der)
     );
     let refusal = ca.sign(&pem, &id(), None, now).unwrap_err().to_string();
     assert!(refusal.contains("signature"), "{refusal}");
@@ -447,7 +446,7 @@ fn a_damaged_or_foreign_root_is_refused() {
     }
 }
 
-fn x509_parser_key(der: &[u8]) -> Vec<u8> {
+fn public_key_of(der: &[u8]) -> Vec<u8> {
     use x509_parser::prelude::FromDer;
     let (_, request) = x509_parser::certification_request::X509CertificationRequest::from_der(der).unwrap();
     let key = &request.certification_request_info.subject_pki.subject_public_key;

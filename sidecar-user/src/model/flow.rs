@@ -152,3 +152,26 @@ pub struct Flow {
     /// Set once, at the end.
     pub closed: Option<(SystemTime, Outcome)>,
 }
+
+impl Flow {
+    /// A flow that has just begun; its id is given when it is recorded.
+    pub fn new(direction: Direction, client: SocketAddr, opened: SystemTime) -> Self {
+        Self {
+            id: 0,
+            direction,
+            opened,
+            client,
+            original_dst: None,
+            chosen_dst: None,
+            service: None,
+            source_identity: None,
+            destination_identity: None,
+            transport: Transport::Plain,
+            tls: None,
+            connect_time: None,
+            handshake_time: None,
+            bytes: Arc::default(),
+            closed: None,
+        }
+    }
+}

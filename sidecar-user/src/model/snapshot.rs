@@ -57,6 +57,7 @@ pub struct Snapshot {
     pub generation: u64,
     services: BTreeMap<ServiceName, (Arc<Service>, Vec<Endpoint>)>,
     by_vip: HashMap<IpAddr, ServiceName>,
+    by_hostname: HashMap<Arc<str>, Vec<ServiceName>>,
     by_address: HashMap<IpAddr, (Arc<Workload>, Arc<Load>)>,
     behind_waypoint: HashSet<IpAddr>,
     policies: Policies,
@@ -108,6 +109,7 @@ impl Snapshot {
             for vip in &service.vips {
                 next.by_vip.insert(vip.to_canonical(), name.clone());
             }
+            next.by_hostname.entry(name.hostname.clone()).or_default().push(name.clone());
             next.services.insert(name, (Arc::new(service), Vec::new()));
         }
         for (workload, serves) in workloads {
@@ -200,6 +202,14 @@ impl Snapshot {
 
     pub fn service_by_vip(&self, ip: IpAddr) -> Option<(&Arc<Service>, &[Endpoint])> {
         let (service, endpoints) = self.services.get(self.by_vip.get(&ip.to_canonical())?)?;
+        Some((service, endpoints))
+    }
+
+    /// The service of that name; the one in `namespace` when several namespaces have one.
+    pub fn service_by_hostname(&self, namespace: &str, hostname: &str) -> Option<(&Arc<Service>, &[Endpoint])> {
+        let names = self.by_hostname.get(hostname)?;
+        let name = names.iter().find(|n| &*n.namespace == namespace).or(names.first())?;
+        let (service, endpoints) = self.services.get(name)?;
         Some((service, endpoints))
     }
 

@@ -34,8 +34,11 @@ pub struct Admin {
 pub struct LogLevel {
     pub get: Box<dyn Fn() -> String + Send + Sync>,
     /// An error is a sentence for the caller.
-    pub set: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub set: Box<SetLevel>,
 }
+
+/// Takes a filter such as `debug`.
+pub type SetLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 /// Serves until dropped, on each of the listeners that there is. The socket file goes with this future.
 pub async fn serve_admin(

@@ -43,6 +43,9 @@ impl Meters {
             "HBONE tunnels open now",
             tunnels.clone(),
         );
+        // A statement each: the guard inside would still be held when the second asks for its own.
+        let tunnels_outbound = tunnels.get_or_create(&[("direction", "outbound")]).clone();
+        let tunnels_inbound = tunnels.get_or_create(&[("direction", "inbound")]).clone();
         let identity_expiry = Gauge::default();
         registry.register_with_unit(
             "outrigger_identity_expiry_timestamp",
@@ -62,8 +65,8 @@ impl Meters {
             counter
         };
         Self {
-            tunnels_outbound: tunnels.get_or_create(&[("direction", "outbound")]).clone(),
-            tunnels_inbound: tunnels.get_or_create(&[("direction", "inbound")]).clone(),
+            tunnels_outbound,
+            tunnels_inbound,
             identity_expiry,
             identity_renewals: counter("outrigger_identity_renewals", "Certificates received"),
             identity_renewal_errors: counter(

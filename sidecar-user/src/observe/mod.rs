@@ -30,7 +30,7 @@ mod status;
 mod tests;
 mod watch;
 
-pub use admin::{Admin, LogLevel, serve_admin};
+pub use admin::{Admin, LogLevel, SetLevel, serve_admin};
 pub use meters::Meters;
 pub use observer::{Limits, Observer, OpenFlow, ShardObserver};
 pub use readiness::{Condition, Readiness};

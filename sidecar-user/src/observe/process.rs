@@ -79,7 +79,7 @@ impl Collector for Process {
     }
 }
 
-/// `VmRSS:	  1234 kB`
+/// `VmRSS:   1234 kB`
 fn field(status: &str, name: &str) -> Option<u64> {
     let line = status
         .lines()

@@ -1,6 +1,7 @@
 //! MAY IT? Pure decisions about a connection whose facts are known. No clock, no input, no output.
 
 pub mod authorization;
+mod client;
 
 use std::net::SocketAddr;
 
@@ -8,6 +9,7 @@ use crate::model::snapshot::Applicable;
 use authorization::{Decision, Denial};
 
 pub use authorization::Facts;
+pub use client::{Claim, client_address};
 
 /// Whether plaintext from outside the mesh is let in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,9 +1,33 @@
-//! ROLE: the sidecar. `outbound.rs` and `inbound.rs` are the two walks.
+//! ROLE: the sidecar. `outbound.rs` and `inbound.rs` are the two walks; read those first.
+//!
+//! This file and its neighbours assemble the rooms: the control work runs here on the calling thread, each shard of
+//! the data path on a thread of its own.
 
-use std::net::IpAddr;
+mod inbound;
+mod outbound;
+mod outcome;
+mod ports;
+mod shard;
+mod watchers;
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
+use std::{io, thread};
 
-use crate::{datapath, discovery, identity, intercept, observe, policy, route};
+use anyhow::Context;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::sync::{mpsc, watch};
+
+use crate::identity::Svid;
+use crate::intercept::Listeners;
+use crate::lifecycle::{LogFilter, Shutdown};
+use crate::model::Snapshot;
+use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
+use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
+use shard::Settings;
 
 /// Everything that a proxy needs to know, validated.
 #[derive(Clone, Debug)]
@@ -21,9 +45,165 @@ pub struct Config {
     pub workers: usize,
     /// How long open flows may go on after SIGTERM.
     pub drain: Duration,
+    /// How long a half-closed connection may stay silent.
+    pub half_closed: Duration,
 }
 
 /// Runs until SIGTERM or SIGINT. Blocks.
-pub fn run(config: Config) -> anyhow::Result<()> {
-    anyhow::bail!("the proxy of {} is not built yet", config.name)
+pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(control(config, log))
+}
+
+async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
+    let mut shutdown = Shutdown::catch()?;
+    let observer = Observer::new();
+    let (feed, follow_registry) = discovery::watch(&config.discovery)?;
+    let (svid_out, svid) = watch::channel(None);
+    let (identity_out, identity_status) = watch::channel(identity::Status::default());
+    let conditions = watchers::Conditions::new(&observer);
+
+    // Ports first: where another proxy runs already, nothing has been touched yet.
+    let listeners = shard::listen(&config.intercept, config.workers)?;
+    let status = listen_status(config.observe.status_port)?;
+    let admin = config.observe.admin.map(listen_admin).transpose()?;
+    let admin_socket = config.observe.admin_socket.as_deref().map(AdminSocket::bind).transpose()?;
+    conditions.listeners.met();
+
+    let mut kernel = match &config.datapath {
+        Some(kernel) => Some(attach(kernel, &listeners)?),
+        None => None,
+    };
+    conditions.interception.met();
+
+    let (drain_out, draining) = watch::channel(false);
+    let shards = start_shards(&config, listeners, &observer, kernel.as_ref(), feed.snapshots.clone(), &svid, draining)?;
+    let (ask_drain, mut drain_asked) = mpsc::channel::<()>(1);
+    let shown = watchers::shown_config(&config);
+    let admin_endpoint = Admin {
+        observer: observer.clone(),
+        config: Box::new(move || shown.clone()),
+        log_level: log_level(log),
+        // Asked twice, it is asked once.
+        drain: Box::new(move || {
+            let _ = ask_drain.try_send(());
+        }),
+    };
+    if let Some(logs) = kernel.as_mut().and_then(datapath::Datapath::logs) {
+        tokio::spawn(logs.run());
+    }
+    if let Some(kernel) = kernel {
+        watchers::kernel_counters(&observer, kernel);
+    }
+    tracing::info!(
+        workload = %config.name, identity = %config.identity.id, workers = config.workers,
+        intercepting = config.datapath.is_some(), mode = ?config.mode, "proxy started"
+    );
+
+    tokio::spawn(follow_registry);
+    tokio::spawn(watchers::registry(observer.clone(), feed, conditions.registry));
+    tokio::spawn(watchers::certificate(observer.clone(), svid, identity_status, conditions.identity));
+    let endpoints = async {
+        tokio::try_join!(
+            observe::serve_status(status, observer.clone()),
+            observe::serve_admin(admin, admin_socket, admin_endpoint),
+        )
+    };
+    tokio::pin!(endpoints);
+    let identity = identity::keep(config.identity.clone(), svid_out, identity_out);
+    tokio::pin!(identity);
+    let reason = tokio::select! {
+        signal = shutdown.requested() => signal,
+        Some(()) = drain_asked.recv() => "the admin endpoint",
+        failed = &mut identity => match failed? {},
+        served = &mut endpoints => { served?; "the end of the endpoints" }
+    };
+
+    tracing::info!(%reason, limit = ?config.drain, "draining");
+    observer.readiness().drain();
+    drain_out.send_replace(true);
+    let joined = tokio::task::spawn_blocking(move || join(shards));
+    tokio::select! {
+        ended = joined => ended??,
+        signal = shutdown.requested() => tracing::warn!(signal, "second signal: open flows are cut"),
+        failed = &mut identity => match failed? {},
+        served = &mut endpoints => { served?; }
+    }
+    tracing::info!("proxy ended");
+    Ok(())
+}
+
+fn attach(config: &datapath::Config, listeners: &[Listeners]) -> Result<datapath::Datapath, datapath::Error> {
+    // The listeners of all shards are one SO_REUSEPORT group: naming one of them names the group.
+    datapath::Datapath::attach(config, listeners.first().map(|l| l.inbound.as_fd()))
+}
+
+fn start_shards(
+    config: &Config,
+    listeners: Vec<Listeners>,
+    observer: &Observer,
+    kernel: Option<&datapath::Datapath>,
+    world: watch::Receiver<Arc<Snapshot>>,
+    svid: &watch::Receiver<Option<Arc<Svid>>>,
+    draining: watch::Receiver<bool>,
+) -> anyhow::Result<Vec<JoinHandle<io::Result<()>>>> {
+    let ports = config.intercept;
+    let mut own_ports = vec![ports.outbound_port, ports.inbound_port, ports.hbone_port, config.observe.status_port];
+    own_ports.extend(config.observe.admin.map(|a| a.port()));
+    let settings = Settings {
+        id: config.identity.id.clone(),
+        mode: config.mode,
+        unknown: config.unknown,
+        addresses: config.addresses.iter().map(IpAddr::to_canonical).collect(),
+        own_ports,
+        hbone_port: ports.hbone_port,
+        bypass: kernel.map(datapath::Datapath::bypass),
+        world,
+        svid: svid.clone(),
+        draining,
+        drain: config.drain,
+        relay: relay::Limits { half_closed: config.half_closed },
+    };
+    let mut shards = Vec::new();
+    for (n, listeners) in listeners.into_iter().enumerate() {
+        let (settings, observe) = (settings.clone(), observer.shard(n));
+        let thread = thread::Builder::new()
+            .name(format!("shard-{n}"))
+            .spawn(move || shard::run(settings, listeners, observe))
+            .with_context(|| format!("cannot start the thread of shard {n}"))?;
+        shards.push(thread);
+    }
+    Ok(shards)
+}
+
+fn join(shards: Vec<JoinHandle<io::Result<()>>>) -> anyhow::Result<()> {
+    for (n, shard) in shards.into_iter().enumerate() {
+        shard.join().map_err(|_| anyhow::anyhow!("shard {n} panicked"))?.with_context(|| format!("shard {n}"))?;
+    }
+    Ok(())
+}
+
+fn listen_status(port: u16) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+        .with_context(|| format!("cannot listen on port {port} for metrics and probes; set listen.status to a free one"))
+}
+
+fn listen_admin(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr)
+        .with_context(|| format!("cannot listen on {addr} for the admin endpoint; set listen.admin to a free one"))
+}
+
+fn log_level(log: LogFilter) -> LogLevel {
+    let shown = log.clone();
+    LogLevel { get: Box::new(move || shown.get()), set: Box::new(move |filter| log.set(filter)) }
+}
+
+/// Each connection takes two descriptors; the usual soft limit of 1,024 is for programs that use select().
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }

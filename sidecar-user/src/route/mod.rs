@@ -51,6 +51,8 @@ pub enum Refusal {
     NoEndpoint,
     /// The registry does not know the address, and only what it knows is allowed.
     UnknownDestination,
+    /// The destination demands a waypoint, and going around it would go around the rules it enforces.
+    NeedsWaypoint,
 }
 
 impl Upstream {
@@ -74,6 +76,9 @@ pub fn route(
     random: &mut dyn FnMut(usize) -> usize,
 ) -> Route {
     let OriginalDst(dst) = dst;
+    if world.is_behind_waypoint(dst.ip()) {
+        return Route::Refuse(Refusal::NeedsWaypoint);
+    }
     if let Some((service, endpoints)) = world.service_by_vip(dst.ip()) {
         return to_service(service, endpoints, dst, tried, random);
     }

@@ -1,0 +1,48 @@
+//! getpeername(2): show the application the address it asked for, not the proxy's.
+//!
+//! Leaves the proxy's accepted sockets alone: their peer is the true client.
+
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use sidecar_ebpf::abi::{Origin, Role};
+
+use super::{ALLOW, load, store};
+use crate::maps;
+
+#[cgroup_sock_addr(getpeername4)]
+pub(crate) fn or_getpeername4(ctx: SockAddrContext) -> i32 {
+    if let Some(origin) = asked_for(&ctx)
+        && let Some(ip4) = origin.ip.v4()
+    {
+        // SAFETY: fields that this hook may write.
+        unsafe {
+            store(&raw mut (*ctx.sock_addr).user_ip4, ip4);
+            store(&raw mut (*ctx.sock_addr).user_port, origin.port.to_user_port());
+        }
+    }
+    ALLOW
+}
+
+/// An IPv6 socket that went to an IPv4 address is shown the v4-mapped form, which is how origins are kept.
+#[cgroup_sock_addr(getpeername6)]
+pub(crate) fn or_getpeername6(ctx: SockAddrContext) -> i32 {
+    if let Some(origin) = asked_for(&ctx) {
+        let words = origin.ip.words();
+        // SAFETY: fields that this hook may write.
+        unsafe {
+            store(&raw mut (*ctx.sock_addr).user_ip6[0], words[0]);
+            store(&raw mut (*ctx.sock_addr).user_ip6[1], words[1]);
+            store(&raw mut (*ctx.sock_addr).user_ip6[2], words[2]);
+            store(&raw mut (*ctx.sock_addr).user_ip6[3], words[3]);
+            store(&raw mut (*ctx.sock_addr).user_port, origin.port.to_user_port());
+        }
+    }
+    ALLOW
+}
+
+#[inline(always)]
+fn asked_for(ctx: &SockAddrContext) -> Option<Origin> {
+    // SAFETY: the kernel gives this hook a full socket, never null.
+    let origin = unsafe { maps::origin(load(&raw const (*ctx.sock_addr).__bindgen_anon_1.sk)) }?;
+    (origin.role == Role::CLIENT).then_some(*origin)
+}

@@ -1,0 +1,118 @@
+//! getsockopt(2): answer SO_ORIGINAL_DST on the sockets that the proxy accepted, as netfilter would.
+//!
+//! An application that asks on its own sockets gets the plain kernel's answer. This runs for every getsockopt()
+//! of the pod, so the first comparison sends nearly all of them away.
+
+use core::ptr;
+
+use aya_ebpf::macros::cgroup_sockopt;
+use aya_ebpf::programs::SockoptContext;
+use sidecar_ebpf::abi::{Origin, Role};
+
+use super::{ALLOW, load, store};
+use crate::maps;
+
+const SOL_IP: i32 = 0;
+const SOL_IPV6: i32 = 41;
+/// The same number for IPv6.
+const SO_ORIGINAL_DST: i32 = 80;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+/// A longer answer than this has no room in the hook's buffer.
+const PAGE_SIZE: i32 = 4096;
+
+#[repr(C)]
+struct SockaddrIn {
+    family: u16,
+    port: u16,
+    ip: u32,
+    zero: [u32; 2],
+}
+
+#[repr(C)]
+struct SockaddrIn6 {
+    family: u16,
+    port: u16,
+    flow: u32,
+    ip: [u32; 4],
+    scope: u32,
+}
+
+#[cgroup_sockopt(getsockopt)]
+pub(crate) fn or_getsockopt(ctx: SockoptContext) -> i32 {
+    let opt = ctx.sockopt;
+    // SAFETY: fields that this hook may read.
+    let (level, name, len) = unsafe {
+        (
+            load(&raw const (*opt).level),
+            load(&raw const (*opt).optname),
+            load(&raw const (*opt).optlen),
+        )
+    };
+    if name != SO_ORIGINAL_DST || (level != SOL_IP && level != SOL_IPV6) {
+        if len > PAGE_SIZE {
+            // 0 means "untouched"; older kernels fail long answers with EFAULT otherwise.
+            // SAFETY: a field that this hook may write.
+            unsafe { store(&raw mut (*opt).optlen, 0) };
+        }
+        return ALLOW;
+    }
+    // SAFETY: the kernel gives this hook a full socket, never null.
+    let origin = unsafe { maps::origin(load(&raw const (*opt).__bindgen_anon_1.sk)) };
+    if let Some(origin) = origin
+        && origin.role == Role::ACCEPTED
+    {
+        answer(&ctx, level, origin);
+    }
+    ALLOW
+}
+
+/// IPv4 destinations are answered at SOL_IP and IPv6 ones at SOL_IPV6, whatever the family of the socket.
+#[inline(always)]
+fn answer(ctx: &SockoptContext, level: i32, origin: &Origin) {
+    match (level, origin.ip.v4()) {
+        (SOL_IP, Some(ip)) => write(
+            ctx,
+            SockaddrIn {
+                family: AF_INET,
+                port: origin.port.network_order(),
+                ip,
+                zero: [0; 2],
+            },
+        ),
+        (SOL_IPV6, None) => write(
+            ctx,
+            SockaddrIn6 {
+                family: AF_INET6,
+                port: origin.port.network_order(),
+                flow: 0,
+                ip: origin.ip.words(),
+                scope: 0,
+            },
+        ),
+        _ => {}
+    }
+}
+
+/// A caller whose buffer is too small keeps the kernel's own answer, an error.
+#[inline(always)]
+fn write<T>(ctx: &SockoptContext, value: T) {
+    let opt = ctx.sockopt;
+    // SAFETY: fields that this hook may read.
+    let (start, end) = unsafe {
+        (
+            load(&raw const (*opt).__bindgen_anon_2.optval),
+            load(&raw const (*opt).__bindgen_anon_3.optval_end),
+        )
+    };
+    let start = start.cast::<T>();
+    if start.wrapping_add(1).cast() > end {
+        return;
+    }
+    // SAFETY: the comparison above proves the room to the verifier. The two fields are ours to write.
+    unsafe {
+        ptr::write_unaligned(start, value);
+        store(&raw mut (*opt).optlen, size_of::<T>() as i32);
+        store(&raw mut (*opt).retval, 0);
+    }
+}

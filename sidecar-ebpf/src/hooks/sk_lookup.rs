@@ -1,0 +1,82 @@
+//! A SYN looks for its listener: plaintext from outside goes to the proxy's inbound listener.
+
+use aya_ebpf::bindings::{bpf_sk_lookup, sk_action};
+use aya_ebpf::macros::sk_lookup;
+use aya_ebpf::programs::SkLookupContext;
+use aya_log_ebpf::debug;
+use sidecar_ebpf::abi::{Counter, INBOUND_LISTENER};
+use sidecar_ebpf::addr::{Endpoint, Ip, Port};
+use sidecar_ebpf::verdict::{self, Arriving, Lookup};
+
+use super::load;
+use crate::maps;
+
+const AF_INET: u32 = 2;
+
+#[sk_lookup]
+pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
+    let Some(settings) = maps::settings() else {
+        return sk_action::SK_DROP;
+    };
+    // SAFETY: the pointer is this program's context.
+    let attempt = unsafe { read(ctx.lookup) };
+    let dropped = match verdict::lookup(&attempt, settings) {
+        Lookup::Pass => {
+            maps::count(Counter::InboundPassed);
+            return sk_action::SK_PASS;
+        }
+        // Without flags the kernel spreads over the listener's SO_REUSEPORT group.
+        Lookup::Steer => match maps::LISTENERS.redirect_sk_lookup(&ctx, INBOUND_LISTENER, 0) {
+            Ok(()) => {
+                maps::count(Counter::Steered);
+                return sk_action::SK_PASS;
+            }
+            Err(_) => Counter::DroppedListener,
+        },
+        Lookup::Drop(why) => why,
+    };
+    maps::count(dropped);
+    debug!(
+        &ctx,
+        "attempt from outside on port {} dropped, reason {}",
+        attempt.to.port.get(),
+        dropped as u32
+    );
+    sk_action::SK_DROP
+}
+
+#[inline(always)]
+unsafe fn read(lookup: *mut bpf_sk_lookup) -> Arriving {
+    // SAFETY: the caller passes its context, and all of these are fields that it may read.
+    unsafe {
+        let family = load(&raw const (*lookup).family);
+        let remote4 = load(&raw const (*lookup).remote_ip4);
+        let local4 = load(&raw const (*lookup).local_ip4);
+        let remote6 = [
+            load(&raw const (*lookup).remote_ip6[0]),
+            load(&raw const (*lookup).remote_ip6[1]),
+            load(&raw const (*lookup).remote_ip6[2]),
+            load(&raw const (*lookup).remote_ip6[3]),
+        ];
+        let local6 = [
+            load(&raw const (*lookup).local_ip6[0]),
+            load(&raw const (*lookup).local_ip6[1]),
+            load(&raw const (*lookup).local_ip6[2]),
+            load(&raw const (*lookup).local_ip6[3]),
+        ];
+        let (from, to) = if family == AF_INET {
+            (Ip::from_v4(remote4), Ip::from_v4(local4))
+        } else {
+            (Ip::from_v6(remote6), Ip::from_v6(local6))
+        };
+        Arriving {
+            protocol: load(&raw const (*lookup).protocol),
+            from,
+            to: Endpoint {
+                ip: to,
+                port: Port::from_local_port(load(&raw const (*lookup).local_port)),
+            },
+            ingress: load(&raw const (*lookup).ingress_ifindex),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Pure decisions: what is redirected, what is left alone, what is refused.
+//!
+//! Calls no helper and reads no context; the hooks translate. The order of the rules is the rule.
+
+use crate::abi::{ABI_VERSION, Counter, Settings};
+use crate::addr::{Endpoint, Ip, Port};
+
+const TCP: u32 = 6;
+/// Every network namespace numbers its loopback interface 1.
+const LOOPBACK_IFINDEX: u32 = 1;
+
+/// A socket that is about to connect.
+#[derive(Clone, Copy, Debug)]
+pub struct Connecting {
+    pub protocol: u32,
+    /// The proxy has marked the socket as its own.
+    pub bypass: bool,
+    pub to: Endpoint,
+    /// The interface that the socket is bound to, or 0.
+    pub device: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connect {
+    Pass(Counter),
+    /// Remember the destination and go to this one instead.
+    Redirect(Endpoint),
+    /// The application gets EPERM.
+    Deny(Counter),
+}
+
+#[inline(always)]
+pub fn connect(socket: &Connecting, settings: &Settings) -> Connect {
+    if socket.protocol != TCP {
+        return Connect::Pass(Counter::PassedProtocol);
+    }
+    if socket.bypass {
+        return Connect::Pass(Counter::PassedBypass);
+    }
+    if socket.to.ip.is_loopback() || is_own(settings, socket.to.ip) {
+        return Connect::Pass(Counter::PassedLocal);
+    }
+    if settings.abi != ABI_VERSION {
+        return Connect::Deny(Counter::DeniedSettings);
+    }
+    // A redirected SYN would leave for 127/8 through that device and time out, and the proxy would not know
+    // which one to dial from. Any process may bind itself to a device, so strict cannot let it pass.
+    if socket.device != 0 || socket.to.ip.is_link_local6() {
+        return if settings.strict != 0 {
+            Connect::Deny(Counter::DeniedDevice)
+        } else {
+            Connect::Pass(Counter::PassedDevice)
+        };
+    }
+    Connect::Redirect(Endpoint {
+        ip: if socket.to.ip.is_v4() {
+            spread(socket.to)
+        } else {
+            Ip::LOOPBACK6
+        },
+        port: settings.outbound_port,
+    })
+}
+
+/// One of 127.64.0.0/10 by the original destination. One address would cap a pod at one range of ephemeral
+/// ports for all of its connections. The choice depends on nothing but the destination, so that a source port
+/// can be shared by different destinations, and by no two connections to the same one, as without redirection.
+#[inline(always)]
+fn spread(to: Endpoint) -> Ip {
+    let words = to.ip.words();
+    let mut hash = words[3] ^ to.port.to_user_port().wrapping_mul(0x85eb_ca6b);
+    hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+    hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+    hash ^= hash >> 16;
+    Ip::loopback4(0x0040_0000 | (hash & 0x003f_ffff))
+}
+
+/// A connection attempt that looks for its listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Arriving {
+    pub protocol: u32,
+    pub from: Ip,
+    pub to: Endpoint,
+    /// The interface it came in by, or 0 if it is local (traffic to the pod's own address is not on `lo`).
+    pub ingress: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// The kernel finds the listener as usual.
+    Pass,
+    /// To the inbound listener.
+    Steer,
+    /// The client gets a reset.
+    Drop(Counter),
+}
+
+#[inline(always)]
+pub fn lookup(attempt: &Arriving, settings: &Settings) -> Lookup {
+    // Answers of a steered UDP socket would leave from the wrong port.
+    if attempt.protocol != TCP {
+        return Lookup::Pass;
+    }
+    // From this pod. Outsiders cannot claim these sources: the kernel drops them as martian.
+    if attempt.ingress == LOOPBACK_IFINDEX
+        || attempt.from.same(&attempt.to.ip)
+        || attempt.from.is_loopback()
+        || is_own(settings, attempt.from)
+    {
+        return Lookup::Pass;
+    }
+    if settings.abi != ABI_VERSION {
+        return Lookup::Drop(Counter::DroppedSettings);
+    }
+    if attempt.to.port.get() == settings.outbound_port.get()
+        || attempt.to.port.get() == settings.inbound_port.get()
+    {
+        return Lookup::Drop(Counter::DroppedPort);
+    }
+    if is_open(settings, attempt.to.port) {
+        return Lookup::Pass;
+    }
+    if settings.strict != 0 {
+        return Lookup::Drop(Counter::DroppedStrict);
+    }
+    Lookup::Steer
+}
+
+#[inline(always)]
+fn is_own(settings: &Settings, ip: Ip) -> bool {
+    settings.addresses.iter().any(|own| ip.same(own))
+}
+
+#[inline(always)]
+fn is_open(settings: &Settings, port: Port) -> bool {
+    settings.open_ports.iter().any(|open| open.get() == port.get())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! The rules, one fact a test.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+
+use bytemuck::Zeroable;
+
+use super::*;
+
+const STRICT: bool = true;
+const PERMISSIVE: bool = false;
+
+fn ip(ip: IpAddr) -> Ip {
+    Ip::from_octets(match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    })
+}
+
+fn endpoint(text: &str) -> Endpoint {
+    let addr: SocketAddr = text.parse().unwrap();
+    Endpoint {
+        ip: ip(addr.ip()),
+        port: Port::new(addr.port()),
+    }
+}
+
+fn settings(strict: bool) -> Settings {
+    let mut settings = Settings {
+        abi: ABI_VERSION,
+        strict: strict.into(),
+        outbound_port: Port::new(15001),
+        inbound_port: Port::new(15006),
+        ..Settings::zeroed()
+    };
+    settings.open_ports[..2].copy_from_slice(&[Port::new(15008), Port::new(15020)]);
+    settings.addresses[0] = ip("10.9.0.2".parse().unwrap());
+    settings.addresses[1] = ip("fd99::2".parse().unwrap());
+    settings
+}
+
+fn app(to: &str) -> Connecting {
+    Connecting {
+        protocol: TCP,
+        bypass: false,
+        to: endpoint(to),
+        device: 0,
+    }
+}
+
+fn outsider(from: &str, to: &str) -> Arriving {
+    Arriving {
+        protocol: TCP,
+        from: ip(from.parse().unwrap()),
+        to: endpoint(to),
+        ingress: 2,
+    }
+}
+
+#[test]
+fn foreign_destinations_are_redirected_to_loopback_of_their_family() {
+    for (to, v4) in [
+        ("10.9.0.3:80", true),
+        ("[::ffff:10.9.0.3]:80", true),
+        ("[fd99::3]:80", false),
+    ] {
+        let Connect::Redirect(target) = connect(&app(to), &settings(PERMISSIVE)) else {
+            panic!("{to} is not redirected");
+        };
+        assert!(target.ip.is_loopback(), "{to}");
+        assert_eq!((target.ip.is_v4(), target.port.get()), (v4, 15001), "{to}");
+    }
+}
+
+#[test]
+fn local_destinations_pass_in_both_modes() {
+    for to in [
+        "127.0.0.1:80",
+        "127.9.9.9:80",
+        "[::1]:80",
+        "0.0.0.0:80",
+        "[::]:80",
+        "[::ffff:127.0.0.1]:80",
+        "[::ffff:0.0.0.0]:80",
+        "10.9.0.2:80",
+        "[::ffff:10.9.0.2]:80",
+        "[fd99::2]:80",
+    ] {
+        for mode in [STRICT, PERMISSIVE] {
+            let verdict = connect(&app(to), &settings(mode));
+            assert_eq!(verdict, Connect::Pass(Counter::PassedLocal), "{to}");
+        }
+    }
+}
+
+#[test]
+fn only_tcp_is_redirected() {
+    let udp = Connecting {
+        protocol: 17,
+        ..app("10.9.0.3:53")
+    };
+    assert_eq!(
+        connect(&udp, &settings(STRICT)),
+        Connect::Pass(Counter::PassedProtocol)
+    );
+}
+
+#[test]
+fn the_proxys_own_sockets_pass() {
+    let own = Connecting {
+        bypass: true,
+        device: 7,
+        ..app("10.9.0.3:80")
+    };
+    assert_eq!(
+        connect(&own, &settings(STRICT)),
+        Connect::Pass(Counter::PassedBypass)
+    );
+}
+
+#[test]
+fn what_depends_on_an_interface_passes_or_is_denied_in_strict() {
+    let bound = Connecting {
+        device: 7,
+        ..app("10.9.0.3:80")
+    };
+    for socket in [bound, app("[fe80::1]:80")] {
+        assert_eq!(
+            connect(&socket, &settings(PERMISSIVE)),
+            Connect::Pass(Counter::PassedDevice)
+        );
+        assert_eq!(
+            connect(&socket, &settings(STRICT)),
+            Connect::Deny(Counter::DeniedDevice)
+        );
+    }
+    let bound_to_lo = Connecting {
+        device: 1,
+        ..app("127.0.0.1:80")
+    };
+    assert_eq!(
+        connect(&bound_to_lo, &settings(STRICT)),
+        Connect::Pass(Counter::PassedLocal)
+    );
+}
+
+#[test]
+fn without_settings_nothing_leaves_and_nothing_enters() {
+    let unset = Settings::zeroed();
+    assert_eq!(
+        connect(&app("10.9.0.3:80"), &unset),
+        Connect::Deny(Counter::DeniedSettings)
+    );
+    assert_eq!(
+        lookup(&outsider("10.9.0.3", "10.9.0.2:80"), &unset),
+        Lookup::Drop(Counter::DroppedSettings)
+    );
+}
+
+#[test]
+fn the_same_destination_always_gets_the_same_loopback_address() {
+    let a = connect(&app("10.9.0.3:80"), &settings(PERMISSIVE));
+    let mapped = connect(&app("[::ffff:10.9.0.3]:80"), &settings(PERMISSIVE));
+    assert_eq!(a, mapped);
+}
+
+#[test]
+fn destinations_spread_over_many_loopback_addresses() {
+    let mut seen = HashSet::new();
+    for host in 0..50 {
+        for port in 80..100 {
+            let Connect::Redirect(to) =
+                connect(&app(&format!("10.9.1.{host}:{port}")), &settings(PERMISSIVE))
+            else {
+                panic!("not redirected");
+            };
+            let octets = to.ip.v4().unwrap().to_ne_bytes();
+            assert!(octets[0] == 127 && (64..128).contains(&octets[1]), "{octets:?}");
+            seen.insert(octets);
+        }
+    }
+    assert!(seen.len() >= 995, "{} of 1000", seen.len());
+}
+
+#[test]
+fn outsiders_are_steered_or_dropped_by_mode() {
+    for (from, to) in [("10.9.0.3", "10.9.0.2:80"), ("fd99::3", "[fd99::2]:80")] {
+        let attempt = outsider(from, to);
+        assert_eq!(lookup(&attempt, &settings(PERMISSIVE)), Lookup::Steer, "{from}");
+        assert_eq!(
+            lookup(&attempt, &settings(STRICT)),
+            Lookup::Drop(Counter::DroppedStrict)
+        );
+    }
+}
+
+#[test]
+fn udp_is_never_steered() {
+    let udp = Arriving {
+        protocol: 17,
+        ..outsider("10.9.0.3", "10.9.0.2:53")
+    };
+    assert_eq!(lookup(&udp, &settings(STRICT)), Lookup::Pass);
+}
+
+#[test]
+fn attempts_from_inside_the_pod_pass_before_any_other_rule() {
+    let on_lo = Arriving {
+        ingress: 1,
+        ..outsider("10.9.0.3", "10.9.0.2:15006")
+    };
+    for attempt in [
+        on_lo,
+        outsider("10.9.0.2", "10.9.0.2:15006"),
+        outsider("fd99::2", "[fd99::2]:15001"),
+        outsider("127.0.0.9", "10.9.0.2:80"),
+        // Bound to one own address, going to another.
+        outsider("10.9.0.2", "10.9.0.7:80"),
+    ] {
+        assert_eq!(lookup(&attempt, &settings(STRICT)), Lookup::Pass, "{attempt:?}");
+    }
+}
+
+#[test]
+fn intercept_ports_are_closed_to_outsiders_in_both_modes() {
+    for mode in [STRICT, PERMISSIVE] {
+        for to in ["10.9.0.2:15001", "10.9.0.2:15006", "[fd99::2]:15006"] {
+            let from = if to.starts_with('[') { "fd99::3" } else { "10.9.0.3" };
+            assert_eq!(
+                lookup(&outsider(from, to), &settings(mode)),
+                Lookup::Drop(Counter::DroppedPort),
+                "{to}"
+            );
+        }
+    }
+}
+
+#[test]
+fn open_ports_pass_in_both_modes_unless_they_are_intercept_ports() {
+    for mode in [STRICT, PERMISSIVE] {
+        assert_eq!(
+            lookup(&outsider("10.9.0.3", "10.9.0.2:15008"), &settings(mode)),
+            Lookup::Pass
+        );
+    }
+    let mut contradictory = settings(PERMISSIVE);
+    contradictory.open_ports[0] = Port::new(15001);
+    assert_eq!(
+        lookup(&outsider("10.9.0.3", "10.9.0.2:15001"), &contradictory),
+        Lookup::Drop(Counter::DroppedPort)
+    );
+}

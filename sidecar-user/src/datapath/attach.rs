@@ -1,0 +1,158 @@
+//! Attaching, from nothing or over what an earlier proxy of the pod left pinned.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use aya::Ebpf;
+use aya::maps::{Map, MapData, PerCpuArray};
+use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
+use sidecar_ebpf::abi::{Counter, INBOUND_LISTENER, Settings, map};
+
+use super::links::{self, HOOKS, Targets};
+use super::{Bypass, Config, Error, Logs, logs, object, pins, settings, sys};
+
+/// The attached programs. Dropping it detaches nothing: see `detach`.
+pub struct Datapath {
+    settings: Settings,
+    settings_map: OwnedFd,
+    counters: PerCpuArray<MapData, u64>,
+    bypass: Bypass,
+    logs: Option<Logs>,
+}
+
+impl Datapath {
+    /// Attaches to the pod's cgroup and to the network namespace of the calling thread. Blocks for as long as the
+    /// kernel's verifier takes, some tens of milliseconds.
+    ///
+    /// Where an earlier proxy left its pins, its programs go on working until these take their place, one by one
+    /// and without a gap. Where there were none, a failure leaves none.
+    ///
+    /// `inbound_listener` gets the plaintext connections from outside; it listens on a TCP socket made in this
+    /// network namespace, and may be one of an SO_REUSEPORT group, which then shares them. Without it, and
+    /// whenever it is closed, such connections are refused.
+    pub fn attach(config: &Config, inbound_listener: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
+        let settings = settings::settings(config)?;
+        if pins::file_system(&config.cgroup).map_err(Error::path("cgroup", &config.cgroup))?
+            != CGROUP2_SUPER_MAGIC
+        {
+            return Err(Error::NotCgroup2 {
+                path: config.cgroup.clone(),
+            });
+        }
+        let targets = Targets::open(&config.cgroup)?;
+        pins::prepare(&config.pins)?;
+        links::check_pins(&config.pins, &targets)?;
+
+        let intercepted = pins::any_link(&config.pins);
+        let attached = attach(&config.pins, &targets, settings, inbound_listener);
+        if attached.is_err() && !intercepted {
+            // The first error is the one to tell.
+            let _: Result<_, Error> = pins::detach(&config.pins);
+        }
+        attached
+    }
+
+    /// The handle that lets the proxy's own connections out.
+    pub fn bypass(&self) -> Bypass {
+        self.bypass.clone()
+    }
+
+    /// Turns strict mode on or off for connections to come.
+    pub fn set_strict(&self, strict: bool) -> Result<(), Error> {
+        let settings = Settings {
+            strict: strict.into(),
+            ..self.settings
+        };
+        write_settings(self.settings_map.as_fd(), &settings)
+    }
+
+    /// What the programs have counted since the pod was first attached, by name.
+    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, Error> {
+        Counter::ALL
+            .iter()
+            .map(|(counter, name)| {
+                let by_cpu = self
+                    .counters
+                    .get(&(*counter as u32), 0)
+                    .map_err(|source| Error::Map {
+                        map: map::COUNTERS,
+                        source,
+                    })?;
+                Ok((*name, by_cpu.iter().sum()))
+            })
+            .collect()
+    }
+
+    /// The programs' log, to be run on a tokio runtime. `None` when debug level was not enabled for the target
+    /// `outrigger::kernel` at the time of attaching, or when it was taken before.
+    pub fn logs(&mut self) -> Option<Logs> {
+        self.logs.take()
+    }
+}
+
+fn attach(
+    pins: &Path,
+    targets: &Targets,
+    settings: Settings,
+    inbound_listener: Option<BorrowedFd<'_>>,
+) -> Result<Datapath, Error> {
+    pins::keep_or_forget_maps(pins, &settings)?;
+    let log = logs::enabled();
+    let mut ebpf = object::load(Some(&pins::maps(pins)), log)?;
+    let logs = log.then(|| Logs::take(&mut ebpf).ok()).flatten();
+    links::load_all(&mut ebpf)?;
+
+    // Everything that the programs ask for is in place before the first of them runs.
+    let settings_map = map_fd(&ebpf, map::SETTINGS)?;
+    write_settings(settings_map.as_fd(), &settings)?;
+    if let Some(listener) = inbound_listener {
+        set_listener(&ebpf, listener)?;
+    }
+    for hook in HOOKS {
+        links::attach(&mut ebpf, hook, targets, pins)?;
+    }
+    Ok(Datapath {
+        settings,
+        settings_map,
+        counters: counters(&mut ebpf)?,
+        bypass: Bypass::new(map_fd(&ebpf, map::BYPASS)?),
+        logs,
+    })
+}
+
+fn write_settings(map: BorrowedFd<'_>, settings: &Settings) -> Result<(), Error> {
+    sys::map_set(map, &0_u32, settings).map_err(|source| Error::MapIo {
+        map: map::SETTINGS,
+        source,
+    })
+}
+
+fn set_listener(ebpf: &Ebpf, listener: BorrowedFd<'_>) -> Result<(), Error> {
+    let listeners = map_fd(ebpf, map::LISTENERS)?;
+    sys::map_set(listeners.as_fd(), &INBOUND_LISTENER, &listener.as_raw_fd()).map_err(|source| Error::MapIo {
+        map: map::LISTENERS,
+        source,
+    })
+}
+
+fn counters(ebpf: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, Error> {
+    let counters = ebpf.take_map(map::COUNTERS).ok_or(Error::Missing {
+        kind: "map",
+        name: map::COUNTERS,
+    })?;
+    PerCpuArray::try_from(counters).map_err(|source| Error::Map {
+        map: map::COUNTERS,
+        source,
+    })
+}
+
+/// A descriptor of its own, which outlives the loader.
+fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
+    let data = match ebpf.map(name) {
+        Some(Map::Array(data) | Map::SkStorage(data) | Map::SockMap(data)) => data,
+        _ => return Err(Error::Missing { kind: "map", name }),
+    };
+    let clone: io::Result<OwnedFd> = data.fd().as_fd().try_clone_to_owned();
+    clone.map_err(|source| Error::MapIo { map: name, source })
+}

@@ -1,0 +1,120 @@
+//! What can go wrong at the kernel door. Every message names the program, map or path, and what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::programs::ProgramError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{what} {}: {source}", path.display())]
+    Path {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error(
+        "pins: {} is not on a bpffs; mount one (mount -t bpf bpf /sys/fs/bpf) and name a directory below it",
+        path.display()
+    )]
+    NotBpffs { path: PathBuf },
+    #[error(
+        "cgroup: {} is not a cgroup2 directory; name the pod's directory below a cgroup2 mount (see /proc/mounts)",
+        path.display()
+    )]
+    NotCgroup2 { path: PathBuf },
+    #[error("{given} {field} were given, but the programs have room for {max}")]
+    TooMany {
+        field: &'static str,
+        given: usize,
+        max: usize,
+    },
+    #[error("the maps of the BPF object cannot be made{}: {source}", capability_hint(source))]
+    Object { source: EbpfError },
+    #[error("the BPF object holds no {kind} {name}; it belongs to another version")]
+    Missing { kind: &'static str, name: &'static str },
+    #[error("program {program} was not accepted by the kernel{}", explain_load(source))]
+    Load {
+        program: &'static str,
+        source: ProgramError,
+    },
+    #[error(
+        "program {program} cannot be attached to {}: {source}{}",
+        target.display(),
+        offender.as_ref().map(|o| format!("; {o}")).unwrap_or_default()
+    )]
+    Attach {
+        program: &'static str,
+        target: PathBuf,
+        source: io::Error,
+        /// Who is in the way, and the remedy.
+        offender: Option<String>,
+    },
+    #[error(
+        "{} is attached to {found}, not to {expected}; run `outrigger detach --pins {}` if that pod is gone, or \
+         choose another directory",
+        pin.display(),
+        pins.display()
+    )]
+    OtherTarget {
+        pin: PathBuf,
+        pins: PathBuf,
+        expected: String,
+        found: String,
+    },
+    #[error("the pinned link {} cannot be given the new program: {source}", pin.display())]
+    Update { pin: PathBuf, source: io::Error },
+    #[error("map {map}: {source}")]
+    Map {
+        map: &'static str,
+        source: MapError,
+    },
+    #[error("map {map}: {source}")]
+    MapIo { map: &'static str, source: io::Error },
+}
+
+impl Error {
+    pub(super) fn path(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Path { what, path, source }
+    }
+}
+
+const CAPABILITIES: &str =
+    "; the process needs CAP_BPF and CAP_NET_ADMIN (or root), `outrigger check` says what it has";
+/// Enough for the verifier's verdict and the instructions before it.
+const VERIFIER_LINES: usize = 20;
+
+fn explain_load(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(VERIFIER_LINES)..];
+            if tail.is_empty() && io_error.kind() == io::ErrorKind::PermissionDenied {
+                format!(": {io_error}{CAPABILITIES}")
+            } else {
+                format!(": {io_error}; the verifier's last words:\n{}", tail.join("\n"))
+            }
+        }
+        other => format!(": {other}"),
+    }
+}
+
+fn capability_hint(error: &EbpfError) -> &'static str {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && io.kind() == io::ErrorKind::PermissionDenied
+        {
+            return CAPABILITIES;
+        }
+        source = error.source();
+    }
+    ""
+}

@@ -1,0 +1,236 @@
+//! The seven attachments: where each program goes, and how a link that is already pinned gets the new program.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use aya::Ebpf;
+use aya::programs::{Program, ProgramError, loaded_programs};
+use nix::libc;
+use sidecar_ebpf::abi::program;
+
+use super::sys::{self, Target};
+use super::{Error, pins};
+
+/// A program and the kernel's number of its hook.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hook {
+    pub(super) program: &'static str,
+    /// The kernel checks only the program's type when it updates a link, so this is compared here.
+    attach_type: u32,
+}
+
+/// In the order of attaching: what serves redirected connections comes before what redirects.
+pub(super) const HOOKS: [Hook; 7] = [
+    hook(program::GETPEERNAME4, 29),
+    hook(program::GETPEERNAME6, 30),
+    hook(program::GETSOCKOPT, 21),
+    hook(program::SOCKOPS, 3),
+    hook(program::SK_LOOKUP, SK_LOOKUP),
+    hook(program::CONNECT4, 10),
+    hook(program::CONNECT6, 11),
+];
+const SK_LOOKUP: u32 = 36;
+
+const fn hook(program: &'static str, attach_type: u32) -> Hook {
+    Hook { program, attach_type }
+}
+
+/// What the hooks are attached to.
+pub(super) struct Targets {
+    cgroup_path: PathBuf,
+    cgroup: File,
+    netns: File,
+}
+
+impl Targets {
+    /// The pod's cgroup, and the network namespace of the calling thread.
+    pub(super) fn open(cgroup: &Path) -> Result<Self, Error> {
+        const NETNS: &str = "/proc/thread-self/ns/net";
+        Ok(Self {
+            cgroup_path: cgroup.into(),
+            cgroup: File::open(cgroup).map_err(Error::path("cgroup", cgroup))?,
+            netns: File::open(NETNS).map_err(Error::path("network namespace", NETNS))?,
+        })
+    }
+
+    fn expected(&self, hook: Hook) -> Result<Target, Error> {
+        let inode = |file: &File, path: &Path| {
+            file.metadata().map(|m| m.ino()).map_err(Error::path("target", path))
+        };
+        Ok(if hook.attach_type == SK_LOOKUP {
+            let inode = inode(&self.netns, self.path(hook))?;
+            Target::Netns(u32::try_from(inode).expect("namespace inodes have 32 bits"))
+        } else {
+            Target::Cgroup(inode(&self.cgroup, self.path(hook))?)
+        })
+    }
+
+    fn fd(&self, hook: Hook) -> BorrowedFd<'_> {
+        if hook.attach_type == SK_LOOKUP {
+            self.netns.as_fd()
+        } else {
+            self.cgroup.as_fd()
+        }
+    }
+
+    fn path(&self, hook: Hook) -> &Path {
+        if hook.attach_type == SK_LOOKUP {
+            Path::new("this network namespace")
+        } else {
+            &self.cgroup_path
+        }
+    }
+}
+
+/// Refuses pins that hold on to another pod which is still there: replacing them would set it free.
+pub(super) fn check_pins(pins: &Path, targets: &Targets) -> Result<(), Error> {
+    for hook in HOOKS {
+        let pin = pins::link(pins, hook.program);
+        if let Some((_, found)) = open(&pin)?
+            && !is_severed(found.target())
+            && (found.target(), found.attach_type()) != (targets.expected(hook)?, hook.attach_type)
+        {
+            return Err(Error::OtherTarget {
+                pin,
+                pins: pins.into(),
+                expected: describe(targets.expected(hook)?),
+                found: describe(found.target()),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Attaches the program, or puts it in the place of the one that a pinned link holds.
+pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, targets: &Targets, pins: &Path) -> Result<(), Error> {
+    let program = &*program_mut(ebpf, hook.program)?;
+    let pin = pins::link(pins, hook.program);
+    if let Some((link, info)) = open(&pin)? {
+        if !is_severed(info.target()) {
+            match sys::link_update(link.as_fd(), new_program(program, hook)?) {
+                Ok(()) => return Ok(()),
+                // Its target went away between the look and the update.
+                Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
+                Err(source) => return Err(Error::Update { pin, source }),
+            }
+        }
+        fs::remove_file(&pin).map_err(Error::path("severed pin", &pin))?;
+    }
+    let new = new_program(program, hook)?;
+    let link = sys::link_create(new, targets.fd(hook), hook.attach_type).map_err(|source| Error::Attach {
+        program: hook.program,
+        target: targets.path(hook).into(),
+        offender: offender(&source, hook, &targets.cgroup_path),
+        source,
+    })?;
+    sys::pin(link.as_fd(), &pin).map_err(Error::path("pin", &pin))
+}
+
+fn new_program(program: &Program, hook: Hook) -> Result<BorrowedFd<'_>, Error> {
+    match program.fd() {
+        Ok(fd) => Ok(fd.as_fd()),
+        Err(source) => Err(Error::Load {
+            program: hook.program,
+            source,
+        }),
+    }
+}
+
+/// Loads one program into the kernel.
+pub(super) fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), Error> {
+    let loaded = match program_mut(ebpf, name)? {
+        Program::CgroupSockAddr(p) => p.load(),
+        Program::SockOps(p) => p.load(),
+        Program::CgroupSockopt(p) => p.load(),
+        Program::SkLookup(p) => p.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    loaded.map_err(|source| Error::Load {
+        program: name,
+        source,
+    })
+}
+
+fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Program, Error> {
+    ebpf.program_mut(name).ok_or(Error::Missing {
+        kind: "program",
+        name,
+    })
+}
+
+fn open(pin: &Path) -> Result<Option<(OwnedFd, sys::LinkInfo)>, Error> {
+    let fail = Error::path("pinned link", pin);
+    match sys::open_pin(pin) {
+        Ok(link) => {
+            let info = sys::link_info(link.as_fd()).map_err(fail)?;
+            Ok(Some((link, info)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(fail(error)),
+    }
+}
+
+fn is_severed(target: Target) -> bool {
+    matches!(target, Target::Cgroup(0) | Target::Netns(0))
+}
+
+fn describe(target: Target) -> String {
+    match target {
+        Target::Cgroup(id) => format!("the cgroup with inode {id}"),
+        Target::Netns(inode) => format!("the network namespace with inode {inode}"),
+        Target::Other(kind) => format!("a link of kind {kind}"),
+    }
+}
+
+/// EPERM has one common reason besides capabilities: a program that was attached, here or above, with flags 0,
+/// which lets nothing join.
+fn offender(error: &io::Error, hook: Hook, cgroup: &Path) -> Option<String> {
+    if error.raw_os_error() != Some(libc::EPERM) || hook.attach_type == SK_LOOKUP {
+        return None;
+    }
+    for directory in cgroup.ancestors() {
+        // Above the mount point there are no cgroups to ask.
+        let Ok(attached) =
+            File::open(directory).and_then(|cgroup| sys::attached(cgroup.as_fd(), hook.attach_type))
+        else {
+            break;
+        };
+        if attached.flags == 0
+            && let Some(id) = attached.programs.first()
+        {
+            let name = loaded_programs()
+                .filter_map(Result::ok)
+                .find(|info| info.id() == *id)
+                .and_then(|info| info.name_as_str().map(str::to_owned))
+                .unwrap_or_default();
+            return Some(format!(
+                "program {id} `{name}` is attached exclusively to {}; detach it there (bpftool cgroup detach), or have \
+                 its owner attach it with the flag `multi`",
+                directory.display()
+            ));
+        }
+    }
+    Some("the process needs CAP_BPF and CAP_NET_ADMIN; `outrigger check` says what it has".into())
+}
+
+/// Everything but attaching.
+pub(super) fn load_all(ebpf: &mut Ebpf) -> Result<(), Error> {
+    HOOKS.iter().try_for_each(|hook| load(ebpf, hook.program))
+}
+
+
+/// In the way of everybody else: a program attached the old way, with flags 0, until the value is dropped.
+#[cfg(test)]
+pub(super) fn attach_exclusively(cgroup: &Path) -> Ebpf {
+    let mut ebpf = super::object::load(None, false).expect("maps");
+    load_all(&mut ebpf).expect("programs");
+    let program = program_mut(&mut ebpf, program::CONNECT4).expect("built");
+    let cgroup = File::open(cgroup).expect("a cgroup");
+    let hook = HOOKS.iter().find(|hook| hook.program == program::CONNECT4).expect("listed");
+    sys::attach_exclusively(program.fd().expect("loaded").as_fd(), cgroup.as_fd(), hook.attach_type)
+        .expect("attach");
+    ebpf
+}

@@ -1,0 +1,272 @@
+//! The bpf(2) commands that aya has no way to: links and their pins, and map values without `&mut`.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use aya_log::EbpfLogger;
+use bytemuck::{NoUninit, Pod, Zeroable};
+use nix::libc;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+const BPF_MAP_LOOKUP_ELEM: i32 = 1;
+const BPF_MAP_UPDATE_ELEM: i32 = 2;
+const BPF_OBJ_PIN: i32 = 6;
+const BPF_OBJ_GET: i32 = 7;
+const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
+const BPF_PROG_QUERY: i32 = 16;
+const BPF_LINK_CREATE: i32 = 28;
+const BPF_LINK_UPDATE: i32 = 29;
+
+const MAX_PROGRAMS: usize = 64;
+
+/// The start of `struct bpf_link_info`, for links of cgroups and network namespaces.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub(super) struct LinkInfo {
+    kind: u32,
+    id: u32,
+    pub(super) program: u32,
+    reserved: u32,
+    target: [u32; 3],
+    reserved1: u32,
+}
+
+/// What a link is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// By the inode number of its directory; 0 once it is gone.
+    Cgroup(u64),
+    /// By its inode number; 0 once it is gone.
+    Netns(u32),
+    Other(u32),
+}
+
+impl LinkInfo {
+    pub(super) fn target(&self) -> Target {
+        const BPF_LINK_TYPE_CGROUP: u32 = 3;
+        const BPF_LINK_TYPE_NETNS: u32 = 5;
+        match self.kind {
+            BPF_LINK_TYPE_CGROUP => Target::Cgroup(bytemuck::cast([self.target[0], self.target[1]])),
+            BPF_LINK_TYPE_NETNS => Target::Netns(self.target[0]),
+            other => Target::Other(other),
+        }
+    }
+
+    pub(super) fn attach_type(&self) -> u32 {
+        match self.target() {
+            Target::Cgroup(_) => self.target[2],
+            Target::Netns(_) | Target::Other(_) => self.target[1],
+        }
+    }
+}
+
+/// The start of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub(super) struct MapInfo {
+    pub(super) kind: u32,
+    id: u32,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
+    pub(super) max_entries: u32,
+    flags: u32,
+}
+
+/// Programs that are attached to one cgroup for one hook.
+#[derive(Debug)]
+pub(super) struct Attached {
+    /// 0: attached so that nothing else may join.
+    pub(super) flags: u32,
+    pub(super) programs: Vec<u32>,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct PinAttr {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Opens a pinned object.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = PinAttr {
+        path: path.as_ptr() as u64,
+        fd: 0,
+        flags: 0,
+    };
+    bpf(BPF_OBJ_GET, &mut attr).map(owned)
+}
+
+/// Gives an object a file, which holds it from now on.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = PinAttr {
+        path: path.as_ptr() as u64,
+        fd: descriptor(object),
+        flags: 0,
+    };
+    bpf(BPF_OBJ_PIN, &mut attr).map(drop)
+}
+
+/// Attaches a program to a cgroup or network namespace until the link is closed and has no pin. aya would do,
+/// but lets nobody pin the link of a getsockopt program.
+pub(super) fn link_create(
+    program: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr: [u32; 4] = [descriptor(program), descriptor(target), attach_type, 0];
+    bpf(BPF_LINK_CREATE, &mut attr).map(owned)
+}
+
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    info(link)
+}
+
+pub(super) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
+    info(map)
+}
+
+fn info<T: Pod>(object: BorrowedFd<'_>) -> io::Result<T> {
+    #[repr(C)]
+    #[derive(Clone, Copy, Pod, Zeroable)]
+    struct Attr {
+        fd: u32,
+        len: u32,
+        info: u64,
+    }
+    let mut info = T::zeroed();
+    let len = u32::try_from(size_of::<T>()).expect("small");
+    let mut attr = Attr {
+        fd: descriptor(object),
+        len,
+        info: &raw mut info as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info)
+}
+
+/// Registers the log's ring buffer with the current tokio runtime.
+pub(super) fn watch<T>(log: EbpfLogger<T>) -> io::Result<AsyncFd<EbpfLogger<T>>> {
+    // SAFETY: the logger owns its descriptor, keeps the same one for life, and closes it when dropped.
+    let watched = unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) };
+    watched.map_err(|error| error.into_parts().1)
+}
+
+/// Attaches without a link and without letting anything join, as old tools do.
+#[cfg(test)]
+pub(super) fn attach_exclusively(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<()> {
+    const BPF_PROG_ATTACH: i32 = 8;
+    let mut attr: [u32; 4] = [descriptor(cgroup), descriptor(program), attach_type, 0];
+    bpf(BPF_PROG_ATTACH, &mut attr).map(drop)
+}
+
+/// Replaces the program of a link: connections see the old one or the new one, never none.
+pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr: [u32; 4] = [descriptor(link), descriptor(program), 0, 0];
+    bpf(BPF_LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// Sets the value that a socket holds in a storage map.
+pub(super) fn storage_set<V: NoUninit>(
+    map: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    value: &V,
+) -> io::Result<()> {
+    map_set(map, &socket.as_raw_fd(), value)
+}
+
+pub(super) fn map_set<K: NoUninit, V: NoUninit>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let mut attr = Element {
+        map: descriptor(map),
+        reserved: 0,
+        key: &raw const *key as u64,
+        value: &raw const *value as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+pub(super) fn map_get<K: NoUninit, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<V> {
+    let mut value = V::zeroed();
+    let mut attr = Element {
+        map: descriptor(map),
+        reserved: 0,
+        key: &raw const *key as u64,
+        value: &raw mut value as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_LOOKUP_ELEM, &mut attr)?;
+    Ok(value)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Element {
+    map: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// What is attached to a cgroup directory itself, not to those above it.
+pub(super) fn attached(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Attached> {
+    #[repr(C)]
+    #[derive(Clone, Copy, Pod, Zeroable)]
+    struct Attr {
+        target: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        programs: u64,
+        count: u32,
+        reserved: u32,
+        /// `prog_attach_flags`, `link_ids`, `link_attach_flags` and `revision`, which stay null.
+        more: [u64; 4],
+    }
+    let mut programs = vec![0_u32; MAX_PROGRAMS];
+    let mut attr = Attr {
+        target: descriptor(cgroup),
+        attach_type,
+        programs: programs.as_mut_ptr() as u64,
+        count: programs.len() as u32,
+        ..Attr::zeroed()
+    };
+    bpf(BPF_PROG_QUERY, &mut attr)?;
+    programs.truncate(attr.count as usize);
+    Ok(Attached {
+        flags: attr.attach_flags,
+        programs,
+    })
+}
+
+fn owned(fd: RawFd) -> OwnedFd {
+    // SAFETY: callers pass the new descriptor that a command has just returned and nobody else knows.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn descriptor(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().cast_unsigned()
+}
+
+/// Callers keep what their attribute points to alive across the call, and of the size that the kernel expects
+/// (for maps: checked against the ABI when they were opened).
+fn bpf<T: Pod>(command: i32, attr: &mut T) -> io::Result<RawFd> {
+    // SAFETY: `attr` is initialised memory of the size given; see above for what it points to.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(RawFd::try_from(result).expect("the kernel returns descriptors and zero"))
+}

@@ -1,0 +1,8 @@
+//! The kernel door, against the real kernel: each test in a pod of its own, made by `pod`.
+//!
+//! They need root and fail without it. `object.rs` needs nothing.
+
+mod capture;
+mod object;
+mod pod;
+mod root;

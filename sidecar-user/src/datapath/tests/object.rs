@@ -1,0 +1,45 @@
+//! The built object and `abi.rs` agree, without a kernel.
+
+use std::collections::BTreeSet;
+
+use aya_obj::Object;
+use sidecar_ebpf::abi::{map, program};
+
+use super::super::{links::HOOKS, object::OBJECT, pins};
+
+fn object() -> Object {
+    Object::parse(OBJECT).expect("the object parses")
+}
+
+#[test]
+fn the_object_holds_the_programs_of_the_abi_and_no_other() {
+    let object = object();
+    let built: BTreeSet<&str> = object.programs.keys().map(String::as_str).collect();
+    assert_eq!(built, BTreeSet::from(program::ALL));
+    let attached: BTreeSet<&str> = HOOKS.iter().map(|hook| hook.program).collect();
+    assert_eq!(built, attached, "every program is attached");
+}
+
+#[test]
+fn program_names_fit_the_kernel() {
+    for name in program::ALL.iter().chain(&map::ALL) {
+        assert!(name.len() <= 15, "{name} would be cut");
+    }
+}
+
+#[test]
+fn the_maps_have_the_sizes_of_the_abi() {
+    let object = object();
+    for name in map::ALL {
+        let built = object.maps.get(name).unwrap_or_else(|| panic!("no map {name}"));
+        let sizes = [built.key_size(), built.value_size(), built.max_entries()];
+        assert_eq!(sizes, pins::shape(name), "{name}: key, value, entries");
+    }
+}
+
+#[test]
+fn the_object_may_call_gpl_helpers_and_carries_btf() {
+    let object = object();
+    assert_eq!(object.license.to_str(), Ok("Dual MIT/GPL"));
+    assert!(object.btf.is_some(), "maps are declared in BTF");
+}

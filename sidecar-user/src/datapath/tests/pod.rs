@@ -1,0 +1,299 @@
+//! A pod for one test: a network namespace with a veth to a neighbour, a cgroup and a bpffs.
+//!
+//! Sockets take the cgroup of the process that makes them, and a process has one. So each test runs in a process
+//! of its own: this one again, with the test's name. What belongs to the neighbour is made before that process
+//! enters the pod's cgroup.
+
+use std::any::type_name;
+use std::cell::RefCell;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use std::{env, process, thread};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use socket2::{Domain, Socket, Type};
+
+use super::super::{Config, Datapath};
+
+pub(super) const POD4: &str = "10.99.0.2";
+pub(super) const POD6: &str = "fd99::2";
+const NEIGHBOUR4: &str = "10.99.0.1";
+const NEIGHBOUR6: &str = "fd99::1";
+
+/// Set in the process that runs a test: the directory of its pod.
+const DIRECTORY: &str = "OUTRIGGER_TEST_POD";
+/// Set in a process that plays a proxy: it attaches, says so, and waits to be killed.
+const PROXY: &str = "OUTRIGGER_TEST_PROXY";
+/// Set in both: the name of the test.
+const NAME: &str = "OUTRIGGER_TEST_NAME";
+const READY: &str = "the proxy has attached";
+/// A socket for each connection attempt from the neighbour.
+const SOCKETS: usize = 12;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) struct Pod {
+    pub(super) config: Config,
+    /// Serve outside of the pod.
+    pub(super) neighbour4: TcpListener,
+    pub(super) neighbour6: TcpListener,
+    sockets4: RefCell<Vec<Socket>>,
+    sockets6: RefCell<Vec<Socket>>,
+    sleeper: Child,
+}
+
+/// Runs a test's body in a pod.
+pub(super) fn in_pod<F: FnOnce(&Pod)>(body: F) {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test makes network namespaces and cgroups: run it as root"
+    );
+    if let Some(directory) = env::var_os(DIRECTORY) {
+        let directory = Path::new(&directory);
+        if env::var_os(PROXY).is_some() {
+            play_proxy(&config(directory));
+        }
+        body(&Pod::enter(directory));
+        return;
+    }
+
+    // `outrigger::datapath::tests::root::fact::{{closure}}`
+    let name = type_name::<F>();
+    let name = name.split_once("::").map_or(name, |(_, path)| path);
+    let name = name.strip_suffix("::{{closure}}").unwrap_or(name);
+    let host = Host::new();
+    let output = again(name).env(DIRECTORY, &host.directory).output().expect("the test runs again");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "in the pod:\n{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Waits for something that is bound to happen.
+pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        thread::yield_now();
+    }
+}
+
+impl Pod {
+    /// Makes the namespaces, and moves this process in.
+    fn enter(directory: &Path) -> Self {
+        let config = config(directory);
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("the neighbour's namespaces");
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+            .expect("private mounts");
+        mount(Some("bpf"), &bpffs(directory), Some("bpf"), MsFlags::empty(), None::<&str>).expect("bpffs");
+        let sleeper = Command::new("sleep").arg("infinity").spawn().expect("sleep");
+        ip("link set lo up");
+        let sockets = |domain| {
+            RefCell::new(
+                (0..SOCKETS)
+                    .map(|_| Socket::new(domain, Type::STREAM, None).expect("socket"))
+                    .collect(),
+            )
+        };
+        let (sockets4, sockets6) = (sockets(Domain::IPV4), sockets(Domain::IPV6));
+        let (socket4, socket6) = (
+            Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket"),
+            Socket::new(Domain::IPV6, Type::STREAM, None).expect("socket"),
+        );
+
+        unshare(CloneFlags::CLONE_NEWNET).expect("the pod's namespace");
+        ip(&format!("link add eth0 type veth peer name eth0 netns {}", sleeper.id()));
+        let neighbour = format!("/proc/{}/ns/net", sleeper.id());
+        for (enter, addresses) in [
+            (None, [POD4, POD6]),
+            (Some(neighbour.as_str()), [NEIGHBOUR4, NEIGHBOUR6]),
+        ] {
+            let run = |command: &str| match enter {
+                Some(netns) => run("nsenter", &format!("--net={netns} ip {command}")),
+                None => ip(command),
+            };
+            run("link set lo up");
+            run(&format!("addr add {}/24 dev eth0", addresses[0]));
+            run(&format!("addr add {}/64 dev eth0 nodad", addresses[1]));
+            run("link set eth0 up");
+        }
+        let at = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), 0);
+        let neighbour4 = listen(socket4, at(NEIGHBOUR4));
+        let neighbour6 = listen(socket6, at(NEIGHBOUR6));
+        fs::write(config.cgroup.join("cgroup.procs"), process::id().to_string()).expect("enter the cgroup");
+        Self {
+            config,
+            neighbour4,
+            neighbour6,
+            sockets4,
+            sockets6,
+            sleeper,
+        }
+    }
+
+    pub(super) fn attach(&self, inbound: Option<&TcpListener>) -> Datapath {
+        Datapath::attach(&self.config, inbound.map(AsFd::as_fd)).unwrap_or_else(|e| panic!("attach: {e}"))
+    }
+
+    /// The dual-stack listener that redirected connections arrive at.
+    pub(super) fn outbound(&self) -> TcpListener {
+        dual_stack(self.config.outbound_port)
+    }
+
+    pub(super) fn inbound(&self) -> TcpListener {
+        dual_stack(self.config.inbound_port)
+    }
+
+    /// A socket in the neighbour's network, outside of the pod's cgroup.
+    pub(super) fn outsider(&self, to: SocketAddr) -> Socket {
+        let pool = if to.is_ipv4() { &self.sockets4 } else { &self.sockets6 };
+        pool.borrow_mut().pop().expect("another socket")
+    }
+
+    /// A process that has attached, and listens for redirected connections until it is killed.
+    pub(super) fn spawn_proxy(&self) -> Proxy {
+        let name = env::var(NAME).expect("set by in_pod");
+        let mut child = again(&name).env(PROXY, "1").stdout(Stdio::piped()).spawn().expect("the proxy starts");
+        let out = BufReader::new(child.stdout.take().expect("piped"));
+        let ready = out.lines().map_while(Result::ok).any(|line| line.contains(READY));
+        assert!(ready, "the proxy has attached");
+        Proxy(child)
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        // It only keeps the neighbour's namespace; if it is gone, so is its purpose.
+        let _ = self.sleeper.kill();
+        let _ = self.sleeper.wait();
+    }
+}
+
+/// Another process, killed at the latest when the test ends.
+pub(super) struct Proxy(Child);
+
+impl Proxy {
+    pub(super) fn kill(mut self) {
+        self.0.kill().expect("SIGKILL");
+        self.0.wait().expect("it is gone");
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // Already gone after `kill`.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn play_proxy(config: &Config) -> ! {
+    let _outbound = dual_stack(config.outbound_port);
+    let inbound = dual_stack(config.inbound_port);
+    let _datapath = Datapath::attach(config, Some(inbound.as_fd())).unwrap_or_else(|e| panic!("attach: {e}"));
+    println!("{READY}");
+    loop {
+        thread::park();
+    }
+}
+
+/// What the outer process makes, and takes away when the test has ended in whatever way.
+struct Host {
+    directory: PathBuf,
+}
+
+impl Host {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("outrigger-test-{}-{}", process::id(), NEXT.fetch_add(1, Relaxed));
+        let directory = env::temp_dir().join(name);
+        let host = Self { directory };
+        fs::create_dir_all(bpffs(&host.directory)).expect("a directory");
+        fs::create_dir(cgroup(&host.directory)).expect("a cgroup");
+        host
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let cgroup = cgroup(&self.directory);
+        let events = cgroup.join("cgroup.events");
+        let start = Instant::now();
+        while fs::read_to_string(&events).is_ok_and(|text| text.contains("populated 1"))
+            && start.elapsed() < PATIENCE
+        {
+            thread::yield_now();
+        }
+        for result in [fs::remove_dir(&cgroup), fs::remove_dir_all(&self.directory)] {
+            if let Err(error) = result {
+                eprintln!("{} is left behind: {error}", self.directory.display());
+            }
+        }
+    }
+}
+
+fn bpffs(directory: &Path) -> PathBuf {
+    directory.join("bpf")
+}
+
+/// Below the cgroup2 mount, wherever that is.
+fn cgroup(directory: &Path) -> PathBuf {
+    let mounts = fs::read_to_string("/proc/mounts").expect("/proc/mounts");
+    let root = mounts
+        .lines()
+        .find_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+            [_, at, "cgroup2", ..] => Some(at),
+            _ => None,
+        })
+        .expect("cgroup2 is mounted");
+    Path::new(root).join(directory.file_name().expect("a name"))
+}
+
+fn config(directory: &Path) -> Config {
+    Config {
+        cgroup: cgroup(directory),
+        pins: bpffs(directory).join("node/pod"),
+        outbound_port: 15001,
+        inbound_port: 15006,
+        open_ports: vec![15008],
+        pod_addresses: [POD4, POD6].map(|ip| ip.parse().expect("an address")).into(),
+        strict: false,
+    }
+}
+
+/// This test binary, for one test.
+fn again(name: &str) -> Command {
+    let mut command = Command::new(env::current_exe().expect("this binary"));
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(NAME, name);
+    command
+}
+
+fn dual_stack(port: u16) -> TcpListener {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("socket");
+    socket.set_only_v6(false).expect("dual stack");
+    listen(socket, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+}
+
+fn listen(socket: Socket, address: SocketAddr) -> TcpListener {
+    socket.set_reuse_address(true).expect("reuse");
+    socket.bind(&address.into()).unwrap_or_else(|e| panic!("bind {address}: {e}"));
+    socket.listen(1024).expect("listen");
+    socket.into()
+}
+
+fn ip(arguments: &str) {
+    run("ip", arguments);
+}
+
+fn run(program: &str, arguments: &str) {
+    let status = Command::new(program).args(arguments.split(' ')).status();
+    assert!(status.is_ok_and(|status| status.success()), "{program} {arguments}");
+}

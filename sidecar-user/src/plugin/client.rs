@@ -1,0 +1,161 @@
+//! One GET over TCP or a unix socket. HTTP/1.0, so that the body is what follows until the end; no pool, no TLS, no
+//! redirects: the other side is a proxy's admin endpoint.
+
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Error;
+
+#[derive(Debug)]
+pub(super) enum Target {
+    Tcp(String),
+    Unix(PathBuf),
+}
+
+pub(super) struct Answer {
+    target: String,
+    length: Option<u64>,
+    body: BufReader<Box<dyn Read>>,
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The head of our own answers is some 200 bytes.
+const MAX_HEAD: u64 = 16 * 1024;
+/// Of a refusal, what is worth a line.
+const MAX_REFUSAL: u64 = 1024;
+
+/// Asks for `path`. Without a patience the body may be silent for ever, as a watch may.
+pub(super) fn get(target: &Target, path: &str, patience: Option<Duration>) -> Result<Answer, Error> {
+    let unreachable = |source| Error::Unreachable {
+        target: target.to_string(),
+        source,
+    };
+    let mut stream = connect(target, patience).map_err(unreachable)?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(unreachable)?;
+    let mut body = BufReader::new(stream.into_read());
+    let (status, length) = head(&mut body).map_err(unreachable)?;
+    if status != 200 {
+        let mut words = String::new();
+        // What could be read of the reason is better than none.
+        let _ = body.take(MAX_REFUSAL).read_to_string(&mut words);
+        return Err(Error::Refused {
+            target: target.to_string(),
+            status,
+            body: words.lines().next().unwrap_or_default().to_owned(),
+        });
+    }
+    Ok(Answer {
+        target: target.to_string(),
+        length,
+        body,
+    })
+}
+
+impl Answer {
+    pub(super) fn whole(mut self) -> Result<String, Error> {
+        let mut text = String::new();
+        let read = self
+            .body
+            .read_to_string(&mut text)
+            .and_then(|n| match self.length {
+                Some(length) if length != n as u64 => Err(io::ErrorKind::UnexpectedEof.into()),
+                _ => Ok(()),
+            });
+        match read {
+            Ok(()) => Ok(text),
+            Err(source) => Err(Error::Unreachable {
+                target: self.target,
+                source,
+            }),
+        }
+    }
+
+    pub(super) fn into_body(self) -> impl BufRead {
+        self.body
+    }
+}
+
+trait Stream: Read + Write {
+    fn into_read(self: Box<Self>) -> Box<dyn Read>;
+}
+
+impl<S: Read + Write + 'static> Stream for S {
+    fn into_read(self: Box<Self>) -> Box<dyn Read> {
+        self
+    }
+}
+
+fn connect(target: &Target, patience: Option<Duration>) -> io::Result<Box<dyn Stream>> {
+    match target {
+        Target::Unix(path) => {
+            let stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(patience)?;
+            Ok(Box::new(stream))
+        }
+        Target::Tcp(address) => {
+            let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
+            for address in address.to_socket_addrs()? {
+                match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+                    Ok(stream) => {
+                        stream.set_read_timeout(patience)?;
+                        return Ok(Box::new(stream));
+                    }
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        }
+    }
+}
+
+/// Status and length of the body.
+fn head(stream: &mut impl BufRead) -> io::Result<(u16, Option<u64>)> {
+    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "it does not speak HTTP");
+    let mut lines = stream.take(MAX_HEAD).lines();
+    let first = lines.next().ok_or_else(invalid)??;
+    let status = first
+        .strip_prefix("HTTP/1.")
+        .and_then(|rest| rest.split(' ').nth(1));
+    let status = status.and_then(|code| code.parse().ok()).ok_or_else(invalid)?;
+    let mut length = None;
+    for line in lines {
+        let line = line?;
+        if line.is_empty() {
+            return Ok((status, length));
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().ok();
+        }
+    }
+    Err(invalid())
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_read_and_the_body_left() {
+        let mut stream = &b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}"[..];
+        assert_eq!(head(&mut stream).unwrap(), (200, Some(2)));
+        assert_eq!(stream, b"{}");
+        assert!(head(&mut &b"SSH-2.0-x\r\n"[..]).is_err());
+        assert!(head(&mut &b"HTTP/1.1 200 OK\r\nA: b\r\n"[..]).is_err());
+    }
+}

@@ -1,0 +1,217 @@
+//! The inbound walk: from a mesh peer's tunnel, or in plaintext steered here by the kernel, to the application.
+//!
+//! `Accepted` → peer identity → `Permit` or denial → `deliver` (which needs the permit) → relay → the flow is
+//! recorded once.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use tokio::net::TcpStream;
+
+use super::outcome;
+use super::shard::Shard;
+use crate::error_chain;
+use crate::model::addr::canonical;
+use crate::model::{Cause, ClientAddr, Direction, Flow, Outcome, Party, ServiceName, SpiffeId, Transport};
+use crate::observe::OpenFlow;
+use crate::policy::{self, Claim, Facts, Permit};
+use crate::relay::{Port, relay};
+use crate::transport::hbone::Refusal;
+use crate::transport::hbone::server::{Incoming, Session};
+use crate::transport::tls::Peer;
+use crate::transport::{Error, tcp};
+
+/// The tunnel that a stream came through.
+struct Tunnel {
+    peer: Peer,
+    client: ClientAddr,
+    /// The address of ours that the peer dialled.
+    local: IpAddr,
+}
+
+/// A connection to the HBONE port: handshakes, then one walk for each CONNECT.
+pub(super) async fn hbone(shard: Rc<Shard>, tcp: TcpStream, client: ClientAddr) {
+    let opened = SystemTime::now();
+    let accepted = async {
+        let local = tcp.local_addr().map_err(|e| Error::Tls { addr: client.0, source: Rc::new(e) })?;
+        let Some(_slot) = shard.enter_handshake() else {
+            return Err(Error::Refused { addr: client.0, status: 503, refusal: Some(Refusal::LimitReached) });
+        };
+        let session = Session::accept(tcp, client.0, shard.tls_server()?, shard.limits).await?;
+        Ok((session, canonical(local).ip()))
+    };
+    let (session, local) = match accepted.await {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            tracing::info!(%client, error = error_chain(&error), "tunnel refused");
+            let mut flow = Flow::new(Direction::Inbound, client.0, opened);
+            flow.transport = Transport::Hbone;
+            flow.destination_identity = Some(shard.id.clone());
+            shard.observe.open(flow).close(refused_tunnel(&error));
+            return;
+        }
+    };
+    let tunnel = Rc::new(Tunnel { peer: session.peer.clone(), client, local });
+    let each = |incoming| {
+        tokio::task::spawn_local(stream(shard.clone(), tunnel.clone(), incoming));
+    };
+    if let Err(error) = session.serve(shard.drained(), each).await {
+        tracing::debug!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
+    }
+}
+
+/// Here the peer is the client, so what is the upstream's fault elsewhere is the client's.
+fn refused_tunnel(error: &Error) -> Outcome {
+    match outcome::of_error(error) {
+        Outcome { by: Party::Upstream, cause: Cause::LimitReached } => Outcome::new(Party::Us, Cause::LimitReached),
+        Outcome { by: Party::Upstream, cause } => Outcome::new(Party::Client, cause),
+        other => other,
+    }
+}
+
+/// One CONNECT.
+async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, incoming: Incoming) {
+    let _open = shard.enter();
+    let flow = shard.observe.open(tunnelled(&shard, &tunnel, &incoming));
+    let delivered = async {
+        let (destination, service) = destination(&shard, tunnel.local, &incoming)?;
+        flow.update(|f| {
+            f.original_dst = Some(destination);
+            f.service = service.or(f.service.take());
+        });
+        let permit = admit(&shard, Some(&tunnel.peer.id), tunnel.client.0, destination)?;
+        deliver(&shard, permit, &flow).await.map_err(|e| outcome::to_answer(&e))
+    };
+    let outcome = match delivered.await {
+        Err(refusal) => {
+            incoming.refuse(refusal);
+            outcome::of_answer(refusal)
+        }
+        // The application is there: only now does the peer's application learn that it is connected.
+        Ok(mut app) => match incoming.accept() {
+            Ok(mut down) => outcome::of_end(&relay(&mut down, &mut app, &flow.bytes(), shard.relay).await),
+            Err(_) => {
+                Port::reset(&mut app);
+                Outcome::new(Party::Client, Cause::Reset)
+            }
+        },
+    };
+    flow.close(outcome);
+}
+
+/// What is known of a tunnelled connection before anything is decided.
+fn tunnelled(shard: &Shard, tunnel: &Tunnel, incoming: &Incoming) -> Flow {
+    let world = shard.world();
+    let forwarded = incoming.forwarded();
+    let registered = forwarded.client.and_then(|c| world.workload_by_address(c.ip()));
+    let client = policy::client_address(&Claim {
+        claimed: forwarded.client,
+        tunnel: tunnel.client.0,
+        peer: &tunnel.peer.id,
+        registered: registered.map(|(w, _)| &w.identity),
+        own: &shard.addresses,
+    });
+    let mut flow = Flow::new(Direction::Inbound, client, SystemTime::now());
+    flow.transport = Transport::Hbone;
+    flow.tls = Some(tunnel.peer.facts.clone());
+    flow.source_identity = Some(tunnel.peer.id.clone());
+    flow.destination_identity = Some(shard.id.clone());
+    let named = forwarded.host.and_then(|h| Some(world.service_by_hostname(shard.id.namespace(), &h)?.0.name.clone()));
+    flow.service = named;
+    flow
+}
+
+/// A connection from outside the mesh, or from a pod without a sidecar.
+pub(super) async fn plaintext(shard: Rc<Shard>, mut client_side: TcpStream, client: ClientAddr) {
+    let _open = shard.enter();
+    let mut flow = Flow::new(Direction::Inbound, client.0, SystemTime::now());
+    flow.destination_identity = Some(shard.id.clone());
+    let flow = shard.observe.open(flow);
+    let delivered = async {
+        // Steering by sk_lookup leaves the address that the client dialled on the socket.
+        let dialled = client_side.local_addr().map_err(|_| Outcome::new(Party::Client, Cause::Reset))?;
+        let destination = canonical(dialled);
+        flow.update(|f| f.original_dst = Some(destination));
+        if shard.is_own_port(destination.port()) {
+            return Err(Outcome::new(Party::Client, Cause::Loop));
+        }
+        let permit = admit(&shard, None, client.0, destination).map_err(outcome::of_answer)?;
+        deliver(&shard, permit, &flow).await.map_err(|e| outcome::of_error(&e))
+    };
+    let outcome = match delivered.await {
+        Ok(mut app) => outcome::of_end(&relay(&mut client_side, &mut app, &flow.bytes(), shard.relay).await),
+        Err(outcome) => {
+            Port::reset(&mut client_side);
+            outcome
+        }
+    };
+    drop(client_side);
+    flow.close(outcome);
+}
+
+/// Where a CONNECT wants to go: an address of ours, or a service that we serve (wire.md 1.5).
+fn destination(
+    shard: &Shard,
+    local: IpAddr,
+    incoming: &Incoming,
+) -> Result<(SocketAddr, Option<ServiceName>), Refusal> {
+    let authority = incoming.authority()?;
+    let port = authority.port_u16().ok_or(Refusal::BadRequest)?;
+    let host = authority.host();
+    let (port, service) = match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        Ok(ip) if ip.to_canonical() == local => (port, None),
+        Ok(_) => return Err(Refusal::BadRequest),
+        Err(_) => {
+            let (port, service) = served(shard, host, port).ok_or(Refusal::UnknownDestination)?;
+            (port, Some(service))
+        }
+    };
+    if shard.is_own_port(port) {
+        return Err(Refusal::UnknownDestination);
+    }
+    Ok((SocketAddr::new(local, port), service))
+}
+
+/// The target port of a service that this workload is an endpoint of.
+fn served(shard: &Shard, host: &str, port: u16) -> Option<(u16, ServiceName)> {
+    let world = shard.world();
+    let (service, endpoints) = world.service_by_hostname(shard.id.namespace(), host)?;
+    let ours = |ip: &IpAddr| shard.addresses.contains(ip);
+    let endpoint = endpoints.iter().find(|e| e.workload.addresses.iter().any(ours))?;
+    let target = endpoint.ports.get(&port).or_else(|| service.ports.get(&port)).copied()?;
+    (target != 0).then(|| (target, service.name.clone()))
+}
+
+/// Asks policy, by the registry's entry of our own address.
+fn admit(
+    shard: &Shard,
+    source: Option<&SpiffeId>,
+    client: SocketAddr,
+    destination: SocketAddr,
+) -> Result<Permit, Refusal> {
+    let world = shard.world();
+    let policies = world.workload_by_address(destination.ip()).map(|(w, _)| world.policies_for(w));
+    let facts = Facts { source, source_ip: client.ip(), destination };
+    policy::admit(shard.mode, &policies.unwrap_or_default(), &facts).map_err(|denied| {
+        tracing::info!(%client, %destination, peer = source.map(SpiffeId::as_str), %denied, "denied");
+        Refusal::Denied
+    })
+}
+
+/// Dials the application, on the pod's own address, so that a port bound to loopback only stays unreachable.
+async fn deliver(shard: &Shard, permit: Permit, flow: &OpenFlow) -> Result<TcpStream, Error> {
+    let start = Instant::now();
+    let destination = permit.destination();
+    flow.update(|f| f.chosen_dst = Some(destination));
+    match tcp::dial_local(destination, shard.limits.connect).await {
+        Ok(app) => {
+            flow.update(|f| f.connect_time = Some(start.elapsed()));
+            Ok(app)
+        }
+        Err(error) => {
+            tracing::info!(%destination, error = error_chain(&error), "the application cannot be reached");
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Translates what the rooms report into what a flow says: who ended it, and why.
+
+use std::io;
+
+use nix::errno::Errno;
+
+use crate::model::{Cause, Outcome, Party};
+use crate::relay::{End, Side};
+use crate::route;
+use crate::transport::{Error, hbone::Refusal};
+
+pub(super) fn of_refusal(refusal: route::Refusal) -> Outcome {
+    match refusal {
+        route::Refusal::NoEndpoint => Outcome::new(Party::Us, Cause::NoEndpoint),
+        route::Refusal::NeedsWaypoint => Outcome::new(Party::Policy, Cause::Denied),
+        route::Refusal::UnknownDestination => Outcome::new(Party::Policy, Cause::UnknownDestination),
+    }
+}
+
+pub(super) fn of_error(error: &Error) -> Outcome {
+    match error {
+        Error::Connect { source, .. } => Outcome::new(Party::Upstream, of_io(source)),
+        Error::TimedOut { .. } => Outcome::new(Party::Upstream, Cause::TimedOut),
+        Error::NoIdentity => Outcome::new(Party::Us, Cause::NoIdentity),
+        Error::WrongIdentity { .. } => Outcome::new(Party::Upstream, Cause::WrongIdentity),
+        Error::Tls { .. } => Outcome::new(Party::Upstream, Cause::TlsFailed),
+        Error::Http2 { source, .. } if source.is_io() => Outcome::new(Party::Upstream, Cause::Reset),
+        Error::Http2 { .. } => Outcome::new(Party::Upstream, Cause::ProtocolError),
+        Error::Refused { refusal: Some(refusal), .. } => of_answer(*refusal),
+        Error::Refused { status: 401, .. } => Outcome::new(Party::Policy, Cause::Denied),
+        Error::Refused { status: 503, .. } => Outcome::new(Party::Upstream, Cause::ConnectionRefused),
+        Error::Refused { .. } => Outcome::new(Party::Upstream, Cause::ProtocolError),
+    }
+}
+
+/// A refusal that came from, or goes to, the other proxy.
+pub(super) fn of_answer(refusal: Refusal) -> Outcome {
+    match refusal {
+        Refusal::ConnectionRefused => Outcome::new(Party::Upstream, Cause::ConnectionRefused),
+        Refusal::Unroutable => Outcome::new(Party::Upstream, Cause::Unreachable),
+        Refusal::TimedOut => Outcome::new(Party::Upstream, Cause::TimedOut),
+        Refusal::Denied => Outcome::new(Party::Policy, Cause::Denied),
+        Refusal::LimitReached => Outcome::new(Party::Upstream, Cause::LimitReached),
+        Refusal::BadRequest => Outcome::new(Party::Client, Cause::ProtocolError),
+        Refusal::UnknownDestination => Outcome::new(Party::Client, Cause::UnknownDestination),
+    }
+}
+
+/// What the other proxy is told when the application cannot be reached.
+pub(super) fn to_answer(error: &Error) -> Refusal {
+    match of_error(error).cause {
+        Cause::Unreachable => Refusal::Unroutable,
+        Cause::TimedOut => Refusal::TimedOut,
+        Cause::LimitReached => Refusal::LimitReached,
+        _ => Refusal::ConnectionRefused,
+    }
+}
+
+/// May another endpoint do better? Not where the answer lies with us or with policy.
+pub(super) fn is_endpoints_fault(outcome: Outcome) -> bool {
+    outcome.by == Party::Upstream
+}
+
+pub(super) fn of_end(end: &End) -> Outcome {
+    match end {
+        End::Eof => Outcome::new(Party::Client, Cause::Eof),
+        End::Idle => Outcome::new(Party::Us, Cause::IdleTimeout),
+        End::Broken { by: Side::Downstream, error } => Outcome::new(Party::Client, of_io(error)),
+        End::Broken { by: Side::Upstream, error } => Outcome::new(Party::Upstream, of_io(error)),
+    }
+}
+
+fn of_io(error: &io::Error) -> Cause {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
+        TimedOut,
+    };
+    match error.kind() {
+        ConnectionRefused => Cause::ConnectionRefused,
+        ConnectionReset | ConnectionAborted | BrokenPipe => Cause::Reset,
+        HostUnreachable | NetworkUnreachable => Cause::Unreachable,
+        TimedOut => Cause::TimedOut,
+        _ => match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::EADDRNOTAVAIL | Errno::ENOBUFS | Errno::ENOMEM) => {
+                Cause::LimitReached
+            }
+            _ => Cause::Io,
+        },
+    }
+}

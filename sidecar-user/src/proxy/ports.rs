@@ -1,0 +1,35 @@
+//! Makes a tunnel's stream a port of the relay. Glue between two rooms that do not know each other.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use crate::relay::Port;
+use crate::transport::hbone::Stream;
+
+impl Port for Stream {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        Stream::poll_recv(self, cx)
+    }
+
+    fn consumed(&mut self, n: usize) {
+        Stream::consumed(self, n);
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
+        Stream::poll_send(self, cx, chunk)
+    }
+
+    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.finish())
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Stream::poll_gone(self, cx)
+    }
+
+    fn reset(&mut self) {
+        Stream::reset(self);
+    }
+}

@@ -1,0 +1,260 @@
+//! One shard of the data path: a thread with a runtime of its own, its listeners and its tunnels. A connection lives
+//! and dies on one shard; only snapshots come in from outside.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+
+use super::{inbound, outbound};
+use crate::identity::Svid;
+use crate::intercept::{self, Listeners};
+use crate::model::{ClientAddr, Snapshot, SpiffeId};
+use crate::observe::ShardObserver;
+use crate::policy::Mode;
+use crate::route::Unknown;
+use crate::transport::pool::Pool;
+use crate::transport::tcp::Mark;
+use crate::transport::{Error, Timeouts, tls};
+use crate::{datapath, relay};
+
+/// TLS handshakes of strangers under way at once, per shard; more are turned away.
+const HANDSHAKES: usize = 1024;
+/// After a failed accept (no descriptors left, say) the listener rests, so that the shard can free some.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// What the role hands to each shard's thread.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) id: SpiffeId,
+    pub(super) mode: Mode,
+    pub(super) unknown: Unknown,
+    pub(super) addresses: Vec<IpAddr>,
+    /// The proxy's own ports: no destination for anybody.
+    pub(super) own_ports: Vec<u16>,
+    pub(super) hbone_port: u16,
+    pub(super) bypass: Option<datapath::Bypass>,
+    pub(super) world: watch::Receiver<Arc<Snapshot>>,
+    pub(super) svid: watch::Receiver<Option<Arc<Svid>>>,
+    pub(super) draining: watch::Receiver<bool>,
+    pub(super) drain: Duration,
+    pub(super) relay: relay::Limits,
+}
+
+pub(super) struct Shard {
+    pub(super) id: SpiffeId,
+    pub(super) mode: Mode,
+    pub(super) unknown: Unknown,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) hbone_port: u16,
+    pub(super) pool: Pool,
+    pub(super) mark: Mark,
+    pub(super) observe: ShardObserver,
+    pub(super) limits: Timeouts,
+    pub(super) relay: relay::Limits,
+    own_ports: Vec<u16>,
+    world: watch::Receiver<Arc<Snapshot>>,
+    svid: watch::Receiver<Option<Arc<Svid>>>,
+    draining: watch::Receiver<bool>,
+    /// The server side of TLS, made once per certificate.
+    server: RefCell<Option<(Arc<Svid>, Arc<ServerConfig>)>>,
+    open: Rc<Gauge>,
+    handshakes: Rc<Gauge>,
+}
+
+/// How many of something there are now.
+#[derive(Default)]
+struct Gauge {
+    count: Cell<usize>,
+    none: Notify,
+}
+
+/// One of them, for as long as it lives.
+pub(super) struct Entered(Rc<Gauge>);
+
+impl Shard {
+    fn new(settings: Settings, observe: ShardObserver) -> Self {
+        let mark: Mark = match settings.bypass {
+            Some(bypass) => Rc::new(move |fd| bypass.mark(fd)),
+            // Nothing is attached, so nothing would come back to us.
+            None => Rc::new(|_| Ok(())),
+        };
+        let limits = Timeouts::default();
+        Self {
+            id: settings.id,
+            mode: settings.mode,
+            unknown: settings.unknown,
+            addresses: settings.addresses,
+            hbone_port: settings.hbone_port,
+            pool: Pool::new(mark.clone(), limits),
+            mark,
+            observe,
+            limits,
+            relay: settings.relay,
+            own_ports: settings.own_ports,
+            world: settings.world,
+            svid: settings.svid,
+            draining: settings.draining,
+            server: RefCell::default(),
+            open: Rc::default(),
+            handshakes: Rc::default(),
+        }
+    }
+
+    /// The world as it is now. Read once per connection.
+    pub(super) fn world(&self) -> Arc<Snapshot> {
+        self.world.borrow().clone()
+    }
+
+    /// Our certificate, if it is valid now.
+    pub(super) fn svid(&self) -> Result<Arc<Svid>, Error> {
+        let svid = self.svid.borrow().clone();
+        svid.filter(|s| s.is_valid_at(SystemTime::now())).ok_or(Error::NoIdentity)
+    }
+
+    pub(super) fn tls_server(&self) -> Result<Arc<ServerConfig>, Error> {
+        let svid = self.svid()?;
+        let mut cached = self.server.borrow_mut();
+        match &*cached {
+            Some((of, config)) if Arc::ptr_eq(of, &svid) => Ok(config.clone()),
+            _ => {
+                let config = tls::server_config(&svid).map_err(|error| {
+                    tracing::error!(%error, "the trust bundle cannot be used");
+                    Error::NoIdentity
+                })?;
+                *cached = Some((svid, config.clone()));
+                Ok(config)
+            }
+        }
+    }
+
+    pub(super) fn is_own_port(&self, port: u16) -> bool {
+        self.own_ports.contains(&port)
+    }
+
+    /// Is that one of the proxy's own listeners?
+    pub(super) fn is_own(&self, addr: SocketAddr) -> bool {
+        self.is_own_port(addr.port()) && (self.addresses.contains(&addr.ip()) || addr.ip().is_loopback())
+    }
+
+    /// The address that the application has for others: redirected connections come from loopback.
+    pub(super) fn shown_client(&self, client: ClientAddr) -> SocketAddr {
+        let own = self.addresses.iter().find(|a| a.is_ipv4() == client.0.is_ipv4());
+        match own {
+            Some(own) if client.0.ip().is_loopback() => SocketAddr::new(*own, client.0.port()),
+            _ => client.0,
+        }
+    }
+
+    pub(super) fn enter(&self) -> Entered {
+        Gauge::enter(&self.open)
+    }
+
+    pub(super) fn enter_handshake(&self) -> Option<Entered> {
+        (self.handshakes.count.get() < HANDSHAKES).then(|| Gauge::enter(&self.handshakes))
+    }
+
+    /// Completes when the proxy begins to drain.
+    pub(super) fn drained(&self) -> impl Future<Output = ()> + use<> {
+        let mut draining = self.draining.clone();
+        async move {
+            // An error means that the role is gone, which is a shutdown too.
+            let _ = draining.wait_for(|d| *d).await;
+        }
+    }
+}
+
+impl Gauge {
+    fn enter(gauge: &Rc<Self>) -> Entered {
+        gauge.count.set(gauge.count.get() + 1);
+        Entered(gauge.clone())
+    }
+
+    async fn none_left(&self) {
+        while self.count.get() > 0 {
+            self.none.notified().await;
+        }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.count.set(self.0.count.get() - 1);
+        if self.0.count.get() == 0 {
+            self.0.none.notify_one();
+        }
+    }
+}
+
+/// The shard's thread. Ends when the proxy has drained, at the latest after `drain`.
+pub(super) fn run(settings: Settings, listeners: Listeners, observe: ShardObserver) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    let drain = settings.drain;
+    runtime.block_on(async move {
+        let shard = Rc::new(Shard::new(settings, observe));
+        let outbound = TcpListener::from_std(listeners.outbound)?;
+        let inbound = TcpListener::from_std(listeners.inbound)?;
+        let hbone = TcpListener::from_std(listeners.hbone)?;
+        let applications = accept(&shard, outbound, outbound::serve);
+        let strangers = accept(&shard, inbound, inbound::plaintext);
+        let peers = accept(&shard, hbone, inbound::hbone);
+        let pool = shard.pool.clone();
+        let world = shard.world.clone();
+        let clean = pool.keep_clean(|key| {
+            let known = world.borrow().workload_by_address(key.gateway.ip()).map(|(w, _)| w.uid.clone());
+            known.as_deref() == Some(&*key.workload)
+        });
+        tokio::pin!(applications);
+        tokio::select! {
+            () = &mut applications => {}
+            ((), ()) = async { tokio::join!(strangers, peers) } => {}
+            () = clean => {}
+            () = shard.drained() => {}
+        }
+        // The inbound listeners are closed now; what the application still wants to send on its way out is served.
+        tokio::select! {
+            () = &mut applications => {}
+            () = shard.open.none_left() => {}
+            () = tokio::time::sleep(drain) => {}
+        }
+        Ok(())
+    })
+}
+
+async fn accept<F>(shard: &Rc<Shard>, listener: TcpListener, walk: impl Fn(Rc<Shard>, TcpStream, ClientAddr) -> F)
+where
+    F: Future<Output = ()> + 'static,
+{
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let client = ClientAddr::new(peer);
+                tokio::task::spawn_local(walk(shard.clone(), stream, client));
+            }
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "accept failed; new connections wait");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}
+
+/// Errors of the one connection that was to be accepted, not of the listener.
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+/// Binds the ports for every shard before any of them runs.
+pub(super) fn listen(config: &intercept::Config, shards: usize) -> Result<Vec<Listeners>, intercept::Error> {
+    (0..shards).map(|_| Listeners::bind(config)).collect()
+}

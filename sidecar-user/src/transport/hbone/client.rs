@@ -1,0 +1,200 @@
+//! The dialling side of a tunnel: one TLS session, many CONNECT streams. Which tunnel to use is the pool's choice.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::stream::{Occupancy, Place};
+use super::{
+    CONNECTION_WINDOW, DATA_FRAME_BUDGET, Forwarded, MAX_FRAME, MAX_HEADER_LIST, Refusal, SEND_BUFFER,
+    STREAM_WINDOW, Stream, headers, keepalive,
+};
+use crate::model::SpiffeId;
+use crate::transport::tls::{self, Peer};
+use crate::transport::{Error, Step, Timeouts, tcp};
+
+/// What one CONNECT asks for.
+#[derive(Clone, Debug)]
+pub struct ConnectTo<'a> {
+    /// The application's address, as the peer's proxy shall dial it.
+    pub authority: SocketAddr,
+    /// The application that opened the connection.
+    pub client: SocketAddr,
+    /// The service that it dialled.
+    pub service: Option<&'a str>,
+}
+
+/// An established tunnel.
+#[derive(Debug)]
+pub struct Tunnel {
+    addr: SocketAddr,
+    requests: SendRequest<Bytes>,
+    peer: Peer,
+    handshake: Duration,
+    occupancy: Rc<Occupancy>,
+    open: Rc<Cell<bool>>,
+}
+
+impl Tunnel {
+    /// Connects, proves who we are and makes the peer prove that it is one of `expected`.
+    pub async fn dial(
+        addr: SocketAddr,
+        config: Arc<ClientConfig>,
+        expected: &[SpiffeId],
+        mark: &tcp::Mark,
+        limits: Timeouts,
+    ) -> Result<Self, Error> {
+        let tcp = tcp::dial_tunnel(addr, mark, limits.connect).await?;
+        let start = Instant::now();
+        let handshake = TlsConnector::from(config).connect(ServerName::IpAddress(addr.ip().into()), tcp);
+        let tls = within(limits.tls, addr, Step::TlsHandshake, handshake)
+            .await?
+            .map_err(|source| refused_handshake(addr, expected, source))?;
+        let peer = tls::peer(tls.get_ref().1, false).ok_or_else(|| Error::WrongIdentity {
+            addr,
+            expected: expected.to_vec(),
+            found: vec![],
+        })?;
+        let handshake = start.elapsed();
+        Self::open(addr, tls, peer, handshake, limits).await
+    }
+
+    async fn open(
+        addr: SocketAddr,
+        tls: tokio_rustls::client::TlsStream<TcpStream>,
+        peer: Peer,
+        handshake: Duration,
+        limits: Timeouts,
+    ) -> Result<Self, Error> {
+        let (io, heard) = keepalive::Listening::new(tls);
+        let preface = Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .max_send_buffer_size(SEND_BUFFER)
+            .data_frame_budget(DATA_FRAME_BUDGET)
+            .enable_push(false)
+            .handshake(io);
+        let (requests, mut connection) = within(limits.settings, addr, Step::Http2Preface, preface)
+            .await?
+            .map_err(|e| broken(addr, e))?;
+        let ping = connection.ping_pong();
+        let open = Rc::new(Cell::new(true));
+        let opened = open.clone();
+        tokio::task::spawn_local(async move {
+            let alive = async {
+                match ping {
+                    Some(ping) => keepalive::watch(ping, heard).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                result = connection => if let Err(error) = result {
+                    tracing::debug!(%addr, %error, "tunnel closed");
+                },
+                () = alive => tracing::warn!(%addr, "tunnel closed: its peer does not answer any more"),
+            }
+            opened.set(false);
+        });
+        Ok(Self { addr, requests, peer, handshake, occupancy: Rc::default(), open })
+    }
+
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// What the TLS handshake took.
+    pub fn handshake(&self) -> Duration {
+        self.handshake
+    }
+
+
+    pub(in crate::transport) fn is_open(&self) -> bool {
+        self.open.get()
+    }
+
+    pub(in crate::transport) fn streams(&self) -> usize {
+        self.occupancy.streams.get()
+    }
+
+    pub(in crate::transport) fn bulk_streams(&self) -> usize {
+        self.occupancy.bulk.get()
+    }
+
+    /// How many streams the peer allows at once.
+    pub(in crate::transport) fn max_streams(&self) -> usize {
+        self.requests.current_max_send_streams()
+    }
+
+    /// One CONNECT, answered.
+    pub async fn connect(&self, request: &ConnectTo<'_>, limits: Timeouts) -> Result<Stream, Error> {
+        let addr = self.addr;
+        let place = Place::take(&self.occupancy);
+        let asked = async {
+            let mut requests = self.requests.clone().ready().await?;
+            let (answer, send) = requests.send_request(self.message(request), false)?;
+            Ok((answer.await?, send))
+        };
+        let (answer, send) = within(limits.request, addr, Step::ConnectRequest, asked)
+            .await?
+            .map_err(|e| broken(addr, e))?;
+        match answer.status() {
+            StatusCode::OK => Ok(Stream::new(send, answer.into_body(), place)),
+            status => {
+                let refusal = Refusal::from_headers(answer.headers());
+                Err(Error::Refused { addr, status: status.as_u16(), refusal })
+            }
+        }
+    }
+
+    fn message(&self, request: &ConnectTo<'_>) -> Request<()> {
+        let mut message = Request::new(());
+        *message.method_mut() = Method::CONNECT;
+        // An address with a port is always a valid authority.
+        *message.uri_mut() = Uri::try_from(request.authority.to_string()).expect("ip:port is an authority");
+        let headers = message.headers_mut();
+        headers.insert(headers::OUTRIGGER, HeaderValue::from_static("1"));
+        if let Some((name, value)) = Forwarded::header(request.client, request.service) {
+            headers.insert(name, value);
+        }
+        message
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    addr: SocketAddr,
+    what: Step,
+    work: impl Future<Output = T>,
+) -> Result<T, Error> {
+    tokio::time::timeout(limit, work).await.map_err(|_| Error::TimedOut { addr, what, after: limit })
+}
+
+fn refused_handshake(addr: SocketAddr, expected: &[SpiffeId], source: std::io::Error) -> Error {
+    match tls::wrong_identity(&source) {
+        Some(found) => Error::WrongIdentity { addr, expected: expected.to_vec(), found },
+        None => Error::Tls { addr, source: Rc::new(source) },
+    }
+}
+
+/// In TLS 1.3 a server's refusal of our certificate arrives after our handshake has ended: an alert in the place
+/// of the first answer is a failed handshake.
+fn broken(addr: SocketAddr, error: h2::Error) -> Error {
+    let alert = |e: &std::io::Error| e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+    if error.get_io().is_some_and(alert) {
+        let source = error.into_io().expect("it has one");
+        return Error::Tls { addr, source: Rc::new(source) };
+    }
+    Error::Http2 { addr, source: Rc::new(error) }
+}

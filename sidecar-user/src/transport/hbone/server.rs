@@ -1,0 +1,154 @@
+//! The accepting side of a tunnel. Says who is there and what is asked for; whether it may be is policy's question.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::{Builder, Connection, SendResponse};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::stream::{Occupancy, Place};
+use super::{
+    CONNECTION_WINDOW, DATA_FRAME_BUDGET, Forwarded, MAX_FRAME, MAX_HEADER_LIST, MAX_STREAMS, Refusal,
+    SEND_BUFFER, STREAM_WINDOW, Stream, headers, keepalive,
+};
+use crate::transport::tls::{self, Peer};
+use crate::transport::{Error, Step, Timeouts, tcp};
+
+/// A proven client with its tunnel.
+pub struct Session {
+    pub peer: Peer,
+    pub handshake: Duration,
+    connection: Connection<keepalive::Listening<TlsStream<TcpStream>>, Bytes>,
+    heard: keepalive::Heard,
+    occupancy: Rc<Occupancy>,
+}
+
+/// A CONNECT that waits for its answer. Dropped without one, the stream is reset.
+pub struct Incoming {
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    place: Place,
+}
+
+impl Session {
+    /// Both handshakes, each within its limit.
+    pub async fn accept(
+        tcp: TcpStream,
+        client: SocketAddr,
+        config: Arc<ServerConfig>,
+        limits: Timeouts,
+    ) -> Result<Self, Error> {
+        let start = std::time::Instant::now();
+        let failed = |e| Error::Tls { addr: client, source: Rc::new(e) };
+        tcp::tune_tunnel(&tcp).map_err(failed)?;
+        let tls = tokio::time::timeout(limits.tls, TlsAcceptor::from(config).accept(tcp))
+            .await
+            .map_err(|_| Error::TimedOut { addr: client, what: Step::TlsHandshake, after: limits.tls })?
+            .map_err(failed)?;
+        let peer = tls::peer(tls.get_ref().1, true)
+            .ok_or_else(|| failed(std::io::Error::other("the client proved no identity")))?;
+        let handshake = start.elapsed();
+        let (io, heard) = keepalive::Listening::new(tls);
+        let preface = Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_send_buffer_size(SEND_BUFFER)
+            .data_frame_budget(DATA_FRAME_BUDGET)
+            .handshake(io);
+        let connection = tokio::time::timeout(limits.settings, preface)
+            .await
+            .map_err(|_| Error::TimedOut { addr: client, what: Step::Http2Preface, after: limits.settings })?
+            .map_err(|e| Error::Http2 { addr: client, source: Rc::new(e) })?;
+        Ok(Self { peer, handshake, connection, heard, occupancy: Rc::default() })
+    }
+
+    /// Drives the tunnel to its end and hands every CONNECT to `on_request`. When `drain` completes, the client is
+    /// told to open its next streams elsewhere (GOAWAY); those that are open run on.
+    pub async fn serve(
+        mut self,
+        drain: impl Future<Output = ()>,
+        mut on_request: impl FnMut(Incoming),
+    ) -> Result<(), h2::Error> {
+        let ping = self.connection.ping_pong();
+        let alive = async {
+            match ping {
+                Some(ping) => keepalive::watch(ping, self.heard.clone()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(alive, drain);
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                incoming = self.connection.accept() => match incoming {
+                    Some(Ok((request, respond))) => {
+                        on_request(Incoming { request, respond, place: Place::take(&self.occupancy) });
+                    }
+                    Some(Err(error)) => return Err(error),
+                    None => return Ok(()),
+                },
+                () = &mut drain, if !draining => {
+                    draining = true;
+                    self.connection.graceful_shutdown();
+                }
+                () = &mut alive => return Ok(()),
+            }
+        }
+    }
+}
+
+impl Incoming {
+    /// The destination, when the request is a proper CONNECT with a port.
+    pub fn authority(&self) -> Result<&Authority, Refusal> {
+        if self.request.method() != Method::CONNECT {
+            return Err(Refusal::BadRequest);
+        }
+        let authority = self.request.uri().authority().ok_or(Refusal::BadRequest)?;
+        let proper = authority.port_u16().is_some_and(|p| p != 0) && !authority.as_str().contains('@');
+        if proper { Ok(authority) } else { Err(Refusal::BadRequest) }
+    }
+
+    pub fn forwarded(&self) -> Forwarded {
+        Forwarded::from_headers(self.request.headers())
+    }
+
+    /// 200: from here on bytes flow.
+    pub fn accept(self) -> Result<Stream, h2::Error> {
+        let Self { request, mut respond, place } = self;
+        let mut answer = Response::new(());
+        mirror(request.headers(), answer.headers_mut());
+        let send = respond.send_response(answer, false)?;
+        Ok(Stream::new(send, request.into_body(), place))
+    }
+
+    /// An answer without a stream.
+    pub fn refuse(mut self, refusal: Refusal) {
+        let mut answer = Response::new(());
+        *answer.status_mut() = refusal.status();
+        debug_assert_ne!(answer.status(), StatusCode::OK);
+        let (name, value) = refusal.header();
+        answer.headers_mut().insert(name, value);
+        mirror(self.request.headers(), answer.headers_mut());
+        // The stream may be gone already, and then nobody waits for the answer.
+        let _ = self.respond.send_response(answer, true);
+    }
+}
+
+/// To an Outrigger we answer as one.
+fn mirror(request: &HeaderMap, answer: &mut HeaderMap) {
+    if request.contains_key(headers::OUTRIGGER) {
+        answer.insert(headers::OUTRIGGER, HeaderValue::from_static("1"));
+    }
+}

@@ -1,0 +1,365 @@
+//! Tunnels on loopback with real handshakes: whom they let in, how streams end, how the pool reuses them.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
+};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{LocalSet, spawn_local};
+
+use super::hbone::client::ConnectTo;
+use super::hbone::server::{Incoming, Session};
+use super::hbone::{MAX_STREAMS, Refusal, Stream};
+use super::pool::{Connected, Key, Pool};
+use super::{Error, Timeouts, tls};
+use crate::identity::{self, Svid};
+use crate::model::SpiffeId;
+
+/// A certificate authority for one test.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    root: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let root = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), root }
+    }
+
+    fn svid(&self, id: &SpiffeId) -> Arc<Svid> {
+        let key = identity::Key::generate().unwrap();
+        let mut csr = CertificateSigningRequestParams::from_pem(&key.request(id).unwrap()).unwrap();
+        csr.params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        csr.params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let leaf = csr.signed_by(&self.issuer).unwrap().pem();
+        Arc::new(Svid::from_answer(id, &key, &[leaf, self.root.clone()], SystemTime::now()).unwrap())
+    }
+}
+
+fn id(account: &str) -> SpiffeId {
+    SpiffeId::new("td.test", "t", account).unwrap()
+}
+
+/// A peer's proxy: hands each CONNECT to the test.
+struct Gateway {
+    addr: SocketAddr,
+    incoming: mpsc::UnboundedReceiver<Incoming>,
+    failures: Rc<RefCell<VecDeque<Error>>>,
+    drain: Rc<Notify>,
+}
+
+async fn gateway(svid: &Svid) -> Gateway {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (out, incoming) = mpsc::unbounded_channel();
+    let config = tls::server_config(svid).unwrap();
+    let failures: Rc<RefCell<VecDeque<Error>>> = Rc::default();
+    let drain = Rc::new(Notify::new());
+    let (failed, drained) = (failures.clone(), drain.clone());
+    spawn_local(async move {
+        while let Ok((tcp, client)) = listener.accept().await {
+            let (config, out, failed, drained) = (config.clone(), out.clone(), failed.clone(), drained.clone());
+            spawn_local(async move {
+                match Session::accept(tcp, client, config, Timeouts::default()).await {
+                    Ok(session) => {
+                        let _ = session.serve(drained.notified(), |i| drop(out.send(i))).await;
+                    }
+                    Err(error) => failed.borrow_mut().push_back(error),
+                }
+            });
+        }
+    });
+    Gateway { addr, incoming, failures, drain }
+}
+
+fn pool() -> Pool {
+    Pool::new(Rc::new(|_| Ok(())), Timeouts::default())
+}
+
+fn key(gateway: SocketAddr, expected: &SpiffeId) -> Key {
+    Key { gateway, expected: vec![expected.clone()], workload: "w1".into() }
+}
+
+fn to(authority: &str) -> ConnectTo<'static> {
+    ConnectTo {
+        authority: authority.parse().unwrap(),
+        client: "10.0.0.1:4711".parse().unwrap(),
+        service: Some("echo.t.svc"),
+    }
+}
+
+/// A connected pair of streams: ours and the peer's.
+async fn streams(pool: &Pool, key: &Key, svid: &Arc<Svid>, gateway: &mut Gateway) -> (Connected, Stream) {
+    let request = to("10.0.0.2:80");
+    let connect = pool.connect(key, svid, &request);
+    let (connected, accepted) =
+        tokio::join!(connect, async { gateway.incoming.recv().await.unwrap().accept().unwrap() });
+    (connected.unwrap(), accepted)
+}
+
+async fn send(stream: &mut Stream, text: &'static str) {
+    let mut chunk = Bytes::from_static(text.as_bytes());
+    poll_fn(|cx| stream.poll_send(cx, &mut chunk)).await.unwrap();
+}
+
+async fn receive(stream: &mut Stream) -> std::io::Result<Option<Bytes>> {
+    poll_fn(|cx| stream.poll_recv(cx)).await
+}
+
+async fn locally(test: impl Future<Output = ()>) {
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn a_stream_carries_bytes_and_both_sides_know_each_other() {
+    locally(async {
+        let ca = Authority::new();
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let (pool, svid) = (pool(), ca.svid(&id("client")));
+        let key = key(gateway.addr, &id("server"));
+        let request = to("10.0.0.2:80");
+        let connect = pool.connect(&key, &svid, &request);
+        let accept = async {
+            let incoming = gateway.incoming.recv().await.unwrap();
+            assert_eq!(incoming.authority().unwrap().as_str(), "10.0.0.2:80");
+            let forwarded = incoming.forwarded();
+            assert_eq!(forwarded.client, Some("10.0.0.1:4711".parse().unwrap()));
+            assert_eq!(forwarded.host.as_deref(), Some("echo.t.svc"));
+            incoming.accept().unwrap()
+        };
+        let (connected, mut far) = tokio::join!(connect, accept);
+        let Connected { stream: mut near, peer, handshake } = connected.unwrap();
+        assert_eq!(peer.id, id("server"));
+        assert_eq!((peer.facts.version, peer.facts.cipher), ("TLSv1_3", "TLS13_AES_128_GCM_SHA256"));
+        assert_eq!(peer.facts.key_exchange, "X25519MLKEM768");
+        assert!(handshake.is_some() && !peer.facts.reused_tunnel, "the first one pays for the handshake");
+        send(&mut near, "ping").await;
+        assert_eq!(receive(&mut far).await.unwrap().unwrap(), "ping");
+        near.finish().unwrap();
+        assert_eq!(receive(&mut far).await.unwrap(), None, "half-closed");
+        send(&mut far, "pong").await;
+        assert_eq!(receive(&mut near).await.unwrap().unwrap(), "pong");
+        drop((near, far));
+        let (second, _far) = streams(&pool, &key, &svid, &mut gateway).await;
+        assert!(second.handshake.is_none() && second.peer.facts.reused_tunnel, "the second one does not");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_with_another_identity_is_refused_and_named() {
+    locally(async {
+        let ca = Authority::new();
+        let gateway = gateway(&ca.svid(&id("impostor"))).await;
+        let svid = ca.svid(&id("client"));
+        let error = pool().connect(&key(gateway.addr, &id("server")), &svid, &to("10.0.0.2:80")).await.unwrap_err();
+        let Error::WrongIdentity { found, expected, .. } = &error else { panic!("{error}") };
+        assert_eq!((found.as_slice(), expected.as_slice()), (&[id("impostor")][..], &[id("server")][..]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nobody_expected_is_nobody_believed() {
+    locally(async {
+        let ca = Authority::new();
+        let gateway = gateway(&ca.svid(&id("server"))).await;
+        let key = Key { expected: vec![], ..key(gateway.addr, &id("server")) };
+        let error = pool().connect(&key, &ca.svid(&id("client")), &to("10.0.0.2:80")).await.unwrap_err();
+        assert!(matches!(error, Error::WrongIdentity { .. }), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_of_an_unknown_authority_is_refused() {
+    locally(async {
+        let gateway = gateway(&Authority::new().svid(&id("server"))).await;
+        let svid = Authority::new().svid(&id("client"));
+        let error = pool().connect(&key(gateway.addr, &id("server")), &svid, &to("10.0.0.2:80")).await.unwrap_err();
+        assert!(matches!(error, Error::Tls { .. }), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_of_another_trust_domain_is_refused_and_learns_it_as_a_failed_handshake() {
+    locally(async {
+        let ca = Authority::new();
+        let gateway = gateway(&ca.svid(&id("server"))).await;
+        let svid = ca.svid(&SpiffeId::new("other.test", "t", "client").unwrap());
+        let error = pool().connect(&key(gateway.addr, &id("server")), &svid, &to("10.0.0.2:80")).await.unwrap_err();
+        assert!(matches!(error, Error::Tls { .. } | Error::Http2 { .. }), "{error:?}");
+        assert!(matches!(gateway.failures.borrow().front(), Some(Error::Tls { .. })));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_travels_with_its_cause() {
+    locally(async {
+        let ca = Authority::new();
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
+        for (refusal, code) in [(Refusal::ConnectionRefused, 503), (Refusal::Denied, 401), (Refusal::BadRequest, 400)] {
+            let request = to("10.0.0.2:81");
+            let connect = pool.connect(&key, &svid, &request);
+            let (refused, ()) =
+                tokio::join!(connect, async { gateway.incoming.recv().await.unwrap().refuse(refusal) });
+            let error = refused.unwrap_err();
+            let Error::Refused { status, refusal: told, .. } = error else { panic!("{error}") };
+            assert_eq!((status, told), (code, Some(refusal)));
+        }
+        assert_eq!(pool.open_tunnels(), 1, "a refusal costs no tunnel");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reset_arrives_as_a_reset_and_after_what_was_sent_before() {
+    locally(async {
+        let ca = Authority::new();
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
+        for by_client in [true, false] {
+            let (connected, far) = streams(&pool, &key, &svid, &mut gateway).await;
+            let (mut breaker, mut other) =
+                if by_client { (connected.stream, far) } else { (far, connected.stream) };
+            send(&mut breaker, "last words").await;
+            tokio::task::yield_now().await;
+            breaker.reset();
+            assert_eq!(receive(&mut other).await.unwrap().unwrap(), "last words");
+            let error = receive(&mut other).await.unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        }
+        assert_eq!(pool.open_tunnels(), 1, "only the streams were reset");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_tunnel_gets_a_second_one_and_a_drained_tunnel_a_successor() {
+    locally(async {
+        let ca = Authority::new();
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
+        let mut open = Vec::new();
+        for _ in 0..MAX_STREAMS {
+            open.push(streams(&pool, &key, &svid, &mut gateway).await);
+        }
+        assert_eq!(pool.open_tunnels(), 1);
+        open.push(streams(&pool, &key, &svid, &mut gateway).await);
+        assert_eq!(pool.open_tunnels(), 2);
+
+        gateway.drain.notify_waiters();
+        let (mut fresh, mut far) = streams(&pool, &key, &svid, &mut gateway).await;
+        send(&mut fresh.stream, "new").await;
+        assert_eq!(receive(&mut far).await.unwrap().unwrap(), "new");
+        let (old, old_far) = &mut open[0];
+        send(&mut old.stream, "still here").await;
+        assert_eq!(receive(old_far).await.unwrap().unwrap(), "still here", "GOAWAY leaves open streams alone");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn bulk_gets_a_tunnel_of_its_own() {
+    locally(async {
+        let ca = Authority::new();
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
+        let (mut bulk, mut far) = streams(&pool, &key, &svid, &mut gateway).await;
+        let mut chunk = Bytes::from(vec![0; 200 * 1024]);
+        poll_fn(|cx| bulk.stream.poll_send(cx, &mut chunk)).await.unwrap();
+        assert!(receive(&mut far).await.unwrap().is_some());
+        let _small = streams(&pool, &key, &svid, &mut gateway).await;
+        assert_eq!(pool.open_tunnels(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_opens_new_tunnels_and_keeps_the_old_streams() {
+    locally(async {
+        let ca = Authority::new();
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let (pool, key) = (pool(), key(gateway.addr, &id("server")));
+        let (mut old, mut old_far) = streams(&pool, &key, &ca.svid(&id("client")), &mut gateway).await;
+        let (renewed, _far) = streams(&pool, &key, &ca.svid(&id("client")), &mut gateway).await;
+        assert!(renewed.handshake.is_some(), "the old tunnel proves an old certificate");
+        send(&mut old.stream, "still here").await;
+        assert_eq!(receive(&mut old_far).await.unwrap().unwrap(), "still here");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_dial_serves_all_who_wait_and_its_failure_too() {
+    locally(async {
+        let ca = Authority::new();
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let (pool, svid) = (pool(), ca.svid(&id("client")));
+        let good = key(gateway.addr, &id("server"));
+        let request = to("10.0.0.2:80");
+        let connects = futures_util::future::join_all((0..20).map(|_| pool.connect(&good, &svid, &request)));
+        let accepts = async {
+            let mut streams = Vec::new();
+            for _ in 0..20 {
+                streams.push(gateway.incoming.recv().await.unwrap().accept().unwrap());
+            }
+            streams
+        };
+        let (connected, _streams) = tokio::join!(connects, accepts);
+        assert!(connected.iter().all(Result::is_ok));
+        assert_eq!(pool.open_tunnels(), 1);
+
+        let bad = key(gateway.addr, &id("somebody-else"));
+        let failed = futures_util::future::join_all((0..20).map(|_| pool.connect(&bad, &svid, &request))).await;
+        assert!(failed.iter().all(|r| matches!(r, Err(Error::WrongIdentity { .. }))));
+        while gateway.failures.borrow().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(gateway.failures.borrow().len(), 1, "one handshake was refused, not twenty");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_stops_its_sender_and_no_other_stream() {
+    locally(async {
+        let ca = Authority::new();
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
+        let (mut stuck, _unread) = streams(&pool, &key, &svid, &mut gateway).await;
+        let (mut other, mut far) = streams(&pool, &key, &svid, &mut gateway).await;
+        let mut taken = 0;
+        let pushed = async {
+            loop {
+                let mut chunk = Bytes::from(vec![0; 64 * 1024]);
+                poll_fn(|cx| stuck.stream.poll_send(cx, &mut chunk)).await.unwrap();
+                taken += 64 * 1024;
+            }
+        };
+        let full: Result<(), _> = tokio::time::timeout(std::time::Duration::from_millis(500), pushed).await;
+        assert!(full.is_err() && taken <= 2 << 20, "bounded by the window and the send buffer, not {taken}");
+        send(&mut other.stream, "through").await;
+        assert_eq!(receive(&mut far).await.unwrap().unwrap(), "through");
+    })
+    .await;
+}

@@ -1,0 +1,188 @@
+//! Whom to believe. Chains are checked by webpki against the workload's own trust bundle; then the leaf must be a
+//! SPIFFE leaf (one URI name, no CA), and that name must be the right one. DNS names are never looked at.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    RootCertStore, SignatureScheme,
+};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::model::SpiffeId;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the peer proved {found:?}, expected one of {expected:?}")]
+pub(super) struct WrongIdentity {
+    pub(super) expected: Vec<SpiffeId>,
+    pub(super) found: Vec<SpiffeId>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotALeaf {
+    #[error("the certificate cannot be parsed")]
+    Malformed,
+    #[error("a CA certificate cannot stand for a workload")]
+    Ca,
+    #[error("the certificate has {count} URI names; a SPIFFE leaf has exactly one")]
+    UriNames { count: usize },
+    #[error("the certificate names no workload identity (spiffe://<trust domain>/ns/<namespace>/sa/<account>)")]
+    NoIdentity,
+    #[error("the client is of trust domain {found}, this mesh is {expected}")]
+    TrustDomain { expected: String, found: String },
+}
+
+/// The workload identities in a leaf.
+pub(super) fn identities(leaf: &CertificateDer<'_>) -> Result<Vec<SpiffeId>, NotALeaf> {
+    let (_, cert) = X509Certificate::from_der(leaf).map_err(|_| NotALeaf::Malformed)?;
+    if cert.is_ca() {
+        return Err(NotALeaf::Ca);
+    }
+    let names = cert.subject_alternative_name().map_err(|_| NotALeaf::Malformed)?;
+    let uris: Vec<&str> = names
+        .iter()
+        .flat_map(|n| &n.value.general_names)
+        .filter_map(|n| if let GeneralName::URI(uri) = n { Some(*uri) } else { None })
+        .collect();
+    if uris.len() != 1 {
+        return Err(NotALeaf::UriNames { count: uris.len() });
+    }
+    let ids: Vec<SpiffeId> = uris.iter().filter_map(|uri| uri.parse().ok()).collect();
+    if ids.is_empty() { Err(NotALeaf::NoIdentity) } else { Ok(ids) }
+}
+
+fn refuse(reason: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(reason))))
+}
+
+/// A server is believed when it proves one of the expected identities. An empty expectation always fails.
+#[derive(Debug)]
+pub(super) struct ExpectedServer {
+    roots: Arc<RootCertStore>,
+    expected: Vec<SpiffeId>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ExpectedServer {
+    pub(super) fn new(
+        roots: Arc<RootCertStore>,
+        expected: Vec<SpiffeId>,
+        provider: Arc<CryptoProvider>,
+    ) -> Self {
+        Self { roots, expected, provider }
+    }
+}
+
+impl ServerCertVerifier for ExpectedServer {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        let found = identities(leaf).map_err(refuse)?;
+        if found.iter().any(|id| self.expected.contains(id)) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(refuse(WrongIdentity { expected: self.expected.clone(), found }))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("only TLS 1.3 is spoken here".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A client is believed when it proves any identity of our own trust domain; what it may do is policy's question.
+#[derive(Debug)]
+pub(super) struct MeshClient {
+    chain: Arc<dyn ClientCertVerifier>,
+    trust_domain: String,
+}
+
+impl MeshClient {
+    pub(super) fn new(
+        roots: Arc<RootCertStore>,
+        trust_domain: &str,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, VerifierBuilderError> {
+        let chain = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
+        Ok(Self { chain, trust_domain: trust_domain.to_owned() })
+    }
+}
+
+impl ClientCertVerifier for MeshClient {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // Mesh clients have one certificate; naming our roots would only tell strangers about us.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
+        let found = identities(leaf).map_err(refuse)?;
+        match found.iter().find(|id| id.trust_domain() != self.trust_domain) {
+            None => Ok(verified),
+            Some(stranger) => Err(refuse(NotALeaf::TrustDomain {
+                expected: self.trust_domain.clone(),
+                found: stranger.trust_domain().to_owned(),
+            })),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
