@@ -6,9 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{self, BPF_FS_MAGIC, FsType};
-use sidecar_ebpf::abi::{
-    Bypass, Counter, HANDSHAKE_ENTRIES, LISTENER_SLOTS, Origin, Settings, Tuple, map,
-};
+use sidecar_ebpf::abi::{Bypass, Counter, HANDSHAKE_ENTRIES, LISTENER_SLOTS, Origin, Settings, Tuple, map};
 
 use super::Error;
 use super::links::HOOKS;

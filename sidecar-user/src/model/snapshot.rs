@@ -109,7 +109,10 @@ impl Snapshot {
             for vip in &service.vips {
                 next.by_vip.insert(vip.to_canonical(), name.clone());
             }
-            next.by_hostname.entry(name.hostname.clone()).or_default().push(name.clone());
+            next.by_hostname
+                .entry(name.hostname.clone())
+                .or_default()
+                .push(name.clone());
             next.services.insert(name, (Arc::new(service), Vec::new()));
         }
         for (workload, serves) in workloads {
@@ -206,9 +209,16 @@ impl Snapshot {
     }
 
     /// The service of that name; the one in `namespace` when several namespaces have one.
-    pub fn service_by_hostname(&self, namespace: &str, hostname: &str) -> Option<(&Arc<Service>, &[Endpoint])> {
+    pub fn service_by_hostname(
+        &self,
+        namespace: &str,
+        hostname: &str,
+    ) -> Option<(&Arc<Service>, &[Endpoint])> {
         let names = self.by_hostname.get(hostname)?;
-        let name = names.iter().find(|n| &*n.namespace == namespace).or(names.first())?;
+        let name = names
+            .iter()
+            .find(|n| &*n.namespace == namespace)
+            .or(names.first())?;
         let (service, endpoints) = self.services.get(name)?;
         Some((service, endpoints))
     }

@@ -24,8 +24,11 @@ pub struct Claim<'a> {
 /// what applications allow to local clients only.
 pub fn client_address(claim: &Claim<'_>) -> SocketAddr {
     let tunnel = canonical(claim.tunnel);
-    let Some(claimed) = claim.claimed.map(canonical) else { return tunnel };
-    let never = is_local_only(claimed.ip()) || (claim.own.contains(&claimed.ip()) && claimed.ip() != tunnel.ip());
+    let Some(claimed) = claim.claimed.map(canonical) else {
+        return tunnel;
+    };
+    let never =
+        is_local_only(claimed.ip()) || (claim.own.contains(&claimed.ip()) && claimed.ip() != tunnel.ip());
     let with_reason = claimed.ip() == tunnel.ip() || claim.registered == Some(claim.peer);
     if with_reason && !never { claimed } else { tunnel }
 }
@@ -41,15 +44,44 @@ mod tests {
         let own = ["10.0.0.9".parse().unwrap()];
         let shown = |claimed: &str, registered: Option<&SpiffeId>| {
             let tunnel = "10.0.0.1:999".parse().unwrap();
-            let claim = Claim { claimed: claimed.parse().ok(), tunnel, peer: &peer, registered, own: &own };
+            let claim = Claim {
+                claimed: claimed.parse().ok(),
+                tunnel,
+                peer: &peer,
+                registered,
+                own: &own,
+            };
             client_address(&claim).to_string()
         };
-        assert_eq!(shown("10.0.0.1:4711", None), "10.0.0.1:4711", "the tunnel's own host");
-        assert_eq!(shown("[fd00::1]:4711", Some(&peer)), "[fd00::1]:4711", "registered for the identity");
-        assert_eq!(shown("[fd00::1]:4711", Some(&other)), "10.0.0.1:999", "registered for another");
-        assert_eq!(shown("10.0.0.2:4711", None), "10.0.0.1:999", "registered for nobody");
+        assert_eq!(
+            shown("10.0.0.1:4711", None),
+            "10.0.0.1:4711",
+            "the tunnel's own host"
+        );
+        assert_eq!(
+            shown("[fd00::1]:4711", Some(&peer)),
+            "[fd00::1]:4711",
+            "registered for the identity"
+        );
+        assert_eq!(
+            shown("[fd00::1]:4711", Some(&other)),
+            "10.0.0.1:999",
+            "registered for another"
+        );
+        assert_eq!(
+            shown("10.0.0.2:4711", None),
+            "10.0.0.1:999",
+            "registered for nobody"
+        );
         assert_eq!(shown("none", None), "10.0.0.1:999", "no claim");
-        for forged in ["127.0.0.1:1", "[::1]:1", "0.0.0.0:1", "[::ffff:127.0.0.1]:1", "224.0.0.1:1", "10.0.0.9:1"] {
+        for forged in [
+            "127.0.0.1:1",
+            "[::1]:1",
+            "0.0.0.0:1",
+            "[::ffff:127.0.0.1]:1",
+            "224.0.0.1:1",
+            "10.0.0.9:1",
+        ] {
             assert_eq!(shown(forged, Some(&peer)), "10.0.0.1:999", "{forged}");
         }
     }

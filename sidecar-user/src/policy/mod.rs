@@ -47,7 +47,9 @@ pub fn admit(mode: Mode, policies: &Applicable<'_>, facts: &Facts<'_>) -> Result
         return Err(Denied::Plaintext);
     }
     match authorization::evaluate(policies, facts) {
-        Decision::Allow(_) => Ok(Permit { destination: facts.destination }),
+        Decision::Allow(_) => Ok(Permit {
+            destination: facts.destination,
+        }),
         Decision::Deny(denial) => Err(Denied::Policy(denial)),
     }
 }
@@ -62,14 +64,30 @@ mod tests {
     fn strict_admits_identities_and_denies_plaintext_and_policy_is_always_asked() {
         let id = SpiffeId::new("td.test", "a", "b").unwrap();
         let destination = "10.0.0.2:80".parse().unwrap();
-        let proven = Facts { source: Some(&id), source_ip: "10.0.0.1".parse().unwrap(), destination };
-        let plain = Facts { source: None, ..proven };
+        let proven = Facts {
+            source: Some(&id),
+            source_ip: "10.0.0.1".parse().unwrap(),
+            destination,
+        };
+        let plain = Facts {
+            source: None,
+            ..proven
+        };
         let none = Applicable::default();
-        assert_eq!(admit(Mode::Strict, &none, &proven).unwrap().destination(), destination);
+        assert_eq!(
+            admit(Mode::Strict, &none, &proven).unwrap().destination(),
+            destination
+        );
         assert_eq!(admit(Mode::Strict, &none, &plain).unwrap_err(), Denied::Plaintext);
         assert!(admit(Mode::Permissive, &none, &plain).is_ok());
-        let missing = [PolicyName { namespace: "t".into(), name: "gone".into() }];
-        let unknown = Applicable { missing: &missing, ..none };
+        let missing = [PolicyName {
+            namespace: "t".into(),
+            name: "gone".into(),
+        }];
+        let unknown = Applicable {
+            missing: &missing,
+            ..none
+        };
         for mode in [Mode::Strict, Mode::Permissive] {
             assert!(matches!(admit(mode, &unknown, &proven), Err(Denied::Policy(_))));
         }

@@ -34,9 +34,16 @@ struct Tunnel {
 pub(super) async fn hbone(shard: Rc<Shard>, tcp: TcpStream, client: ClientAddr) {
     let opened = SystemTime::now();
     let accepted = async {
-        let local = tcp.local_addr().map_err(|e| Error::Tls { addr: client.0, source: Rc::new(e) })?;
+        let local = tcp.local_addr().map_err(|e| Error::Tls {
+            addr: client.0,
+            source: Rc::new(e),
+        })?;
         let Some(_slot) = shard.enter_handshake() else {
-            return Err(Error::Refused { addr: client.0, status: 503, refusal: Some(Refusal::LimitReached) });
+            return Err(Error::Refused {
+                addr: client.0,
+                status: 503,
+                refusal: Some(Refusal::LimitReached),
+            });
         };
         let session = Session::accept(tcp, client.0, shard.tls_server()?, shard.limits).await?;
         Ok((session, canonical(local).ip()))
@@ -52,7 +59,11 @@ pub(super) async fn hbone(shard: Rc<Shard>, tcp: TcpStream, client: ClientAddr) 
             return;
         }
     };
-    let tunnel = Rc::new(Tunnel { peer: session.peer.clone(), client, local });
+    let tunnel = Rc::new(Tunnel {
+        peer: session.peer.clone(),
+        client,
+        local,
+    });
     let each = |incoming| {
         tokio::task::spawn_local(stream(shard.clone(), tunnel.clone(), incoming));
     };
@@ -64,8 +75,14 @@ pub(super) async fn hbone(shard: Rc<Shard>, tcp: TcpStream, client: ClientAddr) 
 /// Here the peer is the client, so what is the upstream's fault elsewhere is the client's.
 fn refused_tunnel(error: &Error) -> Outcome {
     match outcome::of_error(error) {
-        Outcome { by: Party::Upstream, cause: Cause::LimitReached } => Outcome::new(Party::Us, Cause::LimitReached),
-        Outcome { by: Party::Upstream, cause } => Outcome::new(Party::Client, cause),
+        Outcome {
+            by: Party::Upstream,
+            cause: Cause::LimitReached,
+        } => Outcome::new(Party::Us, Cause::LimitReached),
+        Outcome {
+            by: Party::Upstream,
+            cause,
+        } => Outcome::new(Party::Client, cause),
         other => other,
     }
 }
@@ -81,7 +98,9 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, incoming: Incoming) {
             f.service = service.or(f.service.take());
         });
         let permit = admit(&shard, Some(&tunnel.peer.id), tunnel.client.0, destination)?;
-        deliver(&shard, permit, &flow).await.map_err(|e| outcome::to_answer(&e))
+        deliver(&shard, permit, &flow)
+            .await
+            .map_err(|e| outcome::to_answer(&e))
     };
     let outcome = match delivered.await {
         Err(refusal) => {
@@ -117,7 +136,15 @@ fn tunnelled(shard: &Shard, tunnel: &Tunnel, incoming: &Incoming) -> Flow {
     flow.tls = Some(tunnel.peer.facts.clone());
     flow.source_identity = Some(tunnel.peer.id.clone());
     flow.destination_identity = Some(shard.id.clone());
-    let named = forwarded.host.and_then(|h| Some(world.service_by_hostname(shard.id.namespace(), &h)?.0.name.clone()));
+    let named = forwarded.host.and_then(|h| {
+        Some(
+            world
+                .service_by_hostname(shard.id.namespace(), &h)?
+                .0
+                .name
+                .clone(),
+        )
+    });
     flow.service = named;
     flow
 }
@@ -130,14 +157,18 @@ pub(super) async fn plaintext(shard: Rc<Shard>, mut client_side: TcpStream, clie
     let flow = shard.observe.open(flow);
     let delivered = async {
         // Steering by sk_lookup leaves the address that the client dialled on the socket.
-        let dialled = client_side.local_addr().map_err(|_| Outcome::new(Party::Client, Cause::Reset))?;
+        let dialled = client_side
+            .local_addr()
+            .map_err(|_| Outcome::new(Party::Client, Cause::Reset))?;
         let destination = canonical(dialled);
         flow.update(|f| f.original_dst = Some(destination));
         if shard.is_own_port(destination.port()) {
             return Err(Outcome::new(Party::Client, Cause::Loop));
         }
         let permit = admit(&shard, None, client.0, destination).map_err(outcome::of_answer)?;
-        deliver(&shard, permit, &flow).await.map_err(|e| outcome::of_error(&e))
+        deliver(&shard, permit, &flow)
+            .await
+            .map_err(|e| outcome::of_error(&e))
     };
     let outcome = match delivered.await {
         Ok(mut app) => outcome::of_end(&relay(&mut client_side, &mut app, &flow.bytes(), shard.relay).await),
@@ -159,7 +190,11 @@ fn destination(
     let authority = incoming.authority()?;
     let port = authority.port_u16().ok_or(Refusal::BadRequest)?;
     let host = authority.host();
-    let (port, service) = match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+    let (port, service) = match host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>()
+    {
         Ok(ip) if ip.to_canonical() == local => (port, None),
         Ok(_) => return Err(Refusal::BadRequest),
         Err(_) => {
@@ -179,7 +214,11 @@ fn served(shard: &Shard, host: &str, port: u16) -> Option<(u16, ServiceName)> {
     let (service, endpoints) = world.service_by_hostname(shard.id.namespace(), host)?;
     let ours = |ip: &IpAddr| shard.addresses.contains(ip);
     let endpoint = endpoints.iter().find(|e| e.workload.addresses.iter().any(ours))?;
-    let target = endpoint.ports.get(&port).or_else(|| service.ports.get(&port)).copied()?;
+    let target = endpoint
+        .ports
+        .get(&port)
+        .or_else(|| service.ports.get(&port))
+        .copied()?;
     (target != 0).then(|| (target, service.name.clone()))
 }
 
@@ -191,8 +230,14 @@ fn admit(
     destination: SocketAddr,
 ) -> Result<Permit, Refusal> {
     let world = shard.world();
-    let policies = world.workload_by_address(destination.ip()).map(|(w, _)| world.policies_for(w));
-    let facts = Facts { source, source_ip: client.ip(), destination };
+    let policies = world
+        .workload_by_address(destination.ip())
+        .map(|(w, _)| world.policies_for(w));
+    let facts = Facts {
+        source,
+        source_ip: client.ip(),
+        destination,
+    };
     policy::admit(shard.mode, &policies.unwrap_or_default(), &facts).map_err(|denied| {
         tracing::info!(%client, %destination, peer = source.map(SpiffeId::as_str), %denied, "denied");
         Refusal::Denied

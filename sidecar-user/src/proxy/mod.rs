@@ -52,7 +52,9 @@ pub struct Config {
 /// Runs until SIGTERM or SIGINT. Blocks.
 pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
     raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(control(config, log))
 }
 
@@ -68,7 +70,12 @@ async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
     let listeners = shard::listen(&config.intercept, config.workers)?;
     let status = listen_status(config.observe.status_port)?;
     let admin = config.observe.admin.map(listen_admin).transpose()?;
-    let admin_socket = config.observe.admin_socket.as_deref().map(AdminSocket::bind).transpose()?;
+    let admin_socket = config
+        .observe
+        .admin_socket
+        .as_deref()
+        .map(AdminSocket::bind)
+        .transpose()?;
     conditions.listeners.met();
 
     let mut kernel = match &config.datapath {
@@ -78,7 +85,15 @@ async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
     conditions.interception.met();
 
     let (drain_out, draining) = watch::channel(false);
-    let shards = start_shards(&config, listeners, &observer, kernel.as_ref(), feed.snapshots.clone(), &svid, draining)?;
+    let shards = start_shards(
+        &config,
+        listeners,
+        &observer,
+        kernel.as_ref(),
+        feed.snapshots.clone(),
+        &svid,
+        draining,
+    )?;
     let (ask_drain, mut drain_asked) = mpsc::channel::<()>(1);
     let shown = watchers::shown_config(&config);
     let admin_endpoint = Admin {
@@ -103,7 +118,12 @@ async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
 
     tokio::spawn(follow_registry);
     tokio::spawn(watchers::registry(observer.clone(), feed, conditions.registry));
-    tokio::spawn(watchers::certificate(observer.clone(), svid, identity_status, conditions.identity));
+    tokio::spawn(watchers::certificate(
+        observer.clone(),
+        svid,
+        identity_status,
+        conditions.identity,
+    ));
     let endpoints = async {
         tokio::try_join!(
             observe::serve_status(status, observer.clone()),
@@ -149,7 +169,12 @@ fn start_shards(
     draining: watch::Receiver<bool>,
 ) -> anyhow::Result<Vec<JoinHandle<io::Result<()>>>> {
     let ports = config.intercept;
-    let mut own_ports = vec![ports.outbound_port, ports.inbound_port, ports.hbone_port, config.observe.status_port];
+    let mut own_ports = vec![
+        ports.outbound_port,
+        ports.inbound_port,
+        ports.hbone_port,
+        config.observe.status_port,
+    ];
     own_ports.extend(config.observe.admin.map(|a| a.port()));
     let settings = Settings {
         id: config.identity.id.clone(),
@@ -163,7 +188,9 @@ fn start_shards(
         svid: svid.clone(),
         draining,
         drain: config.drain,
-        relay: relay::Limits { half_closed: config.half_closed },
+        relay: relay::Limits {
+            half_closed: config.half_closed,
+        },
     };
     let mut shards = Vec::new();
     for (n, listeners) in listeners.into_iter().enumerate() {
@@ -179,24 +206,32 @@ fn start_shards(
 
 fn join(shards: Vec<JoinHandle<io::Result<()>>>) -> anyhow::Result<()> {
     for (n, shard) in shards.into_iter().enumerate() {
-        shard.join().map_err(|_| anyhow::anyhow!("shard {n} panicked"))?.with_context(|| format!("shard {n}"))?;
+        shard
+            .join()
+            .map_err(|_| anyhow::anyhow!("shard {n} panicked"))?
+            .with_context(|| format!("shard {n}"))?;
     }
     Ok(())
 }
 
 fn listen_status(port: u16) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
-        .with_context(|| format!("cannot listen on port {port} for metrics and probes; set listen.status to a free one"))
+    TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).with_context(|| {
+        format!("cannot listen on port {port} for metrics and probes; set listen.status to a free one")
+    })
 }
 
 fn listen_admin(addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr)
-        .with_context(|| format!("cannot listen on {addr} for the admin endpoint; set listen.admin to a free one"))
+    TcpListener::bind(addr).with_context(|| {
+        format!("cannot listen on {addr} for the admin endpoint; set listen.admin to a free one")
+    })
 }
 
 fn log_level(log: LogFilter) -> LogLevel {
     let shown = log.clone();
-    LogLevel { get: Box::new(move || shown.get()), set: Box::new(move |filter| log.set(filter)) }
+    LogLevel {
+        get: Box::new(move || shown.get()),
+        set: Box::new(move |filter| log.set(filter)),
+    }
 }
 
 /// Each connection takes two descriptors; the usual soft limit of 1,024 is for programs that use select().

@@ -38,7 +38,9 @@ enum UpstreamStream {
 
 pub(super) async fn serve(shard: Rc<Shard>, mut app: TcpStream, client: ClientAddr) {
     let _open = shard.enter();
-    let flow = shard.observe.open(Flow::new(Direction::Outbound, client.0, SystemTime::now()));
+    let flow = shard
+        .observe
+        .open(Flow::new(Direction::Outbound, client.0, SystemTime::now()));
     let outcome = match intercept::original_dst(&app, client) {
         None => Err(Outcome::new(Party::Client, Cause::NoOriginalDestination)),
         Some(dst) => connect(&shard, client, dst, &flow).await,
@@ -122,15 +124,29 @@ fn chosen(flow: &mut Flow, up: &Upstream, transport: Transport) {
 }
 
 /// Through a tunnel. A mesh destination is never dialled in plaintext because this failed.
-async fn mesh(shard: &Shard, client: ClientAddr, up: &Upstream, flow: &OpenFlow) -> Result<hbone::Stream, Error> {
+async fn mesh(
+    shard: &Shard,
+    client: ClientAddr,
+    up: &Upstream,
+    flow: &OpenFlow,
+) -> Result<hbone::Stream, Error> {
     let svid = shard.svid()?;
     let key = pool::Key {
         gateway: SocketAddr::new(up.endpoint.ip(), shard.hbone_port),
         expected: up.expected(),
-        workload: up.target.as_ref().map(|t| t.workload.uid.as_str()).unwrap_or_default().into(),
+        workload: up
+            .target
+            .as_ref()
+            .map(|t| t.workload.uid.as_str())
+            .unwrap_or_default()
+            .into(),
     };
     let service = up.service.as_ref().map(|s| &*s.name.hostname);
-    let to = ConnectTo { authority: up.endpoint, client: shard.shown_client(client), service };
+    let to = ConnectTo {
+        authority: up.endpoint,
+        client: shard.shown_client(client),
+        service,
+    };
     let connected = shard.pool.connect(&key, &svid, &to).await?;
     flow.update(|f| {
         f.destination_identity = Some(connected.peer.id);

@@ -26,7 +26,10 @@ pub(super) fn of_error(error: &Error) -> Outcome {
         Error::Tls { .. } => Outcome::new(Party::Upstream, Cause::TlsFailed),
         Error::Http2 { source, .. } if source.is_io() => Outcome::new(Party::Upstream, Cause::Reset),
         Error::Http2 { .. } => Outcome::new(Party::Upstream, Cause::ProtocolError),
-        Error::Refused { refusal: Some(refusal), .. } => of_answer(*refusal),
+        Error::Refused {
+            refusal: Some(refusal),
+            ..
+        } => of_answer(*refusal),
         Error::Refused { status: 401, .. } => Outcome::new(Party::Policy, Cause::Denied),
         Error::Refused { status: 503, .. } => Outcome::new(Party::Upstream, Cause::ConnectionRefused),
         Error::Refused { .. } => Outcome::new(Party::Upstream, Cause::ProtocolError),
@@ -65,15 +68,21 @@ pub(super) fn of_end(end: &End) -> Outcome {
     match end {
         End::Eof => Outcome::new(Party::Client, Cause::Eof),
         End::Idle => Outcome::new(Party::Us, Cause::IdleTimeout),
-        End::Broken { by: Side::Downstream, error } => Outcome::new(Party::Client, of_io(error)),
-        End::Broken { by: Side::Upstream, error } => Outcome::new(Party::Upstream, of_io(error)),
+        End::Broken {
+            by: Side::Downstream,
+            error,
+        } => Outcome::new(Party::Client, of_io(error)),
+        End::Broken {
+            by: Side::Upstream,
+            error,
+        } => Outcome::new(Party::Upstream, of_io(error)),
     }
 }
 
 fn of_io(error: &io::Error) -> Cause {
     use io::ErrorKind::{
-        BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
-        TimedOut,
+        BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable,
+        NetworkUnreachable, TimedOut,
     };
     match error.kind() {
         ConnectionRefused => Cause::ConnectionRefused,

@@ -115,7 +115,8 @@ impl Shard {
     /// Our certificate, if it is valid now.
     pub(super) fn svid(&self) -> Result<Arc<Svid>, Error> {
         let svid = self.svid.borrow().clone();
-        svid.filter(|s| s.is_valid_at(SystemTime::now())).ok_or(Error::NoIdentity)
+        svid.filter(|s| s.is_valid_at(SystemTime::now()))
+            .ok_or(Error::NoIdentity)
     }
 
     pub(super) fn tls_server(&self) -> Result<Arc<ServerConfig>, Error> {
@@ -209,7 +210,10 @@ pub(super) fn run(settings: Settings, listeners: Listeners, observe: ShardObserv
         let pool = shard.pool.clone();
         let world = shard.world.clone();
         let clean = pool.keep_clean(|key| {
-            let known = world.borrow().workload_by_address(key.gateway.ip()).map(|(w, _)| w.uid.clone());
+            let known = world
+                .borrow()
+                .workload_by_address(key.gateway.ip())
+                .map(|(w, _)| w.uid.clone());
             known.as_deref() == Some(&*key.workload)
         });
         tokio::pin!(applications);
@@ -229,8 +233,11 @@ pub(super) fn run(settings: Settings, listeners: Listeners, observe: ShardObserv
     })
 }
 
-async fn accept<F>(shard: &Rc<Shard>, listener: TcpListener, walk: impl Fn(Rc<Shard>, TcpStream, ClientAddr) -> F)
-where
+async fn accept<F>(
+    shard: &Rc<Shard>,
+    listener: TcpListener,
+    walk: impl Fn(Rc<Shard>, TcpStream, ClientAddr) -> F,
+) where
     F: Future<Output = ()> + 'static,
 {
     loop {

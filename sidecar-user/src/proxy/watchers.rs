@@ -87,10 +87,12 @@ pub(super) async fn certificate(
 
 /// The kernel side's counters, read at each scrape. The attachment itself lives on in its pins.
 pub(super) fn kernel_counters(observer: &Observer, kernel: Datapath) {
-    observer.kernel_counters(move || kernel.counters().unwrap_or_else(|error| {
-        tracing::warn!(%error, "kernel counters cannot be read");
-        Vec::new()
-    }));
+    observer.kernel_counters(move || {
+        kernel.counters().unwrap_or_else(|error| {
+            tracing::warn!(%error, "kernel counters cannot be read");
+            Vec::new()
+        })
+    });
 }
 
 /// The configuration in force, for the admin endpoint. Paths of secrets, no secrets.

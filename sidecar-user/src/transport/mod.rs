@@ -47,11 +47,19 @@ pub enum Error {
         source: Rc<io::Error>,
     },
     #[error("{addr} did not finish {what} within {after:?}")]
-    TimedOut { addr: SocketAddr, what: Step, after: Duration },
+    TimedOut {
+        addr: SocketAddr,
+        what: Step,
+        after: Duration,
+    },
     #[error("this proxy has no valid certificate; see its log for why the certificate service gave none")]
     NoIdentity,
     #[error("{addr} proved to be {}, but {} was expected", names(found), names(expected))]
-    WrongIdentity { addr: SocketAddr, expected: Vec<SpiffeId>, found: Vec<SpiffeId> },
+    WrongIdentity {
+        addr: SocketAddr,
+        expected: Vec<SpiffeId>,
+        found: Vec<SpiffeId>,
+    },
     #[error("no TLS session with {addr}")]
     Tls {
         addr: SocketAddr,
@@ -66,7 +74,11 @@ pub enum Error {
     },
     /// The peer's proxy answered, but not with 200.
     #[error("{addr} answered CONNECT with {status}{}", refusal.map(|r| format!(" ({r})")).unwrap_or_default())]
-    Refused { addr: SocketAddr, status: u16, refusal: Option<hbone::Refusal> },
+    Refused {
+        addr: SocketAddr,
+        status: u16,
+        refusal: Option<hbone::Refusal>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

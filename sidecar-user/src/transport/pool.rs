@@ -76,12 +76,22 @@ type Dialled = Result<Rc<Tunnel>, Error>;
 
 impl Pool {
     pub fn new(mark: tcp::Mark, limits: Timeouts) -> Self {
-        Self(Rc::new(Inner { mark, limits, peers: RefCell::default() }))
+        Self(Rc::new(Inner {
+            mark,
+            limits,
+            peers: RefCell::default(),
+        }))
     }
 
     /// Tunnels open now.
     pub fn open_tunnels(&self) -> usize {
-        self.0.peers.borrow().values().flat_map(|t| &t.ready).filter(|e| e.tunnel.is_open()).count()
+        self.0
+            .peers
+            .borrow()
+            .values()
+            .flat_map(|t| &t.ready)
+            .filter(|e| e.tunnel.is_open())
+            .count()
     }
 
     /// Asks the peer's proxy for a connection to its application.
@@ -98,9 +108,19 @@ impl Pool {
             match tunnel.connect(to, self.0.limits).await {
                 Ok(stream) => {
                     let handshake = waited.then(|| tunnel.handshake());
-                    let facts = TlsFacts { reused_tunnel: !waited, ..tunnel.peer().facts.clone() };
-                    let peer = Peer { id: tunnel.peer().id.clone(), facts };
-                    return Ok(Connected { stream, peer, handshake });
+                    let facts = TlsFacts {
+                        reused_tunnel: !waited,
+                        ..tunnel.peer().facts.clone()
+                    };
+                    let peer = Peer {
+                        id: tunnel.peer().id.clone(),
+                        facts,
+                    };
+                    return Ok(Connected {
+                        stream,
+                        peer,
+                        handshake,
+                    });
                 }
                 // A warm tunnel can be on its way out (GOAWAY, peer restarted) without our knowing. Nothing was
                 // sent through it, so a fresh one is asked, once.
@@ -156,7 +176,11 @@ impl Pool {
         match (peers.get_mut(key), dialled) {
             (Some(tunnels), Ok(tunnel)) => {
                 tunnels.dialling = None;
-                tunnels.ready.push(Entry { tunnel: tunnel.clone(), svid, idle_sweeps: 0 });
+                tunnels.ready.push(Entry {
+                    tunnel: tunnel.clone(),
+                    svid,
+                    idle_sweeps: 0,
+                });
             }
             (Some(tunnels), Err(_)) => {
                 tunnels.dialling = None;
@@ -179,7 +203,11 @@ impl Pool {
     pub fn sweep(&self, keep: impl Fn(&Key) -> bool) {
         self.0.peers.borrow_mut().retain(|key, tunnels| {
             tunnels.ready.retain_mut(|e| {
-                e.idle_sweeps = if e.tunnel.streams() == 0 { e.idle_sweeps + 1 } else { 0 };
+                e.idle_sweeps = if e.tunnel.streams() == 0 {
+                    e.idle_sweeps + 1
+                } else {
+                    0
+                };
                 e.tunnel.is_open() && SWEEP * e.idle_sweeps < IDLE && keep(key)
             });
             !tunnels.ready.is_empty() || tunnels.dialling.is_some()

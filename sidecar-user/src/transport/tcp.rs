@@ -40,7 +40,10 @@ pub async fn dial_local(addr: SocketAddr, limit: Duration) -> Result<TcpStream, 
 /// A connection that will carry a tunnel.
 pub(super) async fn dial_tunnel(addr: SocketAddr, mark: &Mark, limit: Duration) -> Result<TcpStream, Error> {
     let stream = dial(addr, mark, limit).await?;
-    tune_tunnel(&stream).map_err(|e| Error::Connect { addr, source: Rc::new(e) })?;
+    tune_tunnel(&stream).map_err(|e| Error::Connect {
+        addr,
+        source: Rc::new(e),
+    })?;
     Ok(stream)
 }
 
@@ -52,9 +55,14 @@ pub(super) fn tune_tunnel(stream: &TcpStream) -> io::Result<()> {
 }
 
 fn socket_for(addr: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if addr.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     socket.set_nodelay(true)?;
-    SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
+    SockRef::from(&socket)
+        .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
     Ok(socket)
 }
 
@@ -65,7 +73,14 @@ async fn finish(
 ) -> Result<TcpStream, Error> {
     match tokio::time::timeout(limit, connecting).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(source)) => Err(Error::Connect { addr, source: Rc::new(source) }),
-        Err(_) => Err(Error::TimedOut { addr, what: Step::Connect, after: limit }),
+        Ok(Err(source)) => Err(Error::Connect {
+            addr,
+            source: Rc::new(source),
+        }),
+        Err(_) => Err(Error::TimedOut {
+            addr,
+            what: Step::Connect,
+            after: limit,
+        }),
     }
 }

@@ -10,8 +10,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
@@ -38,14 +38,19 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let root = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), root }
+        Self {
+            issuer: Issuer::new(params, key),
+            root,
+        }
     }
 
     fn svid(&self, id: &SpiffeId) -> Arc<Svid> {
         let key = identity::Key::generate().unwrap();
         let mut csr = CertificateSigningRequestParams::from_pem(&key.request(id).unwrap()).unwrap();
-        csr.params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        csr.params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         csr.params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let leaf = csr.signed_by(&self.issuer).unwrap().pem();
         Arc::new(Svid::from_answer(id, &key, &[leaf, self.root.clone()], SystemTime::now()).unwrap())
@@ -74,7 +79,8 @@ async fn gateway(svid: &Svid) -> Gateway {
     let (failed, drained) = (failures.clone(), drain.clone());
     spawn_local(async move {
         while let Ok((tcp, client)) = listener.accept().await {
-            let (config, out, failed, drained) = (config.clone(), out.clone(), failed.clone(), drained.clone());
+            let (config, out, failed, drained) =
+                (config.clone(), out.clone(), failed.clone(), drained.clone());
             spawn_local(async move {
                 match Session::accept(tcp, client, config, Timeouts::default()).await {
                     Ok(session) => {
@@ -85,7 +91,12 @@ async fn gateway(svid: &Svid) -> Gateway {
             });
         }
     });
-    Gateway { addr, incoming, failures, drain }
+    Gateway {
+        addr,
+        incoming,
+        failures,
+        drain,
+    }
 }
 
 fn pool() -> Pool {
@@ -93,7 +104,11 @@ fn pool() -> Pool {
 }
 
 fn key(gateway: SocketAddr, expected: &SpiffeId) -> Key {
-    Key { gateway, expected: vec![expected.clone()], workload: "w1".into() }
+    Key {
+        gateway,
+        expected: vec![expected.clone()],
+        workload: "w1".into(),
+    }
 }
 
 fn to(authority: &str) -> ConnectTo<'static> {
@@ -108,8 +123,9 @@ fn to(authority: &str) -> ConnectTo<'static> {
 async fn streams(pool: &Pool, key: &Key, svid: &Arc<Svid>, gateway: &mut Gateway) -> (Connected, Stream) {
     let request = to("10.0.0.2:80");
     let connect = pool.connect(key, svid, &request);
-    let (connected, accepted) =
-        tokio::join!(connect, async { gateway.incoming.recv().await.unwrap().accept().unwrap() });
+    let (connected, accepted) = tokio::join!(connect, async {
+        gateway.incoming.recv().await.unwrap().accept().unwrap()
+    });
     (connected.unwrap(), accepted)
 }
 
@@ -144,11 +160,21 @@ async fn a_stream_carries_bytes_and_both_sides_know_each_other() {
             incoming.accept().unwrap()
         };
         let (connected, mut far) = tokio::join!(connect, accept);
-        let Connected { stream: mut near, peer, handshake } = connected.unwrap();
+        let Connected {
+            stream: mut near,
+            peer,
+            handshake,
+        } = connected.unwrap();
         assert_eq!(peer.id, id("server"));
-        assert_eq!((peer.facts.version, peer.facts.cipher), ("TLSv1_3", "TLS13_AES_128_GCM_SHA256"));
+        assert_eq!(
+            (peer.facts.version, peer.facts.cipher),
+            ("TLSv1_3", "TLS13_AES_128_GCM_SHA256")
+        );
         assert_eq!(peer.facts.key_exchange, "X25519MLKEM768");
-        assert!(handshake.is_some() && !peer.facts.reused_tunnel, "the first one pays for the handshake");
+        assert!(
+            handshake.is_some() && !peer.facts.reused_tunnel,
+            "the first one pays for the handshake"
+        );
         send(&mut near, "ping").await;
         assert_eq!(receive(&mut far).await.unwrap().unwrap(), "ping");
         near.finish().unwrap();
@@ -157,7 +183,10 @@ async fn a_stream_carries_bytes_and_both_sides_know_each_other() {
         assert_eq!(receive(&mut near).await.unwrap().unwrap(), "pong");
         drop((near, far));
         let (second, _far) = streams(&pool, &key, &svid, &mut gateway).await;
-        assert!(second.handshake.is_none() && second.peer.facts.reused_tunnel, "the second one does not");
+        assert!(
+            second.handshake.is_none() && second.peer.facts.reused_tunnel,
+            "the second one does not"
+        );
     })
     .await;
 }
@@ -168,9 +197,17 @@ async fn a_server_with_another_identity_is_refused_and_named() {
         let ca = Authority::new();
         let gateway = gateway(&ca.svid(&id("impostor"))).await;
         let svid = ca.svid(&id("client"));
-        let error = pool().connect(&key(gateway.addr, &id("server")), &svid, &to("10.0.0.2:80")).await.unwrap_err();
-        let Error::WrongIdentity { found, expected, .. } = &error else { panic!("{error}") };
-        assert_eq!((found.as_slice(), expected.as_slice()), (&[id("impostor")][..], &[id("server")][..]));
+        let error = pool()
+            .connect(&key(gateway.addr, &id("server")), &svid, &to("10.0.0.2:80"))
+            .await
+            .unwrap_err();
+        let Error::WrongIdentity { found, expected, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(
+            (found.as_slice(), expected.as_slice()),
+            (&[id("impostor")][..], &[id("server")][..])
+        );
     })
     .await;
 }
@@ -180,8 +217,14 @@ async fn nobody_expected_is_nobody_believed() {
     locally(async {
         let ca = Authority::new();
         let gateway = gateway(&ca.svid(&id("server"))).await;
-        let key = Key { expected: vec![], ..key(gateway.addr, &id("server")) };
-        let error = pool().connect(&key, &ca.svid(&id("client")), &to("10.0.0.2:80")).await.unwrap_err();
+        let key = Key {
+            expected: vec![],
+            ..key(gateway.addr, &id("server"))
+        };
+        let error = pool()
+            .connect(&key, &ca.svid(&id("client")), &to("10.0.0.2:80"))
+            .await
+            .unwrap_err();
         assert!(matches!(error, Error::WrongIdentity { .. }), "{error}");
     })
     .await;
@@ -192,7 +235,10 @@ async fn a_server_of_an_unknown_authority_is_refused() {
     locally(async {
         let gateway = gateway(&Authority::new().svid(&id("server"))).await;
         let svid = Authority::new().svid(&id("client"));
-        let error = pool().connect(&key(gateway.addr, &id("server")), &svid, &to("10.0.0.2:80")).await.unwrap_err();
+        let error = pool()
+            .connect(&key(gateway.addr, &id("server")), &svid, &to("10.0.0.2:80"))
+            .await
+            .unwrap_err();
         assert!(matches!(error, Error::Tls { .. }), "{error}");
     })
     .await;
@@ -204,9 +250,18 @@ async fn a_client_of_another_trust_domain_is_refused_and_learns_it_as_a_failed_h
         let ca = Authority::new();
         let gateway = gateway(&ca.svid(&id("server"))).await;
         let svid = ca.svid(&SpiffeId::new("other.test", "t", "client").unwrap());
-        let error = pool().connect(&key(gateway.addr, &id("server")), &svid, &to("10.0.0.2:80")).await.unwrap_err();
-        assert!(matches!(error, Error::Tls { .. } | Error::Http2 { .. }), "{error:?}");
-        assert!(matches!(gateway.failures.borrow().front(), Some(Error::Tls { .. })));
+        let error = pool()
+            .connect(&key(gateway.addr, &id("server")), &svid, &to("10.0.0.2:80"))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::Tls { .. } | Error::Http2 { .. }),
+            "{error:?}"
+        );
+        assert!(matches!(
+            gateway.failures.borrow().front(),
+            Some(Error::Tls { .. })
+        ));
     })
     .await;
 }
@@ -217,13 +272,25 @@ async fn a_refusal_travels_with_its_cause() {
         let ca = Authority::new();
         let mut gateway = gateway(&ca.svid(&id("server"))).await;
         let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
-        for (refusal, code) in [(Refusal::ConnectionRefused, 503), (Refusal::Denied, 401), (Refusal::BadRequest, 400)] {
+        for (refusal, code) in [
+            (Refusal::ConnectionRefused, 503),
+            (Refusal::Denied, 401),
+            (Refusal::BadRequest, 400),
+        ] {
             let request = to("10.0.0.2:81");
             let connect = pool.connect(&key, &svid, &request);
-            let (refused, ()) =
-                tokio::join!(connect, async { gateway.incoming.recv().await.unwrap().refuse(refusal) });
+            let (refused, ()) = tokio::join!(connect, async {
+                gateway.incoming.recv().await.unwrap().refuse(refusal)
+            });
             let error = refused.unwrap_err();
-            let Error::Refused { status, refusal: told, .. } = error else { panic!("{error}") };
+            let Error::Refused {
+                status,
+                refusal: told,
+                ..
+            } = error
+            else {
+                panic!("{error}")
+            };
             assert_eq!((status, told), (code, Some(refusal)));
         }
         assert_eq!(pool.open_tunnels(), 1, "a refusal costs no tunnel");
@@ -239,8 +306,11 @@ async fn a_reset_arrives_as_a_reset_and_after_what_was_sent_before() {
         let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
         for by_client in [true, false] {
             let (connected, far) = streams(&pool, &key, &svid, &mut gateway).await;
-            let (mut breaker, mut other) =
-                if by_client { (connected.stream, far) } else { (far, connected.stream) };
+            let (mut breaker, mut other) = if by_client {
+                (connected.stream, far)
+            } else {
+                (far, connected.stream)
+            };
             send(&mut breaker, "last words").await;
             tokio::task::yield_now().await;
             breaker.reset();
@@ -273,7 +343,11 @@ async fn a_full_tunnel_gets_a_second_one_and_a_drained_tunnel_a_successor() {
         assert_eq!(receive(&mut far).await.unwrap().unwrap(), "new");
         let (old, old_far) = &mut open[0];
         send(&mut old.stream, "still here").await;
-        assert_eq!(receive(old_far).await.unwrap().unwrap(), "still here", "GOAWAY leaves open streams alone");
+        assert_eq!(
+            receive(old_far).await.unwrap().unwrap(),
+            "still here",
+            "GOAWAY leaves open streams alone"
+        );
     })
     .await;
 }
@@ -302,7 +376,10 @@ async fn a_renewed_certificate_opens_new_tunnels_and_keeps_the_old_streams() {
         let (pool, key) = (pool(), key(gateway.addr, &id("server")));
         let (mut old, mut old_far) = streams(&pool, &key, &ca.svid(&id("client")), &mut gateway).await;
         let (renewed, _far) = streams(&pool, &key, &ca.svid(&id("client")), &mut gateway).await;
-        assert!(renewed.handshake.is_some(), "the old tunnel proves an old certificate");
+        assert!(
+            renewed.handshake.is_some(),
+            "the old tunnel proves an old certificate"
+        );
         send(&mut old.stream, "still here").await;
         assert_eq!(receive(&mut old_far).await.unwrap().unwrap(), "still here");
     })
@@ -330,12 +407,21 @@ async fn one_dial_serves_all_who_wait_and_its_failure_too() {
         assert_eq!(pool.open_tunnels(), 1);
 
         let bad = key(gateway.addr, &id("somebody-else"));
-        let failed = futures_util::future::join_all((0..20).map(|_| pool.connect(&bad, &svid, &request))).await;
-        assert!(failed.iter().all(|r| matches!(r, Err(Error::WrongIdentity { .. }))));
+        let failed =
+            futures_util::future::join_all((0..20).map(|_| pool.connect(&bad, &svid, &request))).await;
+        assert!(
+            failed
+                .iter()
+                .all(|r| matches!(r, Err(Error::WrongIdentity { .. })))
+        );
         while gateway.failures.borrow().is_empty() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(gateway.failures.borrow().len(), 1, "one handshake was refused, not twenty");
+        assert_eq!(
+            gateway.failures.borrow().len(),
+            1,
+            "one handshake was refused, not twenty"
+        );
     })
     .await;
 }
@@ -352,12 +438,17 @@ async fn a_reader_that_does_not_read_stops_its_sender_and_no_other_stream() {
         let pushed = async {
             loop {
                 let mut chunk = Bytes::from(vec![0; 64 * 1024]);
-                poll_fn(|cx| stuck.stream.poll_send(cx, &mut chunk)).await.unwrap();
+                poll_fn(|cx| stuck.stream.poll_send(cx, &mut chunk))
+                    .await
+                    .unwrap();
                 taken += 64 * 1024;
             }
         };
         let full: Result<(), _> = tokio::time::timeout(std::time::Duration::from_millis(500), pushed).await;
-        assert!(full.is_err() && taken <= 2 << 20, "bounded by the window and the send buffer, not {taken}");
+        assert!(
+            full.is_err() && taken <= 2 << 20,
+            "bounded by the window and the send buffer, not {taken}"
+        );
         send(&mut other.stream, "through").await;
         assert_eq!(receive(&mut far).await.unwrap().unwrap(), "through");
     })

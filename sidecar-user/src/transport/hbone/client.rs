@@ -107,7 +107,14 @@ impl Tunnel {
             }
             opened.set(false);
         });
-        Ok(Self { addr, requests, peer, handshake, occupancy: Rc::default(), open })
+        Ok(Self {
+            addr,
+            requests,
+            peer,
+            handshake,
+            occupancy: Rc::default(),
+            open,
+        })
     }
 
     pub fn peer(&self) -> &Peer {
@@ -118,7 +125,6 @@ impl Tunnel {
     pub fn handshake(&self) -> Duration {
         self.handshake
     }
-
 
     pub(in crate::transport) fn is_open(&self) -> bool {
         self.open.get()
@@ -153,7 +159,11 @@ impl Tunnel {
             StatusCode::OK => Ok(Stream::new(send, answer.into_body(), place)),
             status => {
                 let refusal = Refusal::from_headers(answer.headers());
-                Err(Error::Refused { addr, status: status.as_u16(), refusal })
+                Err(Error::Refused {
+                    addr,
+                    status: status.as_u16(),
+                    refusal,
+                })
             }
         }
     }
@@ -178,13 +188,26 @@ async fn within<T>(
     what: Step,
     work: impl Future<Output = T>,
 ) -> Result<T, Error> {
-    tokio::time::timeout(limit, work).await.map_err(|_| Error::TimedOut { addr, what, after: limit })
+    tokio::time::timeout(limit, work)
+        .await
+        .map_err(|_| Error::TimedOut {
+            addr,
+            what,
+            after: limit,
+        })
 }
 
 fn refused_handshake(addr: SocketAddr, expected: &[SpiffeId], source: std::io::Error) -> Error {
     match tls::wrong_identity(&source) {
-        Some(found) => Error::WrongIdentity { addr, expected: expected.to_vec(), found },
-        None => Error::Tls { addr, source: Rc::new(source) },
+        Some(found) => Error::WrongIdentity {
+            addr,
+            expected: expected.to_vec(),
+            found,
+        },
+        None => Error::Tls {
+            addr,
+            source: Rc::new(source),
+        },
     }
 }
 
@@ -194,7 +217,13 @@ fn broken(addr: SocketAddr, error: h2::Error) -> Error {
     let alert = |e: &std::io::Error| e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
     if error.get_io().is_some_and(alert) {
         let source = error.into_io().expect("it has one");
-        return Error::Tls { addr, source: Rc::new(source) };
+        return Error::Tls {
+            addr,
+            source: Rc::new(source),
+        };
     }
-    Error::Http2 { addr, source: Rc::new(error) }
+    Error::Http2 {
+        addr,
+        source: Rc::new(error),
+    }
 }

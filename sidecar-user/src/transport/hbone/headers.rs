@@ -51,15 +51,25 @@ impl Refusal {
     }
 
     pub(super) fn header(self) -> (&'static str, HeaderValue) {
-        let details = if self == Self::Denied { "; details=\"denied by policy\"" } else { "" };
+        let details = if self == Self::Denied {
+            "; details=\"denied by policy\""
+        } else {
+            ""
+        };
         let text = format!("outrigger; error={}{details}", self.token());
-        (PROXY_STATUS, HeaderValue::try_from(text).expect("tokens are visible ASCII"))
+        (
+            PROXY_STATUS,
+            HeaderValue::try_from(text).expect("tokens are visible ASCII"),
+        )
     }
 
     /// The cause in an answer, when the peer gave one that we know.
     pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let value = headers.get(PROXY_STATUS)?.to_str().ok()?;
-        let token = value.split(';').find_map(|p| p.trim().strip_prefix("error="))?.trim();
+        let token = value
+            .split(';')
+            .find_map(|p| p.trim().strip_prefix("error="))?
+            .trim();
         [
             Self::ConnectionRefused,
             Self::Unroutable,
@@ -107,9 +117,13 @@ impl Forwarded {
     /// Reads the first element; what cannot be read is left out.
     pub(super) fn from_headers(headers: &HeaderMap) -> Self {
         let mut forwarded = Self::default();
-        let Some(value) = headers.get(FORWARDED).and_then(|v| v.to_str().ok()) else { return forwarded };
+        let Some(value) = headers.get(FORWARDED).and_then(|v| v.to_str().ok()) else {
+            return forwarded;
+        };
         for pair in value.split(',').next().unwrap_or_default().split(';') {
-            let Some((key, value)) = pair.split_once('=') else { continue };
+            let Some((key, value)) = pair.split_once('=') else {
+                continue;
+            };
             let value = value.trim().trim_matches('"');
             match key.trim().to_ascii_lowercase().as_str() {
                 "for" => forwarded.client = value.parse().ok(),
@@ -149,12 +163,28 @@ mod tests {
             let client = client.parse().unwrap();
             let (name, value) = Forwarded::header(client, Some("echo.t.svc")).unwrap();
             let headers = HeaderMap::from_iter([(name.parse().unwrap(), value)]);
-            let expected = Forwarded { client: Some(client), host: Some("echo.t.svc".to_owned()) };
+            let expected = Forwarded {
+                client: Some(client),
+                host: Some("echo.t.svc".to_owned()),
+            };
             assert_eq!(Forwarded::from_headers(&headers), expected);
         }
-        for nonsense in ["", ";;;", "for", "for=", "for=\"unknown\"", "host=", "=,=;", "for=\"10.0.0.1\""] {
+        for nonsense in [
+            "",
+            ";;;",
+            "for",
+            "for=",
+            "for=\"unknown\"",
+            "host=",
+            "=,=;",
+            "for=\"10.0.0.1\"",
+        ] {
             let headers = HeaderMap::from_iter([(FORWARDED.parse().unwrap(), nonsense.parse().unwrap())]);
-            assert_eq!(Forwarded::from_headers(&headers), Forwarded::default(), "{nonsense}");
+            assert_eq!(
+                Forwarded::from_headers(&headers),
+                Forwarded::default(),
+                "{nonsense}"
+            );
         }
     }
 }

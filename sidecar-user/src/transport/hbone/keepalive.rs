@@ -28,7 +28,13 @@ pub(super) struct Listening<S> {
 impl<S> Listening<S> {
     pub(super) fn new(inner: S) -> (Self, Heard) {
         let heard = Heard::default();
-        (Self { inner, heard: heard.clone() }, heard)
+        (
+            Self {
+                inner,
+                heard: heard.clone(),
+            },
+            heard,
+        )
     }
 }
 

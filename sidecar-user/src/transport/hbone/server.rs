@@ -48,11 +48,18 @@ impl Session {
         limits: Timeouts,
     ) -> Result<Self, Error> {
         let start = std::time::Instant::now();
-        let failed = |e| Error::Tls { addr: client, source: Rc::new(e) };
+        let failed = |e| Error::Tls {
+            addr: client,
+            source: Rc::new(e),
+        };
         tcp::tune_tunnel(&tcp).map_err(failed)?;
         let tls = tokio::time::timeout(limits.tls, TlsAcceptor::from(config).accept(tcp))
             .await
-            .map_err(|_| Error::TimedOut { addr: client, what: Step::TlsHandshake, after: limits.tls })?
+            .map_err(|_| Error::TimedOut {
+                addr: client,
+                what: Step::TlsHandshake,
+                after: limits.tls,
+            })?
             .map_err(failed)?;
         let peer = tls::peer(tls.get_ref().1, true)
             .ok_or_else(|| failed(std::io::Error::other("the client proved no identity")))?;
@@ -69,9 +76,22 @@ impl Session {
             .handshake(io);
         let connection = tokio::time::timeout(limits.settings, preface)
             .await
-            .map_err(|_| Error::TimedOut { addr: client, what: Step::Http2Preface, after: limits.settings })?
-            .map_err(|e| Error::Http2 { addr: client, source: Rc::new(e) })?;
-        Ok(Self { peer, handshake, connection, heard, occupancy: Rc::default() })
+            .map_err(|_| Error::TimedOut {
+                addr: client,
+                what: Step::Http2Preface,
+                after: limits.settings,
+            })?
+            .map_err(|e| Error::Http2 {
+                addr: client,
+                source: Rc::new(e),
+            })?;
+        Ok(Self {
+            peer,
+            handshake,
+            connection,
+            heard,
+            occupancy: Rc::default(),
+        })
     }
 
     /// Drives the tunnel to its end and hands every CONNECT to `on_request`. When `drain` completes, the client is
@@ -117,7 +137,11 @@ impl Incoming {
         }
         let authority = self.request.uri().authority().ok_or(Refusal::BadRequest)?;
         let proper = authority.port_u16().is_some_and(|p| p != 0) && !authority.as_str().contains('@');
-        if proper { Ok(authority) } else { Err(Refusal::BadRequest) }
+        if proper {
+            Ok(authority)
+        } else {
+            Err(Refusal::BadRequest)
+        }
     }
 
     pub fn forwarded(&self) -> Forwarded {
@@ -126,7 +150,11 @@ impl Incoming {
 
     /// 200: from here on bytes flow.
     pub fn accept(self) -> Result<Stream, h2::Error> {
-        let Self { request, mut respond, place } = self;
+        let Self {
+            request,
+            mut respond,
+            place,
+        } = self;
         let mut answer = Response::new(());
         mirror(request.headers(), answer.headers_mut());
         let send = respond.send_response(answer, false)?;

@@ -37,7 +37,10 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn take(occupancy: &Rc<Occupancy>) -> Self {
         occupancy.streams.set(occupancy.streams.get() + 1);
-        Self { occupancy: occupancy.clone(), moved: 0 }
+        Self {
+            occupancy: occupancy.clone(),
+            moved: 0,
+        }
     }
 
     fn moved(&mut self, n: usize) {
@@ -130,8 +133,14 @@ impl Stream {
 fn broken(error: h2::Error) -> io::Error {
     if error.is_io() {
         // The tunnel itself: all its streams end with this.
-        return error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into());
+        return error
+            .into_io()
+            .unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into());
     }
-    let kind = if error.is_reset() { io::ErrorKind::ConnectionReset } else { io::ErrorKind::ConnectionAborted };
+    let kind = if error.is_reset() {
+        io::ErrorKind::ConnectionReset
+    } else {
+        io::ErrorKind::ConnectionAborted
+    };
     io::Error::new(kind, error)
 }

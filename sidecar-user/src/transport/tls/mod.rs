@@ -44,7 +44,9 @@ pub(super) fn client_config(svid: &Svid, expected: Vec<SpiffeId>) -> Arc<ClientC
         .expect("the provider has TLS 1.3 suites")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(svid.certified_key().clone())));
+        .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(
+            svid.certified_key().clone(),
+        )));
     config.alpn_protocols = vec![ALPN.to_vec()];
     // HBONE peers are told apart by identity, not by name.
     config.enable_sni = false;
@@ -60,7 +62,9 @@ pub fn server_config(svid: &Svid) -> Result<Arc<ServerConfig>, rustls::server::V
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has TLS 1.3 suites")
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(svid.certified_key().clone())));
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(
+            svid.certified_key().clone(),
+        )));
     config.alpn_protocols = vec![ALPN.to_vec()];
     // Tunnels stay open; a ticket nobody redeems is work for nothing.
     config.send_tls13_tickets = 0;
@@ -73,8 +77,14 @@ pub(super) fn peer(session: &CommonState, reused_tunnel: bool) -> Option<Peer> {
     // The first name is the one that policy goes by (wire.md 1.2); verification has refused all but one.
     let id = verify::identities(leaf).ok()?.into_iter().next()?;
     let facts = TlsFacts {
-        version: session.protocol_version().and_then(|v| v.as_str()).unwrap_or("unknown"),
-        cipher: session.negotiated_cipher_suite().and_then(|s| s.suite().as_str()).unwrap_or("unknown"),
+        version: session
+            .protocol_version()
+            .and_then(|v| v.as_str())
+            .unwrap_or("unknown"),
+        cipher: session
+            .negotiated_cipher_suite()
+            .and_then(|s| s.suite().as_str())
+            .unwrap_or("unknown"),
         key_exchange: session
             .negotiated_key_exchange_group()
             .and_then(|g| g.name().as_str())
@@ -87,6 +97,8 @@ pub(super) fn peer(session: &CommonState, reused_tunnel: bool) -> Option<Peer> {
 /// The identities a refused server proved, when that was the reason of the refusal.
 pub(super) fn wrong_identity(error: &io::Error) -> Option<Vec<SpiffeId>> {
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    let rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) = error else { return None };
+    let rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) = error else {
+        return None;
+    };
     other.0.downcast_ref::<WrongIdentity>().map(|w| w.found.clone())
 }

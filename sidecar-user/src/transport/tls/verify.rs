@@ -10,8 +10,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError,
-    RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
 };
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -33,7 +33,9 @@ pub(super) enum NotALeaf {
     Ca,
     #[error("the certificate has {count} URI names; a SPIFFE leaf has exactly one")]
     UriNames { count: usize },
-    #[error("the certificate names no workload identity (spiffe://<trust domain>/ns/<namespace>/sa/<account>)")]
+    #[error(
+        "the certificate names no workload identity (spiffe://<trust domain>/ns/<namespace>/sa/<account>)"
+    )]
     NoIdentity,
     #[error("the client is of trust domain {found}, this mesh is {expected}")]
     TrustDomain { expected: String, found: String },
@@ -49,13 +51,23 @@ pub(super) fn identities(leaf: &CertificateDer<'_>) -> Result<Vec<SpiffeId>, Not
     let uris: Vec<&str> = names
         .iter()
         .flat_map(|n| &n.value.general_names)
-        .filter_map(|n| if let GeneralName::URI(uri) = n { Some(*uri) } else { None })
+        .filter_map(|n| {
+            if let GeneralName::URI(uri) = n {
+                Some(*uri)
+            } else {
+                None
+            }
+        })
         .collect();
     if uris.len() != 1 {
         return Err(NotALeaf::UriNames { count: uris.len() });
     }
     let ids: Vec<SpiffeId> = uris.iter().filter_map(|uri| uri.parse().ok()).collect();
-    if ids.is_empty() { Err(NotALeaf::NoIdentity) } else { Ok(ids) }
+    if ids.is_empty() {
+        Err(NotALeaf::NoIdentity)
+    } else {
+        Ok(ids)
+    }
 }
 
 fn refuse(reason: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -76,7 +88,11 @@ impl ExpectedServer {
         expected: Vec<SpiffeId>,
         provider: Arc<CryptoProvider>,
     ) -> Self {
-        Self { roots, expected, provider }
+        Self {
+            roots,
+            expected,
+            provider,
+        }
     }
 }
 
@@ -96,7 +112,10 @@ impl ServerCertVerifier for ExpectedServer {
         if found.iter().any(|id| self.expected.contains(id)) {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(refuse(WrongIdentity { expected: self.expected.clone(), found }))
+            Err(refuse(WrongIdentity {
+                expected: self.expected.clone(),
+                found,
+            }))
         }
     }
 
@@ -115,11 +134,18 @@ impl ServerCertVerifier for ExpectedServer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -137,7 +163,10 @@ impl MeshClient {
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, VerifierBuilderError> {
         let chain = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
-        Ok(Self { chain, trust_domain: trust_domain.to_owned() })
+        Ok(Self {
+            chain,
+            trust_domain: trust_domain.to_owned(),
+        })
     }
 }
 

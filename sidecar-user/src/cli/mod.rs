@@ -1,0 +1,196 @@
+//! The command line: what can be typed, and which function answers it. Judges no value; `config/` does.
+
+mod kernel;
+mod token;
+
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{self, Kind, Overrides, Setting};
+use crate::model::SpiffeId;
+use crate::{control, lifecycle, proxy};
+
+/// Transparent mutual TLS for unmodified programs, by eBPF.
+#[derive(Debug, Parser)]
+#[command(
+    name = "outrigger",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Runs the sidecar of one workload
+    ///
+    /// A value given by flag wins over the environment, the environment over the file, the file over the default.
+    Proxy(Role<ProxySettings>),
+    /// Runs the control process: the certificate authority
+    ///
+    /// A value given by flag wins over the environment, the environment over the file, the file over the default.
+    Control(Role<ControlSettings>),
+    /// Works on configuration files
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Works on bootstrap tokens
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// Removes what a proxy has attached to the kernel and pinned, also after a crash
+    Detach {
+        /// The directory that the proxy's `interception.pins` names
+        #[arg(long, value_name = "DIR")]
+        pins: PathBuf,
+    },
+    /// Says whether this host is fit to intercept, and what is missing
+    Check,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Reads a proxy, control or registry file and reports every problem in it
+    ///
+    /// Exits with 0 when the file is good and with 1 when it is not. Flags and environment play no part.
+    Check {
+        file: PathBuf,
+        /// What the file is, when its fields do not tell
+        #[arg(long, value_enum)]
+        kind: Option<Kind>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenVerb {
+    /// Makes a bootstrap token that stands for one identity, and prints it
+    ///
+    /// The CA keeps only its hash, so the token cannot be shown again.
+    Create {
+        /// The CA's state directory
+        #[arg(long, value_name = "DIR")]
+        state_dir: PathBuf,
+        /// Such as spiffe://cluster.local/ns/demo/sa/client
+        #[arg(long, value_name = "SPIFFE-ID")]
+        identity: SpiffeId,
+    },
+}
+
+/// A long-running role: its file, and what overrides it.
+#[derive(Debug, Args)]
+pub struct Role<S: Settings> {
+    /// The YAML file; see docs/configuration.md for every field
+    #[arg(long, value_name = "FILE", env = "OUTRIGGER_CONFIG", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub overrides: Flags<S>,
+}
+
+/// One flag for each setting of `S`'s table.
+#[derive(Debug)]
+pub struct Flags<S>(pub Overrides, PhantomData<S>);
+
+pub trait Settings: std::fmt::Debug + Send + Sync + 'static {
+    const TABLE: &'static [Setting];
+}
+
+#[derive(Debug)]
+pub enum ProxySettings {}
+
+#[derive(Debug)]
+pub enum ControlSettings {}
+
+impl Settings for ProxySettings {
+    const TABLE: &'static [Setting] = &config::PROXY;
+}
+
+impl Settings for ControlSettings {
+    const TABLE: &'static [Setting] = &config::CONTROL;
+}
+
+/// Answers what was asked for. Blocks as long as a role runs.
+pub fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.verb {
+        Verb::Proxy(role) => run_proxy(role.config.as_deref(), &role.overrides.0),
+        Verb::Control(role) => run_control(role.config.as_deref(), &role.overrides.0),
+        Verb::Config(ConfigVerb::Check { file, kind }) => check_config(&file, kind),
+        Verb::Token(TokenVerb::Create { state_dir, identity }) => token::create(&state_dir, &identity),
+        Verb::Detach { pins } => kernel::detach(&pins),
+        Verb::Check => kernel::check(),
+    }
+}
+
+fn run_proxy(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<()> {
+    let loaded = config::load_proxy(file, overrides)?;
+    let log = lifecycle::start_logging(&loaded.logging)?;
+    proxy::run(loaded.role, log).context("the proxy ended")
+}
+
+fn run_control(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<()> {
+    let loaded = config::load_control(file, overrides)?;
+    lifecycle::start_logging(&loaded.logging)?;
+    control::run(loaded.role).context("the control process ended")
+}
+
+fn check_config(file: &Path, kind: Option<Kind>) -> anyhow::Result<()> {
+    for line in config::check(file, kind)? {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+impl<S: Settings> FromArgMatches for Flags<S> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(Overrides::from_matches(matches, S::TABLE), PhantomData))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl<S: Settings> Args for Flags<S> {
+    fn augment_args(command: Command) -> Command {
+        Overrides::augment(command, S::TABLE)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_identity_is_a_usage_error_that_says_why() {
+        let args = [
+            "outrigger",
+            "token",
+            "create",
+            "--state-dir",
+            "/x",
+            "--identity",
+            "spiffe://td/x",
+        ];
+        let error = Cli::try_parse_from(args).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(
+            error.to_string().contains("/ns/<namespace>/sa/<service account>"),
+            "{error}"
+        );
+    }
+}
