@@ -7,7 +7,12 @@ fn main() {
     let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let out = std::path::PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
 
-    for input in ["build", "../sidecar-ebpf/src", "../sidecar-ebpf/Cargo.toml", "../Cargo.lock"] {
+    for input in [
+        "build",
+        "../sidecar-ebpf/src",
+        "../sidecar-ebpf/Cargo.toml",
+        "../Cargo.lock",
+    ] {
         println!("cargo::rerun-if-changed={input}");
     }
     for variable in [bpf::OBJECT, bpf::TOOLCHAIN, "PATH"] {

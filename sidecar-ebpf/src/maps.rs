@@ -7,9 +7,7 @@ use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::btf_maps::{Array, LruHashMap, PerCpuArray, SkStorage, SockMap};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
-use sidecar_ebpf::abi::{
-    Bypass, Counter, HANDSHAKE_ENTRIES, LISTENER_SLOTS, Origin, Settings, Tuple,
-};
+use sidecar_ebpf::abi::{Bypass, Counter, HANDSHAKE_ENTRIES, LISTENER_SLOTS, Origin, Settings, Tuple};
 
 #[btf_map(name = "or_origin")]
 static ORIGIN: SkStorage<Origin> = SkStorage::new();
@@ -50,7 +48,11 @@ pub(crate) fn count(counter: Counter) {
 #[inline(always)]
 pub(crate) unsafe fn origin<'a>(sk: *mut bpf_sock) -> Option<&'a mut Origin> {
     // SAFETY: the helper returns null or a value that lives as long as the socket, which the context holds.
-    unsafe { storage(&raw const ORIGIN, sk, ptr::null_mut(), 0).cast::<Origin>().as_mut() }
+    unsafe {
+        storage(&raw const ORIGIN, sk, ptr::null_mut(), 0)
+            .cast::<Origin>()
+            .as_mut()
+    }
 }
 
 /// Gives a socket its origin, over any older one. False when the kernel has no room for it.
@@ -80,7 +82,11 @@ pub(crate) unsafe fn set_origin(sk: *mut bpf_sock, origin: &mut Origin) -> bool 
 #[inline(always)]
 pub(crate) unsafe fn is_bypassed(sk: *mut bpf_sock) -> bool {
     // SAFETY: as for `origin`.
-    let mark = unsafe { storage(&raw const BYPASS, sk, ptr::null_mut(), 0).cast::<Bypass>().as_ref() };
+    let mark = unsafe {
+        storage(&raw const BYPASS, sk, ptr::null_mut(), 0)
+            .cast::<Bypass>()
+            .as_ref()
+    };
     mark.is_some_and(|mark| mark.on != 0)
 }
 

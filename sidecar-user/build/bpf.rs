@@ -18,6 +18,10 @@ const TARGET: &str = "bpfel-unknown-none";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const REMEDY: &str = "run `cargo xtask setup`, which installs what is missing and says what it does";
 
+/// The linker makes BTF of debug information, and leaves the name of a generic union as Rust has it. The level of
+/// aya-log is such a union, and the kernel refuses the whole BTF for it: "UNION MaybeUninit<u8> Invalid name".
+const NO_BTF_OF_LOG_LEVEL: &str = "profile.release.package.aya-log-ebpf.debug=0";
+
 /// The linker reads the compiler's bitcode, so it must be built for the same LLVM.
 const LINKERS: [(&str, &str); 3] = [("0.9.", "21"), ("0.10.", "22"), ("0.13.", "23")];
 
@@ -28,9 +32,13 @@ pub(crate) fn provide(workspace: &Path, out: &Path) -> Result<(), String> {
         Some(given) => PathBuf::from(given),
         None => build(workspace, out)?,
     };
-    fs::copy(&built, &to)
-        .map(drop)
-        .map_err(|e| format!("the BPF object {} cannot be copied to {}: {e}", built.display(), to.display()))
+    fs::copy(&built, &to).map(drop).map_err(|e| {
+        format!(
+            "the BPF object {} cannot be copied to {}: {e}",
+            built.display(),
+            to.display()
+        )
+    })
 }
 
 fn build(workspace: &Path, out: &Path) -> Result<PathBuf, String> {
@@ -47,8 +55,23 @@ fn build(workspace: &Path, out: &Path) -> Result<PathBuf, String> {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_else(|_| env::consts::ARCH.into());
     cargo
         .current_dir(workspace)
-        .args(["build", "--release", "--locked", "--quiet", "--package", "sidecar-ebpf"])
-        .args(["--bin", "outrigger-bpf", "--features", "programs", "--target", TARGET])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--quiet",
+            "--package",
+            "sidecar-ebpf",
+        ])
+        .args([
+            "--bin",
+            "outrigger-bpf",
+            "--features",
+            "programs",
+            "--target",
+            TARGET,
+        ])
+        .args(["--config", NO_BTF_OF_LOG_LEVEL])
         .args(compiler.arguments())
         .arg("--target-dir")
         .arg(&target_dir)
@@ -60,7 +83,7 @@ fn build(workspace: &Path, out: &Path) -> Result<PathBuf, String> {
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker)
         .env(
             "CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS",
-            format!("--cfg=bpf_target_arch=\"{arch}\" -Cdebuginfo=2 -Clink-arg=--btf"),
+            format!("--cfg=bpf_target_arch=\"{arch}\" -Clink-arg=--btf"),
         )
         .env("LD_LIBRARY_PATH", library_path(&libraries));
 
@@ -119,7 +142,11 @@ impl Compiler {
             answer(rustup.args(["run", "nightly", "rustc"]).args(arguments))
         };
         let version = rustc(&["-vV"]).ok_or("rustup has no nightly")?;
-        let sysroot = PathBuf::from(rustc(&["--print", "sysroot"]).ok_or("nightly has no sysroot")?.trim());
+        let sysroot = PathBuf::from(
+            rustc(&["--print", "sysroot"])
+                .ok_or("nightly has no sysroot")?
+                .trim(),
+        );
         if !sysroot.join("lib/rustlib/src/rust/library/core").is_dir() {
             return Err("rustup's nightly has no rust-src".into());
         }
@@ -132,10 +159,16 @@ impl Compiler {
         let lib = answer(Command::new(DEBIAN_RUSTC).args(["--target", TARGET, "--print", "target-libdir"]))
             .unwrap_or_default();
         if !Path::new(lib.trim()).is_dir() {
-            return Err(format!("{DEBIAN_RUSTC} has no core for {TARGET} (package libstd-rust-web-dev-bpf)"));
+            return Err(format!(
+                "{DEBIAN_RUSTC} has no core for {TARGET} (package libstd-rust-web-dev-bpf)"
+            ));
         }
         let multiarch = format!("/usr/lib/{}-linux-gnu", env::consts::ARCH);
-        Self::new(Way::Debian, &version, &[Path::new(&multiarch), Path::new("/usr/lib")])
+        Self::new(
+            Way::Debian,
+            &version,
+            &[Path::new(&multiarch), Path::new("/usr/lib")],
+        )
     }
 
     fn new(way: Way, version: &str, libraries: &[&Path]) -> Result<Self, String> {
@@ -148,7 +181,11 @@ impl Compiler {
             .iter()
             .find_map(|directory| llvm_library(directory, &llvm_major))
             .ok_or_else(|| format!("libLLVM {llvm_version} is not in {libraries:?}"))?;
-        Ok(Self { way, llvm_major, llvm })
+        Ok(Self {
+            way,
+            llvm_major,
+            llvm,
+        })
     }
 
     fn describe(&self) -> String {
@@ -206,12 +243,19 @@ fn llvm_library(directory: &Path, major: &str) -> Option<PathBuf> {
 fn find_linker(workspace: &Path) -> Result<PathBuf, String> {
     let ours = workspace.join("target/tools/bin/bpf-linker");
     if ours.is_file() {
-        return ours.canonicalize().map_err(|e| format!("{}: {e}", ours.display()));
+        return ours
+            .canonicalize()
+            .map_err(|e| format!("{}: {e}", ours.display()));
     }
     env::split_paths(&env::var_os("PATH").unwrap_or_default())
         .map(|directory| directory.join("bpf-linker"))
         .find(|path| path.is_file())
-        .ok_or_else(|| format!("bpf-linker is neither at {} nor on PATH; {REMEDY}", ours.display()))
+        .ok_or_else(|| {
+            format!(
+                "bpf-linker is neither at {} nor on PATH; {REMEDY}",
+                ours.display()
+            )
+        })
 }
 
 fn check_linker(linker: &Path, compiler: &Compiler) -> Result<(), String> {
@@ -263,7 +307,8 @@ fn forget_outer_cargo(command: &mut Command) {
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         let outer = text.starts_with("CARGO") && !KEPT.iter().any(|kept| text.starts_with(kept));
-        let compiler = text.starts_with("RUSTC") || ["RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN"].contains(&&*text);
+        let compiler =
+            text.starts_with("RUSTC") || ["RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN"].contains(&&*text);
         if outer || compiler {
             command.env_remove(&name);
         }
@@ -272,5 +317,8 @@ fn forget_outer_cargo(command: &mut Command) {
 
 fn answer(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

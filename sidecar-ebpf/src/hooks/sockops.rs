@@ -97,7 +97,11 @@ fn claim(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     origin.role = Role::ACCEPTED;
     // SAFETY: `sk` is this context's socket, not null.
     let stored = unsafe { maps::set_origin(sk, &mut origin) };
-    maps::count(if stored { Counter::Claimed } else { Counter::ClaimFailed });
+    maps::count(if stored {
+        Counter::Claimed
+    } else {
+        Counter::ClaimFailed
+    });
     let _: Result<(), i32> = HANDSHAKE.remove(tuple);
 }
 

@@ -225,7 +225,11 @@ fn attempts_from_inside_the_pod_pass_before_any_other_rule() {
 fn intercept_ports_are_closed_to_outsiders_in_both_modes() {
     for mode in [STRICT, PERMISSIVE] {
         for to in ["10.9.0.2:15001", "10.9.0.2:15006", "[fd99::2]:15006"] {
-            let from = if to.starts_with('[') { "fd99::3" } else { "10.9.0.3" };
+            let from = if to.starts_with('[') {
+                "fd99::3"
+            } else {
+                "10.9.0.3"
+            };
             assert_eq!(
                 lookup(&outsider(from, to), &settings(mode)),
                 Lookup::Drop(Counter::DroppedPort),

@@ -31,7 +31,10 @@ pub enum Error {
         given: usize,
         max: usize,
     },
-    #[error("the maps of the BPF object cannot be made{}: {source}", capability_hint(source))]
+    #[error(
+        "the maps of the BPF object cannot be made{}: {source}",
+        capability_hint(source)
+    )]
     Object { source: EbpfError },
     #[error("the BPF object holds no {kind} {name}; it belongs to another version")]
     Missing { kind: &'static str, name: &'static str },
@@ -67,10 +70,7 @@ pub enum Error {
     #[error("the pinned link {} cannot be given the new program: {source}", pin.display())]
     Update { pin: PathBuf, source: io::Error },
     #[error("map {map}: {source}")]
-    Map {
-        map: &'static str,
-        source: MapError,
-    },
+    Map { map: &'static str, source: MapError },
     #[error("map {map}: {source}")]
     MapIo { map: &'static str, source: io::Error },
 }

@@ -58,7 +58,9 @@ impl Targets {
 
     fn expected(&self, hook: Hook) -> Result<Target, Error> {
         let inode = |file: &File, path: &Path| {
-            file.metadata().map(|m| m.ino()).map_err(Error::path("target", path))
+            file.metadata()
+                .map(|m| m.ino())
+                .map_err(Error::path("target", path))
         };
         Ok(if hook.attach_type == SK_LOOKUP {
             let inode = inode(&self.netns, self.path(hook))?;
@@ -221,7 +223,6 @@ pub(super) fn load_all(ebpf: &mut Ebpf) -> Result<(), Error> {
     HOOKS.iter().try_for_each(|hook| load(ebpf, hook.program))
 }
 
-
 /// In the way of everybody else: a program attached the old way, with flags 0, until the value is dropped.
 #[cfg(test)]
 pub(super) fn attach_exclusively(cgroup: &Path) -> Ebpf {
@@ -229,8 +230,15 @@ pub(super) fn attach_exclusively(cgroup: &Path) -> Ebpf {
     load_all(&mut ebpf).expect("programs");
     let program = program_mut(&mut ebpf, program::CONNECT4).expect("built");
     let cgroup = File::open(cgroup).expect("a cgroup");
-    let hook = HOOKS.iter().find(|hook| hook.program == program::CONNECT4).expect("listed");
-    sys::attach_exclusively(program.fd().expect("loaded").as_fd(), cgroup.as_fd(), hook.attach_type)
-        .expect("attach");
+    let hook = HOOKS
+        .iter()
+        .find(|hook| hook.program == program::CONNECT4)
+        .expect("listed");
+    sys::attach_exclusively(
+        program.fd().expect("loaded").as_fd(),
+        cgroup.as_fd(),
+        hook.attach_type,
+    )
+    .expect("attach");
     ebpf
 }

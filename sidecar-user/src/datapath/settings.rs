@@ -33,7 +33,10 @@ fn fill<T>(
     if given > max {
         return Err(Error::TooMany { field, given, max });
     }
-    slots.iter_mut().zip(values).for_each(|(slot, value)| *slot = value);
+    slots
+        .iter_mut()
+        .zip(values)
+        .for_each(|(slot, value)| *slot = value);
     Ok(())
 }
 

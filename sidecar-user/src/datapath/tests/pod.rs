@@ -68,7 +68,10 @@ pub(super) fn in_pod<F: FnOnce(&Pod)>(body: F) {
     let name = name.split_once("::").map_or(name, |(_, path)| path);
     let name = name.strip_suffix("::{{closure}}").unwrap_or(name);
     let host = Host::new();
-    let output = again(name).env(DIRECTORY, &host.directory).output().expect("the test runs again");
+    let output = again(name)
+        .env(DIRECTORY, &host.directory)
+        .output()
+        .expect("the test runs again");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && text.contains("1 passed"),
@@ -91,9 +94,22 @@ impl Pod {
     fn enter(directory: &Path) -> Self {
         let config = config(directory);
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("the neighbour's namespaces");
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-            .expect("private mounts");
-        mount(Some("bpf"), &bpffs(directory), Some("bpf"), MsFlags::empty(), None::<&str>).expect("bpffs");
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )
+        .expect("private mounts");
+        mount(
+            Some("bpf"),
+            &bpffs(directory),
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .expect("bpffs");
         let sleeper = Command::new("sleep").arg("infinity").spawn().expect("sleep");
         ip("link set lo up");
         let sockets = |domain| {
@@ -110,7 +126,10 @@ impl Pod {
         );
 
         unshare(CloneFlags::CLONE_NEWNET).expect("the pod's namespace");
-        ip(&format!("link add eth0 type veth peer name eth0 netns {}", sleeper.id()));
+        ip(&format!(
+            "link add eth0 type veth peer name eth0 netns {}",
+            sleeper.id()
+        ));
         let neighbour = format!("/proc/{}/ns/net", sleeper.id());
         for (enter, addresses) in [
             (None, [POD4, POD6]),
@@ -154,14 +173,22 @@ impl Pod {
 
     /// A socket in the neighbour's network, outside of the pod's cgroup.
     pub(super) fn outsider(&self, to: SocketAddr) -> Socket {
-        let pool = if to.is_ipv4() { &self.sockets4 } else { &self.sockets6 };
+        let pool = if to.is_ipv4() {
+            &self.sockets4
+        } else {
+            &self.sockets6
+        };
         pool.borrow_mut().pop().expect("another socket")
     }
 
     /// A process that has attached, and listens for redirected connections until it is killed.
     pub(super) fn spawn_proxy(&self) -> Proxy {
         let name = env::var(NAME).expect("set by in_pod");
-        let mut child = again(&name).env(PROXY, "1").stdout(Stdio::piped()).spawn().expect("the proxy starts");
+        let mut child = again(&name)
+            .env(PROXY, "1")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the proxy starts");
         let out = BufReader::new(child.stdout.take().expect("piped"));
         let ready = out.lines().map_while(Result::ok).any(|line| line.contains(READY));
         assert!(ready, "the proxy has attached");
@@ -272,7 +299,9 @@ fn config(directory: &Path) -> Config {
 /// This test binary, for one test.
 fn again(name: &str) -> Command {
     let mut command = Command::new(env::current_exe().expect("this binary"));
-    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(NAME, name);
+    command
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(NAME, name);
     command
 }
 
@@ -284,7 +313,9 @@ fn dual_stack(port: u16) -> TcpListener {
 
 fn listen(socket: Socket, address: SocketAddr) -> TcpListener {
     socket.set_reuse_address(true).expect("reuse");
-    socket.bind(&address.into()).unwrap_or_else(|e| panic!("bind {address}: {e}"));
+    socket
+        .bind(&address.into())
+        .unwrap_or_else(|e| panic!("bind {address}: {e}"));
     socket.listen(1024).expect("listen");
     socket.into()
 }
@@ -295,5 +326,8 @@ fn ip(arguments: &str) {
 
 fn run(program: &str, arguments: &str) {
     let status = Command::new(program).args(arguments.split(' ')).status();
-    assert!(status.is_ok_and(|status| status.success()), "{program} {arguments}");
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "{program} {arguments}"
+    );
 }

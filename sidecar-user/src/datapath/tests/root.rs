@@ -30,11 +30,18 @@ fn a_connect_is_redirected_and_the_proxy_learns_where_it_was_going() {
 
             assert_eq!(original_dst(&accepted), Some(canonical(asked)), "{far}");
             assert_eq!(app.peer_addr().unwrap(), asked, "the app sees what it asked for");
-            assert_eq!(original_dst(&app), None, "{far}: no answer on the app's own socket");
+            assert_eq!(
+                original_dst(&app),
+                None,
+                "{far}: no answer on the app's own socket"
+            );
             let own = canonical(app.local_addr().unwrap());
             assert_eq!(canonical(client), own, "{far}: accept() names the client");
             assert_eq!(canonical(accepted.peer_addr().unwrap()), own, "{far}");
-            assert!(accepted.local_addr().unwrap().ip().to_canonical().is_loopback(), "{far}");
+            assert!(
+                accepted.local_addr().unwrap().ip().to_canonical().is_loopback(),
+                "{far}"
+            );
         }
     });
 }
@@ -77,7 +84,11 @@ fn a_socket_that_connects_again_is_redirected_to_where_it_goes_now() {
         second.connect(&address(FAR4).into()).unwrap_err();
         let to = local.local_addr().unwrap();
         second.connect(&to.into()).expect("connect to loopback");
-        assert_eq!(second.peer_addr().unwrap().as_socket(), Some(to), "the old destination is forgotten");
+        assert_eq!(
+            second.peer_addr().unwrap().as_socket(),
+            Some(to),
+            "the old destination is forgotten"
+        );
     });
 }
 
@@ -112,7 +123,16 @@ fn loopback_and_the_pods_own_addresses_are_left_alone() {
         let datapath = pod.attach(None);
         let everywhere = listener(Domain::IPV6);
         let port = everywhere.local_addr().unwrap().port();
-        for ip in ["127.0.0.1", "127.3.2.1", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1", POD4, POD6] {
+        for ip in [
+            "127.0.0.1",
+            "127.3.2.1",
+            "0.0.0.0",
+            "::1",
+            "::",
+            "::ffff:127.0.0.1",
+            POD4,
+            POD6,
+        ] {
             TcpStream::connect((ip, port)).unwrap_or_else(|e| panic!("{ip}: {e}"));
             let (accepted, _) = everywhere.accept().expect("accept");
             assert_eq!(original_dst(&accepted), None, "{ip}");
@@ -175,7 +195,11 @@ fn plaintext_from_outside_reaches_the_inbound_listener() {
             let outsider = pod.outsider(to);
             outsider.connect(&to.into()).expect("steered");
             let (accepted, client) = inbound.accept().expect("accept");
-            assert_eq!(canonical(accepted.local_addr().unwrap()), to, "the app's address and port");
+            assert_eq!(
+                canonical(accepted.local_addr().unwrap()),
+                to,
+                "the app's address and port"
+            );
             let own = outsider.local_addr().unwrap().as_socket().unwrap();
             assert_eq!(canonical(client), own, "the true client");
 
@@ -239,11 +263,17 @@ fn after_a_kill_everything_is_refused_and_a_restart_serves_again() {
         let outward = pod.neighbour4.local_addr().unwrap();
         let proxy = pod.spawn_proxy();
         TcpStream::connect(outward).expect("the proxy accepts");
-        pod.outsider(inward).connect(&inward.into()).expect("the proxy accepts");
+        pod.outsider(inward)
+            .connect(&inward.into())
+            .expect("the proxy accepts");
 
         proxy.kill();
         let refused = |result: io::Result<()>, what| {
-            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::ConnectionRefused, "{what}");
+            assert_eq!(
+                result.unwrap_err().kind(),
+                io::ErrorKind::ConnectionRefused,
+                "{what}"
+            );
         };
         refused(TcpStream::connect(outward).map(drop), "outward");
         refused(pod.outsider(inward).connect(&inward.into()), "inward");
@@ -253,7 +283,9 @@ fn after_a_kill_everything_is_refused_and_a_restart_serves_again() {
         let _app = TcpStream::connect(outward).expect("outward again");
         let (accepted, _) = outbound.accept().expect("accept");
         assert_eq!(original_dst(&accepted), Some(outward));
-        pod.outsider(inward).connect(&inward.into()).expect("inward again");
+        pod.outsider(inward)
+            .connect(&inward.into())
+            .expect("inward again");
         inbound.accept().expect("accept");
         assert!(counter(&datapath, "redirected") >= 3, "the maps were kept");
     });
@@ -294,7 +326,11 @@ fn while_programs_are_replaced_no_connection_escapes() {
         assert!(attempts > 100, "{attempts} attempts");
         pod.neighbour4.set_nonblocking(true).unwrap();
         let escaped = pod.neighbour4.accept().map(|(_, client)| client);
-        assert_eq!(escaped.unwrap_err().kind(), io::ErrorKind::WouldBlock, "one reached the neighbour");
+        assert_eq!(
+            escaped.unwrap_err().kind(),
+            io::ErrorKind::WouldBlock,
+            "one reached the neighbour"
+        );
     });
 }
 
@@ -305,11 +341,18 @@ fn detaching_sets_the_pod_free_and_leaves_no_file() {
         let to = pod.neighbour6.local_addr().unwrap();
         TcpStream::connect(to).expect_err("nobody listens for redirected connections");
         let removed = detach(&pod.config.pins).expect("detach");
-        assert!(removed.iter().any(|path| path.ends_with("or_connect6")), "{removed:?}");
+        assert!(
+            removed.iter().any(|path| path.ends_with("or_connect6")),
+            "{removed:?}"
+        );
         assert!(!pod.config.pins.exists());
         TcpStream::connect(to).expect("directly");
         pod.neighbour6.accept().expect("accept");
-        assert_eq!(counter(&datapath, "redirected"), 1, "the programs ran once, before");
+        assert_eq!(
+            counter(&datapath, "redirected"),
+            1,
+            "the programs ran once, before"
+        );
         assert!(detach(&pod.config.pins).expect("again").is_empty());
     });
 }
@@ -342,7 +385,9 @@ fn pins_whose_cgroup_is_gone_are_replaced() {
         drop(Datapath::attach(&gone, None).expect("attach"));
         std::fs::remove_dir(&gone.cgroup).expect("it goes");
         // The kernel severs the links of a dead cgroup in its own time.
-        eventually("the links are severed", || Datapath::attach(&pod.config, None).is_ok());
+        eventually("the links are severed", || {
+            Datapath::attach(&pod.config, None).is_ok()
+        });
         TcpStream::connect(FAR4).expect("redirected");
     });
 }
@@ -351,10 +396,15 @@ fn pins_whose_cgroup_is_gone_are_replaced() {
 fn a_failed_attachment_leaves_nothing_behind() {
     in_pod(|pod| {
         let not_a_listener = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
-        let error = Datapath::attach(&pod.config, Some(not_a_listener.as_fd())).map(drop).unwrap_err();
+        let error = Datapath::attach(&pod.config, Some(not_a_listener.as_fd()))
+            .map(drop)
+            .unwrap_err();
         assert!(error.to_string().contains(map::LISTENERS), "{error}");
         assert!(!pod.config.pins.exists());
-        pod.neighbour4.local_addr().and_then(TcpStream::connect).expect("not intercepted");
+        pod.neighbour4
+            .local_addr()
+            .and_then(TcpStream::connect)
+            .expect("not intercepted");
     });
 }
 
@@ -362,8 +412,14 @@ fn a_failed_attachment_leaves_nothing_behind() {
 fn whoever_attached_exclusively_is_named() {
     in_pod(|pod| {
         let exclusive = super::super::links::attach_exclusively(&pod.config.cgroup);
-        let error = Datapath::attach(&pod.config, None).map(drop).unwrap_err().to_string();
-        assert!(error.contains("or_connect4` is attached exclusively to"), "{error}");
+        let error = Datapath::attach(&pod.config, None)
+            .map(drop)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("or_connect4` is attached exclusively to"),
+            "{error}"
+        );
         assert!(error.contains(pod.config.cgroup.to_str().unwrap()), "{error}");
         assert!(!pod.config.pins.exists());
         drop(exclusive);
@@ -378,13 +434,19 @@ fn wrong_directories_are_refused_with_their_names() {
             ..pod.config.clone()
         };
         let error = Datapath::attach(&pins, None).map(drop).unwrap_err();
-        assert!(matches!(&error, Error::NotBpffs { path } if *path == pins.pins), "{error}");
+        assert!(
+            matches!(&error, Error::NotBpffs { path } if *path == pins.pins),
+            "{error}"
+        );
         let cgroup = Config {
             cgroup: std::env::temp_dir(),
             ..pod.config.clone()
         };
         let error = Datapath::attach(&cgroup, None).map(drop).unwrap_err();
-        assert!(matches!(&error, Error::NotCgroup2 { path } if *path == cgroup.cgroup), "{error}");
+        assert!(
+            matches!(&error, Error::NotCgroup2 { path } if *path == cgroup.cgroup),
+            "{error}"
+        );
     });
 }
 
@@ -392,7 +454,10 @@ fn wrong_directories_are_refused_with_their_names() {
 fn the_programs_log_reaches_tracing_at_debug_level() {
     in_pod(|pod| {
         let log = super::capture::Capture::default();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
         let lines = log.lines.clone();
         tracing::subscriber::with_default(log, || {
             let _outbound = pod.outbound();
@@ -418,7 +483,11 @@ fn without_debug_level_there_is_no_log_to_read() {
 fn this_host_is_fit() {
     in_pod(|_| {
         for finding in check() {
-            assert!(finding.ok, "{}: {}; {}", finding.name, finding.detail, finding.remedy);
+            assert!(
+                finding.ok,
+                "{}: {}; {}",
+                finding.name, finding.detail, finding.remedy
+            );
         }
     });
 }
@@ -434,20 +503,30 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 /// As the proxy asks: both levels, whatever the socket's own family.
 fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
     let socket = SockRef::from(stream);
-    let answer = socket.original_dst_v4().or_else(|_| socket.original_dst_v6()).ok()?;
+    let answer = socket
+        .original_dst_v4()
+        .or_else(|_| socket.original_dst_v6())
+        .ok()?;
     answer.as_socket()
 }
 
 fn counter(datapath: &Datapath, name: &str) -> u64 {
     let counters = datapath.counters().expect("counters");
-    counters.into_iter().find(|(known, _)| *known == name).expect("a known counter").1
+    counters
+        .into_iter()
+        .find(|(known, _)| *known == name)
+        .expect("a known counter")
+        .1
 }
 
 /// Entries in the handshake map.
 fn handshakes(pod: &Pod) -> usize {
     let path = pins::maps(&pod.config.pins).join(map::HANDSHAKE);
     let map = Map::LruHashMap(MapData::from_pin(path).expect("the pinned map"));
-    HashMap::<_, [u8; 48], [u8; 32]>::try_from(map).expect("its shape").keys().count()
+    HashMap::<_, [u8; 48], [u8; 32]>::try_from(map)
+        .expect("its shape")
+        .keys()
+        .count()
 }
 
 fn listener(domain: Domain) -> TcpListener {
@@ -455,7 +534,9 @@ fn listener(domain: Domain) -> TcpListener {
     if domain == Domain::IPV6 {
         socket.set_only_v6(false).expect("dual stack");
     }
-    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()).expect("bind");
+    socket
+        .bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into())
+        .expect("bind");
     socket.listen(128).expect("listen");
     socket.into()
 }
