@@ -18,6 +18,10 @@ const TARGET: &str = "bpfel-unknown-none";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const REMEDY: &str = "run `cargo xtask setup`, which installs what is missing and says what it does";
 
+/// The linker makes BTF of debug information, and leaves the name of a generic union as Rust has it. The level of
+/// aya-log is such a union, and the kernel refuses the whole BTF for it: "UNION MaybeUninit<u8> Invalid name".
+const NO_BTF_OF_LOG_LEVEL: &str = "profile.release.package.aya-log-ebpf.debug=0";
+
 /// The linker reads the compiler's bitcode, so it must be built for the same LLVM.
 const LINKERS: [(&str, &str); 3] = [("0.9.", "21"), ("0.10.", "22"), ("0.13.", "23")];
 
@@ -38,9 +42,8 @@ pub(crate) fn provide(workspace: &Path, out: &Path) -> Result<(), String> {
 }
 
 fn build(workspace: &Path, out: &Path) -> Result<PathBuf, String> {
-    let compiler = Compiler::find()?;
-    let linker = find_linker(workspace)?;
-    check_linker(&linker, &compiler)?;
+    let linker = Linker::find(workspace)?;
+    let compiler = Compiler::find(&linker)?;
     let libraries = out.join("llvm");
     link_llvm(&compiler, &libraries)?;
 
@@ -67,6 +70,7 @@ fn build(workspace: &Path, out: &Path) -> Result<PathBuf, String> {
             "--target",
             TARGET,
         ])
+        .args(["--config", NO_BTF_OF_LOG_LEVEL])
         .args(compiler.arguments())
         .arg("--target-dir")
         .arg(&target_dir)
@@ -75,10 +79,10 @@ fn build(workspace: &Path, out: &Path) -> Result<PathBuf, String> {
         .env("CARGO_PROFILE_RELEASE_DEBUG", "2")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
-        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker)
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker.path)
         .env(
             "CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS",
-            format!("--cfg=bpf_target_arch=\"{arch}\" -Cdebuginfo=2 -Clink-arg=--btf"),
+            format!("--cfg=bpf_target_arch=\"{arch}\" -Clink-arg=--btf"),
         )
         .env("LD_LIBRARY_PATH", library_path(&libraries));
 
@@ -117,17 +121,30 @@ enum Way {
 }
 
 impl Compiler {
-    fn find() -> Result<Self, String> {
-        match env::var(TOOLCHAIN).as_deref() {
-            Ok("nightly") => Self::nightly(),
-            Ok("debian") => Self::debian(),
-            Ok(other) => Err(format!("{TOOLCHAIN}={other}: say `nightly` or `debian`")),
-            Err(_) => Self::nightly().or_else(|no_nightly| {
-                Self::debian().map_err(|no_debian| {
-                    format!("no compiler for BPF: {no_nightly}, and {no_debian}; {REMEDY}")
-                })
-            }),
+    /// The first one that is there and speaks the linker's LLVM.
+    fn find(linker: &Linker) -> Result<Self, String> {
+        let ways: &[fn() -> Result<Self, String>] = match env::var(TOOLCHAIN).as_deref() {
+            Ok("nightly") => &[Self::nightly],
+            Ok("debian") => &[Self::debian],
+            Ok(other) => return Err(format!("{TOOLCHAIN}={other}: say `nightly` or `debian`")),
+            Err(_) => &[Self::nightly, Self::debian],
+        };
+        let mut reasons = Vec::new();
+        for way in ways {
+            match way() {
+                Ok(compiler) if linker.fits(&compiler) => return Ok(compiler),
+                Ok(compiler) => reasons.push(format!(
+                    "{} does not fit {}",
+                    compiler.describe(),
+                    linker.describe()
+                )),
+                Err(reason) => reasons.push(reason),
+            }
         }
+        Err(format!(
+            "no compiler for the BPF programs: {}; {REMEDY}",
+            reasons.join(", and ")
+        ))
     }
 
     fn nightly() -> Result<Self, String> {
@@ -234,37 +251,48 @@ fn llvm_library(directory: &Path, major: &str) -> Option<PathBuf> {
     found.into_iter().next()
 }
 
-/// Where `cargo xtask setup` puts it, else the user's own.
-fn find_linker(workspace: &Path) -> Result<PathBuf, String> {
-    let ours = workspace.join("target/tools/bin/bpf-linker");
-    if ours.is_file() {
-        return ours
-            .canonicalize()
-            .map_err(|e| format!("{}: {e}", ours.display()));
-    }
-    env::split_paths(&env::var_os("PATH").unwrap_or_default())
-        .map(|directory| directory.join("bpf-linker"))
-        .find(|path| path.is_file())
-        .ok_or_else(|| {
-            format!(
-                "bpf-linker is neither at {} nor on PATH; {REMEDY}",
-                ours.display()
-            )
-        })
+struct Linker {
+    path: PathBuf,
+    version: String,
+    /// Unknown for versions that came after this list; then the link will tell.
+    llvm_major: Option<&'static str>,
 }
 
-fn check_linker(linker: &Path, compiler: &Compiler) -> Result<(), String> {
-    let version = answer(Command::new(linker).arg("--version"))
-        .ok_or_else(|| format!("{} does not run; {REMEDY}", linker.display()))?;
-    let number = version.split_whitespace().last().unwrap_or_default();
-    match LINKERS.iter().find(|(prefix, _)| number.starts_with(prefix)) {
-        Some((_, major)) if *major != compiler.llvm_major => Err(format!(
-            "{} is version {number}, for LLVM {major}, but the programs are compiled by {}; {REMEDY}",
-            linker.display(),
-            compiler.describe()
-        )),
-        // A version that this list does not know may well fit; the link will tell.
-        _ => Ok(()),
+impl Linker {
+    /// Where `cargo xtask setup` puts it, else the user's own.
+    fn find(workspace: &Path) -> Result<Self, String> {
+        let ours = workspace.join("target/tools/bin/bpf-linker");
+        let path = std::iter::once(ours.clone())
+            .chain(env::split_paths(&env::var_os("PATH").unwrap_or_default()).map(|d| d.join("bpf-linker")))
+            .find(|path| path.is_file())
+            .and_then(|path| path.canonicalize().ok())
+            .ok_or_else(|| {
+                format!(
+                    "bpf-linker is neither at {} nor on PATH; {REMEDY}",
+                    ours.display()
+                )
+            })?;
+        let answer = answer(Command::new(&path).arg("--version"))
+            .ok_or_else(|| format!("{} does not run; {REMEDY}", path.display()))?;
+        let version = answer.split_whitespace().last().unwrap_or_default().to_owned();
+        let known = LINKERS.iter().find(|(prefix, _)| version.starts_with(prefix));
+        Ok(Self {
+            path,
+            llvm_major: known.map(|(_, major)| *major),
+            version,
+        })
+    }
+
+    fn fits(&self, compiler: &Compiler) -> bool {
+        self.llvm_major.is_none_or(|major| major == compiler.llvm_major)
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "bpf-linker {} (LLVM {})",
+            self.version,
+            self.llvm_major.unwrap_or("unknown")
+        )
     }
 }
 

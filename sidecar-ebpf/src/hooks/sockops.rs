@@ -78,12 +78,13 @@ fn publish(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
 /// On the accepted socket, before the proxy can see it.
 #[inline(always)]
 fn claim(ctx: &SockOpsContext, sk: *mut bpf_sock) {
-    // SAFETY: `ops` is this program's context.
-    let tuple = unsafe { incoming(ctx.ops) };
-    let outbound = maps::settings().map(|settings| settings.outbound_port.get());
-    if outbound != Some(tuple.destination_port.get()) {
+    // SAFETY: a field that every callback may read.
+    let port = Port::from_local_port(unsafe { load(&raw const (*ctx.ops).local_port) });
+    if maps::settings().is_none_or(|settings| settings.outbound_port.get() != port.get()) {
         return;
     }
+    // SAFETY: `ops` is this program's context.
+    let tuple = unsafe { incoming(ctx.ops) };
     // SAFETY: the value is copied before anything else touches the map.
     let Some(mut origin) = (unsafe { HANDSHAKE.get(tuple).copied() }) else {
         maps::count(Counter::Unclaimed);

@@ -79,7 +79,7 @@ fn bpffs() -> Finding {
 }
 
 fn mount(name: &'static str, kind: &str, remedy: &'static str) -> Finding {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
     let at = mounts.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let at = fields.next()?;

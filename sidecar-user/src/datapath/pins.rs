@@ -91,14 +91,17 @@ fn has_shape(info: &MapInfo, shape: [u32; 3]) -> bool {
 pub fn detach(pins: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut removed = Vec::new();
     // What redirects goes first, so that no connection is sent to a proxy that cannot tell where it belongs.
-    let links = HOOKS.iter().rev().map(|hook| link(pins, hook.program));
-    let maps = map::ALL.iter().map(|name| maps(pins).join(name));
-    for file in links.chain(maps) {
-        if remove_file(&file)? {
-            removed.push(file);
+    for hook in HOOKS.iter().rev() {
+        let pin = link(pins, hook.program);
+        if let Ok(link) = sys::open_pin(&pin) {
+            sys::link_detach(link.as_fd()).map_err(Error::path("pinned link", &pin))?;
         }
+        removed.extend(remove_file(&pin)?);
     }
-    for directory in [pins.join("links"), self::maps(pins), pins.to_path_buf()] {
+    for name in map::ALL {
+        removed.extend(remove_file(&maps(pins).join(name))?);
+    }
+    for directory in [pins.join("links"), maps(pins), pins.to_path_buf()] {
         match fs::remove_dir(&directory) {
             Ok(()) => removed.push(directory),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -108,10 +111,11 @@ pub fn detach(pins: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(removed)
 }
 
-fn remove_file(path: &Path) -> Result<bool, Error> {
+/// The path, if there was a file to remove.
+fn remove_file(path: &Path) -> Result<Option<PathBuf>, Error> {
     match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Ok(()) => Ok(Some(path.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::path("pin", path)(error)),
     }
 }

@@ -20,6 +20,7 @@ const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_PROG_QUERY: i32 = 16;
 const BPF_LINK_CREATE: i32 = 28;
 const BPF_LINK_UPDATE: i32 = 29;
+const BPF_LINK_DETACH: i32 = 34;
 
 const MAX_PROGRAMS: usize = 64;
 
@@ -175,6 +176,12 @@ pub(super) fn attach_exclusively(
 pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr: [u32; 4] = [descriptor(link), descriptor(program), 0, 0];
     bpf(BPF_LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// Takes the program off its target at once. Closing the last reference does that too, but some time later.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr: [u32; 1] = [descriptor(link)];
+    bpf(BPF_LINK_DETACH, &mut attr).map(drop)
 }
 
 /// Sets the value that a socket holds in a storage map.

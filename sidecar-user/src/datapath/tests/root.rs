@@ -492,6 +492,15 @@ fn this_host_is_fit() {
     });
 }
 
+#[test]
+fn handles_may_go_to_other_threads() {
+    fn handle<T: Send + Sync + Clone>() {}
+    fn moved<T: Send>() {}
+    handle::<super::super::Bypass>();
+    moved::<Datapath>();
+    moved::<super::super::Logs>();
+}
+
 fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }

@@ -1,0 +1,40 @@
+//! The boundary types and their version change together.
+
+use sidecar_ebpf::abi::ABI_VERSION;
+
+/// The version, and the hash of `abi.rs` that belongs to it.
+const RELEASED: (u32, u64) = (1, 0x5d16_531a_f433_be87);
+
+#[test]
+fn a_change_of_the_boundary_types_asks_for_a_new_version() {
+    let hash = fnv1a(&significant(include_str!("../src/abi.rs")));
+    assert_eq!(
+        (ABI_VERSION, hash),
+        RELEASED,
+        "abi.rs has changed: if a type, a name or a size did, raise ABI_VERSION; then write both numbers here \
+         ({ABI_VERSION}, {hash:#018x})"
+    );
+}
+
+#[test]
+fn comments_and_blank_lines_do_not_count() {
+    assert_eq!(
+        significant("//! a\n\npub struct A;\n    /// b\n"),
+        "pub struct A;\n"
+    );
+}
+
+fn significant(source: &str) -> String {
+    source
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("//"))
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
