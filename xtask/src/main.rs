@@ -1,1 +1,46 @@
-fn main() {}
+//! Outrigger's chores, one verb each. A verb lives in the file of its name and is started by `run(opts)`.
+//!
+//! Nothing here is part of the product, and nothing here is needed to build it by plain cargo once
+//! `cargo xtask setup` has run.
+
+mod ci;
+mod host;
+mod setup;
+mod test;
+mod tidy;
+mod totals;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Outrigger's chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Verb {
+    /// Install what building, testing and the demo need on this machine.
+    Setup(setup::Opts),
+    /// Run every test: unit, doc and end-to-end.
+    Test(test::Opts),
+    /// Check the house rules: who imports whom, file headers, file lengths.
+    Tidy(tidy::Opts),
+    /// Run every gate that a change must pass, in order.
+    Ci(ci::Opts),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Verb::parse() {
+        Verb::Setup(opts) => setup::run(opts),
+        Verb::Test(opts) => test::run(opts),
+        Verb::Tidy(opts) => tidy::run(opts),
+        Verb::Ci(opts) => ci::run(opts),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

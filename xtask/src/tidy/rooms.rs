@@ -1,0 +1,130 @@
+//! The table of rooms: what each room of `sidecar-user/src` may import. The same table, for people, is in
+//! `ARCHITECTURE.md`. How imports are found is `imports.rs`.
+
+/// A room of `sidecar-user/src`: a folder, or a file of that name.
+pub(super) struct Room {
+    pub(super) name: &'static str,
+    /// Rooms that it may import, its tests included, separated by spaces.
+    rooms: &'static str,
+    /// Crates beyond std that it may use outside its tests. Every room may derive its error with thiserror.
+    crates: &'static str,
+}
+
+const fn room(name: &'static str, rooms: &'static str, crates: &'static str) -> Room {
+    Room { name, rooms, crates }
+}
+
+pub(super) const ROOMS: &[Room] = &[
+    // Nouns and pure decisions.
+    room("model", "", "bytes ipnet serde"),
+    room("policy", "model", ""),
+    room("route", "model", ""),
+    // The byte path. socket2 sets the options that tokio and nix have no name for, http holds the CONNECT request that
+    // h2 sends, and x509_parser reads the SPIFFE ID that webpki does not show.
+    room("intercept", "model", "nix socket2 tokio tracing"),
+    room(
+        "transport",
+        "model identity",
+        "bytes futures_util h2 http nix rustls socket2 tokio tokio_rustls tracing x509_parser",
+    ),
+    room("relay", "model", "bytes nix socket2 tokio"),
+    // Control work. humantime writes the times of certificates into messages.
+    room(
+        "identity",
+        "model",
+        "http humantime hyper hyper_util prost rcgen rustls tokio tokio_rustls tonic tonic_prost tracing x509_parser \
+         zeroize",
+    ),
+    // sha2 tells whether a file that was touched has changed.
+    room(
+        "discovery",
+        "model",
+        "ipnet notify serde serde_saphyr sha2 tokio tracing",
+    ),
+    // aya-log speaks log, which the door passes on to tracing.
+    room(
+        "datapath",
+        "model",
+        "aya aya_log bytemuck log nix sidecar_ebpf tokio tracing",
+    ),
+    // nix for the permissions and the lock of the state directory, serde_json for its list of tokens.
+    room(
+        "issuer",
+        "model",
+        "futures_util http humantime nix prost rcgen rustls serde_json sha2 tokio tokio_rustls tonic tonic_prost tracing \
+         x509_parser zeroize",
+    ),
+    // nix and socket2 for the process's own figures and the admin socket.
+    room(
+        "observe",
+        "model",
+        "bytes http http_body_util humantime hyper hyper_util nix prometheus_client serde serde_json socket2 tokio \
+         tracing tracing_subscriber",
+    ),
+    // Roles assemble rooms. The plugin is only a client of the admin endpoint: it reads its JSON and prints it.
+    room("proxy", ALL_ROOMS, ROLE_CRATES),
+    room("control", ALL_ROOMS, ROLE_CRATES),
+    room(
+        "plugin",
+        "model observe",
+        "anyhow bytes clap http http_body_util humantime hyper hyper_util serde serde_json tokio",
+    ),
+];
+
+/// What a role may import: every room, and how a process lives and ends; no other role.
+const ALL_ROOMS: &str =
+    "model policy route intercept transport relay identity discovery datapath issuer observe lifecycle";
+
+const ROLE_CRATES: &str = "anyhow bytes futures_util humantime nix socket2 tokio tracing";
+
+/// The door: raw arguments → one validated configuration. It may import anything, and no room imports it.
+pub(super) const DOOR: &[&str] = &["bin", "cli", "config", "lib", "lifecycle", "main"];
+
+impl Room {
+    pub(super) fn may_import(&self, room: &str) -> bool {
+        room == self.name || self.rooms.split_whitespace().any(|allowed| allowed == room)
+    }
+
+    pub(super) fn may_use(&self, name: &str) -> bool {
+        name == "thiserror" || self.crates.split_whitespace().any(|allowed| allowed == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_rooms_import_each_other() {
+        for a in ROOMS {
+            for b in ROOMS.iter().filter(|b| b.name != a.name) {
+                assert!(
+                    !(a.may_import(b.name) && b.may_import(a.name)),
+                    "{} and {}",
+                    a.name,
+                    b.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_kernel_door_uses_aya() {
+        let users: Vec<_> = ROOMS
+            .iter()
+            .filter(|room| room.may_use("aya"))
+            .map(|room| room.name)
+            .collect();
+        assert_eq!(users, ["datapath"]);
+    }
+
+    #[test]
+    fn what_a_room_may_import_exists() {
+        for room in ROOMS {
+            for imported in room.rooms.split_whitespace() {
+                let known = DOOR.contains(&imported) || ROOMS.iter().any(|room| room.name == imported);
+                assert!(known, "{} may import {imported}, which is no room", room.name);
+            }
+        }
+    }
+}
