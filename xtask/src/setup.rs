@@ -46,7 +46,7 @@ const PROGRAMS: &[Program] = &[
         "a server that is silent until asked",
         "redis-server",
     ),
-    program("redis-cli", "redis-tools", "its client"),
+    program("redis-cli", "redis-tools", "a Redis client"),
     program(
         "/usr/bin/python3",
         "python3",
@@ -63,7 +63,7 @@ const PROGRAMS: &[Program] = &[
         "a database server",
         "postgresql",
     ),
-    program("psql", "postgresql-client", "its client"),
+    program("psql", "postgresql-client", "a database client"),
     program("iperf3", "iperf3", "bulk transfers"),
     program("openssl", "openssl", "a TLS client that shows certificates"),
     program("ps", "procps", "facts about running programs"),

@@ -75,7 +75,10 @@ pub(super) const ROOMS: &[Room] = &[
 const ALL_ROOMS: &str =
     "model policy route intercept transport relay identity discovery datapath issuer observe lifecycle";
 
-const ROLE_CRATES: &str = "anyhow bytes futures_util humantime nix socket2 tokio tracing";
+/// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`
+/// takes as an argument.
+const ROLE_CRATES: &str =
+    "anyhow bytes fastrand futures_util humantime nix rustls serde_json socket2 tokio tracing";
 
 /// The door: raw arguments → one validated configuration. It may import anything, and no room imports it.
 pub(super) const DOOR: &[&str] = &["bin", "cli", "config", "lib", "lifecycle", "main"];
