@@ -20,14 +20,14 @@ pub(super) const ROOMS: &[Room] = &[
     room("policy", "model", ""),
     room("route", "model", ""),
     // The byte path. socket2 sets the options that tokio and nix have no name for, http holds the CONNECT request that
-    // h2 sends, and x509_parser reads the SPIFFE ID that webpki does not show.
+    // h2 sends, x509_parser reads the SPIFFE ID that webpki does not show, and tokio_util reads into spare capacity.
     room("intercept", "model", "nix socket2 tokio tracing"),
     room(
         "transport",
         "model identity",
         "bytes futures_util h2 http nix rustls socket2 tokio tokio_rustls tracing x509_parser",
     ),
-    room("relay", "model", "bytes nix socket2 tokio"),
+    room("relay", "model", "bytes nix socket2 tokio tokio_util"),
     // Control work. humantime writes the times of certificates into messages.
     room(
         "identity",
