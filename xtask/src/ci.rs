@@ -93,7 +93,14 @@ fn documentation() -> Result<()> {
 
 fn dependencies() -> Result<()> {
     setup::ensure_cargo_deny()?;
-    cargo_deny(&["check", "bans", "licenses", "sources"])?;
+    cargo_deny(&[
+        "--locked",
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ])?;
     // The advisories live in a repository elsewhere, and not every machine that builds may reach it.
     if let Err(error) = cargo_deny(&["fetch", "db"]) {
         eprintln!(
@@ -101,7 +108,7 @@ fn dependencies() -> Result<()> {
         );
         return Ok(());
     }
-    cargo_deny(&["check", "--disable-fetch", "advisories"])
+    cargo_deny(&["--locked", "check", "--disable-fetch", "advisories"])
 }
 
 fn table(report: &[(&str, bool, Duration)]) -> String {

@@ -94,7 +94,7 @@ impl Host {
                     "user {} may not attach eBPF programs or make network namespaces",
                     self.uid
                 ),
-                remedy: "run it as root: sudo --preserve-env=PATH,HOME cargo xtask …".to_owned(),
+                remedy: "run it as root: sudo env PATH=\"$PATH\" HOME=\"$HOME\" cargo xtask …".to_owned(),
             });
         }
         let absent: Vec<_> = CAPABILITIES

@@ -8,10 +8,10 @@ mod apt;
 mod bpf;
 mod tools;
 
-use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
+use std::{fmt, fs};
 
 use anyhow::{Context, Result};
 
@@ -26,7 +26,7 @@ pub(crate) struct Opts {
 
 /// A third-party program that tests or the demo run, unmodified.
 struct Program {
-    /// Its name, or a path where it must be that very one or is not on any `PATH`.
+    /// Its name, or a path where it must be that very one or is not on any `PATH`; a `*` stands for any version.
     name: &'static str,
     /// The Debian package that brings it.
     package: &'static str,
@@ -46,7 +46,7 @@ const PROGRAMS: &[Program] = &[
         "a server that is silent until asked",
         "redis-server",
     ),
-    program("redis-cli", "redis-tools", "its client"),
+    program("redis-cli", "redis-tools", "a Redis client"),
     program(
         "/usr/bin/python3",
         "python3",
@@ -58,12 +58,12 @@ const PROGRAMS: &[Program] = &[
         "a server that speaks first",
     ),
     service(
-        "/usr/lib/postgresql",
+        "/usr/lib/postgresql/*/bin/postgres",
         "postgresql",
         "a database server",
         "postgresql",
     ),
-    program("psql", "postgresql-client", "its client"),
+    program("psql", "postgresql-client", "a database client"),
     program("iperf3", "iperf3", "bulk transfers"),
     program("openssl", "openssl", "a TLS client that shows certificates"),
     program("ps", "procps", "facts about running programs"),
@@ -94,7 +94,10 @@ const fn service(
 
 impl Program {
     fn is_there(&self) -> bool {
-        if self.name.starts_with('/') {
+        if let Some((dir, rest)) = self.name.split_once("/*/") {
+            let mut versions = fs::read_dir(dir).into_iter().flatten().flatten();
+            versions.any(|version| version.path().join(rest).exists())
+        } else if self.name.starts_with('/') {
             Path::new(self.name).exists()
         } else {
             find_program(self.name).is_some()
@@ -238,8 +241,11 @@ mod tests {
     }
 
     #[test]
-    fn a_path_names_that_very_program() {
+    fn a_path_names_that_very_program_in_any_version() {
         assert!(program("/bin/sh", "dash", "").is_there());
         assert!(!program("/nowhere/sh", "dash", "").is_there());
+        assert!(program("/proc/*/stat", "", "").is_there());
+        assert!(!program("/proc/*/no-such-program", "", "").is_there());
+        assert!(!program("/nowhere/*/sh", "", "").is_there());
     }
 }

@@ -125,10 +125,11 @@ fn lines_of(reader: PipeReader) -> mpsc::Receiver<String> {
     receiver
 }
 
-/// Prints what tests print, and leaves out test programs that have no tests.
+/// Prints what tests print, and leaves out test programs that have no tests and blank lines in a row.
 #[derive(Default)]
 struct Printer {
     held: Vec<String>,
+    blank: bool,
 }
 
 impl Printer {
@@ -139,17 +140,22 @@ impl Printer {
     }
 
     fn pass(&mut self, line: &str) -> Vec<String> {
-        let empty_result = line.starts_with("test result: ok. 0 passed; 0 failed; 0 ignored");
-        if line == "running 0 tests" || (!self.held.is_empty() && line.is_empty()) {
+        let holding = !self.held.is_empty();
+        if line == "running 0 tests" || (holding && line.is_empty()) {
             self.held.push(line.to_owned());
             return Vec::new();
         }
-        if !self.held.is_empty() && empty_result {
+        if holding && line.starts_with("test result: ok. 0 passed; 0 failed; 0 ignored") {
             self.held.clear();
             return Vec::new();
         }
         let mut lines = std::mem::take(&mut self.held);
         lines.push(line.to_owned());
+        lines.retain(|line| {
+            let again = self.blank && line.is_empty();
+            self.blank = line.is_empty();
+            !again
+        });
         lines
     }
 }
@@ -202,6 +208,8 @@ mod tests {
             "running 0 tests",
             "",
             "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out; finished in 0.00s",
+            "",
+            "",
             "running 1 test",
             "test a ... ok",
             "",
@@ -209,6 +217,6 @@ mod tests {
         ] {
             shown.extend(printer.pass(line));
         }
-        assert_eq!(shown.len(), 4, "{shown:?}");
+        assert_eq!(shown.len(), 5, "{shown:?}");
     }
 }

@@ -58,9 +58,12 @@ pub(super) fn disable_services<'a>(units: impl Iterator<Item = &'a str>) -> Resu
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     // Another apt may be at work on a fresh machine: wait for it instead of failing.
-    command
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .args(["-o", "DPkg::Lock::Timeout=120"]);
+    command.env("DEBIAN_FRONTEND", "noninteractive").args([
+        "-o",
+        "DPkg::Lock::Timeout=120",
+        "-o",
+        "Dpkg::Use-Pty=0",
+    ]);
     command
 }
 

@@ -18,7 +18,7 @@ const TOOLCHAIN: &str = "OUTRIGGER_BPF_TOOLCHAIN";
 /// Debian's compiler for the BPF target.
 pub(super) const PACKAGES: [(&str, &str); 2] = [
     ("rustc-web", "a Rust compiler for the kernel programs"),
-    ("libstd-rust-web-dev-bpf", "its core library for the BPF target"),
+    ("libstd-rust-web-dev-bpf", "the core library for the BPF target"),
 ];
 
 pub(super) const NO_COMPILER: &str = "no compiler for the BPF programs was found, neither rustup's nor Debian's; \

@@ -1,5 +1,6 @@
 //! Tools that cargo builds into the target directory, each at one pinned version.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -55,15 +56,18 @@ impl Tool {
 
     pub(super) fn install(&self) -> Result<()> {
         announce(&format!(
-            "building {} {}, which {} (a minute or two)",
+            "building {} {} (a minute or two): {}",
             self.name, self.version, self.why
         ));
         workspace::run(&mut self.install_command()).with_context(|| {
+            let Self { name, version, .. } = self;
             format!(
-                "{} could not be built; try it by hand: cargo install {0} --version {} --locked",
-                self.name, self.version
+                "{name} could not be built; try it by hand: cargo install {name} --version {version} --locked"
             )
-        })
+        })?;
+        // Only the program is needed from here on; a build that failed stays, to go on where it stopped.
+        let _ = fs::remove_dir_all(build_dir());
+        Ok(())
     }
 
     fn install_command(&self) -> Command {
@@ -86,8 +90,7 @@ impl Tool {
                 "--root",
             ])
             .arg(tools_dir());
-        // Kept beside the result, so that an interrupted build goes on where it stopped.
-        cargo.arg("--target-dir").arg(tools_dir().join("build"));
+        cargo.arg("--target-dir").arg(build_dir());
         let profile = match self.profile {
             Profile::Release => "RELEASE",
             Profile::Dev => {
@@ -100,6 +103,10 @@ impl Tool {
         }
         cargo
     }
+}
+
+fn build_dir() -> PathBuf {
+    tools_dir().join("build")
 }
 
 fn concerns_a_build(variable: &str) -> bool {

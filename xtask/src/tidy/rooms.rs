@@ -20,14 +20,14 @@ pub(super) const ROOMS: &[Room] = &[
     room("policy", "model", ""),
     room("route", "model", ""),
     // The byte path. socket2 sets the options that tokio and nix have no name for, http holds the CONNECT request that
-    // h2 sends, and x509_parser reads the SPIFFE ID that webpki does not show.
+    // h2 sends, x509_parser reads the SPIFFE ID that webpki does not show, and tokio_util reads into spare capacity.
     room("intercept", "model", "nix socket2 tokio tracing"),
     room(
         "transport",
         "model identity",
         "bytes futures_util h2 http nix rustls socket2 tokio tokio_rustls tracing x509_parser",
     ),
-    room("relay", "model", "bytes nix socket2 tokio"),
+    room("relay", "model", "bytes nix socket2 tokio tokio_util"),
     // Control work. humantime writes the times of certificates into messages.
     room(
         "identity",
@@ -75,7 +75,10 @@ pub(super) const ROOMS: &[Room] = &[
 const ALL_ROOMS: &str =
     "model policy route intercept transport relay identity discovery datapath issuer observe lifecycle";
 
-const ROLE_CRATES: &str = "anyhow bytes futures_util humantime nix socket2 tokio tracing";
+/// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`
+/// takes as an argument.
+const ROLE_CRATES: &str =
+    "anyhow bytes fastrand futures_util humantime nix rustls serde_json socket2 tokio tracing";
 
 /// The door: raw arguments → one validated configuration. It may import anything, and no room imports it.
 pub(super) const DOOR: &[&str] = &["bin", "cli", "config", "lib", "lifecycle", "main"];
