@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// Environment: use this object and build nothing.
+/// Environment: use this object, named from the workspace's root, and build nothing.
 pub(crate) const OBJECT: &str = "OUTRIGGER_BPF_OBJECT";
 /// Environment: `nightly` or `debian`, where the choice should not be made by what is installed.
 pub(crate) const TOOLCHAIN: &str = "OUTRIGGER_BPF_TOOLCHAIN";
@@ -29,7 +29,11 @@ const LINKERS: [(&str, &str); 3] = [("0.9.", "21"), ("0.10.", "22"), ("0.13.", "
 pub(crate) fn provide(workspace: &Path, out: &Path) -> Result<(), String> {
     let to = out.join("outrigger-bpf");
     let built = match env::var_os(OBJECT) {
-        Some(given) => PathBuf::from(given),
+        Some(given) => {
+            let given = workspace.join(given);
+            println!("cargo::rerun-if-changed={}", given.display());
+            given
+        }
         None => build(workspace, out)?,
     };
     fs::copy(&built, &to).map(drop).map_err(|e| {
