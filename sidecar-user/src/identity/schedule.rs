@@ -4,6 +4,9 @@ use std::time::{Duration, SystemTime};
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(150);
+/// Without a certificate in force the workload is cut off from the mesh: an authority that is back must not go
+/// unasked for minutes. With jitter, a fleet of a thousand then asks it a hundred times a second at most.
+const LAST_URGENT_RETRY: Duration = Duration::from_secs(10);
 /// A missing file is looked for at this interval at least: whoever creates it is waiting.
 const LAST_LOCAL_RETRY: Duration = Duration::from_secs(5);
 /// However little time is left, an authority in trouble is not asked more often.
@@ -23,7 +26,11 @@ pub(super) fn next_renewal(arrived: SystemTime, not_after: SystemTime, chance: f
 /// what is left an eighth at most is spent on waiting, so a short-lived one gets its attempts, too.
 pub(super) fn next_retry(failures: u32, local: bool, left: Option<Duration>, chance: f64) -> Duration {
     let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    let last = if local { LAST_LOCAL_RETRY } else { LAST_RETRY };
+    let last = match (local, left) {
+        (true, _) => LAST_LOCAL_RETRY,
+        (false, None) => LAST_URGENT_RETRY,
+        (false, Some(_)) => LAST_RETRY,
+    };
     let spread = doubled
         .min(last)
         .mul_f64(1.0 - RETRY_JITTER + 2.0 * RETRY_JITTER * chance);
@@ -70,7 +77,7 @@ mod tests {
             .collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 150, 150]);
         assert_eq!(
-            next_retry(u32::MAX, false, None, 1.0),
+            next_retry(u32::MAX, false, Some(DAY), 1.0),
             LAST_RETRY,
             "never beyond, whatever the chance"
         );
@@ -78,8 +85,8 @@ mod tests {
 
     #[test]
     fn pauses_differ_by_a_fifth_to_both_sides() {
-        assert_eq!(next_retry(3, false, None, 0.0), Duration::from_millis(3200));
-        assert_eq!(next_retry(3, false, None, 1.0), Duration::from_millis(4800));
+        assert_eq!(next_retry(3, false, Some(DAY), 0.0), Duration::from_millis(3200));
+        assert_eq!(next_retry(3, false, Some(DAY), 1.0), Duration::from_millis(4800));
     }
 
     #[test]
@@ -98,6 +105,11 @@ mod tests {
             left = left.saturating_sub(next_retry(attempts, false, Some(left), 1.0));
         }
         assert!(attempts >= 10, "{attempts}");
+    }
+
+    #[test]
+    fn without_a_certificate_the_authority_is_asked_every_ten_seconds() {
+        assert_eq!(next_retry(20, false, None, 1.0), LAST_URGENT_RETRY);
     }
 
     #[test]
