@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
 
 /// Handles; each is one atomic, cheap to clone and to write from any thread.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Meters {
     /// `outrigger_tunnels_open{direction="outbound"}`
     pub tunnels_outbound: Gauge,
@@ -33,7 +33,23 @@ pub struct Meters {
     pub plaintext_refused: Counter,
 }
 
+fn follow(gauge: Gauge) -> impl Fn(i64) {
+    move |n| {
+        gauge.inc_by(n);
+    }
+}
+
 impl Meters {
+    /// To be told of every outbound tunnel that opens (+1) and closes (-1).
+    pub fn outbound_tunnels(&self) -> impl Fn(i64) + use<> {
+        follow(self.tunnels_outbound.clone())
+    }
+
+    /// The same for inbound tunnels.
+    pub fn inbound_tunnels(&self) -> impl Fn(i64) + use<> {
+        follow(self.tunnels_inbound.clone())
+    }
+
     pub(super) fn register(registry: &mut Registry) -> Self {
         registry.register_collector(Box::new(BuildInfo));
 

@@ -67,7 +67,7 @@ pub(super) async fn hbone(shard: Rc<Shard>, tcp: TcpStream, client: ClientAddr) 
     let each = |incoming| {
         tokio::task::spawn_local(stream(shard.clone(), tunnel.clone(), incoming));
     };
-    if let Err(error) = session.serve(shard.drained(), each).await {
+    if let Err(error) = session.serve(shard.drained(), &shard.inbound_tunnels, each).await {
         tracing::debug!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
     }
 }
@@ -165,7 +165,11 @@ pub(super) async fn plaintext(shard: Rc<Shard>, mut client_side: TcpStream, clie
         if shard.is_own_port(destination.port()) {
             return Err(Outcome::new(Party::Client, Cause::Loop));
         }
-        let permit = admit(&shard, None, client.0, destination).map_err(outcome::of_answer)?;
+        let permit = admit(&shard, None, client.0, destination).map_err(|refusal| {
+            shard.meters.plaintext_refused.inc();
+            outcome::of_answer(refusal)
+        })?;
+        shard.meters.plaintext_accepted.inc();
         deliver(&shard, permit, &flow)
             .await
             .map_err(|e| outcome::of_error(&e))

@@ -197,6 +197,7 @@ fn start_shards(
         svid: svid.clone(),
         draining,
         drain: config.drain,
+        meters: observer.meters().clone(),
         relay: relay::Limits {
             half_closed: config.half_closed,
         },

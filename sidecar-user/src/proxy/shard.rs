@@ -16,12 +16,12 @@ use super::{inbound, outbound};
 use crate::identity::Svid;
 use crate::intercept::{self, Listeners};
 use crate::model::{ClientAddr, Snapshot, SpiffeId};
-use crate::observe::ShardObserver;
+use crate::observe::{Meters, ShardObserver};
 use crate::policy::Mode;
 use crate::route::Unknown;
 use crate::transport::pool::Pool;
 use crate::transport::tcp::Mark;
-use crate::transport::{Error, Timeouts, tls};
+use crate::transport::{Error, Tally, Timeouts, tls};
 use crate::{datapath, relay};
 
 /// TLS handshakes of strangers under way at once, per shard; more are turned away.
@@ -45,6 +45,7 @@ pub(super) struct Settings {
     pub(super) draining: watch::Receiver<bool>,
     pub(super) drain: Duration,
     pub(super) relay: relay::Limits,
+    pub(super) meters: Meters,
 }
 
 pub(super) struct Shard {
@@ -58,25 +59,27 @@ pub(super) struct Shard {
     pub(super) observe: ShardObserver,
     pub(super) limits: Timeouts,
     pub(super) relay: relay::Limits,
+    pub(super) meters: Meters,
+    pub(super) inbound_tunnels: Tally,
     own_ports: Vec<u16>,
     world: watch::Receiver<Arc<Snapshot>>,
     svid: watch::Receiver<Option<Arc<Svid>>>,
     draining: watch::Receiver<bool>,
     /// The server side of TLS, made once per certificate.
     server: RefCell<Option<(Arc<Svid>, Arc<ServerConfig>)>>,
-    open: Rc<Gauge>,
-    handshakes: Rc<Gauge>,
+    open: Rc<Present>,
+    handshakes: Rc<Present>,
 }
 
 /// How many of something there are now.
 #[derive(Default)]
-struct Gauge {
+struct Present {
     count: Cell<usize>,
     none: Notify,
 }
 
 /// One of them, for as long as it lives.
-pub(super) struct Entered(Rc<Gauge>);
+pub(super) struct Entered(Rc<Present>);
 
 impl Shard {
     fn new(settings: Settings, observe: ShardObserver) -> Self {
@@ -92,11 +95,13 @@ impl Shard {
             unknown: settings.unknown,
             addresses: settings.addresses,
             hbone_port: settings.hbone_port,
-            pool: Pool::new(mark.clone(), limits),
+            pool: Pool::new(mark.clone(), Rc::new(settings.meters.outbound_tunnels()), limits),
+            inbound_tunnels: Rc::new(settings.meters.inbound_tunnels()),
             mark,
             observe,
             limits,
             relay: settings.relay,
+            meters: settings.meters,
             own_ports: settings.own_ports,
             world: settings.world,
             svid: settings.svid,
@@ -154,11 +159,11 @@ impl Shard {
     }
 
     pub(super) fn enter(&self) -> Entered {
-        Gauge::enter(&self.open)
+        Present::enter(&self.open)
     }
 
     pub(super) fn enter_handshake(&self) -> Option<Entered> {
-        (self.handshakes.count.get() < HANDSHAKES).then(|| Gauge::enter(&self.handshakes))
+        (self.handshakes.count.get() < HANDSHAKES).then(|| Present::enter(&self.handshakes))
     }
 
     /// Completes when the proxy begins to drain.
@@ -171,7 +176,7 @@ impl Shard {
     }
 }
 
-impl Gauge {
+impl Present {
     fn enter(gauge: &Rc<Self>) -> Entered {
         gauge.count.set(gauge.count.get() + 1);
         Entered(gauge.clone())

@@ -37,6 +37,25 @@ impl Default for Timeouts {
     }
 }
 
+/// Told of every tunnel that opens (+1) and closes (-1).
+pub type Tally = Rc<dyn Fn(i64)>;
+
+/// One tunnel, counted for as long as it lives.
+struct Counted(Tally);
+
+impl Counted {
+    fn new(tally: &Tally) -> Self {
+        tally(1);
+        Self(tally.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.0)(-1);
+    }
+}
+
 /// Why a connection could not be made. Cheap to clone: everybody who waits for one dial gets it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {

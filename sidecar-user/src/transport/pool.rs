@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::hbone::client::{ConnectTo, Tunnel};
 use super::hbone::{MAX_STREAMS, Stream};
 use super::tls::{self, Peer};
-use super::{Error, Timeouts, tcp};
+use super::{Error, Tally, Timeouts, tcp};
 use crate::identity::Svid;
 use crate::model::{SpiffeId, TlsFacts};
 
@@ -53,6 +53,7 @@ pub struct Pool(Rc<Inner>);
 
 struct Inner {
     mark: tcp::Mark,
+    tally: Tally,
     limits: Timeouts,
     peers: RefCell<HashMap<Key, Tunnels>>,
 }
@@ -75,9 +76,10 @@ struct Entry {
 type Dialled = Result<Rc<Tunnel>, Error>;
 
 impl Pool {
-    pub fn new(mark: tcp::Mark, limits: Timeouts) -> Self {
+    pub fn new(mark: tcp::Mark, tally: Tally, limits: Timeouts) -> Self {
         Self(Rc::new(Inner {
             mark,
+            tally,
             limits,
             peers: RefCell::default(),
         }))
@@ -155,8 +157,10 @@ impl Pool {
             let (pool, key, svid) = (self.clone(), key.clone(), svid.clone());
             tokio::task::spawn_local(async move {
                 let config = tls::client_config(&svid, key.expected.clone());
-                let Inner { mark, limits, .. } = &*pool.0;
-                let dialled = Tunnel::dial(key.gateway, config, &key.expected, mark, *limits).await;
+                let Inner {
+                    mark, tally, limits, ..
+                } = &*pool.0;
+                let dialled = Tunnel::dial(key.gateway, config, &key.expected, mark, tally, *limits).await;
                 let dialled = dialled.map(Rc::new);
                 pool.finish_dial(&key, svid, &dialled);
                 // Nobody may be waiting any more; the tunnel is in the pool all the same.

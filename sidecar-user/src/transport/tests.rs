@@ -84,7 +84,11 @@ async fn gateway(svid: &Svid) -> Gateway {
             spawn_local(async move {
                 match Session::accept(tcp, client, config, Timeouts::default()).await {
                     Ok(session) => {
-                        let _ = session.serve(drained.notified(), |i| drop(out.send(i))).await;
+                        let _ = session
+                            .serve(drained.notified(), &(Rc::new(|_| ()) as super::Tally), |i| {
+                                drop(out.send(i))
+                            })
+                            .await;
                     }
                     Err(error) => failed.borrow_mut().push_back(error),
                 }
@@ -100,7 +104,7 @@ async fn gateway(svid: &Svid) -> Gateway {
 }
 
 fn pool() -> Pool {
-    Pool::new(Rc::new(|_| Ok(())), Timeouts::default())
+    Pool::new(Rc::new(|_| Ok(())), Rc::new(|_| ()), Timeouts::default())
 }
 
 fn key(gateway: SocketAddr, expected: &SpiffeId) -> Key {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::model::SpiffeId;
 use crate::transport::tls::{self, Peer};
-use crate::transport::{Error, Step, Timeouts, tcp};
+use crate::transport::{Counted, Error, Step, Tally, Timeouts, tcp};
 
 /// What one CONNECT asks for.
 #[derive(Clone, Debug)]
@@ -52,6 +52,7 @@ impl Tunnel {
         config: Arc<ClientConfig>,
         expected: &[SpiffeId],
         mark: &tcp::Mark,
+        tally: &Tally,
         limits: Timeouts,
     ) -> Result<Self, Error> {
         let tcp = tcp::dial_tunnel(addr, mark, limits.connect).await?;
@@ -66,7 +67,7 @@ impl Tunnel {
             found: vec![],
         })?;
         let handshake = start.elapsed();
-        Self::open(addr, tls, peer, handshake, limits).await
+        Self::open(addr, tls, peer, handshake, tally, limits).await
     }
 
     async fn open(
@@ -74,6 +75,7 @@ impl Tunnel {
         tls: tokio_rustls::client::TlsStream<TcpStream>,
         peer: Peer,
         handshake: Duration,
+        tally: &Tally,
         limits: Timeouts,
     ) -> Result<Self, Error> {
         let (io, heard) = keepalive::Listening::new(tls);
@@ -92,6 +94,7 @@ impl Tunnel {
         let ping = connection.ping_pong();
         let open = Rc::new(Cell::new(true));
         let opened = open.clone();
+        let counted = Counted::new(tally);
         tokio::task::spawn_local(async move {
             let alive = async {
                 match ping {
@@ -106,6 +109,7 @@ impl Tunnel {
                 () = alive => tracing::warn!(%addr, "tunnel closed: its peer does not answer any more"),
             }
             opened.set(false);
+            drop(counted);
         });
         Ok(Self {
             addr,

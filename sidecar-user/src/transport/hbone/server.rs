@@ -21,7 +21,7 @@ use super::{
     SEND_BUFFER, STREAM_WINDOW, Stream, headers, keepalive,
 };
 use crate::transport::tls::{self, Peer};
-use crate::transport::{Error, Step, Timeouts, tcp};
+use crate::transport::{Counted, Error, Step, Tally, Timeouts, tcp};
 
 /// A proven client with its tunnel.
 pub struct Session {
@@ -99,8 +99,10 @@ impl Session {
     pub async fn serve(
         mut self,
         drain: impl Future<Output = ()>,
+        tally: &Tally,
         mut on_request: impl FnMut(Incoming),
     ) -> Result<(), h2::Error> {
+        let _counted = Counted::new(tally);
         let ping = self.connection.ping_pong();
         let alive = async {
             match ping {
