@@ -21,6 +21,10 @@ pub fn until_some<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Res
         if start.elapsed() > limit {
             bail!("{what}: not within {limit:?}");
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place that sleeps, between two looks"
+        )]
         thread::sleep(POLL);
     }
 }

@@ -252,17 +252,12 @@ impl Sidecar {
             Ok(seen.iter().find(|flow| wanted(flow)).cloned())
         })
         .with_context(|| {
-            let last: Vec<String> = seen
-                .iter()
-                .rev()
-                .take(3)
-                .map(|flow| format!("{flow:#}"))
-                .collect();
+            let last: Vec<String> = seen.iter().rev().take(3).map(ToString::to_string).collect();
             format!(
-                "{}, of {} flows the last are {}",
+                "{}, of {} flows the last are\n{}",
                 self.pod.name(),
                 seen.len(),
-                last.join(",")
+                last.join("\n")
             )
         })
     }
