@@ -4,7 +4,8 @@
 mod bpf;
 
 fn main() {
-    let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let package = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let workspace = package.parent().expect("a member of the workspace");
     let out = std::path::PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
 
     for input in [
@@ -19,7 +20,7 @@ fn main() {
         println!("cargo::rerun-if-env-changed={variable}");
     }
 
-    if let Err(error) = bpf::provide(&workspace, &out) {
+    if let Err(error) = bpf::provide(workspace, &out) {
         for line in error.lines() {
             println!("cargo::error={line}");
         }

@@ -81,7 +81,7 @@ pub struct Arriving {
     pub protocol: u32,
     pub from: Ip,
     pub to: Endpoint,
-    /// The interface it came in by, or 0 if it is local (traffic to the pod's own address is not on `lo`).
+    /// The interface it came in by. Not `lo` for what the pod sends to its own address.
     pub ingress: u32,
 }
 

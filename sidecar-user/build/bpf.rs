@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// Environment: use this object and build nothing.
+/// Environment: use this object, named from the workspace's root, and build nothing.
 pub(crate) const OBJECT: &str = "OUTRIGGER_BPF_OBJECT";
 /// Environment: `nightly` or `debian`, where the choice should not be made by what is installed.
 pub(crate) const TOOLCHAIN: &str = "OUTRIGGER_BPF_TOOLCHAIN";
@@ -29,7 +29,11 @@ const LINKERS: [(&str, &str); 3] = [("0.9.", "21"), ("0.10.", "22"), ("0.13.", "
 pub(crate) fn provide(workspace: &Path, out: &Path) -> Result<(), String> {
     let to = out.join("outrigger-bpf");
     let built = match env::var_os(OBJECT) {
-        Some(given) => PathBuf::from(given),
+        Some(given) => {
+            let given = workspace.join(given);
+            println!("cargo::rerun-if-changed={}", given.display());
+            given
+        }
         None => build(workspace, out)?,
     };
     fs::copy(&built, &to).map(drop).map_err(|e| {
@@ -48,12 +52,14 @@ fn build(workspace: &Path, out: &Path) -> Result<PathBuf, String> {
     link_llvm(&compiler, &libraries)?;
 
     let target_dir = target_dir(out);
-    let mut cargo = compiler.cargo();
+    let mut cargo = Command::new(&compiler.cargo);
     forget_outer_cargo(&mut cargo);
-    compiler.configure(&mut cargo);
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_else(|_| env::consts::ARCH.into());
     cargo
         .current_dir(workspace)
+        .env("RUSTC", &compiler.rustc)
+        // Debian's compiler is a released one, and the target is not stable. A nightly does not mind.
+        .env("RUSTC_BOOTSTRAP", "1")
         .args([
             "build",
             "--release",
@@ -107,6 +113,8 @@ fn target_dir(out: &Path) -> PathBuf {
 
 struct Compiler {
     way: Way,
+    rustc: PathBuf,
+    cargo: PathBuf,
     llvm_major: String,
     /// The shared library that the compiler itself runs on.
     llvm: PathBuf,
@@ -162,7 +170,10 @@ impl Compiler {
         if !sysroot.join("lib/rustlib/src/rust/library/core").is_dir() {
             return Err("rustup's nightly has no rust-src".into());
         }
-        Self::new(Way::Nightly, &version, &[&sysroot.join("lib")])
+        // By their paths: a `rustc` that comes before rustup's on PATH would be taken otherwise.
+        let bin = sysroot.join("bin");
+        let programs = (bin.join("rustc"), bin.join("cargo"));
+        Self::new(Way::Nightly, programs, &version, &[&sysroot.join("lib")])
     }
 
     fn debian() -> Result<Self, String> {
@@ -176,14 +187,21 @@ impl Compiler {
             ));
         }
         let multiarch = format!("/usr/lib/{}-linux-gnu", env::consts::ARCH);
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         Self::new(
             Way::Debian,
+            (DEBIAN_RUSTC.into(), cargo.into()),
             &version,
             &[Path::new(&multiarch), Path::new("/usr/lib")],
         )
     }
 
-    fn new(way: Way, version: &str, libraries: &[&Path]) -> Result<Self, String> {
+    fn new(
+        way: Way,
+        (rustc, cargo): (PathBuf, PathBuf),
+        version: &str,
+        libraries: &[&Path],
+    ) -> Result<Self, String> {
         let llvm_version = version
             .lines()
             .find_map(|line| line.strip_prefix("LLVM version: "))
@@ -195,6 +213,8 @@ impl Compiler {
             .ok_or_else(|| format!("libLLVM {llvm_version} is not in {libraries:?}"))?;
         Ok(Self {
             way,
+            rustc,
+            cargo,
             llvm_major,
             llvm,
         })
@@ -206,23 +226,6 @@ impl Compiler {
             Way::Debian => "Debian's rustc",
         };
         format!("{name} (LLVM {})", self.llvm_major)
-    }
-
-    fn cargo(&self) -> Command {
-        match self.way {
-            Way::Nightly => {
-                let mut rustup = Command::new("rustup");
-                rustup.args(["run", "nightly", "cargo"]);
-                rustup
-            }
-            Way::Debian => Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
-        }
-    }
-
-    fn configure(&self, cargo: &mut Command) {
-        if self.way == Way::Debian {
-            cargo.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
-        }
     }
 
     fn arguments(&self) -> &'static [&'static str] {

@@ -39,6 +39,10 @@ impl Interrupts {
                 if !is_awaited.load(SeqCst) {
                     eprintln!("\n{signal}: cleaning up");
                     name::remove_own();
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "the clean-up is done, and main may never return"
+                    )]
                     process::exit(128 + signal as i32);
                 }
                 // Nobody listens any more when the owner is cleaning up already.

@@ -23,7 +23,7 @@ pub fn until_some<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Res
         }
         #[expect(
             clippy::disallowed_methods,
-            reason = "the one place that sleeps, between two looks"
+            reason = "the pause between two looks, for everyone who waits"
         )]
         thread::sleep(POLL);
     }

@@ -1,3 +1,5 @@
+//! What the configuration accepts and refuses, by text, flags and environment. Starts nothing.
+
 use std::net::IpAddr;
 use std::time::Duration;
 

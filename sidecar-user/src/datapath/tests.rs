@@ -3,6 +3,9 @@
 //! They need root and fail without it. `object.rs` needs nothing.
 
 mod capture;
+mod inbound;
+mod lifecycle;
 mod object;
+mod outbound;
 mod pod;
-mod root;
+mod probe;

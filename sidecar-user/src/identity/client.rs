@@ -3,22 +3,28 @@
 //! The only file here that knows its messages. It does not judge the answer. Each call has a connection of its
 //! own: calls are hours apart, and roots and token are read anew for each.
 
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
 use http::Uri;
 use http::uri::PathAndQuery;
+use hyper_util::rt::TokioIo;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
+use tower::service_fn;
 use zeroize::Zeroizing;
 
-use super::{Config, Error};
+use super::{Config, Error, Mark};
 
 const CREATE: PathAndQuery =
     PathAndQuery::from_static("/istio.v1.auth.IstioCertificateService/CreateCertificate");
@@ -38,10 +44,11 @@ pub(super) struct Authority {
     config: Config,
     endpoint: Endpoint,
     server_name: String,
+    mark: Mark,
 }
 
 impl Authority {
-    pub(super) fn new(config: Config) -> Result<Self, Error> {
+    pub(super) fn new(config: Config, mark: Mark) -> Result<Self, Error> {
         let fail = |reason| Error::Authority {
             value: config.authority.clone(),
             reason,
@@ -56,13 +63,12 @@ impl Authority {
             // A URL writes an IPv6 address in brackets, a certificate does not.
             None => host.trim_matches(['[', ']']).to_owned(),
         };
-        let endpoint = Endpoint::from(uri.clone())
-            .connect_timeout(CONNECT_TIME)
-            .tcp_nodelay(true);
+        let endpoint = Endpoint::from(uri.clone());
         Ok(Self {
             config,
             endpoint,
             server_name,
+            mark,
         })
     }
 
@@ -95,7 +101,12 @@ impl Authority {
         let tls = ClientTlsConfig::new()
             .trust_anchors(roots(&self.config.roots)?.roots)
             .domain_name(&self.server_name);
-        let connect = async { self.endpoint.clone().tls_config(tls)?.connect().await };
+        let mark = self.mark.clone();
+        let dial = service_fn(move |uri: Uri| dial(uri, mark.clone()));
+        let connect = async {
+            let endpoint = self.endpoint.clone().tls_config(tls)?;
+            endpoint.connect_with_connector(dial).await
+        };
         // The endpoint's own limit ends with TCP and TLS; this one covers HTTP/2's beginning as well.
         timeout(CONNECT_TIME, connect)
             .await
@@ -133,6 +144,30 @@ impl Authority {
             remedy,
         }
     }
+}
+
+/// Our own connector, because the socket has to be marked before it connects.
+async fn dial(uri: Uri, mark: Mark) -> io::Result<TokioIo<TcpStream>> {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for addr in lookup_host((host, uri.port_u16().unwrap_or(443))).await? {
+        match dial_one(addr, &mark).await {
+            Ok(stream) => return Ok(TokioIo::new(stream)),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+async fn dial_one(addr: SocketAddr, mark: &Mark) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    mark(socket.as_fd())?;
+    socket.set_nodelay(true)?;
+    socket.connect(addr).await
 }
 
 async fn call(channel: Channel, request: Request<CreateRequest>) -> Result<Vec<String>, Status> {
@@ -217,6 +252,8 @@ struct CreateResponse {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::SpiffeId;
 
@@ -238,14 +275,17 @@ mod tests {
     }
 
     fn authority(url: &str) -> Result<Authority, Error> {
-        Authority::new(Config {
-            id: SpiffeId::new("td.test", "demo", "a").unwrap(),
-            authority: url.to_owned(),
-            server_name: None,
-            roots: "roots.pem".into(),
-            token: "token".into(),
-            ttl: Duration::from_secs(60),
-        })
+        Authority::new(
+            Config {
+                id: SpiffeId::new("td.test", "demo", "a").unwrap(),
+                authority: url.to_owned(),
+                server_name: None,
+                roots: "roots.pem".into(),
+                token: "token".into(),
+                ttl: Duration::from_secs(60),
+            },
+            Arc::new(|_| Ok(())),
+        )
     }
 
     #[test]

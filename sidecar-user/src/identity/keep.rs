@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 
 use super::client::Authority;
 use super::schedule::{next_renewal, next_retry};
-use super::{Config, Error, Key, Status, Svid};
+use super::{Config, Error, Key, Mark, Status, Svid};
 
 /// Timers stand still while a machine sleeps and ignore a clock that is set, so the clock is looked at again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -30,10 +30,11 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// never work; whatever can pass is logged, shown in `status` and tried again.
 pub async fn keep(
     config: Config,
+    mark: Mark,
     publish: watch::Sender<Option<Arc<Svid>>>,
     status: watch::Sender<Status>,
 ) -> Result<Infallible, Error> {
-    let authority = Authority::new(config)?;
+    let authority = Authority::new(config, mark)?;
     tokio::select! {
         never = renew(&authority, &publish, &status) => match never {},
         never = withdraw_expired(&publish) => match never {},

@@ -4,7 +4,9 @@
 //! peers. Read `keep.rs` first: it is the life of a certificate.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::model::SpiffeId;
@@ -18,6 +20,9 @@ mod svid;
 pub use answer::BadAnswer;
 pub use keep::keep;
 pub use svid::{Key, Svid};
+
+/// Done to each socket before it connects: flags it as the proxy's own, so that it is not redirected to the proxy.
+pub type Mark = Arc<dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync>;
 
 #[derive(Clone, Debug)]
 pub struct Config {

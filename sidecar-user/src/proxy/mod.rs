@@ -83,6 +83,7 @@ async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
         None => None,
     };
     conditions.interception.met();
+    let mark = own_sockets(kernel.as_ref());
 
     let (drain_out, draining) = watch::channel(false);
     let shards = start_shards(
@@ -131,7 +132,7 @@ async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
         )
     };
     tokio::pin!(endpoints);
-    let identity = identity::keep(config.identity.clone(), svid_out, identity_out);
+    let identity = identity::keep(config.identity.clone(), mark, svid_out, identity_out);
     tokio::pin!(identity);
     let reason = tokio::select! {
         signal = shutdown.requested() => signal,
@@ -157,6 +158,14 @@ async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
 fn attach(config: &datapath::Config, listeners: &[Listeners]) -> Result<datapath::Datapath, datapath::Error> {
     // The listeners of all shards are one SO_REUSEPORT group: naming one of them names the group.
     datapath::Datapath::attach(config, listeners.first().map(|l| l.inbound.as_fd()))
+}
+
+/// How the control work's own connections stay out of our own way.
+fn own_sockets(kernel: Option<&datapath::Datapath>) -> identity::Mark {
+    match kernel.map(datapath::Datapath::bypass) {
+        Some(bypass) => Arc::new(move |fd| bypass.mark(fd)),
+        None => Arc::new(|_| Ok(())),
+    }
 }
 
 fn start_shards(

@@ -168,7 +168,7 @@ async fn a_stream_carries_bytes_and_both_sides_know_each_other() {
         assert_eq!(peer.id, id("server"));
         assert_eq!(
             (peer.facts.version, peer.facts.cipher),
-            ("TLSv1_3", "TLS13_AES_128_GCM_SHA256")
+            ("TLSv1.3", "TLS13_AES_128_GCM_SHA256")
         );
         assert_eq!(peer.facts.key_exchange, "X25519MLKEM768");
         assert!(

@@ -35,11 +35,11 @@ pub(super) const ROOMS: &[Room] = &[
         "http humantime hyper hyper_util prost rcgen rustls tokio tokio_rustls tonic tonic_prost tracing x509_parser \
          zeroize",
     ),
-    // sha2 tells whether a file that was touched has changed.
+    // sha2 tells whether a file that was touched has changed, granit_parser where in it a field stands.
     room(
         "discovery",
         "model",
-        "ipnet notify serde serde_saphyr sha2 tokio tracing",
+        "granit_parser ipnet notify serde serde_saphyr sha2 tokio tracing",
     ),
     // aya-log speaks log, which the door passes on to tracing.
     room(

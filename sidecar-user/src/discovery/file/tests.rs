@@ -1,3 +1,5 @@
+//! What a registry file becomes, and what is said of a bad one. Watches no file.
+
 use std::time::{Duration, Instant};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! A registry that changes on disk in every way that files change. What is in it is `file/tests.rs`.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

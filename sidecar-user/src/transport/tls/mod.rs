@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::{ClientConfig, CommonState, ServerConfig, version::TLS13};
+use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig, version::TLS13};
 
 use crate::identity::Svid;
 use crate::model::{SpiffeId, TlsFacts};
@@ -77,10 +77,11 @@ pub(super) fn peer(session: &CommonState, reused_tunnel: bool) -> Option<Peer> {
     // The first name is the one that policy goes by (wire.md 1.2); verification has refused all but one.
     let id = verify::identities(leaf).ok()?.into_iter().next()?;
     let facts = TlsFacts {
-        version: session
-            .protocol_version()
-            .and_then(|v| v.as_str())
-            .unwrap_or("unknown"),
+        // Spelt as everybody spells it; rustls says TLSv1_3.
+        version: match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "unknown",
+        },
         cipher: session
             .negotiated_cipher_suite()
             .and_then(|s| s.suite().as_str())

@@ -1,0 +1,175 @@
+//! Facts about connections that leave the pod.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+
+use socket2::{Domain, Socket, Type};
+
+use super::pod::{POD4, POD6, in_pod};
+use super::probe::{FAR_MAPPED, FAR4, FAR6, address, canonical, counter, handshakes, listener, original_dst};
+
+#[test]
+fn a_connect_is_redirected_and_the_proxy_learns_where_it_was_going() {
+    in_pod(|pod| {
+        let outbound = pod.outbound();
+        let _datapath = pod.attach(None);
+        for far in [FAR4, FAR6, FAR_MAPPED] {
+            let asked = address(far);
+            let app = TcpStream::connect(asked).unwrap_or_else(|e| panic!("{far}: {e}"));
+            let (accepted, client) = outbound.accept().expect("accept");
+
+            assert_eq!(original_dst(&accepted), Some(canonical(asked)), "{far}");
+            assert_eq!(app.peer_addr().unwrap(), asked, "the app sees what it asked for");
+            assert_eq!(
+                original_dst(&app),
+                None,
+                "{far}: no answer on the app's own socket"
+            );
+            let own = canonical(app.local_addr().unwrap());
+            assert_eq!(canonical(client), own, "{far}: accept() names the client");
+            assert_eq!(canonical(accepted.peer_addr().unwrap()), own, "{far}");
+            assert!(
+                accepted.local_addr().unwrap().ip().to_canonical().is_loopback(),
+                "{far}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_destination_is_kept_per_connection_when_many_are_open() {
+    in_pod(|pod| {
+        let outbound = pod.outbound();
+        let datapath = pod.attach(None);
+        let mut apps = Vec::new();
+        for n in 0..500_u16 {
+            let asked = SocketAddr::new(Ipv4Addr::new(203, 0, 113, n as u8).into(), 1000 + n);
+            let app = TcpStream::connect(asked).expect("connect");
+            let (accepted, _) = outbound.accept().expect("accept");
+            assert_eq!(original_dst(&accepted), Some(asked));
+            apps.push((app, accepted));
+        }
+        assert_eq!(counter(&datapath, "claimed"), 500);
+        assert_eq!(counter(&datapath, "redirected"), 500);
+        assert_eq!(handshakes(pod), 0, "every entry was claimed");
+    });
+}
+
+#[test]
+fn a_socket_that_connects_again_is_redirected_to_where_it_goes_now() {
+    in_pod(|pod| {
+        let local = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let first = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let _datapath = pod.attach(None);
+        // Nobody listens yet: refused, and the socket may be used again.
+        let refused = first.connect(&address(FAR4).into()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let outbound = pod.outbound();
+        first.connect(&address("203.0.113.9:90").into()).expect("connect");
+        let (accepted, _) = outbound.accept().expect("accept");
+        assert_eq!(original_dst(&accepted), Some(address("203.0.113.9:90")));
+
+        let second = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        drop(outbound);
+        second.connect(&address(FAR4).into()).unwrap_err();
+        let to = local.local_addr().unwrap();
+        second.connect(&to.into()).expect("connect to loopback");
+        assert_eq!(
+            second.peer_addr().unwrap().as_socket(),
+            Some(to),
+            "the old destination is forgotten"
+        );
+    });
+}
+
+#[test]
+fn a_refused_connect_leaves_nothing_behind() {
+    in_pod(|pod| {
+        let datapath = pod.attach(None);
+        for far in [FAR4, FAR6, FAR_MAPPED] {
+            let refused = TcpStream::connect(far).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{far}");
+        }
+        assert_eq!(counter(&datapath, "redirected"), 3);
+        assert_eq!(handshakes(pod), 0);
+    });
+}
+
+#[test]
+fn somebody_who_dials_the_outbound_port_has_no_original_destination() {
+    in_pod(|pod| {
+        let outbound = pod.outbound();
+        let datapath = pod.attach(None);
+        let _app = TcpStream::connect(("127.0.0.1", pod.config.outbound_port)).expect("connect");
+        let (accepted, _) = outbound.accept().expect("accept");
+        assert_eq!(original_dst(&accepted), None);
+        assert_eq!(counter(&datapath, "unclaimed"), 1);
+    });
+}
+
+#[test]
+fn loopback_and_the_pods_own_addresses_are_left_alone() {
+    in_pod(|pod| {
+        let datapath = pod.attach(None);
+        let everywhere = listener(Domain::IPV6);
+        let port = everywhere.local_addr().unwrap().port();
+        for ip in [
+            "127.0.0.1",
+            "127.3.2.1",
+            "0.0.0.0",
+            "::1",
+            "::",
+            "::ffff:127.0.0.1",
+            POD4,
+            POD6,
+        ] {
+            TcpStream::connect((ip, port)).unwrap_or_else(|e| panic!("{ip}: {e}"));
+            let (accepted, _) = everywhere.accept().expect("accept");
+            assert_eq!(original_dst(&accepted), None, "{ip}");
+        }
+        assert_eq!(counter(&datapath, "redirected"), 0);
+        assert_eq!(counter(&datapath, "passed_local"), 8);
+    });
+}
+
+#[test]
+fn a_marked_socket_goes_where_it_wants() {
+    in_pod(|pod| {
+        let outbound = pod.outbound();
+        let datapath = pod.attach(None);
+        let bypass = datapath.bypass();
+        for (neighbour, own) in [(&pod.neighbour4, POD4), (&pod.neighbour6, POD6)] {
+            let to = neighbour.local_addr().unwrap();
+            let marked = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+            bypass.mark(marked.as_fd()).expect("mark");
+            marked.connect(&to.into()).expect("connect");
+            let (_, client) = neighbour.accept().expect("the neighbour sees it");
+            assert_eq!(client.ip(), own.parse::<IpAddr>().unwrap());
+
+            let _unmarked = TcpStream::connect(to).expect("connect");
+            let (accepted, _) = outbound.accept().expect("the proxy sees it");
+            assert_eq!(original_dst(&accepted), Some(to));
+        }
+        assert_eq!(counter(&datapath, "passed_bypass"), 2);
+    });
+}
+
+#[test]
+fn a_socket_bound_to_a_device_passes_or_is_denied_in_strict() {
+    in_pod(|pod| {
+        let datapath = pod.attach(None);
+        let to = pod.neighbour4.local_addr().unwrap();
+        let bound = || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind_device(Some(b"eth0")).expect("bind to device");
+            socket
+        };
+        bound().connect(&to.into()).expect("it passes");
+        pod.neighbour4.accept().expect("accept");
+        datapath.set_strict(true).expect("strict");
+        let denied = bound().connect(&to.into()).unwrap_err();
+        assert_eq!(denied.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(counter(&datapath, "denied_device"), 1);
+    });
+}

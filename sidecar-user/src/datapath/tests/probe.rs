@@ -1,0 +1,64 @@
+//! What the tests look at: addresses, sockets, counters and maps.
+
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+
+use aya::maps::{HashMap, Map, MapData};
+use sidecar_ebpf::abi::map;
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::super::{Datapath, pins};
+use super::pod::Pod;
+
+/// Nobody has these: only redirection gets a connection anywhere.
+pub(super) const FAR4: &str = "203.0.113.7:80";
+pub(super) const FAR6: &str = "[2001:db8::7]:80";
+pub(super) const FAR_MAPPED: &str = "[::ffff:203.0.113.8]:81";
+
+pub(super) fn address(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// As the proxy asks: both levels, whatever the socket's own family.
+pub(super) fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
+    let socket = SockRef::from(stream);
+    let answer = socket
+        .original_dst_v4()
+        .or_else(|_| socket.original_dst_v6())
+        .ok()?;
+    answer.as_socket()
+}
+
+pub(super) fn counter(datapath: &Datapath, name: &str) -> u64 {
+    let counters = datapath.counters().expect("counters");
+    counters
+        .into_iter()
+        .find(|(known, _)| *known == name)
+        .expect("a known counter")
+        .1
+}
+
+/// Entries in the handshake map.
+pub(super) fn handshakes(pod: &Pod) -> usize {
+    let path = pins::maps(&pod.config.pins).join(map::HANDSHAKE);
+    let map = Map::LruHashMap(MapData::from_pin(path).expect("the pinned map"));
+    HashMap::<_, [u8; 48], [u8; 32]>::try_from(map)
+        .expect("its shape")
+        .keys()
+        .count()
+}
+
+pub(super) fn listener(domain: Domain) -> TcpListener {
+    let socket = Socket::new(domain, Type::STREAM, None).expect("socket");
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(false).expect("dual stack");
+    }
+    socket
+        .bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into())
+        .expect("bind");
+    socket.listen(128).expect("listen");
+    socket.into()
+}
