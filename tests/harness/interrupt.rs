@@ -30,10 +30,6 @@ impl Interrupts {
         let awaited = Arc::new(AtomicBool::new(false));
         let (sender, signals) = channel();
         let is_awaited = awaited.clone();
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the stack to unwind is another thread's; what it would clean up is removed by name"
-        )]
         thread::spawn(move || {
             while let Ok(signal) = mask.wait() {
                 if !is_awaited.load(SeqCst) {
