@@ -69,6 +69,15 @@ impl Recording {
             || self.streams().values().any(|stream| contains(stream, needle))
     }
 
+    /// The directions of connections, from and to, in which these bytes went.
+    pub fn who_sent(&self, needle: &[u8]) -> Vec<(SocketAddr, SocketAddr)> {
+        let streams = self.streams().into_iter();
+        streams
+            .filter(|(_, stream)| contains(stream, needle))
+            .map(|(ends, _)| ends)
+            .collect()
+    }
+
     /// Segments between two hosts, either way.
     pub fn between(&self, a: IpAddr, b: IpAddr) -> impl Iterator<Item = &Segment> {
         self.segments.iter().filter(move |segment| {

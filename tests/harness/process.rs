@@ -15,6 +15,9 @@ use nix::unistd::Pid;
 
 use crate::wait;
 
+/// Lines of its log that an error message carries.
+const LAST_WORDS: usize = 30;
+
 /// A program in the background. Killed and reaped on drop.
 #[derive(Debug)]
 pub struct Process {
@@ -50,6 +53,13 @@ impl Process {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
+    /// The end of it, for error messages.
+    pub fn last_words(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n")
+    }
+
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal)
             .with_context(|| format!("send {signal} to {}", self.name))
@@ -63,7 +73,7 @@ impl Process {
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let what = format!("{} ends", self.name);
         wait::until_some(&what, limit, || Ok(self.child.try_wait()?))
-            .map_err(|e| anyhow!("{e}\n{}", self.log()))
+            .map_err(|e| anyhow!("{e}\n{}", self.last_words()))
     }
 
     /// Waits until `probe` gives a value; that the program ends first is an error, with its log.
@@ -78,7 +88,7 @@ impl Process {
             }
             Ok(None)
         });
-        found.map_err(|e| anyhow!("{e}\n{}", self.log()))
+        found.map_err(|e| anyhow!("{e}\n{}", self.last_words()))
     }
 
     pub fn until(&mut self, what: &str, mut probe: impl FnMut(&Self) -> bool) -> Result<()> {

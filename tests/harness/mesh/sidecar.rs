@@ -127,7 +127,7 @@ impl Sidecar {
                ttl: {}\n\
              listen: {{adminSocket: {}}}\n\
              workers: {}\n\
-             log: {{level: debug}}\n",
+             log: {{level: info}}\n",
             pod.name(),
             options.service_account,
             if options.strict { "strict" } else { "permissive" },
@@ -251,7 +251,15 @@ impl Sidecar {
             seen = self.all_flows()?;
             Ok(seen.iter().find(|flow| wanted(flow)).cloned())
         })
-        .with_context(|| format!("{}: {seen:#?}\n{}", self.pod.name(), self.log()))
+        .with_context(|| {
+            let last: Vec<String> = seen.iter().rev().take(3).map(ToString::to_string).collect();
+            format!(
+                "{}, of {} flows the last are\n{}",
+                self.pod.name(),
+                seen.len(),
+                last.join("\n")
+            )
+        })
     }
 
     /// `/metrics`, in Prometheus' text format.

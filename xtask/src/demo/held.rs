@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -136,40 +137,16 @@ pub(super) fn exec(name: &str, command: &[OsString]) -> Result<ExitCode> {
 
 pub(super) fn status(json: bool) -> Result<ExitCode> {
     let state = State::demand()?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&state)?);
-        return Ok(ExitCode::SUCCESS);
+    let text = if json {
+        serde_json::to_string_pretty(&state)? + "\n"
+    } else {
+        state.to_string()
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        // The reader has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        other => other.context("print the status")?,
     }
-    println!(
-        "{:<10} {:<12} {:<10} {:<32} ADMIN SOCKET",
-        "POD", "IPV4", "IPV6", "NETNS"
-    );
-    for pod in &state.pods {
-        let admin = pod
-            .admin
-            .as_ref()
-            .map_or("-".into(), |path| path.display().to_string());
-        println!(
-            "{:<10} {:<12} {:<10} {:<32} {admin}",
-            pod.name, pod.ipv4, pod.ipv6, pod.netns
-        );
-    }
-    println!();
-    for service in &state.services {
-        let vips: Vec<String> = service.vips.iter().map(ToString::to_string).collect();
-        let ports: Vec<String> = service
-            .ports
-            .iter()
-            .map(|(port, target)| format!("{port}->{target}"))
-            .collect();
-        println!(
-            "service {} at {}, ports {}",
-            service.name,
-            vips.join(" and "),
-            ports.join(" ")
-        );
-    }
-    println!("\nheld by process {}", state.pid);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -230,5 +207,44 @@ impl PodState {
             cgroup: pod.cgroup().into(),
             admin,
         }
+    }
+}
+
+/// Tables for people.
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<10} {:<12} {:<10} {:<32} ADMIN SOCKET",
+            "POD", "IPV4", "IPV6", "NETNS"
+        )?;
+        for PodState {
+            name,
+            ipv4,
+            ipv6,
+            netns,
+            admin,
+            ..
+        } in &self.pods
+        {
+            let admin = admin
+                .as_ref()
+                .map_or("-".into(), |path| path.display().to_string());
+            writeln!(f, "{name:<10} {ipv4:<12} {ipv6:<10} {netns:<32} {admin}")?;
+        }
+        for ServiceState { name, vips, ports } in &self.services {
+            let vips: Vec<String> = vips.iter().map(ToString::to_string).collect();
+            let ports: Vec<String> = ports
+                .iter()
+                .map(|(port, target)| format!("{port}->{target}"))
+                .collect();
+            writeln!(
+                f,
+                "\nservice {name} at {}, ports {}",
+                vips.join(" and "),
+                ports.join(" ")
+            )?;
+        }
+        writeln!(f, "\nheld by process {}", self.pid)
     }
 }
