@@ -48,9 +48,9 @@ def recv(sock, size):
     while len(data) < size:
         chunk = sock.recv(size - len(data))
         if not chunk:
-            return (data + b"<eof>").decode()
+            return (data + b"<eof>").decode(errors="replace")
         data += chunk
-    return data.decode()
+    return data.decode(errors="replace")
 
 
 def reset(sock):
