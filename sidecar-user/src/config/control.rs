@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::layers::{Layers, Setting};
 use super::logging;
-use super::proxy::{lifetime, path, server_name, trust_domain};
+use super::values::{lifetime, path, server_name, trust_domain};
 use crate::{control, issuer};
 
 pub const SETTINGS: [Setting; 7] = [

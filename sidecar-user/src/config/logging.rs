@@ -1,7 +1,7 @@
 //! `log.level` and `log.format`, which every role has.
 
 use super::layers::{Layers, Setting};
-use super::proxy::word;
+use super::values::word;
 use crate::lifecycle::{Format, Logging};
 
 pub(super) const LEVEL: Setting = Setting {

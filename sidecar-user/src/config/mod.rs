@@ -7,6 +7,7 @@ mod host;
 mod layers;
 mod logging;
 mod proxy;
+mod values;
 
 use std::io;
 use std::path::{Path, PathBuf};

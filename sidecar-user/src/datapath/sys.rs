@@ -143,7 +143,7 @@ fn info<T: Pod>(object: BorrowedFd<'_>) -> io::Result<T> {
         info: u64,
     }
     let mut info = T::zeroed();
-    let len = u32::try_from(size_of::<T>()).expect("small");
+    let len = u32::try_from(size_of::<T>()).expect("the kernel's info structures are a few hundred bytes");
     let mut attr = Attr {
         fd: descriptor(object),
         len,

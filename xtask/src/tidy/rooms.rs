@@ -28,12 +28,13 @@ pub(super) const ROOMS: &[Room] = &[
         "bytes futures_util h2 http nix rustls socket2 tokio tokio_rustls tracing x509_parser",
     ),
     room("relay", "model", "bytes nix socket2 tokio tokio_util"),
-    // Control work. humantime writes the times of certificates into messages.
+    // Control work. humantime writes the times of certificates into messages, tower is how tonic takes our own connector,
+    // which marks sockets.
     room(
         "identity",
         "model",
-        "http humantime hyper hyper_util prost rcgen rustls tokio tokio_rustls tonic tonic_prost tracing x509_parser \
-         zeroize",
+        "http humantime hyper hyper_util prost rcgen rustls tokio tokio_rustls tonic tonic_prost tower tracing \
+         x509_parser zeroize",
     ),
     // sha2 tells whether a file that was touched has changed, granit_parser where in it a field stands.
     room(

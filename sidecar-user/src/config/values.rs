@@ -1,0 +1,172 @@
+//! What a value may be: each function takes what a user wrote and gives what a room needs, or says what is wrong
+//! with it and what to write instead. Knows no field by name.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::discovery::document::nearest;
+use crate::model::SpiffeId;
+use crate::model::identity::check_trust_domain;
+
+/// The value, or what is wrong with it and the remedy.
+pub(super) type Verdict<T> = Result<T, (String, String)>;
+
+/// Far beyond any machine; a larger number is a slip.
+const MAX_WORKERS: usize = 1024;
+
+/// One of a few fixed words.
+pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&str) -> Verdict<T> {
+    move |text| match words.iter().find(|(word, _)| *word == text) {
+        Some((_, value)) => Ok(*value),
+        None => {
+            let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let remedy = match nearest(text, &names) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("write {}", names.join(" or ")),
+            };
+            Err((format!("`{text}` is not known here"), remedy))
+        }
+    }
+}
+
+pub(super) fn path(text: &str) -> Verdict<PathBuf> {
+    non_empty(text).map(PathBuf::from)
+}
+
+pub(super) fn trust_domain(text: &str) -> Verdict<String> {
+    match check_trust_domain(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(reason) => Err((
+            format!("`{text}`: {reason}"),
+            "write a name such as cluster.local".into(),
+        )),
+    }
+}
+
+pub(super) fn server_name(text: &str) -> Verdict<String> {
+    match rustls::pki_types::ServerName::try_from(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err((
+            format!("`{text}` is no host name or address"),
+            "write one, without scheme and port".into(),
+        )),
+    }
+}
+
+/// A certificate's life. Renewal needs time within it, so a second is the least.
+pub(super) fn lifetime(text: &str) -> Verdict<Duration> {
+    match duration(text)? {
+        short if short < Duration::from_secs(1) => Err((
+            format!("`{text}` is too short for a certificate"),
+            "write at least 1s; 24h is usual".into(),
+        )),
+        life => Ok(life),
+    }
+}
+
+pub(super) fn duration(text: &str) -> Verdict<Duration> {
+    humantime::parse_duration(text).map_err(|_| {
+        (
+            format!("`{text}` is no duration"),
+            "write a number with its unit: 500ms, 5s, 24h".to_owned(),
+        )
+    })
+}
+
+pub(super) fn absolute(text: &str) -> Verdict<PathBuf> {
+    let path = path(text)?;
+    match path.is_absolute() {
+        true => Ok(path),
+        false => Err((
+            format!("`{text}` is not an absolute path"),
+            "begin it with /".into(),
+        )),
+    }
+}
+
+pub(super) fn non_empty(text: &str) -> Verdict<String> {
+    match text.trim() {
+        "" => Err((
+            "the value is empty".into(),
+            "write one, or remove the field".into(),
+        )),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+pub(super) fn id_segment(text: &str) -> Verdict<String> {
+    match SpiffeId::new("td", text, "sa") {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err((
+            format!("`{text}`: {}", error.reason),
+            "write a name such as default".into(),
+        )),
+    }
+}
+
+pub(super) fn address(text: &str) -> Verdict<IpAddr> {
+    match text.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+        Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(ip),
+        _ => Err((
+            format!("`{text}` is not the address of a host"),
+            "write one such as 10.0.0.1 or fd00::1".into(),
+        )),
+    }
+}
+
+pub(super) fn port(text: &str) -> Verdict<u16> {
+    match text.parse::<NonZeroU16>() {
+        Ok(port) => Ok(port.get()),
+        Err(_) => Err((
+            format!("`{text}` is no port"),
+            "write a number from 1 to 65535".into(),
+        )),
+    }
+}
+
+/// The admin endpoint shows every flow and asks nobody who they are, so it never leaves the pod.
+pub(super) fn admin(text: &str) -> Verdict<Option<SocketAddr>> {
+    let remedy = || "write a loopback address and a port such as 127.0.0.1:15000, or none".to_owned();
+    match text.parse::<SocketAddr>() {
+        _ if text == "none" => Ok(None),
+        Ok(address) if !address.ip().to_canonical().is_loopback() => {
+            Err((format!("`{text}` can be reached from outside"), remedy()))
+        }
+        Ok(address) if address.port() == 0 => Err((format!("`{text}` has no port"), remedy())),
+        Ok(address) => Ok(Some(address)),
+        Err(_) => Err((format!("`{text}` is no socket address"), remedy())),
+    }
+}
+
+pub(super) fn workers(text: &str) -> Verdict<usize> {
+    match text.parse() {
+        Ok(workers) if workers <= MAX_WORKERS => Ok(workers),
+        _ => Err((
+            format!("`{text}` is no number of threads"),
+            "write 0 to 1024; 0 is one per core".into(),
+        )),
+    }
+}
+
+/// `https://host` or `https://host:port`, with nothing behind.
+pub(super) fn authority(text: &str) -> Verdict<String> {
+    let remedy = || "write https://host:port, such as https://10.99.0.1:15012".to_owned();
+    let error = |what: &str| Err((format!("`{text}` {what}"), remedy()));
+    let Ok(uri) = text.parse::<http::Uri>() else {
+        return error("is no URL");
+    };
+    match uri.authority() {
+        _ if uri.scheme_str() != Some("https") => error("does not begin with https://"),
+        None => error("names no host"),
+        Some(authority) if authority.as_str().contains('@') => error("names a user"),
+        Some(authority)
+            if authority.port().is_some() && authority.port_u16().is_none_or(|port| port == 0) =>
+        {
+            error("has no valid port")
+        }
+        Some(_) if uri.path() != "/" || uri.query().is_some() => error("has a path"),
+        Some(_) => Ok(text.trim_end_matches('/').to_owned()),
+    }
+}
