@@ -203,6 +203,16 @@ impl Snapshot {
         }
     }
 
+    /// The policies that speak about every workload of a namespace: what is left where the workload is not known.
+    pub fn policies_in(&self, namespace: &str) -> Applicable<'_> {
+        let namespace = self.policies.by_namespace.get(namespace);
+        Applicable {
+            global: &self.policies.global,
+            namespace: namespace.map_or(&[], Vec::as_slice),
+            ..Applicable::default()
+        }
+    }
+
     pub fn service_by_vip(&self, ip: IpAddr) -> Option<(&Arc<Service>, &[Endpoint])> {
         let (service, endpoints) = self.services.get(self.by_vip.get(&ip.to_canonical())?)?;
         Some((service, endpoints))

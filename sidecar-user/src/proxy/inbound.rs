@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
+use super::join::join;
 use super::outcome;
 use super::shard::Shard;
 use crate::error_chain;
@@ -16,7 +17,7 @@ use crate::model::addr::canonical;
 use crate::model::{Cause, ClientAddr, Direction, Flow, Outcome, Party, ServiceName, SpiffeId, Transport};
 use crate::observe::OpenFlow;
 use crate::policy::{self, Claim, Facts, Permit};
-use crate::relay::{Port, relay};
+use crate::relay::Port;
 use crate::transport::hbone::Refusal;
 use crate::transport::hbone::server::{Incoming, Session};
 use crate::transport::tls::Peer;
@@ -45,10 +46,11 @@ pub(super) async fn hbone(shard: Rc<Shard>, tcp: TcpStream, client: ClientAddr) 
                 refusal: Some(Refusal::LimitReached),
             });
         };
-        let session = Session::accept(tcp, client.0, shard.tls_server()?, shard.limits).await?;
-        Ok((session, canonical(local).ip()))
+        let (config, own_end) = shard.tls_server()?;
+        let session = Session::accept(tcp, client.0, config, shard.limits).await?;
+        Ok((session, canonical(local).ip(), own_end))
     };
-    let (session, local) = match accepted.await {
+    let (session, local, own_end) = match accepted.await {
         Ok(accepted) => accepted,
         Err(error) => {
             tracing::info!(%client, error = error_chain(&error), "tunnel refused");
@@ -67,7 +69,21 @@ pub(super) async fn hbone(shard: Rc<Shard>, tcp: TcpStream, client: ClientAddr) 
     let each = |incoming| {
         tokio::task::spawn_local(stream(shard.clone(), tunnel.clone(), incoming));
     };
-    if let Err(error) = session.serve(shard.drained(), &shard.inbound_tunnels, each).await {
+    let _tunnel = shard.enter_tunnel();
+    // A proof that has ended carries no new streams; the client opens its next ones on a tunnel with a newer one.
+    let expires = tunnel
+        .peer
+        .expires
+        .min(own_end)
+        .duration_since(SystemTime::now())
+        .unwrap_or_default();
+    let no_more = async {
+        tokio::select! {
+            () = shard.drained() => {}
+            () = tokio::time::sleep(expires) => {}
+        }
+    };
+    if let Err(error) = session.serve(no_more, &shard.inbound_tunnels, each).await {
         tracing::debug!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
     }
 }
@@ -109,7 +125,7 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, incoming: Incoming) {
         }
         // The application is there: only now does the peer's application learn that it is connected.
         Ok(mut app) => match incoming.accept() {
-            Ok(mut down) => outcome::of_end(&relay(&mut down, &mut app, &flow.bytes(), shard.relay).await),
+            Ok(mut down) => join(&shard, &mut down, &mut app, &flow).await,
             Err(_) => {
                 Port::reset(&mut app);
                 Outcome::new(Party::Client, Cause::Reset)
@@ -175,7 +191,7 @@ pub(super) async fn plaintext(shard: Rc<Shard>, mut client_side: TcpStream, clie
             .map_err(|e| outcome::of_error(&e))
     };
     let outcome = match delivered.await {
-        Ok(mut app) => outcome::of_end(&relay(&mut client_side, &mut app, &flow.bytes(), shard.relay).await),
+        Ok(mut app) => join(&shard, &mut client_side, &mut app, &flow).await,
         Err(outcome) => {
             Port::reset(&mut client_side);
             outcome
@@ -226,7 +242,8 @@ fn served(shard: &Shard, host: &str, port: u16) -> Option<(u16, ServiceName)> {
     (target != 0).then(|| (target, service.name.clone()))
 }
 
-/// Asks policy, by the registry's entry of our own address.
+/// Asks policy, by the registry's entry of this workload. An address that the registry does not list is no way around
+/// it: the pod's other addresses tell which workload this is, and where none does, the namespace's policies hold.
 fn admit(
     shard: &Shard,
     source: Option<&SpiffeId>,
@@ -234,15 +251,17 @@ fn admit(
     destination: SocketAddr,
 ) -> Result<Permit, Refusal> {
     let world = shard.world();
-    let policies = world
-        .workload_by_address(destination.ip())
-        .map(|(w, _)| world.policies_for(w));
+    let mut own = std::iter::once(destination.ip()).chain(shard.addresses.iter().copied());
+    let policies = match own.find_map(|ip| world.workload_by_address(ip)) {
+        Some((workload, _)) => world.policies_for(workload),
+        None => world.policies_in(shard.id.namespace()),
+    };
     let facts = Facts {
         source,
         source_ip: client.ip(),
         destination,
     };
-    policy::admit(shard.mode, &policies.unwrap_or_default(), &facts).map_err(|denied| {
+    policy::admit(shard.mode, &policies, &facts).map_err(|denied| {
         tracing::info!(%client, %destination, peer = source.map(SpiffeId::as_str), %denied, "denied");
         Refusal::Denied
     })
@@ -253,7 +272,7 @@ async fn deliver(shard: &Shard, permit: Permit, flow: &OpenFlow) -> Result<TcpSt
     let start = Instant::now();
     let destination = permit.destination();
     flow.update(|f| f.chosen_dst = Some(destination));
-    match tcp::dial_local(destination, shard.limits.connect).await {
+    match tcp::dial(destination, &shard.mark, shard.limits.connect).await {
         Ok(app) => {
             flow.update(|f| f.connect_time = Some(start.elapsed()));
             Ok(app)

@@ -4,6 +4,7 @@
 //! the data path on a thread of its own.
 
 mod inbound;
+mod join;
 mod outbound;
 mod outcome;
 mod ports;

@@ -7,15 +7,17 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::join::join;
 use super::outcome;
 use super::shard::Shard;
 use crate::model::snapshot::LoadGuard;
 use crate::model::{Cause, ClientAddr, Direction, Flow, OriginalDst, Outcome, Party, Transport};
 use crate::observe::OpenFlow;
 use crate::policy::Mode;
-use crate::relay::{Port, relay};
+use crate::relay::Port;
 use crate::route::{Route, Upstream, route};
 use crate::transport::hbone::{self, client::ConnectTo};
 use crate::transport::{Error, pool, tcp};
@@ -43,16 +45,16 @@ pub(super) async fn serve(shard: Rc<Shard>, mut app: TcpStream, client: ClientAd
         .open(Flow::new(Direction::Outbound, client.0, SystemTime::now()));
     let outcome = match intercept::original_dst(&app, client) {
         None => Err(Outcome::new(Party::Client, Cause::NoOriginalDestination)),
-        Some(dst) => connect(&shard, client, dst, &flow).await,
+        Some(dst) => tokio::select! {
+            connected = connect(&shard, client, dst, &flow) => connected,
+            () = gone(&app) => Err(Outcome::new(Party::Client, Cause::Reset)),
+        },
     };
     let outcome = match outcome {
-        Ok(conn) => {
-            let end = match conn.stream {
-                UpstreamStream::Plain(mut up) => relay(&mut app, &mut up, &flow.bytes(), shard.relay).await,
-                UpstreamStream::Mesh(mut up) => relay(&mut app, &mut up, &flow.bytes(), shard.relay).await,
-            };
-            outcome::of_end(&end)
-        }
+        Ok(conn) => match conn.stream {
+            UpstreamStream::Plain(mut up) => join(&shard, &mut app, &mut up, &flow).await,
+            UpstreamStream::Mesh(mut up) => join(&shard, &mut app, &mut up, &flow).await,
+        },
         Err(outcome) => {
             // Never an empty success: connect() has returned, so a reset is the honest answer that is left.
             Port::reset(&mut app);
@@ -61,6 +63,13 @@ pub(super) async fn serve(shard: Rc<Shard>, mut app: TcpStream, client: ClientAd
     };
     drop(app);
     flow.close(outcome);
+}
+
+/// Completes when the application has given the connection up. Its FIN is no such thing: it may still want an answer.
+async fn gone(app: &TcpStream) {
+    if app.ready(Interest::ERROR).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// Finds an upstream that takes the connection.

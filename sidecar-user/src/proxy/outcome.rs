@@ -19,8 +19,13 @@ pub(super) fn of_refusal(refusal: route::Refusal) -> Outcome {
 
 pub(super) fn of_error(error: &Error) -> Outcome {
     match error {
-        Error::Connect { source, .. } => Outcome::new(Party::Upstream, of_io(source)),
+        Error::Connect { source, .. } => match of_io(source) {
+            // No descriptors, ports or memory: no endpoint can help.
+            Cause::LimitReached => Outcome::new(Party::Us, Cause::LimitReached),
+            cause => Outcome::new(Party::Upstream, cause),
+        },
         Error::TimedOut { .. } => Outcome::new(Party::Upstream, Cause::TimedOut),
+        Error::Closed { .. } => Outcome::new(Party::Upstream, Cause::Reset),
         Error::NoIdentity => Outcome::new(Party::Us, Cause::NoIdentity),
         Error::WrongIdentity { .. } => Outcome::new(Party::Upstream, Cause::WrongIdentity),
         Error::Tls { .. } => Outcome::new(Party::Upstream, Cause::TlsFailed),

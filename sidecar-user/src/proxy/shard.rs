@@ -29,6 +29,9 @@ const HANDSHAKES: usize = 1024;
 /// After a failed accept (no descriptors left, say) the listener rests, so that the shard can free some.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
+/// For the last words of a shard that is done.
+const GOODBYE: Duration = Duration::from_millis(500);
+
 /// What the role hands to each shard's thread.
 #[derive(Clone)]
 pub(super) struct Settings {
@@ -67,7 +70,10 @@ pub(super) struct Shard {
     draining: watch::Receiver<bool>,
     /// The server side of TLS, made once per certificate.
     server: RefCell<Option<(Arc<Svid>, Arc<ServerConfig>)>>,
+    /// Set when the time to drain is over.
+    cut: watch::Sender<bool>,
     open: Rc<Present>,
+    tunnels: Rc<Present>,
     handshakes: Rc<Present>,
 }
 
@@ -107,7 +113,9 @@ impl Shard {
             svid: settings.svid,
             draining: settings.draining,
             server: RefCell::default(),
+            cut: watch::Sender::new(false),
             open: Rc::default(),
+            tunnels: Rc::default(),
             handshakes: Rc::default(),
         }
     }
@@ -124,18 +132,20 @@ impl Shard {
             .ok_or(Error::NoIdentity)
     }
 
-    pub(super) fn tls_server(&self) -> Result<Arc<ServerConfig>, Error> {
+    /// The server side of TLS, and when our certificate in it ends.
+    pub(super) fn tls_server(&self) -> Result<(Arc<ServerConfig>, SystemTime), Error> {
         let svid = self.svid()?;
+        let end = svid.not_after();
         let mut cached = self.server.borrow_mut();
         match &*cached {
-            Some((of, config)) if Arc::ptr_eq(of, &svid) => Ok(config.clone()),
+            Some((of, config)) if Arc::ptr_eq(of, &svid) => Ok((config.clone(), end)),
             _ => {
                 let config = tls::server_config(&svid).map_err(|error| {
                     tracing::error!(%error, "the trust bundle cannot be used");
                     Error::NoIdentity
                 })?;
                 *cached = Some((svid, config.clone()));
-                Ok(config)
+                Ok((config, end))
             }
         }
     }
@@ -162,8 +172,18 @@ impl Shard {
         Present::enter(&self.open)
     }
 
+    pub(super) fn enter_tunnel(&self) -> Entered {
+        Present::enter(&self.tunnels)
+    }
+
     pub(super) fn enter_handshake(&self) -> Option<Entered> {
         (self.handshakes.count.get() < HANDSHAKES).then(|| Present::enter(&self.handshakes))
+    }
+
+    /// Completes when open connections have to end.
+    pub(super) async fn cut(&self) {
+        // The sender lives as long as the shard.
+        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
     }
 
     /// Completes when the proxy begins to drain.
@@ -234,6 +254,14 @@ pub(super) fn run(settings: Settings, listeners: Listeners, observe: ShardObserv
             () = shard.open.none_left() => {}
             () = tokio::time::sleep(drain) => {}
         }
+        shard.cut.send_replace(true);
+        shard.pool.close();
+        // Resets, last GOAWAYs and records of flows need a moment, and nobody's answer.
+        let goodbye = async {
+            shard.open.none_left().await;
+            shard.tunnels.none_left().await;
+        };
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
         Ok(())
     })
 }

@@ -106,16 +106,27 @@ pub async fn relay(down: &mut impl Port, up: &mut impl Port, bytes: &flow::Bytes
         Poll::Pending
     })
     .await;
-    if let End::Broken { by, .. } = &end {
+    if !matches!(end, End::Eof) {
         // What was handed over just now must leave before the reset does.
         tokio::task::yield_now().await;
-        // A direction that has ended stays ended: its reader may still be reading, and a reset would take
-        // away what it has not read yet (envoy#45190).
-        match by {
-            Side::Downstream if !out.is_done() => up.reset(),
-            Side::Upstream if !back.is_done() => down.reset(),
-            Side::Downstream | Side::Upstream => {}
-        }
+    }
+    // A direction that has ended stays ended: its reader may still be reading, and a reset would take away what it
+    // has not read yet (envoy#45190). One that has not ended must not look as if it had.
+    let (cut_up, cut_down) = match &end {
+        End::Eof => (false, false),
+        End::Broken {
+            by: Side::Downstream, ..
+        } => (!out.is_done(), false),
+        End::Broken {
+            by: Side::Upstream, ..
+        } => (false, !back.is_done()),
+        End::Idle => (!out.is_done(), !back.is_done()),
+    };
+    if cut_up {
+        up.reset();
+    }
+    if cut_down {
+        down.reset();
     }
     end
 }

@@ -157,6 +157,12 @@ async fn a_silent_half_closed_connection_ends_and_traffic_keeps_it_open() {
         app.read_exact(&mut got).await.unwrap();
         tokio::time::sleep(Duration::from_secs(6)).await;
     }
+    let error = app.read(&mut got).await.unwrap_err();
+    assert_eq!(
+        error.kind(),
+        ErrorKind::ConnectionReset,
+        "cut off is not finished"
+    );
     let (end, ..) = relay.await.unwrap();
     assert!(matches!(end, End::Idle), "{end:?}");
     assert!(

@@ -91,6 +91,8 @@ pub enum Error {
         #[source]
         source: Rc<h2::Error>,
     },
+    #[error("the tunnel to {addr} was closed as soon as it was open")]
+    Closed { addr: SocketAddr },
     /// The peer's proxy answered, but not with 200.
     #[error("{addr} answered CONNECT with {status}{}", refusal.map(|r| format!(" ({r})")).unwrap_or_default())]
     Refused {
@@ -116,6 +118,12 @@ impl fmt::Display for Step {
             Self::Http2Preface => "the HTTP/2 preface",
             Self::ConnectRequest => "answering CONNECT",
         })
+    }
+}
+
+impl Error {
+    fn is_refused_stream(&self) -> bool {
+        matches!(self, Self::Http2 { source, .. } if source.reason() == Some(h2::Reason::REFUSED_STREAM))
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
@@ -17,7 +17,7 @@ use super::hbone::{MAX_STREAMS, Stream};
 use super::tls::{self, Peer};
 use super::{Error, Tally, Timeouts, tcp};
 use crate::identity::Svid;
-use crate::model::{SpiffeId, TlsFacts};
+use crate::model::SpiffeId;
 
 /// An unused tunnel is closed after this long (ztunnel: 5 min).
 const IDLE: Duration = Duration::from_secs(300);
@@ -25,6 +25,8 @@ const IDLE: Duration = Duration::from_secs(300);
 const SWEEP: Duration = Duration::from_secs(30);
 /// Tunnels that streams in bulk may claim for themselves, per peer and shard; beyond that they share.
 const BULK_TUNNELS: usize = 8;
+/// How often a stream that the peer refused unprocessed is asked for again.
+const REFUSALS: u32 = 3;
 
 /// Whom a tunnel leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -62,7 +64,7 @@ struct Inner {
 struct Tunnels {
     ready: Vec<Entry>,
     /// The one dial under way; everybody who needs a tunnel waits for it.
-    dialling: Option<watch::Receiver<Option<Dialled>>>,
+    dialling: Option<Dial>,
 }
 
 #[derive(Clone)]
@@ -73,7 +75,14 @@ struct Entry {
     idle_sweeps: u32,
 }
 
-type Dialled = Result<Rc<Tunnel>, Error>;
+type Dialled = Result<(), Error>;
+
+/// A dial under way, with the certificate that it proves.
+#[derive(Clone)]
+struct Dial {
+    svid: Arc<Svid>,
+    result: watch::Receiver<Option<Dialled>>,
+}
 
 impl Pool {
     pub fn new(mark: tcp::Mark, tally: Tally, limits: Timeouts) -> Self {
@@ -99,35 +108,37 @@ impl Pool {
     /// Asks the peer's proxy for a connection to its application.
     pub async fn connect(&self, key: &Key, svid: &Arc<Svid>, to: &ConnectTo<'_>) -> Result<Connected, Error> {
         let mut waited = false;
+        let mut refused = 0;
         loop {
-            let tunnel = match self.usable(key, svid) {
-                Some(tunnel) => tunnel,
-                None => {
-                    waited = true;
-                    self.dial(key, svid).await?
-                }
+            let Some(tunnel) = self.usable(key, svid) else {
+                waited = true;
+                self.dial(key, svid).await?;
+                // Many may have waited for this dial, more than one tunnel takes: those who find it full, dial again.
+                continue;
             };
             match tunnel.connect(to, self.0.limits).await {
                 Ok(stream) => {
                     let handshake = waited.then(|| tunnel.handshake());
-                    let facts = TlsFacts {
-                        reused_tunnel: !waited,
-                        ..tunnel.peer().facts.clone()
-                    };
-                    let peer = Peer {
-                        id: tunnel.peer().id.clone(),
-                        facts,
-                    };
+                    let mut peer = tunnel.peer().clone();
+                    peer.facts.reused_tunnel = !waited;
                     return Ok(Connected {
                         stream,
                         peer,
                         handshake,
                     });
                 }
+                // Nothing was processed (RFC 9113, 8.7): the peer's limit was lowered, or reached by others.
+                Err(error) if error.is_refused_stream() && refused < REFUSALS => refused += 1,
                 // A warm tunnel can be on its way out (GOAWAY, peer restarted) without our knowing. Nothing was
                 // sent through it, so a fresh one is asked, once.
                 Err(Error::Http2 { .. } | Error::Tls { .. }) if !waited => self.forget(key, &tunnel),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if matches!(error, Error::TimedOut { .. }) {
+                        // Whoever comes next must not wait in a dead tunnel, too.
+                        self.forget(key, &tunnel);
+                    }
+                    return Err(error);
+                }
             }
         }
     }
@@ -137,7 +148,8 @@ impl Pool {
         let mut peers = self.0.peers.borrow_mut();
         let ready = &mut peers.get_mut(key)?.ready;
         // A tunnel of an older certificate takes no new streams; its live ones run on.
-        ready.retain(|e| e.tunnel.is_open() && Arc::ptr_eq(&e.svid, svid));
+        let now = SystemTime::now();
+        ready.retain(|e| e.tunnel.is_open() && Arc::ptr_eq(&e.svid, svid) && now < e.tunnel.peer().expires);
         let crowded = ready.len() >= BULK_TUNNELS;
         let entry = ready
             .iter_mut()
@@ -151,49 +163,58 @@ impl Pool {
     /// Waits for the dial that is under way, or begins one. It goes on when the one who began it goes away.
     async fn dial(&self, key: &Key, svid: &Arc<Svid>) -> Dialled {
         let under_way = self.0.peers.borrow().get(key).and_then(|t| t.dialling.clone());
-        let mut result = under_way.unwrap_or_else(|| {
-            let (done, waiting) = watch::channel(None);
-            self.0.peers.borrow_mut().entry(key.clone()).or_default().dialling = Some(waiting.clone());
-            let (pool, key, svid) = (self.clone(), key.clone(), svid.clone());
-            tokio::task::spawn_local(async move {
-                let config = tls::client_config(&svid, key.expected.clone());
-                let Inner {
-                    mark, tally, limits, ..
-                } = &*pool.0;
-                let dialled = Tunnel::dial(key.gateway, config, &key.expected, mark, tally, *limits).await;
-                let dialled = dialled.map(Rc::new);
-                pool.finish_dial(&key, svid, &dialled);
-                // Nobody may be waiting any more; the tunnel is in the pool all the same.
-                let _ = done.send(Some(dialled));
-            });
-            waiting
-        });
+        let mut result = match under_way {
+            Some(dial) if Arc::ptr_eq(&dial.svid, svid) => dial.result,
+            _ => self.begin_dial(key, svid),
+        };
         match result.wait_for(Option::is_some).await {
-            Ok(done) => done.clone().expect("waited for it"),
-            // The shard is shutting down and has dropped the dial.
-            Err(_) => Err(Error::NoIdentity),
+            Ok(done) => done.clone().expect("it was waited for"),
+            Err(_) => Err(Error::Closed { addr: key.gateway }),
         }
     }
 
-    fn finish_dial(&self, key: &Key, svid: Arc<Svid>, dialled: &Dialled) {
+    fn begin_dial(&self, key: &Key, svid: &Arc<Svid>) -> watch::Receiver<Option<Dialled>> {
+        let (done, result) = watch::channel(None);
+        let dial = Dial {
+            svid: svid.clone(),
+            result: result.clone(),
+        };
+        self.0.peers.borrow_mut().entry(key.clone()).or_default().dialling = Some(dial);
+        let (pool, key, svid) = (self.clone(), key.clone(), svid.clone());
+        tokio::task::spawn_local(async move {
+            let config = tls::client_config(&svid, key.expected.clone());
+            let Inner {
+                mark, tally, limits, ..
+            } = &*pool.0;
+            let dialled = Tunnel::dial(key.gateway, config, &key.expected, mark, tally, *limits).await;
+            // Nobody may be waiting any more; the tunnel is in the pool all the same.
+            let _ = done.send(Some(pool.finish_dial(&key, svid, dialled)));
+        });
+        result
+    }
+
+    fn finish_dial(&self, key: &Key, svid: Arc<Svid>, dialled: Result<Tunnel, Error>) -> Dialled {
         let mut peers = self.0.peers.borrow_mut();
-        match (peers.get_mut(key), dialled) {
-            (Some(tunnels), Ok(tunnel)) => {
-                tunnels.dialling = None;
+        let tunnels = peers.entry(key.clone()).or_default();
+        // A renewal may have begun another dial meanwhile.
+        tunnels.dialling.take_if(|dial| Arc::ptr_eq(&dial.svid, &svid));
+        let outcome = match dialled {
+            Ok(tunnel) if tunnel.is_open() && SystemTime::now() < tunnel.peer().expires => {
                 tunnels.ready.push(Entry {
-                    tunnel: tunnel.clone(),
+                    tunnel: Rc::new(tunnel),
                     svid,
                     idle_sweeps: 0,
                 });
+                Ok(())
             }
-            (Some(tunnels), Err(_)) => {
-                tunnels.dialling = None;
-                if tunnels.ready.is_empty() {
-                    peers.remove(key);
-                }
-            }
-            (None, _) => {}
+            // Gone before anybody could use it: an error, or those who wait would dial for ever.
+            Ok(_) => Err(Error::Closed { addr: key.gateway }),
+            Err(error) => Err(error),
+        };
+        if tunnels.ready.is_empty() && tunnels.dialling.is_none() {
+            peers.remove(key);
         }
+        outcome
     }
 
     fn forget(&self, key: &Key, tunnel: &Rc<Tunnel>) {
@@ -216,6 +237,11 @@ impl Pool {
             });
             !tunnels.ready.is_empty() || tunnels.dialling.is_some()
         });
+    }
+
+    /// Gives up every tunnel. Those without streams say GOAWAY and close at once.
+    pub fn close(&self) {
+        self.0.peers.borrow_mut().clear();
     }
 
     /// Sweeps for ever.

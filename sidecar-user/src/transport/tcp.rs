@@ -32,11 +32,6 @@ pub async fn dial(addr: SocketAddr, mark: &Mark, limit: Duration) -> Result<TcpS
     finish(addr, limit, connecting).await
 }
 
-/// A connection to this pod's own application: the hook lets the pod's own addresses pass, so no flag is needed.
-pub async fn dial_local(addr: SocketAddr, limit: Duration) -> Result<TcpStream, Error> {
-    finish(addr, limit, async { socket_for(addr)?.connect(addr).await }).await
-}
-
 /// A connection that will carry a tunnel.
 pub(super) async fn dial_tunnel(addr: SocketAddr, mark: &Mark, limit: Duration) -> Result<TcpStream, Error> {
     let stream = dial(addr, mark, limit).await?;

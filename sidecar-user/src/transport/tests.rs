@@ -357,6 +357,64 @@ async fn a_full_tunnel_gets_a_second_one_and_a_drained_tunnel_a_successor() {
 }
 
 #[tokio::test]
+async fn a_burst_of_held_connections_gets_as_many_tunnels_as_it_needs() {
+    locally(async {
+        let ca = Authority::new();
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
+        let request = to("10.0.0.2:80");
+        let many = 2 * MAX_STREAMS as usize + 50;
+        let connects = futures_util::future::join_all((0..many).map(|_| pool.connect(&key, &svid, &request)));
+        let accepts = async {
+            let mut held = Vec::new();
+            while held.len() < many {
+                held.push(gateway.incoming.recv().await.unwrap().accept().unwrap());
+            }
+            held
+        };
+        let (connected, _held) = tokio::join!(connects, accepts);
+        let failed = connected.iter().filter_map(|r| r.as_ref().err()).count();
+        assert_eq!((failed, pool.open_tunnels()), (0, 3));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_ten_streams_gets_ten_a_tunnel() {
+    locally(async {
+        let ca = Authority::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let config = tls::server_config(&ca.svid(&id("server"))).unwrap();
+        spawn_local(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let acceptor = tokio_rustls::TlsAcceptor::from(config.clone());
+                spawn_local(async move {
+                    let tls = acceptor.accept(tcp).await.unwrap();
+                    let builder = h2::server::Builder::new().max_concurrent_streams(10).clone();
+                    let mut connection = builder.handshake::<_, Bytes>(tls).await.unwrap();
+                    let mut held = Vec::new();
+                    while let Some(Ok((request, mut respond))) = connection.accept().await {
+                        held.push((
+                            request,
+                            respond.send_response(http::Response::new(()), false).unwrap(),
+                        ));
+                    }
+                });
+            }
+        });
+        let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(addr, &id("server")));
+        let request = to("10.0.0.2:80");
+        let connected =
+            futures_util::future::join_all((0..30).map(|_| pool.connect(&key, &svid, &request))).await;
+        let failed: Vec<_> = connected.iter().filter_map(|r| r.as_ref().err()).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+        assert_eq!(pool.open_tunnels(), 3);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn bulk_gets_a_tunnel_of_its_own() {
     locally(async {
         let ca = Authority::new();

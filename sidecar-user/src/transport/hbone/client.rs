@@ -1,16 +1,21 @@
 //! The dialling side of a tunnel: one TLS session, many CONNECT streams. Which tunnel to use is the pool's choice.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use h2::client::{Builder, SendRequest};
+use h2::Reason;
+use h2::client::{Builder, Connection, SendRequest};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -87,10 +92,21 @@ impl Tunnel {
             .max_send_buffer_size(SEND_BUFFER)
             .data_frame_budget(DATA_FRAME_BUDGET)
             .enable_push(false)
+            .max_local_error_reset_streams(None)
+            // Nothing is asked before the peer has said how much may be asked at once.
+            .initial_max_send_streams(0)
             .handshake(io);
         let (requests, mut connection) = within(limits.settings, addr, Step::Http2Preface, preface)
             .await?
             .map_err(|e| broken(addr, e))?;
+        within(
+            limits.settings,
+            addr,
+            Step::Http2Preface,
+            settled(&mut connection, &requests),
+        )
+        .await?
+        .map_err(|e| broken(addr, e))?;
         let ping = connection.ping_pong();
         let open = Rc::new(Cell::new(true));
         let opened = open.clone();
@@ -184,6 +200,24 @@ impl Tunnel {
         }
         message
     }
+}
+
+/// Drives the connection until the peer's SETTINGS have arrived: from then on its limit of streams is known, and a
+/// refusal of our certificate, which TLS 1.3 lets arrive after the handshake, would have arrived before.
+async fn settled<S>(
+    connection: &mut Connection<S, Bytes>,
+    requests: &SendRequest<Bytes>,
+) -> Result<(), h2::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    poll_fn(|cx| match Pin::new(&mut *connection).poll(cx) {
+        Poll::Ready(Ok(())) => Poll::Ready(Err(Reason::NO_ERROR.into())),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        Poll::Pending if requests.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 async fn within<T>(

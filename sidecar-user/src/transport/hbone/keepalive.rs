@@ -1,6 +1,7 @@
 //! Noticing that a tunnel's peer is gone. Speaks HTTP/2 PING only when the tunnel has been silent.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,9 +11,11 @@ use std::time::Duration;
 use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A PING is sent when nothing arrived for this long (wire.md 1.4).
-const SILENCE: Duration = Duration::from_secs(10);
-/// And the peer is dead when it has not been answered after this long.
+/// How often the keep-alive looks.
+const TICK: Duration = Duration::from_secs(5);
+/// A PING is sent when nothing arrived for this many ticks (wire.md 1.4: 10 s).
+const SILENT_TICKS: u32 = 2;
+/// And the peer is dead when nothing at all has arrived for this long after it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Set by every arrival of bytes, cleared by the keep-alive. A flag, not a time: reads are the hot path.
@@ -40,17 +43,26 @@ impl<S> Listening<S> {
 
 /// Ends when the peer is dead.
 pub(super) async fn watch(mut ping: PingPong, heard: Heard) {
+    let mut silent = 0;
     loop {
-        tokio::time::sleep(SILENCE).await;
-        if heard.replace(false) {
+        tokio::time::sleep(TICK).await;
+        silent = if heard.replace(false) { 0 } else { silent + 1 };
+        if silent < SILENT_TICKS {
             continue;
         }
-        match tokio::time::timeout(PATIENCE, ping.ping(Ping::opaque())).await {
-            Ok(Ok(_)) => {}
-            // Anything heard is a sign of life, even when the answer itself is stuck behind it.
-            Err(_) if heard.get() => {}
-            Ok(Err(_)) | Err(_) => return,
+        if ping.send_ping(Ping::opaque()).is_err() {
+            return;
         }
+        // One PING at a time, however late its answer: h2 allows no second one, and anything heard meanwhile is a
+        // sign of life, even when the answer itself is stuck behind it.
+        loop {
+            match tokio::time::timeout(PATIENCE, poll_fn(|cx| ping.poll_pong(cx))).await {
+                Ok(Ok(_)) => break,
+                Err(_) if heard.replace(false) => {}
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+        silent = 0;
     }
 }
 

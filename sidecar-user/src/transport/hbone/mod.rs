@@ -23,4 +23,4 @@ const MAX_HEADER_LIST: u32 = 16 * 1024;
 const SEND_BUFFER: usize = 256 * 1024;
 /// Overhead of small DATA frames that may pile up behind a reader that does not read. h2's own default (half the
 /// window) would end the whole tunnel, with all its streams, for one application that writes byte by byte.
-const DATA_FRAME_BUDGET: usize = 1 << 30;
+const DATA_FRAME_BUDGET: usize = 128 << 20;

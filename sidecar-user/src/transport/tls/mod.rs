@@ -4,6 +4,7 @@ mod verify;
 
 use std::io;
 use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig, version::TLS13};
@@ -34,6 +35,8 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
 pub struct Peer {
     pub id: SpiffeId,
     pub facts: TlsFacts,
+    /// When the proof ends: no new stream is begun on a tunnel after it.
+    pub expires: SystemTime,
 }
 
 /// The client's side of one dial: the peer must prove one of `expected`.
@@ -92,7 +95,11 @@ pub(super) fn peer(session: &CommonState, reused_tunnel: bool) -> Option<Peer> {
             .unwrap_or("unknown"),
         reused_tunnel,
     };
-    Some(Peer { id, facts })
+    Some(Peer {
+        id,
+        facts,
+        expires: verify::expiry(leaf)?,
+    })
 }
 
 /// The identities a refused server proved, when that was the reason of the refusal.

@@ -2,6 +2,7 @@
 //! SPIFFE leaf (one URI name, no CA), and that name must be the right one. DNS names are never looked at.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -68,6 +69,13 @@ pub(super) fn identities(leaf: &CertificateDer<'_>) -> Result<Vec<SpiffeId>, Not
     } else {
         Ok(ids)
     }
+}
+
+/// When a leaf ends.
+pub(super) fn expiry(leaf: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, cert) = X509Certificate::from_der(leaf).ok()?;
+    let seconds = u64::try_from(cert.validity().not_after.timestamp()).ok()?;
+    Some(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 fn refuse(reason: impl std::error::Error + Send + Sync + 'static) -> Error {
