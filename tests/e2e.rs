@@ -19,6 +19,9 @@ mod identity; // wrong, unknown, expired or no identity
 #[path = "e2e/modes.rs"]
 mod modes; // strict, permissive, registry-only
 
+#[path = "e2e/policy.rs"]
+mod policy; // what policies forbid stays out
+
 #[path = "e2e/hbone.rs"]
 mod hbone; // the tunnel port, asked by hand
 
