@@ -63,6 +63,13 @@ pub(crate) fn run(opts: Opts) -> Result<ExitCode> {
         opts.blocks > 0 && opts.slice > 0,
         "--blocks and --slice must not be 0"
     );
+    let is_wanted = |name: &str| opts.only.as_deref().is_none_or(|word| name.contains(word));
+    ensure!(
+        is_wanted(memory::NAME) || ROWS.iter().any(|row| is_wanted(row.name)),
+        "no row has that word in its name; there are: {}, {}",
+        ROWS.map(|row| row.name).join(", "),
+        memory::NAME
+    );
     host::demand_fit("the benchmark")?;
     setup::ensure()?;
     announce("cargo build --release");
@@ -85,14 +92,6 @@ pub(crate) fn run(opts: Opts) -> Result<ExitCode> {
         warm_up: WARM_UP,
         counted: Duration::from_millis(opts.slice),
     };
-    let is_wanted = |name: &str| opts.only.as_deref().is_none_or(|word| name.contains(word));
-    ensure!(
-        is_wanted(memory::NAME) || ROWS.iter().any(|row| is_wanted(row.name)),
-        "no row has that word in its name; there are: {}, {}",
-        ROWS.map(|row| row.name).join(", "),
-        memory::NAME
-    );
-
     let memory = if is_wanted(memory::NAME) {
         announce("memory of idle sidecars");
         // Pods of their own: a sidecar that has worked is no longer as small as one that has not.

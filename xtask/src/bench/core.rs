@@ -29,7 +29,7 @@ impl Core {
         let mut alone = CpuSet::new();
         alone.set(index)?;
         let mut others = usable;
-        if last > 0 {
+        if (0..=last).any(|n| n != index && is_usable(n)) {
             others.unset(index)?;
         }
         Ok(Self { index, alone, others })
