@@ -3,6 +3,7 @@
 //! Nothing here is part of the product, and nothing here is needed to build it by plain cargo once
 //! `cargo xtask setup` has run.
 
+mod bench;
 mod ci;
 mod demo;
 mod host;
@@ -26,6 +27,8 @@ enum Verb {
     Demo(demo::Opts),
     /// Run every test: unit, doc and end-to-end.
     Test(test::Opts),
+    /// Measure what a pair of sidecars costs, beside the same load without them.
+    Bench(bench::Opts),
     /// Check the house rules: who imports whom, file headers, file lengths.
     Tidy(tidy::Opts),
     /// Run every gate that a change must pass, in order.
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Verb::Setup(opts) => setup::run(opts),
         Verb::Demo(opts) => demo::run(opts),
         Verb::Test(opts) => test::run(opts),
+        Verb::Bench(opts) => bench::run(opts),
         Verb::Tidy(opts) => tidy::run(opts),
         Verb::Ci(opts) => ci::run(opts),
     };
