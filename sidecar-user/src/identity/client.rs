@@ -262,7 +262,7 @@ mod tests {
 
     impl Temporary {
         fn new(name: &str, content: &[u8]) -> Self {
-            let path = std::env::temp_dir().join(format!("outrigger-test-{}-{name}", std::process::id()));
+            let path = std::env::temp_dir().join(format!("outrigger-identity-{}-{name}", std::process::id()));
             std::fs::write(&path, content).unwrap();
             Self(path)
         }
