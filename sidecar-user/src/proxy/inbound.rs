@@ -77,9 +77,10 @@ pub(super) async fn hbone(shard: Rc<Shard>, tcp: TcpStream, client: ClientAddr) 
         .min(own_end)
         .duration_since(SystemTime::now())
         .unwrap_or_default();
-    let no_more = async {
+    let drained = shard.drained();
+    let no_more = async move {
         tokio::select! {
-            () = shard.drained() => {}
+            () = drained => {}
             () = tokio::time::sleep(expires) => {}
         }
     };

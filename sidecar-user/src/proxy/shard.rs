@@ -12,6 +12,7 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
+use super::join::Cut;
 use super::{inbound, outbound};
 use crate::identity::Svid;
 use crate::intercept::{self, Listeners};
@@ -70,8 +71,8 @@ pub(super) struct Shard {
     draining: watch::Receiver<bool>,
     /// The server side of TLS, made once per certificate.
     server: RefCell<Option<(Arc<Svid>, Arc<ServerConfig>)>>,
-    /// Set when the time to drain is over.
-    cut: watch::Sender<bool>,
+    /// Done when the time to drain is over.
+    pub(super) cut: Cut,
     open: Rc<Present>,
     tunnels: Rc<Present>,
     handshakes: Rc<Present>,
@@ -113,7 +114,7 @@ impl Shard {
             svid: settings.svid,
             draining: settings.draining,
             server: RefCell::default(),
-            cut: watch::Sender::new(false),
+            cut: Cut::default(),
             open: Rc::default(),
             tunnels: Rc::default(),
             handshakes: Rc::default(),
@@ -178,12 +179,6 @@ impl Shard {
 
     pub(super) fn enter_handshake(&self) -> Option<Entered> {
         (self.handshakes.count.get() < HANDSHAKES).then(|| Present::enter(&self.handshakes))
-    }
-
-    /// Completes when open connections have to end.
-    pub(super) async fn cut(&self) {
-        // The sender lives as long as the shard.
-        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
     }
 
     /// Completes when the proxy begins to drain.
@@ -254,7 +249,7 @@ pub(super) fn run(settings: Settings, listeners: Listeners, observe: ShardObserv
             () = shard.open.none_left() => {}
             () = tokio::time::sleep(drain) => {}
         }
-        shard.cut.send_replace(true);
+        shard.cut.now();
         shard.pool.close();
         // Resets, last GOAWAYs and records of flows need a moment, and nobody's answer.
         let goodbye = async {

@@ -85,9 +85,11 @@ async fn gateway(svid: &Svid) -> Gateway {
                 match Session::accept(tcp, client, config, Timeouts::default()).await {
                     Ok(session) => {
                         let _ = session
-                            .serve(drained.notified(), &(Rc::new(|_| ()) as super::Tally), |i| {
-                                drop(out.send(i))
-                            })
+                            .serve(
+                                async move { drained.notified().await },
+                                &(Rc::new(|_| ()) as super::Tally),
+                                |i| drop(out.send(i)),
+                            )
                             .await;
                     }
                     Err(error) => failed.borrow_mut().push_back(error),

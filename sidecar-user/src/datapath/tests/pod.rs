@@ -240,7 +240,11 @@ struct Host {
 impl Host {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("outrigger-datapath-{}-{}", process::id(), NEXT.fetch_add(1, Relaxed));
+        let name = format!(
+            "outrigger-datapath-{}-{}",
+            process::id(),
+            NEXT.fetch_add(1, Relaxed)
+        );
         let directory = env::temp_dir().join(name);
         let host = Self { directory };
         fs::create_dir_all(bpffs(&host.directory)).expect("a directory");

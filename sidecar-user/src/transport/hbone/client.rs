@@ -111,22 +111,24 @@ impl Tunnel {
         let open = Rc::new(Cell::new(true));
         let opened = open.clone();
         let counted = Counted::new(tally);
-        tokio::task::spawn_local(async move {
-            let alive = async {
-                match ping {
-                    Some(ping) => keepalive::watch(ping, heard).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                result = connection => if let Err(error) = result {
-                    tracing::debug!(%addr, %error, "tunnel closed");
-                },
-                () = alive => tracing::warn!(%addr, "tunnel closed: its peer does not answer any more"),
+        let driver = tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%addr, %error, "tunnel closed");
             }
             opened.set(false);
             drop(counted);
         });
+        // Beside the driver, not in it: what the driver polls, it polls with every frame.
+        if let Some(ping) = ping {
+            let (driver, open) = (driver.abort_handle(), open.clone());
+            tokio::task::spawn_local(async move {
+                keepalive::watch(ping, heard).await;
+                if open.replace(false) {
+                    tracing::warn!(%addr, "tunnel closed: its peer does not answer any more");
+                    driver.abort();
+                }
+            });
+        }
         Ok(Self {
             addr,
             requests,

@@ -1,17 +1,21 @@
 //! The accepting side of a tunnel. Says who is there and what is asked for; whether it may be is policy's question.
 
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::{Builder, Connection, SendResponse};
+use h2::{PingPong, RecvStream};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -99,36 +103,100 @@ impl Session {
     /// told to open its next streams elsewhere (GOAWAY); those that are open run on.
     pub async fn serve(
         mut self,
-        drain: impl Future<Output = ()>,
+        drain: impl Future<Output = ()> + 'static,
         tally: &Tally,
         mut on_request: impl FnMut(Incoming),
     ) -> Result<(), h2::Error> {
         let _counted = Counted::new(tally);
-        let ping = self.connection.ping_pong();
-        let alive = async {
-            match ping {
-                Some(ping) => keepalive::watch(ping, self.heard.clone()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(alive, drain);
+        let orders = Rc::new(Orders::default());
+        let _steering = Steering::begin(
+            orders.clone(),
+            drain,
+            self.connection.ping_pong(),
+            self.heard.clone(),
+        );
         let mut draining = false;
         loop {
-            tokio::select! {
-                incoming = self.connection.accept() => match incoming {
-                    Some(Ok((request, respond))) => {
-                        on_request(Incoming { request, respond, place: Place::take(&self.occupancy) });
-                    }
-                    Some(Err(error)) => return Err(error),
-                    None => return Ok(()),
-                },
-                () = &mut drain, if !draining => {
+            let next = poll_fn(|cx| {
+                orders.wake_by(cx);
+                if orders.dead.get() || (orders.drain.get() && !draining) {
+                    return Poll::Ready(None);
+                }
+                self.connection.poll_accept(cx).map(Some)
+            });
+            match next.await {
+                Some(Some(Ok((request, respond)))) => {
+                    on_request(Incoming {
+                        request,
+                        respond,
+                        place: Place::take(&self.occupancy),
+                    });
+                }
+                Some(Some(Err(error))) => return Err(error),
+                Some(None) => return Ok(()),
+                None if orders.dead.get() => return Ok(()),
+                None => {
                     draining = true;
                     self.connection.graceful_shutdown();
                 }
-                () = &mut alive => return Ok(()),
             }
         }
+    }
+}
+
+/// What the task beside a tunnel tells its driver. Flags, because the driver looks at them with every frame.
+#[derive(Default)]
+struct Orders {
+    drain: Cell<bool>,
+    dead: Cell<bool>,
+    driver: RefCell<Option<Waker>>,
+}
+
+impl Orders {
+    fn wake_by(&self, cx: &Context<'_>) {
+        // A task's waker does not change, so the first one serves.
+        self.driver.borrow_mut().get_or_insert_with(|| cx.waker().clone());
+    }
+
+    fn give(&self, order: &Cell<bool>) {
+        order.set(true);
+        if let Some(driver) = &*self.driver.borrow() {
+            driver.wake_by_ref();
+        }
+    }
+}
+
+/// The task beside a tunnel: waits for the drain and watches over the peer. Ends with the tunnel.
+struct Steering(AbortHandle);
+
+impl Steering {
+    fn begin(
+        orders: Rc<Orders>,
+        drain: impl Future<Output = ()> + 'static,
+        ping: Option<PingPong>,
+        heard: keepalive::Heard,
+    ) -> Self {
+        let task = tokio::task::spawn_local(async move {
+            let drain = async {
+                drain.await;
+                orders.give(&orders.drain);
+            };
+            let alive = async {
+                match ping {
+                    Some(ping) => keepalive::watch(ping, heard).await,
+                    None => std::future::pending().await,
+                }
+                orders.give(&orders.dead);
+            };
+            tokio::join!(drain, alive);
+        });
+        Self(task.abort_handle())
+    }
+}
+
+impl Drop for Steering {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
