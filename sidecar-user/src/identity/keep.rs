@@ -11,7 +11,6 @@
 //! It does not decide when (`schedule.rs`), ask (`client.rs`) or judge (`answer.rs`).
 
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +21,7 @@ use tracing::{error, info, warn};
 use super::client::Authority;
 use super::schedule::{next_renewal, next_retry};
 use super::{Config, Error, Key, Mark, Status, Svid};
+use crate::error_chain;
 
 /// Timers stand still while a machine sleeps and ignore a clock that is set, so the clock is looked at again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -66,7 +66,7 @@ async fn renew(
         };
         status.send_replace(Status {
             failures,
-            last_error: obtained.as_ref().err().map(chain),
+            last_error: obtained.as_ref().err().map(|e| error_chain(e)),
             next_attempt: Some(next),
         });
         match obtained {
@@ -82,7 +82,7 @@ async fn renew(
             }
             Err(error) => warn!(
                 identity = %authority.config().id,
-                error = chain(&error),
+                error = error_chain(&error),
                 failures,
                 in_force = publish.borrow().is_some(),
                 retry = ?next.duration_since(now).unwrap_or_default(),
@@ -141,22 +141,6 @@ async fn sleep_until(wake: SystemTime) {
         }
         sleep(left.min(LONGEST_SLEEP)).await;
     }
-}
-
-/// An error with all its causes: which of them matters is not known here.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Some wrappers repeat what they wrap.
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// From 0 to 1. Without random bytes everyone waits the middle.

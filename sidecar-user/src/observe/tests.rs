@@ -17,23 +17,7 @@ const EOF: Outcome = Outcome::new(Party::Client, Cause::Eof);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn flow(direction: Direction) -> Flow {
-    Flow {
-        id: 0,
-        direction,
-        opened: SystemTime::now(),
-        client: "10.0.0.1:4000".parse().unwrap(),
-        original_dst: None,
-        chosen_dst: None,
-        service: None,
-        source_identity: None,
-        destination_identity: None,
-        transport: Transport::Plain,
-        tls: None,
-        connect_time: None,
-        handshake_time: None,
-        bytes: Arc::default(),
-        closed: None,
-    }
+    Flow::new(direction, "10.0.0.1:4000".parse().unwrap(), SystemTime::now())
 }
 
 fn connected(flow: &mut Flow, service: &str) {

@@ -210,27 +210,15 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::{Cause, Direction, Flow, Outcome, Party, ServiceName, SpiffeId, TlsFacts, Transport};
+    use crate::model::{Cause, Direction, Flow, Outcome, Party, ServiceName, SpiffeId, TlsFacts};
     use std::time::{Duration, SystemTime};
 
     pub(in crate::plugin) fn flow() -> Flow {
-        Flow {
-            id: 7,
-            direction: Direction::Outbound,
-            opened: SystemTime::UNIX_EPOCH,
-            client: "10.99.0.2:40000".parse().unwrap(),
-            original_dst: Some("10.96.0.10:80".parse().unwrap()),
-            chosen_dst: None,
-            service: None,
-            source_identity: None,
-            destination_identity: None,
-            transport: Transport::Plain,
-            tls: None,
-            connect_time: None,
-            handshake_time: None,
-            bytes: Default::default(),
-            closed: None,
-        }
+        let client = "10.99.0.2:40000".parse().unwrap();
+        let mut flow = Flow::new(Direction::Outbound, client, SystemTime::UNIX_EPOCH);
+        flow.id = 7;
+        flow.original_dst = Some("10.96.0.10:80".parse().unwrap());
+        flow
     }
 
     fn reports() -> Vec<FlowReport> {

@@ -223,3 +223,61 @@ impl ClientCertVerifier for MeshClient {
         self.chain.supported_verify_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaf(names: &[&str]) -> CertificateDer<'static> {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.subject_alt_names = names
+            .iter()
+            .map(|n| rcgen::SanType::URI((*n).try_into().unwrap()))
+            .collect();
+        params.self_signed(&key).unwrap().der().clone()
+    }
+
+    #[test]
+    fn a_leaf_names_exactly_one_workload() {
+        let good = leaf(&["spiffe://td.test/ns/a/sa/b"]);
+        assert_eq!(
+            identities(&good).unwrap(),
+            [SpiffeId::new("td.test", "a", "b").unwrap()]
+        );
+        assert!(expiry(&good).unwrap() > SystemTime::now());
+        let two = leaf(&["spiffe://td.test/ns/a/sa/b", "spiffe://td.test/ns/a/sa/c"]);
+        assert!(matches!(identities(&two), Err(NotALeaf::UriNames { count: 2 })));
+        assert!(matches!(
+            identities(&leaf(&[])),
+            Err(NotALeaf::UriNames { count: 0 })
+        ));
+        assert!(matches!(
+            identities(&leaf(&["spiffe://td.test/web"])),
+            Err(NotALeaf::NoIdentity)
+        ));
+    }
+
+    /// A stranger chooses these bytes, before anything about them is verified.
+    #[test]
+    fn mutilated_certificates_are_refused_and_never_a_panic() {
+        let good = leaf(&["spiffe://td.test/ns/a/sa/b"]);
+        let random = &mut fastrand::Rng::with_seed(7);
+        for _ in 0..20_000 {
+            let mut der = good.to_vec();
+            for _ in 0..random.usize(1..8) {
+                let at = random.usize(..der.len());
+                match random.u8(..3) {
+                    0 => der[at] = random.u8(..),
+                    1 => der.truncate(at.max(1)),
+                    _ => der.insert(at, random.u8(..)),
+                }
+            }
+            let der = CertificateDer::from(der);
+            if let Ok(ids) = identities(&der) {
+                assert_eq!(ids.len(), 1);
+            }
+            let _ = expiry(&der);
+        }
+    }
+}
