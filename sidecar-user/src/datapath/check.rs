@@ -32,7 +32,7 @@ fn kernel() -> Finding {
         name: "kernel",
         ok: version >= (5, 15),
         detail: release.into(),
-        remedy: "use Linux 5.15 or later; 6.1 and later are tested",
+        remedy: "use Linux 5.15 or later, better 6.1",
     }
 }
 
