@@ -5,7 +5,7 @@
 //!
 //! * [`server`]: what answers and what discards
 //! * [`rr`], [`connect`], [`bulk`], [`idle`]: the loads
-//! * [`slice`]: how a load is told when to run; [`samples`]: percentiles
+//! * [`mod@slice`]: how a load is told when to run; [`samples`]: percentiles
 
 mod bulk;
 mod connect;
