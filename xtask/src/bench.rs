@@ -72,18 +72,7 @@ pub(crate) fn run(opts: Opts) -> Result<ExitCode> {
     );
     host::demand_fit("the benchmark")?;
     setup::ensure()?;
-    announce("cargo build --release");
-    workspace::run(workspace::cargo().args([
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "outrigger",
-        "--package",
-        "outrigger-tests",
-        "--bins",
-    ]))?;
-    binaries::use_dir(workspace::target_dir().join("release"));
+    binaries::use_dir(workspace::build_release(&["outrigger", "outrigger-tests"])?);
 
     let _interrupts = Interrupts::handle()?;
     let core = Core::choose(opts.core)?;

@@ -63,16 +63,7 @@ fn perform(hold: bool) -> Result<ExitCode> {
         held::demand_none()?;
     }
     setup::ensure()?;
-    announce("cargo build --release");
-    workspace::run(workspace::cargo().args([
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "outrigger",
-        "--bins",
-    ]))?;
-    binaries::use_dir(workspace::target_dir().join("release"));
+    binaries::use_dir(workspace::build_release(&["outrigger"])?);
 
     let interrupts = Interrupts::handle()?;
     announce("pods, sidecars and programs");

@@ -86,6 +86,16 @@ pub(crate) fn ask(command: &mut Command) -> Option<String> {
     String::from_utf8(output.stdout).ok()
 }
 
+/// Builds the programs of these packages as users get them, and says where they are.
+pub(crate) fn build_release(packages: &[&str]) -> Result<PathBuf> {
+    announce("cargo build --release");
+    let named = packages.iter().flat_map(|package| ["--package", package]);
+    run(cargo()
+        .args(["build", "--quiet", "--release", "--bins"])
+        .args(named))?;
+    Ok(target_dir().join("release"))
+}
+
 /// Says which step begins.
 pub(crate) fn announce(step: &str) {
     eprintln!("==> {step}");

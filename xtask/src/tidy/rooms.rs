@@ -40,7 +40,7 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "discovery",
         "model",
-        "granit_parser ipnet notify serde serde_saphyr sha2 tokio tracing",
+        "granit_parser ipnet notify serde sha2 tokio tracing",
     ),
     // aya-log speaks log, which the door passes on to tracing.
     room(
