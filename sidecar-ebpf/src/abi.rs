@@ -7,18 +7,29 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::addr::{Endpoint, Ip, Port};
 
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps, shared by the programs, the loader and the pins.
 pub mod map {
     pub const ORIGIN: &str = "or_origin";
     pub const HANDSHAKE: &str = "or_handshake";
+    pub const HELD: &str = "or_held";
+    pub const APPROVED: &str = "or_approved";
+    pub const PRESENTED: &str = "or_presented";
     pub const BYPASS: &str = "or_bypass";
     pub const LISTENERS: &str = "or_listeners";
+    pub const APP_PORTS: &str = "or_app_ports";
+    pub const POLICY: &str = "or_policy";
+    pub const ROUTES: &str = "or_routes";
+    pub const SHARDS: &str = "or_shards";
+    pub const RINGS: &str = "or_rings";
     pub const SETTINGS: &str = "or_settings";
     pub const COUNTERS: &str = "or_counters";
 
-    pub const ALL: [&str; 6] = [ORIGIN, HANDSHAKE, BYPASS, LISTENERS, SETTINGS, COUNTERS];
+    pub const ALL: [&str; 14] = [
+        ORIGIN, HANDSHAKE, HELD, APPROVED, PRESENTED, BYPASS, LISTENERS, APP_PORTS, POLICY, ROUTES, SHARDS,
+        RINGS, SETTINGS, COUNTERS,
+    ];
 }
 
 /// Names of the programs. The prefix keeps them apart from their section names, which bpf-linker would find
@@ -29,27 +40,52 @@ pub mod program {
     pub const SOCKOPS: &str = "or_sockops";
     pub const GETPEERNAME4: &str = "or_getpeername4";
     pub const GETPEERNAME6: &str = "or_getpeername6";
+    pub const GETSOCKNAME4: &str = "or_getsockname4";
+    pub const GETSOCKNAME6: &str = "or_getsockname6";
     pub const GETSOCKOPT: &str = "or_getsockopt";
     pub const SK_LOOKUP: &str = "or_sk_lookup";
+    /// Attached to the outbound listeners themselves, not pinned: it dies with them.
+    pub const HOLD: &str = "or_hold";
 
-    pub const ALL: [&str; 7] = [
+    pub const ALL: [&str; 10] = [
         CONNECT4,
         CONNECT6,
         SOCKOPS,
         GETPEERNAME4,
         GETPEERNAME6,
+        GETSOCKNAME4,
+        GETSOCKNAME6,
         GETSOCKOPT,
         SK_LOOKUP,
+        HOLD,
     ];
 }
 
 /// An entry lives from the SYN to the accept, microseconds as a rule, so this bounds a burst.
 pub const HANDSHAKE_ENTRIES: usize = 4096;
+/// Connections whose SYN waits for its upstream. One lives as long as the application waits, minutes perhaps, so
+/// none is evicted: at the bound new ones are refused.
+pub const HELD_ENTRIES: usize = 16384;
+/// Connections on their way from the proxy to the application, from the SYN to the accept.
+pub const PRESENTED_ENTRIES: usize = 8192;
 /// The slot of the inbound listener.
 pub const INBOUND_LISTENER: u32 = 0;
 pub const LISTENER_SLOTS: usize = 1;
 pub const MAX_ADDRESSES: usize = 16;
 pub const MAX_OPEN_PORTS: usize = 16;
+/// More network devices than this and an application's binding to the others cannot be shown to it.
+pub const MAX_DEVICES: usize = 8;
+/// Shards of the proxy, each with its own outbound listener and ring.
+pub const MAX_SHARDS: usize = 64;
+/// Bytes of one shard's ring: room for some 400 held connections that it has not looked at yet.
+pub const RING_BYTES: usize = 64 * 1024;
+/// Every port there is.
+pub const APP_PORT_ENTRIES: usize = 65536;
+/// Prefixes of the policy, of two generations while it changes.
+pub const POLICY_ENTRIES: usize = 16384;
+pub const ROUTE_ENTRIES: usize = 65536;
+/// Port ranges of one prefix.
+pub const MAX_RANGES: usize = 16;
 
 /// Which end of a redirected connection a socket is.
 #[repr(transparent)]
@@ -63,18 +99,23 @@ impl Role {
     pub const CLIENT: Self = Self(1);
     /// The proxy's end: SO_ORIGINAL_DST answers on it.
     pub const ACCEPTED: Self = Self(2);
+    /// The serving application's end of a connection from the proxy: getpeername shows it the true client.
+    pub const PRESENTED: Self = Self(3);
 }
 
-/// Where a redirected socket was meant to go.
+/// Where a redirected socket was meant to go, or who really called.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Origin {
     pub ip: Ip,
+    /// The address that the application would have sent from, for getsockname; zero when it is not known.
+    pub source: Ip,
     pub port: Port,
     pub role: Role,
-    pub reserved0: u8,
-    /// For the device that the socket was bound to, and what else must follow the connection.
-    pub reserved: [u32; 3],
+    /// Not zero: connect() is not to wait for the upstream.
+    pub optimistic: u8,
+    /// The interface that the application has bound its socket to, or 0.
+    pub device: u32,
 }
 
 impl Origin {
@@ -82,10 +123,11 @@ impl Origin {
     pub const fn new(to: Endpoint, role: Role) -> Self {
         Self {
             ip: to.ip,
+            source: Ip::from_v6([0; 4]),
             port: to.port,
             role,
-            reserved0: 0,
-            reserved: [0; 3],
+            optimistic: 0,
+            device: 0,
         }
     }
 }
@@ -93,7 +135,7 @@ impl Origin {
 /// A connection as both of its ends see it. The destination is part of it because redirected connections go to
 /// many loopback addresses, and one source port may serve several of them at once.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Tuple {
     /// The network namespace: the same loopback tuple exists in every pod.
     pub netns: u64,
@@ -101,7 +143,49 @@ pub struct Tuple {
     pub destination: Ip,
     pub source_port: Port,
     pub destination_port: Port,
+    /// In `or_approved` the sequence number of the SYN that may pass, in host order; elsewhere zero.
+    pub sequence: u32,
+}
+
+/// A SYN that waits, written by the filter of the outbound listener.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Held {
+    pub origin: Origin,
+    /// Its sequence number, in host order.
+    pub sequence: u32,
+    /// The shard that was told.
+    pub shard: u32,
+    /// [`Settings::epoch`] of the proxy that was told: the one after it has to be told again.
+    pub epoch: u32,
     pub reserved: u32,
+}
+
+/// What happened to a connection that is not accepted yet. A record of a shard's ring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Event {
+    pub tuple: Tuple,
+    pub origin: Origin,
+    /// Of the SYN, in host order.
+    pub sequence: u32,
+    pub kind: u8,
+    /// The first byte of the IPv4 header's service field, or IPv6's traffic class.
+    pub traffic_class: u8,
+    /// How much of `tcp` is filled.
+    pub tcp_len: u8,
+    pub reserved: u8,
+    /// The SYN's TCP header with its options, 60 bytes at most, as it came.
+    pub tcp: [u8; 64],
+}
+
+impl Event {
+    /// A SYN has come and is held.
+    pub const HELD: u8 = 1;
+    /// A SYN has come and cannot be held: `or_held` is full. The application is to be refused.
+    pub const FULL: u8 = 2;
+    /// The application's socket has left SYN_SENT before the proxy accepted it: it gave up, or was refused.
+    pub const GONE: u8 = 3;
 }
 
 /// The mark that the proxy puts on its own sockets before connect().
@@ -110,15 +194,121 @@ pub struct Tuple {
 pub struct Bypass {
     /// Not zero: connect is left alone.
     pub on: u32,
-    /// For the client address that the socket will present.
-    pub reserved: [u32; 7],
+    /// The client that the accepting application is to see; port 0 for none.
+    pub client_port: Port,
+    pub reserved0: u16,
+    pub client_ip: Ip,
+    pub reserved: [u32; 2],
 }
 
 impl Bypass {
     pub const ON: Self = Self {
         on: 1,
-        reserved: [0; 7],
+        client_port: Port::new(0),
+        reserved0: 0,
+        client_ip: Ip::from_v6([0; 4]),
+        reserved: [0; 2],
     };
+
+    /// For a socket that dials the application on behalf of `client`.
+    pub const fn presenting(client: Endpoint) -> Self {
+        Self {
+            client_port: client.port,
+            client_ip: client.ip,
+            ..Self::ON
+        }
+    }
+}
+
+/// How many of the application's sockets listen on a port, by the addresses of the pod that reach them. Changed by
+/// atomic additions, in two words that must stay 8 bytes apart.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct AppPort {
+    pub v4: u64,
+    pub v6: u64,
+}
+
+/// The key of the policy: a prefix of it matches. Most significant byte first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct PolicyKey {
+    /// [`Settings::policy_generation`]: a new policy is written beside the old one, and takes effect at once.
+    pub generation: u8,
+    pub direction: Direction,
+    pub reserved: u16,
+    /// Outbound the destination, inbound the client.
+    pub ip: Ip,
+}
+
+impl PolicyKey {
+    /// Bits of the key before the address.
+    pub const HEAD: u32 = 32;
+    /// Bits of the whole key.
+    pub const BITS: u32 = Self::HEAD + 128;
+}
+
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Direction(u8);
+
+impl Direction {
+    pub const OUTBOUND: Self = Self(1);
+    pub const INBOUND: Self = Self(2);
+}
+
+/// What happens to the ports of a prefix: the first range that holds the port counts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Policy {
+    pub ranges: [Range; MAX_RANGES],
+}
+
+/// `first..=last`, in host order. The zeroed one holds no port, as there is no port 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Range {
+    pub first: u16,
+    pub last: u16,
+    pub action: Action,
+    /// Not zero: connect() does not wait for the upstream.
+    pub optimistic: u8,
+    /// Which rule of the configuration this comes from, for the explanation; [`Range::DEFAULT`] for none.
+    pub rule: u16,
+}
+
+impl Range {
+    pub const DEFAULT: u16 = u16::MAX;
+}
+
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Action(u8);
+
+impl Action {
+    /// Through the proxy.
+    pub const TAKE: Self = Self(0);
+    /// As if there were no proxy.
+    pub const LEAVE: Self = Self(1);
+}
+
+/// How this host would reach a prefix, so that connect() can answer as it would without the proxy.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Path {
+    /// The address that the kernel would send from; zero when it is not known.
+    pub source: Ip,
+    /// What connect() fails with at once, or 0.
+    pub errno: u32,
+}
+
+/// A network device of the pod.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Device {
+    pub index: u32,
+    /// Ends with a zero, as the kernel's do.
+    pub name: [u8; 16],
 }
 
 /// What the programs need to know about their pod. Unused slots are zero, and match nothing.
@@ -129,13 +319,25 @@ pub struct Settings {
     pub abi: u32,
     /// Not zero: nothing leaves or enters the pod in plaintext that the proxy has not seen.
     pub strict: u32,
+    /// The cookie of the pod's network namespace, which the listener's filter has no way to ask for.
+    pub netns: u64,
     pub outbound_port: Port,
     pub inbound_port: Port,
-    pub reserved: [u32; 5],
+    /// Not zero: SYNs are held until their upstream has answered.
+    pub hold: u32,
+    /// Another number for each proxy that takes the pod over.
+    pub epoch: u32,
+    /// Which entries of `or_policy` count. Zero: none, and everything is taken.
+    pub policy_generation: u32,
+    /// Not zero: `or_routes` is complete.
+    pub routes: u32,
+    /// Not zero: `or_app_ports` is complete.
+    pub app_ports: u32,
     /// Ports on which the proxy itself serves outsiders.
     pub open_ports: [Port; MAX_OPEN_PORTS],
     /// The pod's own addresses.
     pub addresses: [Ip; MAX_ADDRESSES],
+    pub devices: [Device; MAX_DEVICES],
 }
 
 macro_rules! counters {
@@ -166,6 +368,10 @@ counters! {
     PassedDevice = "passed_device",
     /// The same in strict mode.
     DeniedDevice = "denied_device",
+    /// Left alone by policy.
+    PassedPolicy = "passed_policy",
+    /// Failed as it would have without the proxy: this host has no route.
+    FailedRoute = "failed_route",
     /// The kernel gave no socket storage (optmem limit), so the destination would have been lost.
     DeniedStorage = "denied_storage",
     /// A hook ran before its settings were written, or with those of another version.
@@ -178,10 +384,28 @@ counters! {
     Unclaimed = "unclaimed",
     /// The accepted socket got no storage.
     ClaimFailed = "claim_failed",
+    /// SYNs that wait for their upstream.
+    Held = "held",
+    /// SYNs that came again while the first one was held.
+    HeldAgain = "held_again",
+    /// SYNs that could not be held, because `or_held` was full: refused.
+    HeldFull = "held_full",
+    /// SYNs that nobody could be told of, because the shard's ring was full: dropped, the client sends them again.
+    RingFull = "ring_full",
+    /// Held SYNs that were let in after their upstream had answered.
+    Approved = "approved",
+    /// Connections to the application that carry their true client's address.
+    Presented = "presented",
+    /// Connections to the application that could not carry it: no room, or an IPv6 client and an IPv4 socket.
+    PresentFailed = "present_failed",
     /// Connections from outside, given to the inbound listener.
     Steered = "steered",
     /// Connection attempts from inside the pod or to an open port, left alone.
     InboundPassed = "inbound_passed",
+    /// Connection attempts from outside that policy leaves alone.
+    InboundPassedPolicy = "inbound_passed_policy",
+    /// Attempts at a port on which the application does not listen: the kernel refuses them.
+    InboundPassedClosed = "inbound_passed_closed",
     /// Outsiders that dialled an intercept port.
     DroppedPort = "dropped_port",
     /// Plaintext from outside in strict mode.

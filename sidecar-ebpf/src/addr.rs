@@ -7,12 +7,12 @@ use bytemuck::{Pod, Zeroable};
 /// An IP address as four words in network order. IPv4 has one spelling, the v4-mapped one, so that the two ends
 /// of a connection agree whatever family their sockets have.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Ip([u32; 4]);
 
 /// A TCP port in network order.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Port(u16);
 
 /// Where a connection goes.
@@ -82,6 +82,28 @@ impl Ip {
         } else {
             (self.0[0] | self.0[1] | self.0[2]) == 0 && u32::from_be(self.0[3]) <= 1
         }
+    }
+
+    /// 127/8 or ::1: what a redirected socket has for its own address, unless it was bound to another.
+    #[inline(always)]
+    pub const fn is_redirected_source(self) -> bool {
+        if self.is_v4() {
+            u32::from_be(self.0[3]) >> 24 == 127
+        } else {
+            self.same(&Self::LOOPBACK6)
+        }
+    }
+
+    /// :: in words; the unspecified IPv4 address is another.
+    #[inline(always)]
+    pub const fn is_zero(self) -> bool {
+        (self.0[0] | self.0[1] | self.0[2] | self.0[3]) == 0
+    }
+
+    /// The address that every interface has, in either family.
+    #[inline(always)]
+    pub const fn is_unspecified(self) -> bool {
+        self.is_zero() || (self.is_v4() && self.0[3] == 0)
     }
 
     /// fe80::/10, which means nothing without an interface.

@@ -4,6 +4,8 @@
 
 #![no_std]
 #![no_main]
+// For one atomic addition; the compilers that build for BPF take unstable features, or there is no `core`.
+#![feature(asm_experimental_arch)]
 
 mod hooks;
 mod maps;

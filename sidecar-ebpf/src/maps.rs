@@ -3,11 +3,22 @@
 use core::ffi::c_void;
 use core::ptr;
 
-use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
-use aya_ebpf::btf_maps::{Array, LruHashMap, PerCpuArray, SkStorage, SockMap};
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{
+    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockMap,
+};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
-use sidecar_ebpf::abi::{Bypass, Counter, HANDSHAKE_ENTRIES, LISTENER_SLOTS, Origin, Settings, Tuple};
+use sidecar_ebpf::abi::{
+    APP_PORT_ENTRIES, AppPort, Bypass, Counter, Direction, HANDSHAKE_ENTRIES, HELD_ENTRIES, Held,
+    LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES, Path, Policy, PolicyKey,
+    RING_BYTES, ROUTE_ENTRIES, Settings, Tuple,
+};
+use sidecar_ebpf::addr::Ip;
+
+/// Most pods have few entries; what is not there takes no memory.
+const GROWS: usize = BPF_F_NO_PREALLOC as usize;
 
 #[btf_map(name = "or_origin")]
 static ORIGIN: SkStorage<Origin> = SkStorage::new();
@@ -15,11 +26,38 @@ static ORIGIN: SkStorage<Origin> = SkStorage::new();
 #[btf_map(name = "or_handshake")]
 pub(crate) static HANDSHAKE: LruHashMap<Tuple, Origin, HANDSHAKE_ENTRIES> = LruHashMap::new();
 
+#[btf_map(name = "or_held")]
+pub(crate) static HELD: HashMap<Tuple, Held, HELD_ENTRIES, GROWS> = HashMap::new();
+
+#[btf_map(name = "or_approved")]
+pub(crate) static APPROVED: HashMap<Tuple, u32, HELD_ENTRIES, GROWS> = HashMap::new();
+
+#[btf_map(name = "or_presented")]
+pub(crate) static PRESENTED: HashMap<Tuple, Origin, PRESENTED_ENTRIES, GROWS> = HashMap::new();
+
 #[btf_map(name = "or_bypass")]
 static BYPASS: SkStorage<Bypass> = SkStorage::new();
 
 #[btf_map(name = "or_listeners")]
 pub(crate) static LISTENERS: SockMap<LISTENER_SLOTS> = SockMap::new();
+
+/// By port, in host order.
+#[btf_map(name = "or_app_ports")]
+pub(crate) static APP_PORTS: HashMap<u32, AppPort, APP_PORT_ENTRIES, GROWS> = HashMap::new();
+
+#[btf_map(name = "or_policy")]
+pub(crate) static POLICY: LpmTrie<PolicyKey, Policy, POLICY_ENTRIES> = LpmTrie::new();
+
+#[btf_map(name = "or_routes")]
+pub(crate) static ROUTES: LpmTrie<Ip, Path, ROUTE_ENTRIES> = LpmTrie::new();
+
+/// The shard of an outbound listener, by the listener's cookie.
+#[btf_map(name = "or_shards")]
+pub(crate) static SHARDS: HashMap<u64, u32, MAX_SHARDS, GROWS> = HashMap::new();
+
+/// By shard. A ring is untyped: the kernel wants no size of it.
+#[btf_map(name = "or_rings")]
+pub(crate) static RINGS: ArrayOfMaps<RingBuf<(), RING_BYTES>, MAX_SHARDS> = ArrayOfMaps::new();
 
 #[btf_map(name = "or_settings")]
 static SETTINGS: Array<Settings, 1> = Array::new();
@@ -31,6 +69,18 @@ static COUNTERS: PerCpuArray<u64, { Counter::COUNT }> = PerCpuArray::new();
 #[inline(always)]
 pub(crate) fn settings() -> Option<&'static Settings> {
     SETTINGS.get(0)
+}
+
+/// What the policy in force says about an address: the ranges of its longest prefix.
+#[inline(always)]
+pub(crate) fn policy(settings: &Settings, direction: Direction, ip: Ip) -> Option<&'static Policy> {
+    let key = PolicyKey {
+        generation: settings.policy_generation as u8,
+        direction,
+        reserved: 0,
+        ip,
+    };
+    POLICY.get(&Key::new(PolicyKey::BITS, key))
 }
 
 #[inline(always)]
@@ -75,19 +125,19 @@ pub(crate) unsafe fn set_origin(sk: *mut bpf_sock, origin: &mut Origin) -> bool 
     }
 }
 
-/// Whether the proxy has marked the socket as its own.
+/// The mark of one of the proxy's own sockets.
 ///
 /// # Safety
 /// As for [`origin`].
 #[inline(always)]
-pub(crate) unsafe fn is_bypassed(sk: *mut bpf_sock) -> bool {
+pub(crate) unsafe fn bypass<'a>(sk: *mut bpf_sock) -> Option<&'a Bypass> {
     // SAFETY: as for `origin`.
     let mark = unsafe {
         storage(&raw const BYPASS, sk, ptr::null_mut(), 0)
             .cast::<Bypass>()
             .as_ref()
     };
-    mark.is_some_and(|mark| mark.on != 0)
+    mark.filter(|mark| mark.on != 0)
 }
 
 /// The raw helper: aya's own wrapper takes a socket address context and nothing else.

@@ -2,7 +2,7 @@
 //!
 //! Calls no helper and reads no context; the hooks translate. The order of the rules is the rule.
 
-use crate::abi::{ABI_VERSION, Counter, Settings};
+use crate::abi::{ABI_VERSION, Action, Counter, Path, Policy, Range, Settings};
 use crate::addr::{Endpoint, Ip, Port};
 
 const TCP: u32 = 6;
@@ -23,14 +23,35 @@ pub struct Connecting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connect {
     Pass(Counter),
-    /// Remember the destination and go to this one instead.
-    Redirect(Endpoint),
+    /// Remember the destination and go to the proxy instead.
+    Redirect(Redirect),
     /// The application gets EPERM.
     Deny(Counter),
+    /// The application gets this errno, as it would without the proxy.
+    Fail(u32, Counter),
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    pub target: Endpoint,
+    /// connect() returns before the upstream has answered.
+    pub optimistic: bool,
+    /// Where the application would have sent from; zero when that is not known.
+    pub source: Ip,
+}
+
+/// What the maps say about a destination. Asked only where it matters: the lookups cost more than the verdict.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    pub policy: Range,
+    /// `None`: no route, or (as [`Settings::routes`] says) nothing is known about routes.
+    pub path: Option<Path>,
+}
+
+const ENETUNREACH: u32 = 101;
+
 #[inline(always)]
-pub fn connect(socket: &Connecting, settings: &Settings) -> Connect {
+pub fn connect(socket: &Connecting, settings: &Settings, facts: impl FnOnce() -> Facts) -> Connect {
     if socket.protocol != TCP {
         return Connect::Pass(Counter::PassedProtocol);
     }
@@ -43,23 +64,66 @@ pub fn connect(socket: &Connecting, settings: &Settings) -> Connect {
     if settings.abi != ABI_VERSION {
         return Connect::Deny(Counter::DeniedSettings);
     }
-    // A redirected SYN would leave for 127/8 through that device and time out, and the proxy would not know
-    // which one to dial from. Any process may bind itself to a device, so strict cannot let it pass.
-    if socket.device != 0 || socket.to.ip.is_link_local6() {
-        return if settings.strict != 0 {
-            Connect::Deny(Counter::DeniedDevice)
-        } else {
-            Connect::Pass(Counter::PassedDevice)
-        };
+    let Facts { policy, path } = facts();
+    if policy.action == Action::LEAVE {
+        return Connect::Pass(Counter::PassedPolicy);
     }
-    Connect::Redirect(Endpoint {
-        ip: if socket.to.ip.is_v4() {
-            spread(socket.to)
-        } else {
-            Ip::LOOPBACK6
+    // Means nothing without an interface, which the proxy does not know.
+    if socket.to.ip.is_link_local6() {
+        return device(settings);
+    }
+    let (source, errno) = match path {
+        Some(path) => (path.source, path.errno),
+        None => (Ip::from_v6([0; 4]), ENETUNREACH),
+    };
+    // A socket that is bound to a device is routed by that device, of which these routes say nothing.
+    if settings.routes != 0 && socket.device == 0 && errno != 0 {
+        return Connect::Fail(errno, Counter::FailedRoute);
+    }
+    Connect::Redirect(Redirect {
+        target: Endpoint {
+            ip: if socket.to.ip.is_v4() {
+                spread(socket.to)
+            } else {
+                Ip::LOOPBACK6
+            },
+            port: settings.outbound_port,
         },
-        port: settings.outbound_port,
+        optimistic: policy.optimistic != 0,
+        source,
     })
+}
+
+/// A socket that depends on an interface and cannot be redirected. Any process may bind itself to a device, so
+/// strict cannot let it pass.
+#[inline(always)]
+pub fn device(settings: &Settings) -> Connect {
+    if settings.strict != 0 {
+        Connect::Deny(Counter::DeniedDevice)
+    } else {
+        Connect::Pass(Counter::PassedDevice)
+    }
+}
+
+/// The range that holds the port, among those of the longest prefix that matched.
+#[inline(always)]
+pub fn of_port(policy: Option<&Policy>, port: Port) -> Range {
+    let everything = Range {
+        first: 0,
+        last: u16::MAX,
+        action: Action::TAKE,
+        optimistic: 0,
+        rule: Range::DEFAULT,
+    };
+    let port = port.get();
+    match policy {
+        Some(policy) => *policy
+            .ranges
+            .iter()
+            .find(|range| range.first <= port && port <= range.last && range.last != 0)
+            .unwrap_or(&everything),
+        None => everything,
+    }
 }
 
 /// One of 127.64.0.0/10 by the original destination. One address would cap a pod at one range of ephemeral
@@ -87,19 +151,27 @@ pub struct Arriving {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// The kernel finds the listener as usual.
-    Pass,
+    /// The kernel finds the listener as usual, and refuses where there is none.
+    Pass(Counter),
     /// To the inbound listener.
     Steer,
     /// The client gets a reset.
     Drop(Counter),
 }
 
+/// What the maps say about an attempt from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct InboundFacts {
+    pub policy: Range,
+    /// The application listens on the port, at an address of this family.
+    pub listening: bool,
+}
+
 #[inline(always)]
-pub fn lookup(attempt: &Arriving, settings: &Settings) -> Lookup {
+pub fn lookup(attempt: &Arriving, settings: &Settings, facts: impl FnOnce() -> InboundFacts) -> Lookup {
     // Answers of a steered UDP socket would leave from the wrong port.
     if attempt.protocol != TCP {
-        return Lookup::Pass;
+        return Lookup::Pass(Counter::InboundPassed);
     }
     // From this pod. Outsiders cannot claim these sources: the kernel drops them as martian.
     if attempt.ingress == LOOPBACK_IFINDEX
@@ -107,7 +179,7 @@ pub fn lookup(attempt: &Arriving, settings: &Settings) -> Lookup {
         || attempt.from.is_loopback()
         || is_own(settings, attempt.from)
     {
-        return Lookup::Pass;
+        return Lookup::Pass(Counter::InboundPassed);
     }
     if settings.abi != ABI_VERSION {
         return Lookup::Drop(Counter::DroppedSettings);
@@ -118,10 +190,17 @@ pub fn lookup(attempt: &Arriving, settings: &Settings) -> Lookup {
         return Lookup::Drop(Counter::DroppedPort);
     }
     if is_open(settings, attempt.to.port) {
-        return Lookup::Pass;
+        return Lookup::Pass(Counter::InboundPassed);
+    }
+    let InboundFacts { policy, listening } = facts();
+    if policy.action == Action::LEAVE {
+        return Lookup::Pass(Counter::InboundPassedPolicy);
     }
     if settings.strict != 0 {
         return Lookup::Drop(Counter::DroppedStrict);
+    }
+    if settings.app_ports != 0 && !listening {
+        return Lookup::Pass(Counter::InboundPassedClosed);
     }
     Lookup::Steer
 }

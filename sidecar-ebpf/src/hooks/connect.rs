@@ -1,15 +1,17 @@
 //! connect(2): remember where the application wants to go, and send it to the proxy instead.
 
 use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_setsockopt};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
-use sidecar_ebpf::abi::{Counter, Origin, Role};
+use sidecar_ebpf::abi::{Counter, Direction, Origin, Role};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
-use sidecar_ebpf::verdict::{self, Connect, Connecting};
+use sidecar_ebpf::verdict::{self, Connect, Connecting, Facts};
 
 use super::{ALLOW, DENY, load, store};
-use crate::maps;
+use crate::maps::{self, ROUTES};
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn or_connect4(ctx: SockAddrContext) -> i32 {
@@ -57,7 +59,7 @@ pub(crate) fn or_connect6(ctx: SockAddrContext) -> i32 {
 fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
     let addr = ctx.sock_addr;
     // SAFETY: fields that both hooks may read. The kernel gives these hooks a full socket, never null.
-    let (sk, protocol, port, device) = unsafe {
+    let (sk, protocol, port, bound) = unsafe {
         let sk = load(&raw const (*addr).__bindgen_anon_1.sk);
         (
             sk,
@@ -68,26 +70,51 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
     };
     let to = Endpoint { ip, port };
     let settings = maps::settings().ok_or(())?;
+    // SAFETY: `sk` is this context's socket.
+    let (bypass, earlier) = unsafe { (maps::bypass(sk).is_some(), maps::origin(sk)) };
+    // The binding that an earlier redirection took off the socket is still the application's.
+    let device = match &earlier {
+        Some(origin) if bound == 0 && origin.role == Role::CLIENT => origin.device,
+        _ => bound,
+    };
     let socket = Connecting {
         protocol,
-        // SAFETY: `sk` is this context's socket.
-        bypass: unsafe { maps::is_bypassed(sk) },
+        bypass,
         to,
         device,
     };
-    match verdict::connect(&socket, settings) {
+    let mut verdict = verdict::connect(&socket, settings, || Facts {
+        policy: verdict::of_port(maps::policy(settings, Direction::OUTBOUND, ip), port),
+        path: ROUTES.get(&Key::new(128, ip)).copied(),
+    });
+    // A redirected SYN would leave for 127/8 through that device, and time out.
+    if let Connect::Redirect(_) = verdict
+        && bound != 0
+        && !bind(ctx, 0)
+    {
+        verdict = verdict::device(settings);
+    }
+    match verdict {
         Connect::Pass(why) => {
             maps::count(why);
-            // SAFETY: `sk` is this context's socket.
-            if let Some(stale) = unsafe { maps::origin(sk) } {
+            if let Some(stale) = earlier {
                 // The socket was redirected before, or getpeername would go on showing that destination.
                 stale.role = Role::NONE;
             }
+            if device != bound {
+                bind(ctx, device);
+            }
             Ok(None)
         }
-        Connect::Redirect(target) => {
+        Connect::Redirect(redirect) => {
+            let mut origin = Origin {
+                source: redirect.source,
+                optimistic: redirect.optimistic.into(),
+                device,
+                ..Origin::new(to, Role::CLIENT)
+            };
             // SAFETY: `sk` is this context's socket.
-            if unsafe { !maps::set_origin(sk, &mut Origin::new(to, Role::CLIENT)) } {
+            if unsafe { !maps::set_origin(sk, &mut origin) } {
                 maps::count(Counter::DeniedStorage);
                 return Err(());
             }
@@ -97,21 +124,49 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
                 "connect to {:i} port {} redirected to {:i}",
                 octets(ip),
                 port.get(),
-                octets(target.ip)
+                octets(redirect.target.ip)
             );
-            Ok(Some(target))
+            Ok(Some(redirect.target))
         }
         Connect::Deny(why) => {
-            maps::count(why);
-            debug!(
-                ctx,
-                "connect to {:i} port {} denied, reason {}",
-                octets(ip),
-                port.get(),
-                why as u32
-            );
+            refused(ctx, to, why);
             Err(())
         }
+        Connect::Fail(errno, why) => {
+            refused(ctx, to, why);
+            // SAFETY: the helper takes a number.
+            unsafe { bpf_set_retval(-(errno as i32)) };
+            Err(())
+        }
+    }
+}
+
+fn refused(ctx: &SockAddrContext, to: Endpoint, why: Counter) {
+    maps::count(why);
+    debug!(
+        ctx,
+        "connect to {:i} port {} fails, reason {}",
+        octets(to.ip),
+        to.port.get(),
+        why as u32
+    );
+}
+
+/// Binds the socket to a device, or to none.
+#[inline(always)]
+fn bind(ctx: &SockAddrContext, device: u32) -> bool {
+    const SOL_SOCKET: i32 = 1;
+    const SO_BINDTOIFINDEX: i32 = 62;
+    let mut device = device;
+    // SAFETY: the context is this program's, and the value is as long as it says.
+    unsafe {
+        bpf_setsockopt(
+            ctx.sock_addr.cast(),
+            SOL_SOCKET,
+            SO_BINDTOIFINDEX,
+            (&raw mut device).cast(),
+            size_of::<u32>() as i32,
+        ) == 0
     }
 }
 

@@ -1,4 +1,5 @@
-//! getpeername(2): show the application the address it asked for, not the proxy's.
+//! getpeername(2), and the address that accept(2) returns: show the application whom it called or who really called
+//! it, not the proxy.
 //!
 //! Leaves the proxy's accepted sockets alone: their peer is the true client.
 
@@ -11,7 +12,7 @@ use crate::maps;
 
 #[cgroup_sock_addr(getpeername4)]
 pub(crate) fn or_getpeername4(ctx: SockAddrContext) -> i32 {
-    if let Some(origin) = asked_for(&ctx)
+    if let Some(origin) = other_end(&ctx)
         && let Some(ip4) = origin.ip.v4()
     {
         // SAFETY: fields that this hook may write.
@@ -23,10 +24,10 @@ pub(crate) fn or_getpeername4(ctx: SockAddrContext) -> i32 {
     ALLOW
 }
 
-/// An IPv6 socket that went to an IPv4 address is shown the v4-mapped form, which is how origins are kept.
+/// An IPv6 socket whose other end is an IPv4 address is shown the v4-mapped form, which is how origins are kept.
 #[cgroup_sock_addr(getpeername6)]
 pub(crate) fn or_getpeername6(ctx: SockAddrContext) -> i32 {
-    if let Some(origin) = asked_for(&ctx) {
+    if let Some(origin) = other_end(&ctx) {
         let words = origin.ip.words();
         // SAFETY: fields that this hook may write.
         unsafe {
@@ -41,8 +42,8 @@ pub(crate) fn or_getpeername6(ctx: SockAddrContext) -> i32 {
 }
 
 #[inline(always)]
-fn asked_for(ctx: &SockAddrContext) -> Option<Origin> {
+fn other_end(ctx: &SockAddrContext) -> Option<Origin> {
     // SAFETY: the kernel gives this hook a full socket, never null.
     let origin = unsafe { maps::origin(load(&raw const (*ctx.sock_addr).__bindgen_anon_1.sk)) }?;
-    (origin.role == Role::CLIENT).then_some(*origin)
+    (origin.role == Role::CLIENT || origin.role == Role::PRESENTED).then_some(*origin)
 }

@@ -1,7 +1,8 @@
-//! getsockopt(2): answer SO_ORIGINAL_DST on the sockets that the proxy accepted, as netfilter would.
+//! getsockopt(2): answer SO_ORIGINAL_DST on the sockets that the proxy accepted, as netfilter would, and show a
+//! redirected client the device that it has bound itself to, which the redirection had to undo.
 //!
-//! An application that asks on its own sockets gets the plain kernel's answer. This runs for every getsockopt()
-//! of the pod, so the first comparison sends nearly all of them away.
+//! An application that asks for the original destination on its own sockets gets the plain kernel's answer. This
+//! runs for every getsockopt() of the pod, so the first comparison sends nearly all of them away.
 
 use core::ptr;
 
@@ -12,6 +13,9 @@ use sidecar_ebpf::abi::{Origin, Role};
 use super::{ALLOW, load, store};
 use crate::maps;
 
+const SOL_SOCKET: i32 = 1;
+const SO_BINDTODEVICE: i32 = 25;
+const SO_BINDTOIFINDEX: i32 = 62;
 const SOL_IP: i32 = 0;
 const SOL_IPV6: i32 = 41;
 /// The same number for IPv6.
@@ -49,7 +53,8 @@ pub(crate) fn or_getsockopt(ctx: SockoptContext) -> i32 {
             load(&raw const (*opt).optlen),
         )
     };
-    if name != SO_ORIGINAL_DST || (level != SOL_IP && level != SOL_IPV6) {
+    let device = level == SOL_SOCKET && (name == SO_BINDTODEVICE || name == SO_BINDTOIFINDEX);
+    if !device && (name != SO_ORIGINAL_DST || (level != SOL_IP && level != SOL_IPV6)) {
         if len > PAGE_SIZE {
             // 0 means "untouched"; older kernels fail long answers with EFAULT otherwise.
             // SAFETY: a field that this hook may write.
@@ -59,12 +64,35 @@ pub(crate) fn or_getsockopt(ctx: SockoptContext) -> i32 {
     }
     // SAFETY: the kernel gives this hook a full socket, never null.
     let origin = unsafe { maps::origin(load(&raw const (*opt).__bindgen_anon_1.sk)) };
-    if let Some(origin) = origin
-        && origin.role == Role::ACCEPTED
-    {
-        answer(&ctx, level, origin);
+    match origin {
+        Some(origin) if device && origin.role == Role::CLIENT && origin.device != 0 => {
+            show_device(&ctx, name, origin.device);
+        }
+        Some(origin) if !device && origin.role == Role::ACCEPTED => answer(&ctx, level, origin),
+        _ => {}
     }
     ALLOW
+}
+
+#[inline(always)]
+fn show_device(ctx: &SockoptContext, name: i32, index: u32) {
+    if name == SO_BINDTOIFINDEX {
+        write(ctx, index);
+        return;
+    }
+    let Some(settings) = maps::settings() else {
+        return;
+    };
+    if let Some(device) = settings.devices.iter().find(|device| device.index == index) {
+        let mut len = 0;
+        while len < device.name.len() && device.name[len] != 0 {
+            len += 1;
+        }
+        write(ctx, device.name);
+        // The kernel's answer ends with the zero after the name.
+        // SAFETY: a field that this hook may write.
+        unsafe { store(&raw mut (*ctx.sockopt).optlen, len as i32 + 1) };
+    }
 }
 
 /// IPv4 destinations are answered at SOL_IP and IPv6 ones at SOL_IPV6, whatever the family of the socket.

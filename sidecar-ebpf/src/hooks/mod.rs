@@ -2,7 +2,10 @@
 
 mod connect;
 mod getpeername;
+mod getsockname;
 mod getsockopt;
+mod hold;
+mod listen;
 mod sk_lookup;
 mod sockops;
 

@@ -4,12 +4,12 @@ use aya_ebpf::bindings::{bpf_sk_lookup, sk_action};
 use aya_ebpf::macros::sk_lookup;
 use aya_ebpf::programs::SkLookupContext;
 use aya_log_ebpf::debug;
-use sidecar_ebpf::abi::{Counter, INBOUND_LISTENER};
+use sidecar_ebpf::abi::{Counter, Direction, INBOUND_LISTENER};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
-use sidecar_ebpf::verdict::{self, Arriving, Lookup};
+use sidecar_ebpf::verdict::{self, Arriving, InboundFacts, Lookup};
 
 use super::load;
-use crate::maps;
+use crate::maps::{self, APP_PORTS};
 
 const AF_INET: u32 = 2;
 
@@ -20,9 +20,16 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
     };
     // SAFETY: the pointer is this program's context.
     let attempt = unsafe { read(ctx.lookup) };
-    let dropped = match verdict::lookup(&attempt, settings) {
-        Lookup::Pass => {
-            maps::count(Counter::InboundPassed);
+    let verdict = verdict::lookup(&attempt, settings, || InboundFacts {
+        policy: verdict::of_port(
+            maps::policy(settings, Direction::INBOUND, attempt.from),
+            attempt.to.port,
+        ),
+        listening: listening(&attempt),
+    });
+    let dropped = match verdict {
+        Lookup::Pass(why) => {
+            maps::count(why);
             return sk_action::SK_PASS;
         }
         // Without flags the kernel spreads over the listener's SO_REUSEPORT group.
@@ -43,6 +50,17 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
         dropped as u32
     );
     sk_action::SK_DROP
+}
+
+#[inline(always)]
+fn listening(attempt: &Arriving) -> bool {
+    let port = u32::from(attempt.to.port.get());
+    // SAFETY: two counters, read one at a time; entries are never removed.
+    let listeners = unsafe { APP_PORTS.get(&port) };
+    listeners.is_some_and(|sockets| match attempt.to.ip.is_v4() {
+        true => sockets.v4 != 0,
+        false => sockets.v6 != 0,
+    })
 }
 
 #[inline(always)]

@@ -1,21 +1,23 @@
-//! TCP's milestones: carry the original destination from the application's socket to the proxy's.
+//! TCP's milestones: carry the original destination from the application's socket to the proxy's, and the true
+//! client from the proxy's socket to the application's; keep count of the ports that the application listens on.
 //!
 //! Published under the connection's tuple when the tuple is final and the SYN has not left yet; claimed by the
 //! accepted socket, which is the only other party that knows the tuple. So there is no moment to race for.
 
 use aya_ebpf::bindings::{
     BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
-    BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, bpf_sock, bpf_sock_ops,
+    BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_LISTEN, bpf_sock,
+    bpf_sock_ops,
 };
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sock_ops_cb_flags_set};
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 use aya_log_ebpf::debug;
-use sidecar_ebpf::abi::{Counter, Role, Tuple};
-use sidecar_ebpf::addr::{Ip, Port};
+use sidecar_ebpf::abi::{Counter, Event, Held, Origin, Role, Tuple};
+use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 
-use super::load;
-use crate::maps::{self, HANDSHAKE};
+use super::{listen, load};
+use crate::maps::{self, APPROVED, HANDSHAKE, HELD, PRESENTED, RINGS};
 
 const AF_INET: u32 = 2;
 
@@ -39,12 +41,22 @@ pub(crate) fn or_sockops(ctx: SockOpsContext) -> u32 {
     match op {
         BPF_SOCK_OPS_TCP_CONNECT_CB => publish(ops, sk),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => claim(&ctx, sk),
+        BPF_SOCK_OPS_TCP_LISTEN_CB => {
+            // SAFETY: `ops` is this program's context.
+            let end = unsafe { ends(ops) };
+            listen::begun(end.netns, end.local, end.local_port);
+            watch(ops);
+        }
         BPF_SOCK_OPS_STATE_CB => {
-            // SAFETY: a field that this callback may read: the new state.
-            if unsafe { load(&raw const (*ops).__bindgen_anon_1.args[1]) } == BPF_TCP_CLOSE {
-                // Refused, reset, given up or claimed long ago: the tuple is free for another connection now.
-                // SAFETY: `ops` is this program's context.
-                let _: Result<(), i32> = HANDSHAKE.remove(unsafe { outgoing(ops) });
+            // SAFETY: fields that this callback may read: the old state and the new one.
+            let (old, new) = unsafe {
+                (
+                    load(&raw const (*ops).__bindgen_anon_1.args[0]),
+                    load(&raw const (*ops).__bindgen_anon_1.args[1]),
+                )
+            };
+            if new == BPF_TCP_CLOSE {
+                closed(ops, old);
             }
         }
         _ => {}
@@ -52,48 +64,133 @@ pub(crate) fn or_sockops(ctx: SockOpsContext) -> u32 {
     HANDLED
 }
 
-/// Before the SYN leaves.
+/// Before the SYN leaves. What an earlier connection over the same tuple has left would speak for this one.
 #[inline(always)]
 fn publish(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
     // SAFETY: `ops` is this program's context, and `sk` its socket, not null.
-    let (tuple, origin) = unsafe { (outgoing(ops), maps::origin(sk)) };
-    match origin {
-        Some(origin) if origin.role == Role::CLIENT => {
-            if HANDSHAKE.insert(tuple, *origin, 0).is_err() {
-                maps::count(Counter::PublishFailed);
-            }
-            // SAFETY: `ops` is this program's context. Without the flag a refused connect ends unseen.
-            unsafe {
-                let flags = load(&raw const (*ops).bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
-                bpf_sock_ops_cb_flags_set(ops, flags as i32);
-            }
+    let (tuple, origin, bypass) = unsafe { (outgoing(ops), maps::origin(sk), maps::bypass(sk)) };
+    let client = origin.filter(|origin| origin.role == Role::CLIENT);
+    let presents = bypass.filter(|bypass| bypass.client_port.get() != 0);
+    let _: Result<(), i32> = HELD.remove(tuple);
+    if let Some(origin) = client {
+        if HANDSHAKE.insert(tuple, *origin, 0).is_err() {
+            maps::count(Counter::PublishFailed);
         }
-        // A plain connection over a tuple that was redirected before: a leftover would speak for it.
-        _ => {
-            let _: Result<(), i32> = HANDSHAKE.remove(tuple);
+        watch(ops);
+    } else {
+        let _: Result<(), i32> = HANDSHAKE.remove(tuple);
+    }
+    if let Some(bypass) = presents {
+        let client = Endpoint {
+            ip: bypass.client_ip,
+            port: bypass.client_port,
+        };
+        if PRESENTED
+            .insert(tuple, Origin::new(client, Role::PRESENTED), 0)
+            .is_err()
+        {
+            maps::count(Counter::PresentFailed);
         }
+        watch(ops);
+    } else {
+        let _: Result<(), i32> = PRESENTED.remove(tuple);
     }
 }
 
-/// On the accepted socket, before the proxy can see it.
+/// Asks to be told when the socket changes its state. Without it a refused connect ends unseen.
 #[inline(always)]
-fn claim(ctx: &SockOpsContext, sk: *mut bpf_sock) {
-    // SAFETY: a field that every callback may read.
-    let port = Port::from_local_port(unsafe { load(&raw const (*ctx.ops).local_port) });
-    if maps::settings().is_none_or(|settings| settings.outbound_port.get() != port.get()) {
+fn watch(ops: *mut bpf_sock_ops) {
+    // SAFETY: `ops` is this program's context, and the flags a field that it may read.
+    unsafe {
+        let flags = load(&raw const (*ops).bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
+        bpf_sock_ops_cb_flags_set(ops, flags as i32);
+    }
+}
+
+/// Refused, reset, given up or claimed long ago: the tuple is free for another connection now.
+#[inline(always)]
+fn closed(ops: *mut bpf_sock_ops, old: u32) {
+    if old == BPF_TCP_LISTEN {
+        // SAFETY: `ops` is this program's context.
+        let end = unsafe { ends(ops) };
+        listen::ended(end.netns, end.local, end.local_port);
         return;
     }
     // SAFETY: `ops` is this program's context.
-    let tuple = unsafe { incoming(ctx.ops) };
-    // SAFETY: the value is copied before anything else touches the map.
-    let Some(mut origin) = (unsafe { HANDSHAKE.get(tuple).copied() }) else {
-        maps::count(Counter::Unclaimed);
-        debug!(
-            ctx,
-            "connection from port {} has no original destination",
-            tuple.source_port.get()
-        );
+    let tuple = unsafe { outgoing(ops) };
+    let _: Result<(), i32> = HANDSHAKE.remove(tuple);
+    let _: Result<(), i32> = PRESENTED.remove(tuple);
+    // SAFETY: copied before anything else touches the map.
+    if let Some(held) = unsafe { HELD.get(tuple).copied() } {
+        forget(tuple, &held);
+        gone(tuple, &held);
+    }
+}
+
+#[inline(always)]
+fn forget(tuple: Tuple, held: &Held) {
+    let _: Result<(), i32> = HELD.remove(tuple);
+    let approved = Tuple {
+        sequence: held.sequence,
+        ..tuple
+    };
+    let _: Result<(), i32> = APPROVED.remove(approved);
+}
+
+/// Tells the shard that holds the connection. Without room in its ring it finds out when it sends the SYN again.
+#[inline(always)]
+fn gone(tuple: Tuple, held: &Held) {
+    let record = RINGS
+        .get(held.shard)
+        .and_then(|ring| ring.reserve_untyped::<Event>(0));
+    let Some(mut record) = record else {
+        maps::count(Counter::RingFull);
         return;
+    };
+    record.write(Event {
+        tuple,
+        origin: held.origin,
+        sequence: held.sequence,
+        kind: Event::GONE,
+        traffic_class: 0,
+        tcp_len: 0,
+        reserved: 0,
+        tcp: [0; 64],
+    });
+    record.submit(0);
+}
+
+/// On the accepted socket, before its owner can see it.
+#[inline(always)]
+fn claim(ctx: &SockOpsContext, sk: *mut bpf_sock) {
+    // SAFETY: `ops` is this program's context.
+    let (tuple, family) = unsafe { (incoming(ctx.ops), load(&raw const (*ctx.ops).family)) };
+    let outbound =
+        maps::settings().is_some_and(|settings| settings.outbound_port.get() == tuple.destination_port.get());
+    if outbound {
+        claim_destination(ctx, sk, tuple);
+    } else {
+        claim_client(sk, tuple, family);
+    }
+}
+
+/// The proxy's end of a redirected connection.
+#[inline(always)]
+fn claim_destination(ctx: &SockOpsContext, sk: *mut bpf_sock, tuple: Tuple) {
+    // SAFETY: the values are copied before anything else touches the maps.
+    let (held, published) = unsafe { (HELD.get(tuple).copied(), HANDSHAKE.get(tuple).copied()) };
+    let mut origin = match (&held, published) {
+        (Some(held), _) => held.origin,
+        (None, Some(origin)) => origin,
+        (None, None) => {
+            maps::count(Counter::Unclaimed);
+            debug!(
+                ctx,
+                "connection from port {} has no original destination",
+                tuple.source_port.get()
+            );
+            return;
+        }
     };
     origin.role = Role::ACCEPTED;
     // SAFETY: `sk` is this context's socket, not null.
@@ -103,7 +200,31 @@ fn claim(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     } else {
         Counter::ClaimFailed
     });
-    let _: Result<(), i32> = HANDSHAKE.remove(tuple);
+    if let Some(held) = held {
+        maps::count(Counter::Approved);
+        forget(tuple, &held);
+    } else {
+        let _: Result<(), i32> = HANDSHAKE.remove(tuple);
+    }
+}
+
+/// The application's end of a connection from the proxy.
+#[inline(always)]
+fn claim_client(sk: *mut bpf_sock, tuple: Tuple, family: u32) {
+    // SAFETY: copied before anything else touches the map.
+    let Some(mut origin) = (unsafe { PRESENTED.get(tuple).copied() }) else {
+        return;
+    };
+    let _: Result<(), i32> = PRESENTED.remove(tuple);
+    // An IPv4 socket has no way to name an IPv6 client: it goes on showing the proxy's address.
+    let fits = family != AF_INET || origin.ip.is_v4();
+    // SAFETY: `sk` is this context's socket, not null.
+    let shown = fits && unsafe { maps::set_origin(sk, &mut origin) };
+    maps::count(if shown {
+        Counter::Presented
+    } else {
+        Counter::PresentFailed
+    });
 }
 
 #[inline(always)]
@@ -116,7 +237,7 @@ unsafe fn outgoing(ops: *mut bpf_sock_ops) -> Tuple {
         destination: ends.remote,
         source_port: ends.local_port,
         destination_port: ends.remote_port,
-        reserved: 0,
+        sequence: 0,
     }
 }
 
@@ -130,10 +251,11 @@ unsafe fn incoming(ops: *mut bpf_sock_ops) -> Tuple {
         destination: ends.local,
         source_port: ends.remote_port,
         destination_port: ends.local_port,
-        reserved: 0,
+        sequence: 0,
     }
 }
 
+#[derive(Clone, Copy)]
 struct Ends {
     netns: u64,
     local: Ip,

@@ -39,6 +39,34 @@ fn settings(strict: bool) -> Settings {
     settings
 }
 
+/// No policy, and a route to everywhere.
+fn connect(socket: &Connecting, settings: &Settings) -> Connect {
+    super::connect(socket, settings, || Facts {
+        policy: of_port(None, socket.to.port),
+        path: Some(REACHABLE),
+    })
+}
+
+/// No policy, and an application that listens everywhere.
+fn lookup(attempt: &Arriving, settings: &Settings) -> Lookup {
+    super::lookup(attempt, settings, || InboundFacts {
+        policy: of_port(None, attempt.to.port),
+        listening: true,
+    })
+}
+
+const REACHABLE: Path = Path {
+    source: Ip::from_v6([1, 2, 3, 4]),
+    errno: 0,
+};
+const LEAVE: Range = Range {
+    first: 1,
+    last: u16::MAX,
+    action: Action::LEAVE,
+    optimistic: 0,
+    rule: 0,
+};
+
 fn app(to: &str) -> Connecting {
     Connecting {
         protocol: TCP,
@@ -64,7 +92,7 @@ fn foreign_destinations_are_redirected_to_loopback_of_their_family() {
         ("[::ffff:10.9.0.3]:80", true),
         ("[fd99::3]:80", false),
     ] {
-        let Connect::Redirect(target) = connect(&app(to), &settings(PERMISSIVE)) else {
+        let Connect::Redirect(Redirect { target, .. }) = connect(&app(to), &settings(PERMISSIVE)) else {
             panic!("{to} is not redirected");
         };
         assert!(target.ip.is_loopback(), "{to}");
@@ -119,21 +147,16 @@ fn the_proxys_own_sockets_pass() {
 }
 
 #[test]
-fn what_depends_on_an_interface_passes_or_is_denied_in_strict() {
-    let bound = Connecting {
-        device: 7,
-        ..app("10.9.0.3:80")
-    };
-    for socket in [bound, app("[fe80::1]:80")] {
-        assert_eq!(
-            connect(&socket, &settings(PERMISSIVE)),
-            Connect::Pass(Counter::PassedDevice)
-        );
-        assert_eq!(
-            connect(&socket, &settings(STRICT)),
-            Connect::Deny(Counter::DeniedDevice)
-        );
-    }
+fn a_link_local_destination_passes_or_is_denied_in_strict() {
+    let far = app("[fe80::1]:80");
+    assert_eq!(
+        connect(&far, &settings(PERMISSIVE)),
+        Connect::Pass(Counter::PassedDevice)
+    );
+    assert_eq!(
+        connect(&far, &settings(STRICT)),
+        Connect::Deny(Counter::DeniedDevice)
+    );
     let bound_to_lo = Connecting {
         device: 1,
         ..app("127.0.0.1:80")
@@ -174,7 +197,7 @@ fn destinations_spread_over_many_loopback_addresses() {
             else {
                 panic!("not redirected");
             };
-            let octets = to.ip.v4().unwrap().to_ne_bytes();
+            let octets = to.target.ip.v4().unwrap().to_ne_bytes();
             assert!(octets[0] == 127 && (64..128).contains(&octets[1]), "{octets:?}");
             seen.insert(octets);
         }
@@ -200,7 +223,10 @@ fn udp_is_never_steered() {
         protocol: 17,
         ..outsider("10.9.0.3", "10.9.0.2:53")
     };
-    assert_eq!(lookup(&udp, &settings(STRICT)), Lookup::Pass);
+    assert_eq!(
+        lookup(&udp, &settings(STRICT)),
+        Lookup::Pass(Counter::InboundPassed)
+    );
 }
 
 #[test]
@@ -217,7 +243,11 @@ fn attempts_from_inside_the_pod_pass_before_any_other_rule() {
         // Bound to one own address, going to another.
         outsider("10.9.0.2", "10.9.0.7:80"),
     ] {
-        assert_eq!(lookup(&attempt, &settings(STRICT)), Lookup::Pass, "{attempt:?}");
+        assert_eq!(
+            lookup(&attempt, &settings(STRICT)),
+            Lookup::Pass(Counter::InboundPassed),
+            "{attempt:?}"
+        );
     }
 }
 
@@ -244,7 +274,7 @@ fn open_ports_pass_in_both_modes_unless_they_are_intercept_ports() {
     for mode in [STRICT, PERMISSIVE] {
         assert_eq!(
             lookup(&outsider("10.9.0.3", "10.9.0.2:15008"), &settings(mode)),
-            Lookup::Pass
+            Lookup::Pass(Counter::InboundPassed)
         );
     }
     let mut contradictory = settings(PERMISSIVE);
@@ -253,4 +283,105 @@ fn open_ports_pass_in_both_modes_unless_they_are_intercept_ports() {
         lookup(&outsider("10.9.0.3", "10.9.0.2:15001"), &contradictory),
         Lookup::Drop(Counter::DroppedPort)
     );
+}
+
+#[test]
+fn policy_leaves_alone_in_both_directions_also_in_strict() {
+    let out = super::connect(&app("10.9.0.3:80"), &settings(STRICT), || Facts {
+        policy: LEAVE,
+        path: None,
+    });
+    assert_eq!(out, Connect::Pass(Counter::PassedPolicy));
+    let attempt = outsider("10.9.0.3", "10.9.0.2:80");
+    let inbound = |to: &Arriving| {
+        super::lookup(to, &settings(STRICT), || InboundFacts {
+            policy: LEAVE,
+            listening: true,
+        })
+    };
+    assert_eq!(inbound(&attempt), Lookup::Pass(Counter::InboundPassedPolicy));
+    let intercept = outsider("10.9.0.3", "10.9.0.2:15006");
+    assert_eq!(inbound(&intercept), Lookup::Drop(Counter::DroppedPort));
+}
+
+#[test]
+fn the_first_range_that_holds_the_port_counts_and_everything_is_taken_otherwise() {
+    let range = |first, last, action, rule| Range {
+        first,
+        last,
+        action,
+        optimistic: 0,
+        rule,
+    };
+    let mut policy = Policy::zeroed();
+    policy.ranges[0] = range(443, 443, Action::TAKE, 1);
+    policy.ranges[1] = range(400, 500, Action::LEAVE, 2);
+    let rule = |port| of_port(Some(&policy), Port::new(port)).rule;
+    assert_eq!([rule(443), rule(400), rule(500)], [1, 2, 2]);
+    for outside in [399, 501, 0] {
+        let default = of_port(Some(&policy), Port::new(outside));
+        assert_eq!((default.action, default.rule), (Action::TAKE, Range::DEFAULT));
+    }
+}
+
+#[test]
+fn connect_fails_as_the_routes_say_once_they_are_known() {
+    let to = |settings: &Settings, socket: &Connecting, path: Option<Path>| {
+        super::connect(socket, settings, || Facts {
+            policy: of_port(None, socket.to.port),
+            path,
+        })
+    };
+    let blocked = Path {
+        errno: 113,
+        ..REACHABLE
+    };
+    let known = Settings {
+        routes: 1,
+        ..settings(PERMISSIVE)
+    };
+    let socket = app("10.9.0.3:80");
+    assert_eq!(
+        to(&known, &socket, Some(blocked)),
+        Connect::Fail(113, Counter::FailedRoute)
+    );
+    assert_eq!(
+        to(&known, &socket, None),
+        Connect::Fail(ENETUNREACH, Counter::FailedRoute)
+    );
+    let redirected = |settings: &Settings, socket: &Connecting, path| match to(settings, socket, path) {
+        Connect::Redirect(redirect) => redirect.source,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(redirected(&known, &socket, Some(REACHABLE)), REACHABLE.source);
+    assert!(redirected(&settings(PERMISSIVE), &socket, None).is_zero());
+    let bound = Connecting { device: 7, ..socket };
+    assert!(redirected(&known, &bound, None).is_zero(), "its device routes it");
+}
+
+#[test]
+fn a_port_on_which_the_application_does_not_listen_is_left_to_the_kernel() {
+    let attempt = outsider("10.9.0.3", "10.9.0.2:80");
+    let verdict = |settings: &Settings| {
+        super::lookup(&attempt, settings, || InboundFacts {
+            policy: of_port(None, attempt.to.port),
+            listening: false,
+        })
+    };
+    assert_eq!(
+        verdict(&settings(PERMISSIVE)),
+        Lookup::Steer,
+        "nobody knows the listeners yet"
+    );
+    for mode in [PERMISSIVE, STRICT] {
+        let known = Settings {
+            app_ports: 1,
+            ..settings(mode)
+        };
+        let expected = match mode {
+            STRICT => Lookup::Drop(Counter::DroppedStrict),
+            PERMISSIVE => Lookup::Pass(Counter::InboundPassedClosed),
+        };
+        assert_eq!(verdict(&known), expected);
+    }
 }

@@ -3,22 +3,32 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::{Map, MapData, PerCpuArray};
 use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
-use sidecar_ebpf::abi::{Counter, INBOUND_LISTENER, Settings, map};
+use sidecar_ebpf::abi::{Counter, INBOUND_LISTENER, RING_BYTES, Settings, map};
 
 use super::links::{self, HOOKS, Targets};
-use super::{Bypass, Config, Error, Logs, logs, object, pins, settings, sys};
+use super::settings::Switches;
+use super::{Bypass, Config, Error, Hold, Logs, logs, object, pins, settings, sys};
 
 /// The attached programs. Dropping it detaches nothing: see `detach`.
 pub struct Datapath {
-    settings: Settings,
-    settings_map: OwnedFd,
+    switches: Switches,
+    maps: Maps,
+    filter: OwnedFd,
     counters: PerCpuArray<MapData, u64>,
     bypass: Bypass,
     logs: Option<Logs>,
+}
+
+/// The maps that user space writes.
+struct Maps {
+    approved: Arc<OwnedFd>,
+    rings: OwnedFd,
+    shards: OwnedFd,
 }
 
 impl Datapath {
@@ -60,11 +70,25 @@ impl Datapath {
 
     /// Turns strict mode on or off for connections to come.
     pub fn set_strict(&self, strict: bool) -> Result<(), Error> {
-        let settings = Settings {
-            strict: strict.into(),
-            ..self.settings
+        self.switches.change(|settings| settings.strict = strict.into())
+    }
+
+    /// Prepares a shard for holding SYNs: its own ring, and the filter on its outbound listener. SYNs are held from
+    /// [`Self::set_hold`] on, so that no shard waits for another.
+    pub fn hold(&self, shard: u32, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
+        let prepare = || {
+            let ring = sys::ring_create(RING_BYTES as u32)?;
+            sys::map_set(self.maps.rings.as_fd(), &shard, &ring.as_raw_fd())?;
+            sys::map_set(self.maps.shards.as_fd(), &sys::socket_cookie(listener)?, &shard)?;
+            sys::attach_filter(listener, self.filter.as_fd())?;
+            Hold::new(ring, self.maps.approved.clone())
         };
-        write_settings(self.settings_map.as_fd(), &settings)
+        prepare().map_err(|source| Error::Hold { shard, source })
+    }
+
+    /// Turns the holding of SYNs on or off for connections to come.
+    pub fn set_hold(&self, hold: bool) -> Result<(), Error> {
+        self.switches.change(|settings| settings.hold = hold.into())
     }
 
     /// What the programs have counted since the pod was first attached, by name.
@@ -104,8 +128,17 @@ fn attach(
     links::load_all(&mut ebpf)?;
 
     // Everything that the programs ask for is in place before the first of them runs.
-    let settings_map = map_fd(&ebpf, map::SETTINGS)?;
-    write_settings(settings_map.as_fd(), &settings)?;
+    let switches = Switches::write(map_fd(&ebpf, map::SETTINGS)?, settings)?;
+    let maps = Maps {
+        approved: Arc::new(map_fd(&ebpf, map::APPROVED)?),
+        rings: map_fd(&ebpf, map::RINGS)?,
+        shards: map_fd(&ebpf, map::SHARDS)?,
+    };
+    // Listeners of a proxy that is gone.
+    sys::map_clear::<u64>(maps.shards.as_fd()).map_err(|source| Error::MapIo {
+        map: map::SHARDS,
+        source,
+    })?;
     if let Some(listener) = inbound_listener {
         set_listener(&ebpf, listener)?;
     }
@@ -113,18 +146,12 @@ fn attach(
         links::attach(&mut ebpf, hook, targets, pins)?;
     }
     Ok(Datapath {
-        settings,
-        settings_map,
+        switches,
+        maps,
+        filter: links::hold_program(&mut ebpf)?,
         counters: counters(&mut ebpf)?,
         bypass: Bypass::new(map_fd(&ebpf, map::BYPASS)?),
         logs,
-    })
-}
-
-fn write_settings(map: BorrowedFd<'_>, settings: &Settings) -> Result<(), Error> {
-    sys::map_set(map, &0_u32, settings).map_err(|source| Error::MapIo {
-        map: map::SETTINGS,
-        source,
     })
 }
 
@@ -150,7 +177,14 @@ fn counters(ebpf: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, Error> {
 /// A descriptor of its own, which outlives the loader.
 fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
     let data = match ebpf.map(name) {
-        Some(Map::Array(data) | Map::SkStorage(data) | Map::SockMap(data)) => data,
+        Some(
+            Map::Array(data)
+            | Map::ArrayOfMaps(data)
+            | Map::HashMap(data)
+            | Map::LpmTrie(data)
+            | Map::SkStorage(data)
+            | Map::SockMap(data),
+        ) => data,
         _ => return Err(Error::Missing { kind: "map", name }),
     };
     let clone: io::Result<OwnedFd> = data.fd().as_fd().try_clone_to_owned();

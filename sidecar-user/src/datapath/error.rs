@@ -15,6 +15,10 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
+    #[error("{what} cannot be read: {source}")]
+    Host { what: &'static str, source: io::Error },
+    #[error("the outbound listener of shard {shard}: {source}")]
+    Hold { shard: u32, source: io::Error },
     #[error(
         "pins: {} is not on a bpffs; mount one (mount -t bpf bpf /sys/fs/bpf) and name a directory below it",
         path.display()

@@ -1,4 +1,4 @@
-//! The seven attachments: where each program goes, and how a link that is already pinned gets the new program.
+//! The nine attachments: where each program goes, and how a link that is already pinned gets the new program.
 
 use std::fs::{self, File};
 use std::io;
@@ -23,9 +23,11 @@ pub(super) struct Hook {
 }
 
 /// In the order of attaching: what serves redirected connections comes before what redirects.
-pub(super) const HOOKS: [Hook; 7] = [
+pub(super) const HOOKS: [Hook; 9] = [
     hook(program::GETPEERNAME4, 29),
     hook(program::GETPEERNAME6, 30),
+    hook(program::GETSOCKNAME4, 31),
+    hook(program::GETSOCKNAME6, 32),
     hook(program::GETSOCKOPT, 21),
     hook(program::SOCKOPS, 3),
     hook(program::SK_LOOKUP, SK_LOOKUP),
@@ -148,10 +150,24 @@ pub(super) fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), Error> {
         Program::SockOps(p) => p.load(),
         Program::CgroupSockopt(p) => p.load(),
         Program::SkLookup(p) => p.load(),
+        Program::SocketFilter(p) => p.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     };
     loaded.map_err(|source| Error::Load {
         program: name,
+        source,
+    })
+}
+
+/// A descriptor of the filter that holds SYNs, which goes to listeners and has no link.
+pub(super) fn hold_program(ebpf: &mut Ebpf) -> Result<OwnedFd, Error> {
+    let fail = |source| Error::Load {
+        program: program::HOLD,
+        source,
+    };
+    let fd = program_mut(ebpf, program::HOLD)?.fd().map_err(fail)?;
+    fd.as_fd().try_clone_to_owned().map_err(|source| Error::Host {
+        what: "the descriptor of or_hold",
         source,
     })
 }
@@ -220,7 +236,8 @@ fn offender(error: &io::Error, hook: Hook, cgroup: &Path) -> Option<String> {
 
 /// Everything but attaching.
 pub(super) fn load_all(ebpf: &mut Ebpf) -> Result<(), Error> {
-    HOOKS.iter().try_for_each(|hook| load(ebpf, hook.program))
+    HOOKS.iter().try_for_each(|hook| load(ebpf, hook.program))?;
+    load(ebpf, program::HOLD)
 }
 
 /// In the way of everybody else: a program attached the old way, with flags 0, until the value is dropped.

@@ -11,6 +11,7 @@ mod attach;
 mod bypass;
 mod check;
 mod error;
+mod hold;
 mod links;
 mod logs;
 mod object;
@@ -24,6 +25,7 @@ pub use attach::Datapath;
 pub use bypass::Bypass;
 pub use check::{Finding, check};
 pub use error::Error;
+pub use hold::Hold;
 pub use logs::Logs;
 pub use pins::detach;
 

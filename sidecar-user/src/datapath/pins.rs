@@ -6,10 +6,16 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{self, BPF_FS_MAGIC, FsType};
-use sidecar_ebpf::abi::{Bypass, Counter, HANDSHAKE_ENTRIES, LISTENER_SLOTS, Origin, Settings, Tuple, map};
+use sidecar_ebpf::abi::{
+    APP_PORT_ENTRIES, AppPort, Bypass, Counter, HANDSHAKE_ENTRIES, HELD_ENTRIES, Held, LISTENER_SLOTS,
+    MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES, Path as RoutePath, Policy, PolicyKey,
+    ROUTE_ENTRIES, Settings, Tuple, map,
+};
+use sidecar_ebpf::addr::Ip;
 
 use super::Error;
 use super::links::HOOKS;
+use super::settings;
 use super::sys::{self, MapInfo};
 
 pub(super) fn link(pins: &Path, program: &str) -> PathBuf {
@@ -65,7 +71,7 @@ fn are_reusable(directory: &Path, wanted: &Settings) -> bool {
     shapes_agree
         && open(map::SETTINGS)
             .and_then(|map| sys::map_get::<u32, Settings>(map.as_fd(), &0))
-            .is_ok_and(|pinned| Settings { strict: 0, ..pinned } == Settings { strict: 0, ..*wanted })
+            .is_ok_and(|pinned| settings::same_pod(&pinned, wanted))
 }
 
 /// Sizes of key, value and map, as `sidecar-ebpf` declares them.
@@ -73,6 +79,23 @@ pub(super) fn shape(name: &str) -> [u32; 3] {
     let sizes = match name {
         map::ORIGIN => [size_of::<i32>(), size_of::<Origin>(), 0],
         map::HANDSHAKE => [size_of::<Tuple>(), size_of::<Origin>(), HANDSHAKE_ENTRIES],
+        map::HELD => [size_of::<Tuple>(), size_of::<Held>(), HELD_ENTRIES],
+        map::APPROVED => [size_of::<Tuple>(), size_of::<u32>(), HELD_ENTRIES],
+        map::PRESENTED => [size_of::<Tuple>(), size_of::<Origin>(), PRESENTED_ENTRIES],
+        map::APP_PORTS => [size_of::<u32>(), size_of::<AppPort>(), APP_PORT_ENTRIES],
+        // A prefix's key begins with its length.
+        map::POLICY => [
+            size_of::<u32>() + size_of::<PolicyKey>(),
+            size_of::<Policy>(),
+            POLICY_ENTRIES,
+        ],
+        map::ROUTES => [
+            size_of::<u32>() + size_of::<Ip>(),
+            size_of::<RoutePath>(),
+            ROUTE_ENTRIES,
+        ],
+        map::SHARDS => [size_of::<u64>(), size_of::<u32>(), MAX_SHARDS],
+        map::RINGS => [size_of::<u32>(), size_of::<u32>(), MAX_SHARDS],
         map::BYPASS => [size_of::<i32>(), size_of::<Bypass>(), 0],
         map::LISTENERS => [size_of::<u32>(), size_of::<u32>(), LISTENER_SLOTS],
         map::SETTINGS => [size_of::<u32>(), size_of::<Settings>(), 1],

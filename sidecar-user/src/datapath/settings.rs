@@ -1,26 +1,107 @@
-//! From the validated configuration to the words that the programs read. Pure.
+//! The words that the programs read: from the validated configuration, and changed while they run.
 
+use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytemuck::Zeroable;
-use sidecar_ebpf::abi::{ABI_VERSION, MAX_ADDRESSES, MAX_OPEN_PORTS, Settings};
+use sidecar_ebpf::abi::{ABI_VERSION, Device, MAX_ADDRESSES, MAX_DEVICES, MAX_OPEN_PORTS, Settings, map};
 use sidecar_ebpf::addr::{Ip, Port};
 
-use super::{Config, Error};
+use super::{Config, Error, sys};
+
+/// Changes single words of the settings in force. The programs see a word before or after, never in between.
+#[derive(Clone, Debug)]
+pub(super) struct Switches {
+    map: Arc<OwnedFd>,
+    settings: Arc<Mutex<Settings>>,
+}
+
+impl Switches {
+    /// Writes all of the settings, before any program reads them.
+    pub(super) fn write(map: OwnedFd, settings: Settings) -> Result<Self, Error> {
+        let switches = Self {
+            map: Arc::new(map),
+            settings: Arc::new(Mutex::new(settings)),
+        };
+        switches.change(|_| {})?;
+        Ok(switches)
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut settings);
+        sys::map_set(self.map.as_fd(), &0_u32, &*settings).map_err(|source| Error::MapIo {
+            map: map::SETTINGS,
+            source,
+        })
+    }
+}
 
 pub(super) fn settings(config: &Config) -> Result<Settings, Error> {
     let mut settings = Settings {
         abi: ABI_VERSION,
         strict: config.strict.into(),
+        netns: sys::netns_cookie().map_err(|source| Error::Host {
+            what: "the cookie of this network namespace",
+            source,
+        })?,
         outbound_port: Port::new(config.outbound_port),
         inbound_port: Port::new(config.inbound_port),
+        epoch: epoch(),
         ..Settings::zeroed()
     };
     let ports = config.open_ports.iter().map(|port| Port::new(*port));
     fill("open ports", &mut settings.open_ports, MAX_OPEN_PORTS, ports)?;
     let addresses = config.pod_addresses.iter().map(|ip| kernel_ip(*ip));
     fill("pod addresses", &mut settings.addresses, MAX_ADDRESSES, addresses)?;
+    let devices = devices().map_err(|source| Error::Host {
+        what: "the network devices of this namespace",
+        source,
+    })?;
+    settings
+        .devices
+        .iter_mut()
+        .zip(devices)
+        .for_each(|(slot, device)| *slot = device);
     Ok(settings)
+}
+
+/// Whether two settings differ only in words that may change while the programs run. Others are not written over:
+/// a program could read half of a changed address.
+pub(super) fn same_pod(a: &Settings, b: &Settings) -> bool {
+    let lasting = |settings: &Settings| Settings {
+        strict: 0,
+        hold: 0,
+        epoch: 0,
+        policy_generation: 0,
+        routes: 0,
+        app_ports: 0,
+        ..*settings
+    };
+    lasting(a) == lasting(b)
+}
+
+/// Differs from that of any proxy that has served the pod recently.
+fn epoch() -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (now.as_millis() as u32).max(1)
+}
+
+fn devices() -> io::Result<Vec<Device>> {
+    let interfaces = nix::net::if_::if_nameindex()?;
+    let devices = interfaces.iter().map(|interface| {
+        let mut name = [0; 16];
+        let bytes = interface.name().to_bytes();
+        name[..bytes.len().min(15)].copy_from_slice(&bytes[..bytes.len().min(15)]);
+        Device {
+            index: interface.index(),
+            name,
+        }
+    });
+    Ok(devices.take(MAX_DEVICES).collect())
 }
 
 fn fill<T>(
@@ -40,7 +121,7 @@ fn fill<T>(
     Ok(())
 }
 
-fn kernel_ip(ip: IpAddr) -> Ip {
+pub(super) fn kernel_ip(ip: IpAddr) -> Ip {
     Ip::from_octets(match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),

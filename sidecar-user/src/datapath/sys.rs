@@ -2,18 +2,22 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use bytemuck::{NoUninit, Pod, Zeroable};
 use nix::libc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+const BPF_MAP_CREATE: i32 = 0;
 const BPF_MAP_LOOKUP_ELEM: i32 = 1;
 const BPF_MAP_UPDATE_ELEM: i32 = 2;
+const BPF_MAP_DELETE_ELEM: i32 = 3;
+const BPF_MAP_GET_NEXT_KEY: i32 = 4;
 const BPF_OBJ_PIN: i32 = 6;
 const BPF_OBJ_GET: i32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
@@ -153,12 +157,17 @@ fn info<T: Pod>(object: BorrowedFd<'_>) -> io::Result<T> {
     Ok(info)
 }
 
-/// Registers the log's ring buffer with the current tokio runtime.
-pub(super) fn watch<T>(log: EbpfLogger<T>) -> io::Result<AsyncFd<EbpfLogger<T>>> {
-    // SAFETY: the logger owns its descriptor, keeps the same one for life, and closes it when dropped.
-    let watched = unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) };
+/// Registers a ring buffer with the current tokio runtime.
+pub(super) fn watch<T: Ring>(ring: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: a ring owns its descriptor, keeps the same one for life, and closes it when dropped.
+    let watched = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
     watched.map_err(|error| error.into_parts().1)
 }
+
+/// What [`watch`] may rely on.
+pub(super) trait Ring: AsRawFd {}
+impl<T> Ring for EbpfLogger<T> {}
+impl Ring for RingBuf<MapData> {}
 
 /// Attaches without a link and without letting anything join, as old tools do.
 #[cfg(test)]
@@ -215,6 +224,106 @@ pub(super) fn map_get<K: NoUninit, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::
     };
     bpf(BPF_MAP_LOOKUP_ELEM, &mut attr)?;
     Ok(value)
+}
+
+/// `NotFound` where there is no such key.
+pub(super) fn map_remove<K: NoUninit>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let mut attr = Element {
+        map: descriptor(map),
+        reserved: 0,
+        key: &raw const *key as u64,
+        value: 0,
+        flags: 0,
+    };
+    bpf(BPF_MAP_DELETE_ELEM, &mut attr).map(drop)
+}
+
+/// The first key of a map, or the one after `previous`.
+pub(super) fn map_next_key<K: Pod>(map: BorrowedFd<'_>, previous: Option<&K>) -> io::Result<Option<K>> {
+    let mut next = K::zeroed();
+    let mut attr = Element {
+        map: descriptor(map),
+        reserved: 0,
+        key: previous.map_or(0, |key| &raw const *key as u64),
+        value: &raw mut next as u64,
+        flags: 0,
+    };
+    match bpf(BPF_MAP_GET_NEXT_KEY, &mut attr) {
+        Ok(_) => Ok(Some(next)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes every entry.
+pub(super) fn map_clear<K: Pod>(map: BorrowedFd<'_>) -> io::Result<()> {
+    while let Some(key) = map_next_key::<K>(map, None)? {
+        match map_remove(map, &key) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A ring buffer of its own.
+pub(super) fn ring_create(bytes: u32) -> io::Result<OwnedFd> {
+    const BPF_MAP_TYPE_RINGBUF: u32 = 27;
+    let mut attr: [u32; 5] = [BPF_MAP_TYPE_RINGBUF, 0, 0, bytes, 0];
+    bpf(BPF_MAP_CREATE, &mut attr).map(owned)
+}
+
+/// The kernel's number of a socket, never used twice.
+pub(super) fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    query(socket, libc::SO_COOKIE)
+}
+
+/// The kernel's number of the calling thread's network namespace.
+pub(super) fn netns_cookie() -> io::Result<u64> {
+    /// Of `asm-generic/socket.h`, since 5.14.
+    const SO_NETNS_COOKIE: i32 = 71;
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+    query(socket.as_fd(), SO_NETNS_COOKIE)
+}
+
+fn query(socket: BorrowedFd<'_>, option: i32) -> io::Result<u64> {
+    let mut value = 0_u64;
+    let mut len = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `value`.
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    if failed == 0 {
+        Ok(value)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Makes the program the filter of a socket, in the place of any other.
+pub(super) fn attach_filter(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let program = program.as_raw_fd();
+    // SAFETY: the kernel reads a descriptor, which is what is there.
+    let failed = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_BPF,
+            (&raw const program).cast(),
+            size_of::<RawFd>() as libc::socklen_t,
+        )
+    };
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[repr(C)]

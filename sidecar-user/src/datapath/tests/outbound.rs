@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::pod::{POD4, POD6, in_pod};
 use super::probe::{FAR_MAPPED, FAR4, FAR6, address, canonical, counter, handshakes, listener, original_dst};
@@ -156,7 +156,7 @@ fn a_marked_socket_goes_where_it_wants() {
 }
 
 #[test]
-fn a_socket_bound_to_a_device_passes_or_is_denied_in_strict() {
+fn a_socket_bound_to_a_device_is_redirected_and_still_sees_its_binding() {
     in_pod(|pod| {
         let datapath = pod.attach(None);
         let to = pod.neighbour4.local_addr().unwrap();
@@ -165,10 +165,40 @@ fn a_socket_bound_to_a_device_passes_or_is_denied_in_strict() {
             socket.bind_device(Some(b"eth0")).expect("bind to device");
             socket
         };
-        bound().connect(&to.into()).expect("it passes");
-        pod.neighbour4.accept().expect("accept");
+        let device = |socket: &Socket| socket.device().expect("its device");
+
+        let (again, passed) = (bound(), bound());
+        for socket in [&again, &passed] {
+            socket.connect(&to.into()).expect_err("nobody listens yet");
+            assert_eq!(device(socket).as_deref(), Some(&b"eth0"[..]));
+        }
+        let outbound = pod.outbound();
+        again.connect(&to.into()).expect("connect");
+        let (accepted, _) = outbound.accept().expect("the proxy sees it");
+        assert_eq!(original_dst(&accepted), Some(to));
+        assert_eq!(device(&again).as_deref(), Some(&b"eth0"[..]));
+        assert_eq!(
+            device(&SockRef::from(&accepted)),
+            None,
+            "the proxy's end is its own"
+        );
+
+        // What is left alone is bound as before.
+        let bypass = datapath.bypass();
+        bypass.mark(passed.as_fd()).expect("mark");
+        passed.connect(&to.into()).expect("connect");
+        pod.neighbour4.accept().expect("the neighbour sees it");
+        assert_eq!(device(&passed).as_deref(), Some(&b"eth0"[..]));
+    });
+}
+
+#[test]
+fn a_link_local_destination_is_denied_in_strict() {
+    in_pod(|pod| {
+        let datapath = pod.attach(None);
         datapath.set_strict(true).expect("strict");
-        let denied = bound().connect(&to.into()).unwrap_err();
+        let denied =
+            TcpStream::connect("[fe80::1%2]:80".parse::<SocketAddr>().expect("an address")).unwrap_err();
         assert_eq!(denied.kind(), io::ErrorKind::PermissionDenied);
         assert_eq!(counter(&datapath, "denied_device"), 1);
     });

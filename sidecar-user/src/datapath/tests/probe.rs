@@ -3,7 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
 use aya::maps::{HashMap, Map, MapData};
-use sidecar_ebpf::abi::map;
+use sidecar_ebpf::abi::{Origin, Tuple, map};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::super::{Datapath, pins};
@@ -45,7 +45,7 @@ pub(super) fn counter(datapath: &Datapath, name: &str) -> u64 {
 pub(super) fn handshakes(pod: &Pod) -> usize {
     let path = pins::maps(&pod.config.pins).join(map::HANDSHAKE);
     let map = Map::LruHashMap(MapData::from_pin(path).expect("the pinned map"));
-    HashMap::<_, [u8; 48], [u8; 32]>::try_from(map)
+    HashMap::<_, [u8; size_of::<Tuple>()], [u8; size_of::<Origin>()]>::try_from(map)
         .expect("its shape")
         .keys()
         .count()

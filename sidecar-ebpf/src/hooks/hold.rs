@@ -1,0 +1,236 @@
+//! The filter of the outbound listeners: a SYN waits here until its upstream has answered, so that connect() gives
+//! the answer that it would give without the proxy.
+//!
+//! A SYN that may not pass yet is dropped without a word, as on a slow network; the proxy is told through the ring
+//! of the shard whose listener it came to. When the upstream is there the proxy writes `or_approved` and sends the
+//! SYN again. Does not refuse: that takes a packet, which is the proxy's to send.
+
+use aya_ebpf::bindings::{BPF_ANY, bpf_hdr_start_off::BPF_HDR_START_NET};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes, bpf_skb_load_bytes_relative};
+use aya_ebpf::macros::socket_filter;
+use aya_ebpf::programs::SkBuffContext;
+use sidecar_ebpf::abi::{Counter, Event, Held, Origin, Settings, Tuple};
+use sidecar_ebpf::addr::{Ip, Port};
+
+use super::load;
+use crate::maps::{self, APPROVED, HANDSHAKE, HELD, RINGS, SHARDS};
+
+/// A filter answers how many bytes to keep.
+const PASS: i64 = -1;
+const DROP: i64 = 0;
+
+const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
+const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+
+/// A TCP header without options.
+const HEADER: u32 = 20;
+const MAX_OPTIONS: u32 = 40;
+
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+#[socket_filter]
+pub(crate) fn or_hold(ctx: SkBuffContext) -> i64 {
+    match syn(&ctx) {
+        Some(syn) => hold(&ctx, &syn),
+        // The last acknowledgement of a handshake, or nothing that we understand.
+        None => PASS,
+    }
+}
+
+/// What the filter needs of a SYN.
+struct Syn {
+    source: Ip,
+    destination: Ip,
+    source_port: Port,
+    destination_port: Port,
+    sequence: u32,
+    /// Length of the options.
+    options: u32,
+    traffic_class: u8,
+}
+
+#[inline(always)]
+fn hold(ctx: &SkBuffContext, syn: &Syn) -> i64 {
+    let Some(settings) = maps::settings() else {
+        return DROP;
+    };
+    if settings.hold == 0 {
+        return PASS;
+    }
+    let mut tuple = Tuple {
+        netns: settings.netns,
+        source: syn.source,
+        destination: syn.destination,
+        source_port: syn.source_port,
+        destination_port: syn.destination_port,
+        sequence: 0,
+    };
+    // Published just before this SYN left, and not yet taken over: a new connection.
+    // SAFETY: copied before anything else touches the map.
+    if let Some(origin) = unsafe { HANDSHAKE.get(tuple).copied() } {
+        if origin.optimistic != 0 {
+            return PASS;
+        }
+        return begin(ctx, syn, &tuple, settings, origin);
+    }
+    // SAFETY: as above.
+    let Some(held) = (unsafe { HELD.get(tuple).copied() }) else {
+        // Nobody was redirected: the proxy accepts it, finds no original destination and refuses.
+        return PASS;
+    };
+    if held.sequence != syn.sequence || held.epoch != settings.epoch {
+        // Held by a proxy that is no longer there. Its successor is told as if the SYN were the first.
+        return begin(ctx, syn, &tuple, settings, held.origin);
+    }
+    tuple.sequence = syn.sequence;
+    // SAFETY: only asked whether it is there.
+    if unsafe { APPROVED.get(tuple).is_some() } {
+        return PASS;
+    }
+    maps::count(Counter::HeldAgain);
+    DROP
+}
+
+/// Takes the connection over from the handshake map, which may forget, and tells the shard.
+#[inline(always)]
+fn begin(ctx: &SkBuffContext, syn: &Syn, tuple: &Tuple, settings: &Settings, origin: Origin) -> i64 {
+    // SAFETY: the context is this program's. While a filter runs, the packet belongs to the filter's listener.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
+    // SAFETY: copied at once.
+    let Some(shard) = (unsafe { SHARDS.get(cookie).copied() }) else {
+        return PASS;
+    };
+    let Some(ring) = RINGS.get(shard) else {
+        return PASS;
+    };
+    let Some(mut record) = ring.reserve_untyped::<Event>(0) else {
+        // The client sends it again, after a second.
+        maps::count(Counter::RingFull);
+        return DROP;
+    };
+    let event = record.as_mut_ptr();
+    let read = {
+        // SAFETY: the record is as large as the event, and only its fields are written. The options' length is
+        // within their part of the array, as `syn` has checked.
+        unsafe {
+            (&raw mut (*event).tuple).write(*tuple);
+            (&raw mut (*event).origin).write(origin);
+            (&raw mut (*event).sequence).write(syn.sequence);
+            (&raw mut (*event).traffic_class).write(syn.traffic_class);
+            (&raw mut (*event).tcp_len).write((HEADER + syn.options) as u8);
+            (&raw mut (*event).reserved).write(0);
+            header(ctx, &raw mut (*event).tcp, syn.options)
+        }
+    };
+    if !read {
+        record.discard(0);
+        return DROP;
+    }
+    let held = Held {
+        origin,
+        sequence: syn.sequence,
+        shard,
+        epoch: settings.epoch,
+        reserved: 0,
+    };
+    let kind = match HELD.insert(tuple, held, u64::from(BPF_ANY)) {
+        Ok(()) => {
+            maps::count(Counter::Held);
+            Event::HELD
+        }
+        Err(_) => {
+            maps::count(Counter::HeldFull);
+            Event::FULL
+        }
+    };
+    // SAFETY: as above.
+    unsafe { (&raw mut (*event).kind).write(kind) };
+    record.submit(0);
+    let _: Result<(), i32> = HANDSHAKE.remove(tuple);
+    DROP
+}
+
+/// Copies the TCP header.
+///
+/// # Safety
+/// `into` is writable.
+#[inline(always)]
+unsafe fn header(ctx: &SkBuffContext, into: *mut [u8; 64], options: u32) -> bool {
+    let into = into.cast::<u8>();
+    // SAFETY: the context is this program's, and the lengths stay within the array.
+    unsafe {
+        if bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, into.cast(), HEADER) != 0 {
+            return false;
+        }
+        // The verifier wants both bounds on the very register that it passes on.
+        options == 0
+            || (options <= MAX_OPTIONS
+                && bpf_skb_load_bytes(
+                    ctx.skb.skb.cast(),
+                    HEADER,
+                    into.add(HEADER as usize).cast(),
+                    options,
+                ) == 0)
+    }
+}
+
+/// A packet that opens a connection.
+#[inline(always)]
+fn syn(ctx: &SkBuffContext) -> Option<Syn> {
+    // A socket's filter sees the packet from its TCP header on.
+    let tcp: [u8; 20] = ctx.load(0).ok()?;
+    if tcp[13] & (SYN | ACK | RST | FIN) != SYN {
+        return None;
+    }
+    let options = (u32::from(tcp[12] >> 4) * 4).checked_sub(HEADER)?;
+    // SAFETY: a field of this program's context.
+    let protocol = unsafe { load(&raw const (*ctx.skb.skb).protocol) };
+    let (source, destination, traffic_class) = match protocol {
+        ETH_P_IP => {
+            let ip: [u8; 20] = network(ctx)?;
+            (
+                Ip::from_v4(u32::from_ne_bytes([ip[12], ip[13], ip[14], ip[15]])),
+                Ip::from_v4(u32::from_ne_bytes([ip[16], ip[17], ip[18], ip[19]])),
+                ip[1],
+            )
+        }
+        ETH_P_IPV6 => {
+            let ip: [u32; 10] = network(ctx)?;
+            (
+                Ip::from_v6([ip[2], ip[3], ip[4], ip[5]]),
+                Ip::from_v6([ip[6], ip[7], ip[8], ip[9]]),
+                (u32::from_be(ip[0]) >> 20) as u8,
+            )
+        }
+        _ => return None,
+    };
+    Some(Syn {
+        source,
+        destination,
+        source_port: Port::new(u16::from_be_bytes([tcp[0], tcp[1]])),
+        destination_port: Port::new(u16::from_be_bytes([tcp[2], tcp[3]])),
+        sequence: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]),
+        options,
+        traffic_class,
+    })
+}
+
+/// The start of the network header.
+#[inline(always)]
+fn network<T: Copy>(ctx: &SkBuffContext) -> Option<T> {
+    let mut header = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: the helper fills all of `header`, or fails.
+    unsafe {
+        let failed = bpf_skb_load_bytes_relative(
+            ctx.skb.skb.cast(),
+            0,
+            header.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            BPF_HDR_START_NET,
+        );
+        (failed == 0).then(|| header.assume_init())
+    }
+}

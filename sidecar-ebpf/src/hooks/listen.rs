@@ -1,0 +1,62 @@
+//! Which ports the application listens on: `sk_lookup` steers attempts at those, and leaves the others to the kernel,
+//! which refuses them.
+//!
+//! Counted, because several sockets may share a port, and by the addresses that reach them: a listener on loopback is
+//! none for outsiders. Does not see listeners that were there before the programs; user space adds those.
+
+use core::arch::asm;
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use sidecar_ebpf::abi::AppPort;
+use sidecar_ebpf::addr::{Ip, Port};
+
+use crate::maps::{self, APP_PORTS};
+
+pub(super) fn begun(netns: u64, ip: Ip, port: Port) {
+    change(netns, ip, port, 1);
+}
+
+pub(super) fn ended(netns: u64, ip: Ip, port: Port) {
+    change(netns, ip, port, -1);
+}
+
+#[inline(always)]
+fn change(netns: u64, ip: Ip, port: Port, by: i64) {
+    if maps::settings().is_none_or(|settings| settings.netns != netns) || ip.is_redirected_source() {
+        return;
+    }
+    let key = u32::from(port.get());
+    let slot = match APP_PORTS.get_ptr_mut(key) {
+        Some(slot) => slot,
+        None => {
+            // Somebody else may have been faster, which is as good.
+            let _: Result<(), i32> = APP_PORTS.insert(key, AppPort { v4: 0, v6: 0 }, u64::from(BPF_NOEXIST));
+            match APP_PORTS.get_ptr_mut(key) {
+                Some(slot) => slot,
+                None => return,
+            }
+        }
+    };
+    // A socket on :: serves both families, unless it asked not to: then an attempt over IPv4 is steered to the proxy,
+    // which is refused in its place.
+    let (v4, v6) = (ip.is_v4() || ip.is_zero(), !ip.is_v4());
+    // SAFETY: the map's value, which is never removed.
+    unsafe {
+        if v4 {
+            add(&raw mut (*slot).v4, by);
+        }
+        if v6 {
+            add(&raw mut (*slot).v6, by);
+        }
+    }
+}
+
+/// The BPF target of Rust has no atomic types, though every kernel that can run these programs has the instruction.
+///
+/// # Safety
+/// `to` points to a map value.
+#[inline(always)]
+unsafe fn add(to: *mut u64, by: i64) {
+    // SAFETY: as the caller's.
+    unsafe { asm!("lock *(u64 *)({to} + 0) += {by}", to = in(reg) to, by = in(reg) by) };
+}
