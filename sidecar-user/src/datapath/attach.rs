@@ -10,6 +10,7 @@ use aya::maps::{Map, MapData, PerCpuArray};
 use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
 use sidecar_ebpf::abi::{Counter, INBOUND_LISTENER, RING_BYTES, Settings, map};
 
+use super::hold::Approvals;
 use super::links::{self, HOOKS, Targets};
 use super::settings::Switches;
 use super::{Bypass, Config, Error, Hold, Logs, logs, object, pins, settings, sys};
@@ -27,6 +28,8 @@ pub struct Datapath {
 /// The maps that user space writes.
 struct Maps {
     approved: Arc<OwnedFd>,
+    held: Arc<OwnedFd>,
+    netns: u64,
     rings: OwnedFd,
     shards: OwnedFd,
 }
@@ -81,7 +84,12 @@ impl Datapath {
             sys::map_set(self.maps.rings.as_fd(), &shard, &ring.as_raw_fd())?;
             sys::map_set(self.maps.shards.as_fd(), &sys::socket_cookie(listener)?, &shard)?;
             sys::attach_filter(listener, self.filter.as_fd())?;
-            Hold::new(ring, self.maps.approved.clone())
+            let approvals = Approvals {
+                approved: self.maps.approved.clone(),
+                held: self.maps.held.clone(),
+                netns: self.maps.netns,
+            };
+            Hold::new(ring, approvals)
         };
         prepare().map_err(|source| Error::Hold { shard, source })
     }
@@ -131,6 +139,8 @@ fn attach(
     let switches = Switches::write(map_fd(&ebpf, map::SETTINGS)?, settings)?;
     let maps = Maps {
         approved: Arc::new(map_fd(&ebpf, map::APPROVED)?),
+        held: Arc::new(map_fd(&ebpf, map::HELD)?),
+        netns: settings.netns,
         rings: map_fd(&ebpf, map::RINGS)?,
         shards: map_fd(&ebpf, map::SHARDS)?,
     };

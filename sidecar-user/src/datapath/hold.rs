@@ -3,16 +3,20 @@
 //! Does not send packets and knows no upstream; `intercept` and the outbound walk do.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use aya::maps::{Map, MapData, RingBuf};
-use sidecar_ebpf::abi::{Event, Tuple};
+use sidecar_ebpf::abi::{self, Held, Tuple};
+use sidecar_ebpf::addr::{Ip, Port};
 use tokio::io::unix::AsyncFd;
 
+use super::settings::kernel_ip;
 use super::sys;
+use crate::model::{Attempt, HeldSyn, OriginalDst, Pair};
 
-/// Made on any thread; [`Hold::events`] belongs to the shard's.
+/// Made on any thread; started on the shard's.
 pub struct Hold {
     ring: RingBuf<MapData>,
     approvals: Approvals,
@@ -21,63 +25,78 @@ pub struct Hold {
 /// Lets held SYNs pass.
 #[derive(Clone, Debug)]
 pub struct Approvals {
-    map: Arc<OwnedFd>,
+    pub(super) approved: Arc<OwnedFd>,
+    pub(super) held: Arc<OwnedFd>,
+    pub(super) netns: u64,
 }
 
 /// What happens to the connections of one shard before they are accepted.
-pub struct Events {
+pub struct Attempts {
     ring: AsyncFd<RingBuf<MapData>>,
 }
 
 impl Hold {
-    pub(super) fn new(ring: OwnedFd, approved: Arc<OwnedFd>) -> io::Result<Self> {
+    pub(super) fn new(ring: OwnedFd, approvals: Approvals) -> io::Result<Self> {
         let data = MapData::from_fd(ring).map_err(io::Error::other)?;
         Ok(Self {
             ring: RingBuf::try_from(Map::RingBuf(data)).map_err(io::Error::other)?,
-            approvals: Approvals { map: approved },
+            approvals,
         })
     }
 
     /// Registers the ring with the current tokio runtime.
-    pub fn start(self) -> io::Result<(Events, Approvals)> {
+    pub fn start(self) -> io::Result<(Attempts, Approvals)> {
         let ring = sys::watch(self.ring)?;
-        Ok((Events { ring }, self.approvals))
+        Ok((Attempts { ring }, self.approvals))
     }
 }
 
 impl Approvals {
     /// The SYN with this sequence number may pass from now on.
-    pub fn approve(&self, connection: &Tuple, sequence: u32) -> io::Result<()> {
-        sys::map_set(self.map.as_fd(), &key(connection, sequence), &1_u32)
+    pub fn approve(&self, pair: Pair, sequence: u32) -> io::Result<()> {
+        sys::map_set(self.approved.as_fd(), &self.key(pair, sequence), &1_u32)
     }
 
     /// Takes back what nobody came for. The accept takes it back by itself.
-    pub fn withdraw(&self, connection: &Tuple, sequence: u32) -> io::Result<()> {
-        match sys::map_remove(self.map.as_fd(), &key(connection, sequence)) {
+    pub fn withdraw(&self, pair: Pair, sequence: u32) -> io::Result<()> {
+        match sys::map_remove(self.approved.as_fd(), &self.key(pair, sequence)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done,
         }
     }
-}
 
-fn key(connection: &Tuple, sequence: u32) -> Tuple {
-    Tuple {
-        sequence,
-        ..*connection
+    /// Whether the kernel still holds that SYN. News of its end can be lost, when the ring is full.
+    pub fn is_held(&self, pair: Pair, sequence: u32) -> io::Result<bool> {
+        match sys::map_get::<Tuple, Held>(self.held.as_fd(), &self.key(pair, 0)) {
+            Ok(held) => Ok(held.sequence == sequence),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn key(&self, pair: Pair, sequence: u32) -> Tuple {
+        Tuple {
+            netns: self.netns,
+            source: kernel_ip(pair.client.ip()),
+            destination: kernel_ip(pair.listener.ip()),
+            source_port: Port::new(pair.client.port()),
+            destination_port: Port::new(pair.listener.port()),
+            sequence,
+        }
     }
 }
 
-impl Events {
+impl Attempts {
     /// Waits until something has happened, and hands it over in order. Cancelled, it loses nothing.
-    pub async fn next(&mut self, mut each: impl FnMut(Event)) -> io::Result<()> {
+    pub async fn next(&mut self, mut each: impl FnMut(Attempt)) -> io::Result<()> {
         loop {
             let mut ready = self.ring.readable_mut().await?;
             let ring = ready.get_inner_mut();
             let mut some = false;
             while let Some(record) = ring.next() {
-                if let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(&record) {
+                if let Some(attempt) = attempt(&record) {
                     some = true;
-                    each(event);
+                    each(attempt);
                 }
             }
             ready.clear_ready();
@@ -86,4 +105,43 @@ impl Events {
             }
         }
     }
+}
+
+/// A record of the ring. `None`: it is none of ours.
+fn attempt(record: &[u8]) -> Option<Attempt> {
+    let event: abi::Event = bytemuck::try_pod_read_unaligned(record).ok()?;
+    let pair = Pair {
+        client: address(event.tuple.source, event.tuple.source_port),
+        listener: address(event.tuple.destination, event.tuple.destination_port),
+    };
+    let syn = || {
+        let origin = event.origin;
+        Some(HeldSyn {
+            pair,
+            sequence: event.sequence,
+            original_dst: OriginalDst::new(address(origin.ip, origin.port)),
+            source: (!origin.source.is_zero()).then(|| ip(origin.source)),
+            device: (origin.device != 0).then_some(origin.device),
+            traffic_class: event.traffic_class,
+            header: event.tcp.get(..usize::from(event.tcp_len))?.to_vec(),
+        })
+    };
+    match event.kind {
+        abi::Event::HELD => syn().map(Attempt::Held),
+        abi::Event::FULL => syn().map(Attempt::NoRoom),
+        abi::Event::GONE => Some(Attempt::Gone {
+            pair,
+            sequence: event.sequence,
+        }),
+        _ => None,
+    }
+}
+
+fn address(from: Ip, port: Port) -> SocketAddr {
+    SocketAddr::new(ip(from), port.get())
+}
+
+fn ip(from: Ip) -> IpAddr {
+    let octets: [u8; 16] = bytemuck::cast(from);
+    IpAddr::from(octets).to_canonical()
 }

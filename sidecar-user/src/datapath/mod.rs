@@ -25,7 +25,7 @@ pub use attach::Datapath;
 pub use bypass::Bypass;
 pub use check::{Finding, check};
 pub use error::Error;
-pub use hold::Hold;
+pub use hold::{Approvals, Attempts, Hold};
 pub use logs::Logs;
 pub use pins::detach;
 

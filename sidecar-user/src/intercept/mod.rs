@@ -1,5 +1,8 @@
-//! HOW DID IT GET HERE? Listeners and original destinations. Decides nothing about where a connection goes.
+//! HOW DID IT GET HERE? Listeners, original destinations, and the answers to SYNs that the kernel holds. Decides
+//! nothing about where a connection goes.
 
+pub mod packet;
+mod raw;
 mod sys;
 
 use std::io;
@@ -10,6 +13,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::model::{ClientAddr, OriginalDst};
+
+pub use raw::RawSockets;
 
 /// The ports that the kernel redirects to, and the port that mesh peers dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,12 @@ impl Listeners {
 /// Where the application wanted to go. `None`: somebody dialled the port without being redirected.
 pub fn original_dst(stream: impl AsFd, client: ClientAddr) -> Option<OriginalDst> {
     sys::original_dst(stream.as_fd(), client.0.is_ipv4()).map(OriginalDst::new)
+}
+
+/// Takes the filter off an accepted connection, which has inherited it from the listener: it has done its work with
+/// the SYN, and would be asked about every packet.
+pub fn unfilter(stream: impl AsFd) -> io::Result<()> {
+    sys::detach_filter(stream.as_fd())
 }
 
 /// Dual-stack, shared between shards. Options are set on the listener: accepted sockets inherit them on Linux,

@@ -8,6 +8,7 @@ pub mod flow;
 pub mod identity;
 pub mod service;
 pub mod snapshot;
+pub mod syn;
 pub mod workload;
 
 pub use addr::{ClientAddr, OriginalDst};
@@ -15,4 +16,5 @@ pub use flow::{Cause, Direction, Flow, Outcome, Party, TlsFacts, Transport};
 pub use identity::SpiffeId;
 pub use service::{Service, ServiceName};
 pub use snapshot::{Endpoint, Snapshot};
+pub use syn::{Attempt, HeldSyn, Pair};
 pub use workload::{TunnelProtocol, Workload};

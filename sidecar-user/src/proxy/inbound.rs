@@ -273,7 +273,7 @@ async fn deliver(shard: &Shard, permit: Permit, flow: &OpenFlow) -> Result<TcpSt
     let start = Instant::now();
     let destination = permit.destination();
     flow.update(|f| f.chosen_dst = Some(destination));
-    match tcp::dial(destination, &shard.mark, shard.limits.connect).await {
+    match tcp::dial(destination, &shard.mark, None, shard.limits.connect).await {
         Ok(app) => {
             flow.update(|f| f.connect_time = Some(start.elapsed()));
             Ok(app)

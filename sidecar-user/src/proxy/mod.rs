@@ -3,6 +3,7 @@
 //! This file and its neighbours assemble the rooms: the control work runs here on the calling thread, each shard of
 //! the data path on a thread of its own.
 
+mod holding;
 mod inbound;
 mod join;
 mod outbound;
@@ -23,12 +24,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
 use crate::identity::Svid;
-use crate::intercept::Listeners;
+use crate::intercept::{Listeners, RawSockets};
 use crate::lifecycle::{LogFilter, Shutdown};
 use crate::model::Snapshot;
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
 use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
-use shard::Settings;
+use shard::{Settings, Truthful};
 
 /// Everything that a proxy needs to know, validated.
 #[derive(Clone, Debug)]
@@ -86,6 +87,11 @@ async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
     conditions.interception.met();
     let mark = own_sockets(kernel.as_ref());
 
+    let mut truthful = match &kernel {
+        Some(kernel) => hold_syns(kernel, &listeners)?.into_iter(),
+        None => Vec::new().into_iter(),
+    };
+    let listeners = listeners.into_iter().map(|l| (l, truthful.next())).collect();
     let (drain_out, draining) = watch::channel(false);
     let shards = start_shards(
         &config,
@@ -161,6 +167,28 @@ fn attach(config: &datapath::Config, listeners: &[Listeners]) -> Result<datapath
     datapath::Datapath::attach(config, listeners.first().map(|l| l.inbound.as_fd()))
 }
 
+/// Prepares every shard for truthful connects: one each, or none where the raw socket cannot be had.
+fn hold_syns(kernel: &datapath::Datapath, listeners: &[Listeners]) -> anyhow::Result<Vec<Truthful>> {
+    let raw: io::Result<Vec<RawSockets>> = listeners.iter().map(|_| RawSockets::open()).collect();
+    let raw = match raw {
+        Ok(raw) => raw,
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "connect() is optimistic: it succeeds before the upstream has answered, and a failure is a reset; \
+                 grant CAP_NET_RAW for truthful answers"
+            );
+            return Ok(Vec::new());
+        }
+    };
+    let mut truthful = Vec::new();
+    for ((n, listeners), raw) in (0..).zip(listeners).zip(raw) {
+        truthful.push((kernel.hold(n, listeners.outbound.as_fd())?, raw));
+    }
+    kernel.set_hold(true)?;
+    Ok(truthful)
+}
+
 /// How the control work's own connections stay out of our own way.
 fn own_sockets(kernel: Option<&datapath::Datapath>) -> identity::Mark {
     match kernel.map(datapath::Datapath::bypass) {
@@ -171,7 +199,7 @@ fn own_sockets(kernel: Option<&datapath::Datapath>) -> identity::Mark {
 
 fn start_shards(
     config: &Config,
-    listeners: Vec<Listeners>,
+    listeners: Vec<(Listeners, Option<Truthful>)>,
     observer: &Observer,
     kernel: Option<&datapath::Datapath>,
     world: watch::Receiver<Arc<Snapshot>>,
@@ -204,11 +232,11 @@ fn start_shards(
         },
     };
     let mut shards = Vec::new();
-    for (n, listeners) in listeners.into_iter().enumerate() {
+    for (n, (listeners, truthful)) in listeners.into_iter().enumerate() {
         let (settings, observe) = (settings.clone(), observer.shard(n));
         let thread = thread::Builder::new()
             .name(format!("shard-{n}"))
-            .spawn(move || shard::run(settings, listeners, observe))
+            .spawn(move || shard::run(settings, listeners, truthful, observe))
             .with_context(|| format!("cannot start the thread of shard {n}"))?;
         shards.push(thread);
     }

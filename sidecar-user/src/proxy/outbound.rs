@@ -1,20 +1,25 @@
 //! The outbound walk: the application's connection, redirected here by the kernel, goes to its upstream.
 //!
-//! `Accepted` (its connect() has returned) → original destination → `Route` → `Conn` (the upstream is up) → relay →
-//! the flow is recorded once. Where the kernel will hold the SYN, the same stages run with `Conn` before `Accepted`.
+//! Truthful: `HeldSyn` → `Route` → `Conn` (the upstream is up) → `Accepted` (its connect() returns) → relay → the flow
+//! is recorded once. Where connect is optimistic, `Accepted` comes first: the same stages, in another order.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::holding::{Gone, Holding};
 use super::join::join;
-use super::outcome;
-use super::shard::Shard;
+use super::outcome::{self, Answer};
+use super::shard::{Entered, Shard};
+use crate::intercept::packet;
+use crate::model::addr::canonical;
 use crate::model::snapshot::LoadGuard;
-use crate::model::{Cause, ClientAddr, Direction, Flow, OriginalDst, Outcome, Party, Transport};
+use crate::model::{
+    Attempt, Cause, ClientAddr, Direction, Flow, HeldSyn, OriginalDst, Outcome, Pair, Party, Transport,
+};
 use crate::observe::OpenFlow;
 use crate::policy::Mode;
 use crate::relay::Port;
@@ -25,6 +30,14 @@ use crate::{error_chain, intercept};
 
 /// wire.md 1.10: endpoints tried before giving up.
 const ATTEMPTS: usize = 3;
+/// While an application waits for endpoints that do not answer, they are tried in turn, no faster than this.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A dial that only the application's own patience limits.
+const UNLIMITED: Duration = Duration::from_secs(24 * 60 * 60);
+/// An ICMP message is lost while connect() holds its socket: sent again after 1 ms, 2 ms and so on, up to this.
+const ICMP_REPEAT: Duration = Duration::from_millis(256);
+/// A refusal waits in the socket's backlog instead, and is repeated only against the unforeseen.
+const REFUSAL_REPEAT: Duration = Duration::from_secs(1);
 
 /// An upstream that is up.
 struct Conn {
@@ -38,69 +51,269 @@ enum UpstreamStream {
     Mesh(hbone::Stream),
 }
 
+/// What waits for a held application to come in.
+pub(super) struct Ready {
+    conn: Conn,
+    flow: OpenFlow,
+    _open: Entered,
+}
+
+/// Who asks, for what.
+struct Asked {
+    dst: OriginalDst,
+    /// The application's address as others see it.
+    client: SocketAddr,
+    device: Option<u32>,
+    /// connect() waits for the answer, for as long as the application likes.
+    held: bool,
+}
+
+/// Why there is no upstream: for the flow, and for the application.
+struct Failed {
+    outcome: Outcome,
+    answer: Answer,
+}
+
+/// Something has happened to a connection that is not accepted yet.
+pub(super) fn attempt(shard: &Rc<Shard>, holding: &Rc<Holding<Ready>>, attempt: Attempt) {
+    match attempt {
+        Attempt::Held(syn) => match holding.begin(&syn) {
+            Ok(Some(gone)) => {
+                tokio::task::spawn_local(hold(shard.clone(), holding.clone(), syn, gone));
+            }
+            Ok(None) => {}
+            Err(_) => refuse(shard, holding, &syn),
+        },
+        Attempt::NoRoom(syn) => refuse(shard, holding, &syn),
+        Attempt::Gone { pair, sequence } => gone(holding, pair, sequence),
+    }
+}
+
+/// The application is no longer there: neither is its connection.
+pub(super) fn gone(holding: &Holding<Ready>, pair: Pair, sequence: u32) {
+    if let Some(ready) = holding.gone(pair, sequence) {
+        give_up(ready);
+    }
+}
+
+/// The proxy ends: nobody is kept waiting for it.
+pub(super) fn let_go(holding: &Holding<Ready>) {
+    for (pair, sequence) in holding.all() {
+        holding.send(&packet::refusal(pair, sequence));
+        gone(holding, pair, sequence);
+    }
+}
+
+fn give_up(ready: Ready) {
+    let Ready { mut conn, flow, .. } = ready;
+    conn.reset();
+    flow.close(Outcome::new(Party::Client, Cause::Reset));
+}
+
+/// There is no room to hold it.
+fn refuse(shard: &Shard, holding: &Holding<Ready>, syn: &HeldSyn) {
+    holding.send(&packet::refusal(syn.pair, syn.sequence));
+    open(shard, syn).close(Outcome::new(Party::Us, Cause::LimitReached));
+}
+
+fn open(shard: &Shard, syn: &HeldSyn) -> OpenFlow {
+    let client = shown(shard, syn);
+    let mut flow = Flow::new(Direction::Outbound, client, SystemTime::now());
+    flow.original_dst = Some(syn.original_dst.0);
+    shard.observe.open(flow)
+}
+
+/// The application's address as others see it: redirected connections come from loopback.
+fn shown(shard: &Shard, syn: &HeldSyn) -> SocketAddr {
+    match syn.source {
+        Some(source) if syn.pair.client.ip().is_loopback() => SocketAddr::new(source, syn.pair.client.port()),
+        _ => shard.shown_client(ClientAddr(syn.pair.client)),
+    }
+}
+
+/// The walk of a held connection, up to its acceptance or its refusal.
+async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut gone: Gone) {
+    let entered = shard.enter();
+    let flow = open(&shard, &syn);
+    let asked = Asked {
+        dst: syn.original_dst,
+        client: shown(&shard, &syn),
+        device: syn.device,
+        held: true,
+    };
+    let connected = tokio::select! {
+        connected = connect(&shard, &asked, &flow) => connected,
+        () = gone.wait() => {
+            return flow.close(Outcome::new(Party::Client, Cause::Reset));
+        }
+    };
+    match connected {
+        Ok(conn) => {
+            let ready = Ready {
+                conn,
+                flow,
+                _open: entered,
+            };
+            if let Err(late) = holding.ready(&syn, ready) {
+                give_up(late);
+            }
+        }
+        Err(failed) => {
+            flow.close(failed.outcome);
+            drop(entered);
+            answer(&holding, &syn, failed.answer, gone).await;
+        }
+    }
+}
+
+/// Tells the application, until it has heard.
+async fn answer(holding: &Holding<Ready>, syn: &HeldSyn, answer: Answer, mut gone: Gone) {
+    let (packet, mut pause, longest) = match answer {
+        Answer::Refused => (
+            packet::refusal(syn.pair, syn.sequence),
+            REFUSAL_REPEAT,
+            REFUSAL_REPEAT,
+        ),
+        Answer::Unreachable(what) => (
+            packet::unreachable(syn, what),
+            Duration::from_millis(1),
+            ICMP_REPEAT,
+        ),
+    };
+    loop {
+        holding.send(&packet);
+        tokio::select! {
+            () = gone.wait() => return,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(longest),
+        }
+    }
+}
+
+/// An accepted connection: one that was held and is expected, or one whose connect() has returned already.
 pub(super) async fn serve(shard: Rc<Shard>, mut app: TcpStream, client: ClientAddr) {
-    let _open = shard.enter();
-    let flow = shard
-        .observe
-        .open(Flow::new(Direction::Outbound, client.0, SystemTime::now()));
-    let outcome = match intercept::original_dst(&app, client) {
-        None => Err(Outcome::new(Party::Client, Cause::NoOriginalDestination)),
-        Some(dst) => tokio::select! {
-            connected = connect(&shard, client, dst, &flow) => connected,
-            () = gone(&app) => Err(Outcome::new(Party::Client, Cause::Reset)),
+    let Ready { conn, flow, _open } = match expected(&shard, &app, client) {
+        Some(ready) => ready,
+        None => match accepted(&shard, &mut app, client).await {
+            Some(ready) => ready,
+            None => return,
         },
     };
-    let outcome = match outcome {
-        Ok(conn) => match conn.stream {
-            UpstreamStream::Plain(mut up) => join(&shard, &mut app, &mut up, &flow).await,
-            UpstreamStream::Mesh(mut up) => join(&shard, &mut app, &mut up, &flow).await,
-        },
-        Err(outcome) => {
-            // Never an empty success: connect() has returned, so a reset is the honest answer that is left.
-            Port::reset(&mut app);
-            outcome
-        }
+    let outcome = match conn.stream {
+        UpstreamStream::Plain(mut up) => join(&shard, &mut app, &mut up, &flow).await,
+        UpstreamStream::Mesh(mut up) => join(&shard, &mut app, &mut up, &flow).await,
     };
     drop(app);
     flow.close(outcome);
 }
 
+/// What is ready for a connection that was held.
+fn expected(shard: &Shard, app: &TcpStream, client: ClientAddr) -> Option<Ready> {
+    let holding = shard.holding()?;
+    // Inherited from the listener, where it has done its work; it would be asked about every packet.
+    if let Err(error) = intercept::unfilter(app) {
+        tracing::debug!(%client, %error, "the filter stays on a connection");
+    }
+    let pair = Pair {
+        client: client.0,
+        listener: canonical(app.local_addr().ok()?),
+    };
+    holding.take(pair)
+}
+
+/// The optimistic walk, up to the upstream: the application believes that it is connected.
+async fn accepted(shard: &Rc<Shard>, app: &mut TcpStream, client: ClientAddr) -> Option<Ready> {
+    let entered = shard.enter();
+    let flow = shard
+        .observe
+        .open(Flow::new(Direction::Outbound, client.0, SystemTime::now()));
+    let connected = match intercept::original_dst(&*app, client) {
+        None => Err(Outcome::new(Party::Client, Cause::NoOriginalDestination)),
+        Some(dst) => {
+            let asked = Asked {
+                dst,
+                client: shard.shown_client(client),
+                device: None,
+                held: false,
+            };
+            tokio::select! {
+                connected = connect(shard, &asked, &flow) => connected.map_err(|failed| failed.outcome),
+                () = hung_up(app) => Err(Outcome::new(Party::Client, Cause::Reset)),
+            }
+        }
+    };
+    match connected {
+        Ok(conn) => Some(Ready {
+            conn,
+            flow,
+            _open: entered,
+        }),
+        Err(outcome) => {
+            // Never an empty success: connect() has returned, so a reset is the honest answer that is left.
+            Port::reset(app);
+            flow.close(outcome);
+            None
+        }
+    }
+}
+
 /// Completes when the application has given the connection up. Its FIN is no such thing: it may still want an answer.
-async fn gone(app: &TcpStream) {
+async fn hung_up(app: &TcpStream) {
     if app.ready(Interest::ERROR).await.is_err() {
         std::future::pending().await
     }
 }
 
 /// Finds an upstream that takes the connection.
-async fn connect(
-    shard: &Shard,
-    client: ClientAddr,
-    dst: OriginalDst,
-    flow: &OpenFlow,
-) -> Result<Conn, Outcome> {
+async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, Failed> {
     let start = Instant::now();
     flow.update(|f| {
-        f.original_dst = Some(dst.0);
+        f.original_dst = Some(asked.dst.0);
         f.source_identity = Some(shard.id.clone());
     });
-    if shard.is_own(dst.0) {
-        return Err(Outcome::new(Party::Client, Cause::Loop));
+    if shard.is_own(asked.dst.0) {
+        return Err(Failed::refused(Outcome::new(Party::Client, Cause::Loop)));
     }
-    let world = shard.world();
+    let mut world = shard.world();
     let mut tried: Vec<SocketAddr> = Vec::new();
-    let mut failed = None;
-    while tried.len() < ATTEMPTS {
-        let (up, transport) = match route(&world, shard.unknown, dst, &tried, &mut |n| fastrand::usize(..n)) {
-            Route::Mesh(up) => (up, Transport::Hbone),
-            Route::Direct(up) => (up, Transport::Plain),
-            Route::Refuse(refusal) => return Err(failed.unwrap_or_else(|| outcome::of_refusal(refusal))),
+    let mut failed: Option<Failed> = None;
+    loop {
+        let random = &mut |n| fastrand::usize(..n);
+        let (up, transport) = match route(&world, shard.unknown, asked.dst, &tried, random) {
+            _ if tried.len() >= ATTEMPTS => (None, Transport::Plain),
+            Route::Mesh(up) => (Some(up), Transport::Hbone),
+            Route::Direct(up) => (Some(up), Transport::Plain),
+            Route::Refuse(refusal) => {
+                failed.get_or_insert(Failed::refused(outcome::of_refusal(refusal)));
+                (None, Transport::Plain)
+            }
+        };
+        let Some(up) = up else {
+            match failed {
+                // Nobody has said no, and the application still waits.
+                Some(Failed { outcome, .. }) if asked.held && outcome.cause == Cause::TimedOut => {
+                    tried.clear();
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+                Some(failed) => return Err(failed),
+                None => return Err(Failed::refused(Outcome::new(Party::Us, Cause::NoEndpoint))),
+            }
         };
         flow.update(|f| chosen(f, &up, transport));
         let load = up.target.as_ref().map(|t| t.load.enter());
-        let dialled = match transport {
-            Transport::Hbone => mesh(shard, client, &up, flow).await.map(UpstreamStream::Mesh),
-            Transport::Plain => plain(shard, &up).await.map(UpstreamStream::Plain),
+        let dial = async {
+            match transport {
+                Transport::Hbone => mesh(shard, asked, &up, flow).await.map(UpstreamStream::Mesh),
+                Transport::Plain => plain(shard, asked, &up).await.map(UpstreamStream::Plain),
+            }
+        };
+        let dialled = tokio::select! {
+            dialled = dial => dialled,
+            news = shard.introduced(asked.dst), if asked.held && up.target.is_none() => {
+                // The application still waits for what nobody knew when it asked.
+                world = news;
+                continue;
+            }
         };
         match dialled {
             Ok(stream) => {
@@ -110,18 +323,40 @@ async fn connect(
             Err(error) => {
                 let outcome = outcome::of_error(&error);
                 tracing::info!(
-                    client = %client, destination = %dst, endpoint = %up.endpoint,
+                    client = %asked.client, destination = %asked.dst, endpoint = %up.endpoint,
                     error = error_chain(&error), "outbound connection failed"
                 );
+                let now = Failed {
+                    outcome,
+                    answer: outcome::to_application(&error),
+                };
                 if !outcome::is_endpoints_fault(outcome) {
-                    return Err(outcome);
+                    return Err(now);
                 }
-                failed = Some(outcome);
+                failed = Some(now);
                 tried.push(up.endpoint);
             }
         }
     }
-    Err(failed.unwrap_or(Outcome::new(Party::Us, Cause::NoEndpoint)))
+}
+
+impl Failed {
+    fn refused(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            answer: Answer::Refused,
+        }
+    }
+}
+
+impl Conn {
+    /// Nobody will use it, and the far side is to know that.
+    fn reset(&mut self) {
+        match &mut self.stream {
+            UpstreamStream::Plain(up) => Port::reset(up),
+            UpstreamStream::Mesh(up) => Port::reset(up),
+        }
+    }
 }
 
 /// What the flow shows of the chosen endpoint, also when it then fails.
@@ -133,12 +368,7 @@ fn chosen(flow: &mut Flow, up: &Upstream, transport: Transport) {
 }
 
 /// Through a tunnel. A mesh destination is never dialled in plaintext because this failed.
-async fn mesh(
-    shard: &Shard,
-    client: ClientAddr,
-    up: &Upstream,
-    flow: &OpenFlow,
-) -> Result<hbone::Stream, Error> {
+async fn mesh(shard: &Shard, asked: &Asked, up: &Upstream, flow: &OpenFlow) -> Result<hbone::Stream, Error> {
     let svid = shard.svid()?;
     let key = pool::Key {
         gateway: SocketAddr::new(up.endpoint.ip(), shard.hbone_port),
@@ -149,11 +379,12 @@ async fn mesh(
             .map(|t| t.workload.uid.as_str())
             .unwrap_or_default()
             .into(),
+        device: asked.device,
     };
     let service = up.service.as_ref().map(|s| &*s.name.hostname);
     let to = ConnectTo {
         authority: up.endpoint,
-        client: shard.shown_client(client),
+        client: asked.client,
         service,
     };
     let connected = shard.pool.connect(&key, &svid, &to).await?;
@@ -165,10 +396,15 @@ async fn mesh(
     Ok(connected.stream)
 }
 
-async fn plain(shard: &Shard, up: &Upstream) -> Result<TcpStream, Error> {
+async fn plain(shard: &Shard, asked: &Asked, up: &Upstream) -> Result<TcpStream, Error> {
     if shard.mode == Mode::Strict {
         // A strict workload's proxy sends nothing at all before it can prove who it is.
         shard.svid()?;
     }
-    tcp::dial(up.endpoint, &shard.mark, shard.limits.connect).await
+    let limit = match asked.held && up.service.is_none() {
+        // There is no other endpoint to try instead.
+        true => UNLIMITED,
+        false => shard.limits.connect,
+    };
+    tcp::dial(up.endpoint, &shard.mark, asked.device, limit).await
 }

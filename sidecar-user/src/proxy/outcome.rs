@@ -4,6 +4,7 @@ use std::io;
 
 use nix::errno::Errno;
 
+use crate::intercept::packet::Unreachable;
 use crate::model::{Cause, Outcome, Party};
 use crate::relay::{End, Side};
 use crate::route;
@@ -61,6 +62,23 @@ pub(super) fn to_answer(error: &Error) -> Refusal {
         Cause::TimedOut => Refusal::TimedOut,
         Cause::LimitReached => Refusal::LimitReached,
         _ => Refusal::ConnectionRefused,
+    }
+}
+
+/// What an application is told whose connect() waits for the answer (wire.md 1.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Refused,
+    Unreachable(Unreachable),
+}
+
+pub(super) fn to_application(error: &Error) -> Answer {
+    let net =
+        matches!(error, Error::Connect { source, .. } if source.kind() == io::ErrorKind::NetworkUnreachable);
+    match of_error(error).cause {
+        Cause::Unreachable if net => Answer::Unreachable(Unreachable::Net),
+        Cause::Unreachable => Answer::Unreachable(Unreachable::Host),
+        _ => Answer::Refused,
     }
 }
 

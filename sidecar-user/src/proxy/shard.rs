@@ -12,11 +12,14 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
+use super::holding::Holding;
 use super::join::Cut;
+use super::outbound::Ready;
 use super::{inbound, outbound};
+use crate::datapath::{Attempts, Hold};
 use crate::identity::Svid;
-use crate::intercept::{self, Listeners};
-use crate::model::{ClientAddr, Snapshot, SpiffeId};
+use crate::intercept::{self, Listeners, RawSockets};
+use crate::model::{ClientAddr, OriginalDst, Snapshot, SpiffeId};
 use crate::observe::{Meters, ShardObserver};
 use crate::policy::Mode;
 use crate::route::Unknown;
@@ -29,6 +32,9 @@ use crate::{datapath, relay};
 const HANDSHAKES: usize = 1024;
 /// After a failed accept (no descriptors left, say) the listener rests, so that the shard can free some.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// How often held connections are looked over whose end may have been missed.
+const HOLDING_LOOK: Duration = Duration::from_secs(5);
 
 /// For the last words of a shard that is done.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -71,6 +77,8 @@ pub(super) struct Shard {
     draining: watch::Receiver<bool>,
     /// The server side of TLS, made once per certificate.
     server: RefCell<Option<(Arc<Svid>, Arc<ServerConfig>)>>,
+    /// Where SYNs are held until their upstream has answered.
+    holding: Option<Rc<Holding<Ready>>>,
     /// Done when the time to drain is over.
     pub(super) cut: Cut,
     open: Rc<Present>,
@@ -89,7 +97,7 @@ struct Present {
 pub(super) struct Entered(Rc<Present>);
 
 impl Shard {
-    fn new(settings: Settings, observe: ShardObserver) -> Self {
+    fn new(settings: Settings, observe: ShardObserver, holding: Option<Rc<Holding<Ready>>>) -> Self {
         let mark: Mark = match settings.bypass {
             Some(bypass) => Rc::new(move |fd| bypass.mark(fd)),
             // Nothing is attached, so nothing would come back to us.
@@ -114,6 +122,7 @@ impl Shard {
             svid: settings.svid,
             draining: settings.draining,
             server: RefCell::default(),
+            holding,
             cut: Cut::default(),
             open: Rc::default(),
             tunnels: Rc::default(),
@@ -124,6 +133,19 @@ impl Shard {
     /// The world as it is now. Read once per connection.
     pub(super) fn world(&self) -> Arc<Snapshot> {
         self.world.borrow().clone()
+    }
+
+    /// The world in which a destination is known that was not known before.
+    pub(super) async fn introduced(&self, dst: OriginalDst) -> Arc<Snapshot> {
+        let mut world = self.world.clone();
+        let known = |world: &Arc<Snapshot>| {
+            let ip = dst.0.ip();
+            world.service_by_vip(ip).is_some() || world.workload_by_address(ip).is_some()
+        };
+        match world.wait_for(known).await {
+            Ok(world) => world.clone(),
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Our certificate, if it is valid now.
@@ -167,6 +189,10 @@ impl Shard {
             Some(own) if client.0.ip().is_loopback() => SocketAddr::new(*own, client.0.port()),
             _ => client.0,
         }
+    }
+
+    pub(super) fn holding(&self) -> Option<&Rc<Holding<Ready>>> {
+        self.holding.as_ref()
     }
 
     pub(super) fn enter(&self) -> Entered {
@@ -213,18 +239,38 @@ impl Drop for Entered {
     }
 }
 
+/// What a shard needs to hold SYNs.
+pub(super) type Truthful = (Hold, RawSockets);
+
 /// The shard's thread. Ends when the proxy has drained, at the latest after `drain`.
-pub(super) fn run(settings: Settings, listeners: Listeners, observe: ShardObserver) -> io::Result<()> {
+pub(super) fn run(
+    settings: Settings,
+    listeners: Listeners,
+    truthful: Option<Truthful>,
+    observe: ShardObserver,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
     let drain = settings.drain;
     runtime.block_on(async move {
-        let shard = Rc::new(Shard::new(settings, observe));
+        let (attempts, holding) = match truthful {
+            Some((hold, raw)) => {
+                let (attempts, approvals) = hold.start()?;
+                (Some(attempts), Some(Rc::new(Holding::new(approvals, raw))))
+            }
+            None => (None, None),
+        };
+        let shard = Rc::new(Shard::new(settings, observe, holding));
         let outbound = TcpListener::from_std(listeners.outbound)?;
         let inbound = TcpListener::from_std(listeners.inbound)?;
         let hbone = TcpListener::from_std(listeners.hbone)?;
-        let applications = accept(&shard, outbound, outbound::serve);
+        let applications = async {
+            tokio::select! {
+                () = accept(&shard, outbound, outbound::serve) => {}
+                () = watch_attempts(&shard, attempts) => {}
+            }
+        };
         let strangers = accept(&shard, inbound, inbound::plaintext);
         let peers = accept(&shard, hbone, inbound::hbone);
         let pool = shard.pool.clone();
@@ -250,6 +296,9 @@ pub(super) fn run(settings: Settings, listeners: Listeners, observe: ShardObserv
             () = tokio::time::sleep(drain) => {}
         }
         shard.cut.now();
+        if let Some(holding) = &shard.holding {
+            outbound::let_go(holding);
+        }
         shard.pool.close();
         // Resets, last GOAWAYs and records of flows need a moment, and nobody's answer.
         let goodbye = async {
@@ -259,6 +308,27 @@ pub(super) fn run(settings: Settings, listeners: Listeners, observe: ShardObserv
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
         Ok(())
     })
+}
+
+/// Follows the connections that are not accepted yet. Never ends.
+async fn watch_attempts(shard: &Rc<Shard>, attempts: Option<Attempts>) {
+    let (Some(mut attempts), Some(holding)) = (attempts, &shard.holding) else {
+        return std::future::pending().await;
+    };
+    let mut look = tokio::time::interval(HOLDING_LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let news = attempts.next(|attempt| outbound::attempt(shard, holding, attempt));
+        tokio::select! {
+            read = news => if let Err(error) = read {
+                tracing::error!(%error, "held connections cannot be followed; they time out");
+                return std::future::pending().await;
+            },
+            _ = look.tick() => for (pair, sequence) in holding.doubtful() {
+                outbound::gone(holding, pair, sequence);
+            },
+        }
+    }
 }
 
 async fn accept<F>(

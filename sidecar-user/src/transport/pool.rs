@@ -38,6 +38,8 @@ pub struct Key {
     /// The registry's key of the workload behind it: an address that is given to another pod gets new tunnels
     /// (ztunnel#1637).
     pub workload: Arc<str>,
+    /// The interface that the tunnel goes out by, where the application has chosen one.
+    pub device: Option<u32>,
 }
 
 /// A stream to the peer's application, and what is known of the tunnel that carries it.
@@ -186,7 +188,8 @@ impl Pool {
             let Inner {
                 mark, tally, limits, ..
             } = &*pool.0;
-            let dialled = Tunnel::dial(key.gateway, config, &key.expected, mark, tally, *limits).await;
+            let out_by = (mark, key.device);
+            let dialled = Tunnel::dial(key.gateway, config, &key.expected, out_by, tally, *limits).await;
             // Nobody may be waiting any more; the tunnel is in the pool all the same.
             let _ = done.send(Some(pool.finish_dial(&key, svid, dialled)));
         });

@@ -22,10 +22,19 @@ const TUNNEL_USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bounds what waits unsent in the kernel for a tunnel, where a later urgent frame would queue behind it.
 const TUNNEL_NOTSENT_LOWAT: u32 = 128 * 1024;
 
-/// A connection to an application or to a host outside the mesh.
-pub async fn dial(addr: SocketAddr, mark: &Mark, limit: Duration) -> Result<TcpStream, Error> {
+/// A connection to an application or to a host outside the mesh, out by `device` if there is one.
+pub async fn dial(
+    addr: SocketAddr,
+    mark: &Mark,
+    device: Option<u32>,
+    limit: Duration,
+) -> Result<TcpStream, Error> {
     let connecting = async {
         let socket = socket_for(addr)?;
+        if let Some(device) = device {
+            let name = nix::net::if_::if_indextoname(device)?;
+            SockRef::from(&socket).bind_device(Some(name.to_bytes()))?;
+        }
         mark(socket.as_fd())?;
         socket.connect(addr).await
     };
@@ -33,8 +42,13 @@ pub async fn dial(addr: SocketAddr, mark: &Mark, limit: Duration) -> Result<TcpS
 }
 
 /// A connection that will carry a tunnel.
-pub(super) async fn dial_tunnel(addr: SocketAddr, mark: &Mark, limit: Duration) -> Result<TcpStream, Error> {
-    let stream = dial(addr, mark, limit).await?;
+pub(super) async fn dial_tunnel(
+    addr: SocketAddr,
+    mark: &Mark,
+    device: Option<u32>,
+    limit: Duration,
+) -> Result<TcpStream, Error> {
+    let stream = dial(addr, mark, device, limit).await?;
     tune_tunnel(&stream).map_err(|e| Error::Connect {
         addr,
         source: Rc::new(e),

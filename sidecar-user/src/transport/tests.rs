@@ -116,6 +116,7 @@ fn key(gateway: SocketAddr, expected: &SpiffeId) -> Key {
         gateway,
         expected: vec![expected.clone()],
         workload: "w1".into(),
+        device: None,
     }
 }
 

@@ -56,11 +56,12 @@ impl Tunnel {
         addr: SocketAddr,
         config: Arc<ClientConfig>,
         expected: &[SpiffeId],
-        mark: &tcp::Mark,
+        out_by: (&tcp::Mark, Option<u32>),
         tally: &Tally,
         limits: Timeouts,
     ) -> Result<Self, Error> {
-        let tcp = tcp::dial_tunnel(addr, mark, limits.connect).await?;
+        let (mark, device) = out_by;
+        let tcp = tcp::dial_tunnel(addr, mark, device, limits.connect).await?;
         let start = Instant::now();
         let handshake = TlsConnector::from(config).connect(ServerName::IpAddress(addr.ip().into()), tcp);
         let tls = within(limits.tls, addr, Step::TlsHandshake, handshake)

@@ -1,0 +1,230 @@
+//! The connections of one shard whose SYN the kernel holds: who waits, who may come in, who has given up.
+//!
+//! Bounded: a held connection lives as long as its application waits, minutes perhaps, and takes a socket. Does not
+//! dial; the outbound walk does.
+//!
+//! ```text
+//!   Held ──▶ Waiting ──ready──▶ Ready ──take──▶ (accepted)
+//!               │                 │
+//!               └──── Gone ───────┴──▶ (forgotten, the upstream reset)
+//! ```
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::datapath::Approvals;
+use crate::intercept::RawSockets;
+use crate::intercept::packet::{self, Packet};
+use crate::model::{HeldSyn, Pair};
+
+/// Held connections of one shard. Each may take a descriptor for its upstream.
+const LIMIT: usize = 4096;
+/// News of a connection's end can be lost when the ring is full. An entry of this age is looked up in the kernel.
+const DOUBT: Duration = Duration::from_secs(5);
+
+/// `R`: what is ready for an application that is let in.
+pub(super) struct Holding<R> {
+    approvals: Approvals,
+    raw: RawSockets,
+    entries: RefCell<HashMap<Pair, Entry<R>>>,
+    /// Entries for each destination.
+    destinations: RefCell<HashMap<IpAddr, usize>>,
+}
+
+struct Entry<R> {
+    sequence: u32,
+    destination: IpAddr,
+    since: Instant,
+    state: State<R>,
+}
+
+enum State<R> {
+    /// Dropped when the application has gone, which the other end notices.
+    Waiting(#[expect(dead_code, reason = "only dropped")] oneshot::Sender<()>),
+    Ready(R),
+}
+
+/// Completes when the application is no longer waiting.
+pub(super) struct Gone(oneshot::Receiver<()>);
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+impl<R> Holding<R> {
+    pub(super) fn new(approvals: Approvals, raw: RawSockets) -> Self {
+        Self {
+            approvals,
+            raw,
+            entries: RefCell::default(),
+            destinations: RefCell::default(),
+        }
+    }
+
+    /// A SYN has come. `Ok(None)`: it is known already.
+    pub(super) fn begin(&self, syn: &HeldSyn) -> Result<Option<Gone>, Full> {
+        let known = self.entries.borrow().get(&syn.pair).map(|e| e.sequence);
+        match known {
+            Some(sequence) if sequence == syn.sequence => return Ok(None),
+            // The news of that one's end has been lost.
+            Some(sequence) => drop(self.forget(syn.pair, sequence)),
+            None => {}
+        }
+        let destination = syn.original_dst.0.ip();
+        let mine = self
+            .destinations
+            .borrow()
+            .get(&destination)
+            .copied()
+            .unwrap_or_default();
+        if !has_room(mine, self.entries.borrow().len()) {
+            return Err(Full);
+        }
+        *self.destinations.borrow_mut().entry(destination).or_default() += 1;
+        let (sender, receiver) = oneshot::channel();
+        let entry = Entry {
+            sequence: syn.sequence,
+            destination,
+            since: Instant::now(),
+            state: State::Waiting(sender),
+        };
+        self.entries.borrow_mut().insert(syn.pair, entry);
+        Ok(Some(Gone(receiver)))
+    }
+
+    /// The upstream has accepted: lets the application in. Gives `ready` back if it has gone meanwhile.
+    pub(super) fn ready(&self, syn: &HeldSyn, ready: R) -> Result<(), R> {
+        match self.entries.borrow_mut().get_mut(&syn.pair) {
+            Some(entry) if entry.sequence == syn.sequence => entry.state = State::Ready(ready),
+            _ => return Err(ready),
+        }
+        if let Err(error) = self.approvals.approve(syn.pair, syn.sequence) {
+            tracing::warn!(client = %syn.pair.client, %error, "a held connection cannot be let in");
+            self.send(&packet::refusal(syn.pair, syn.sequence));
+            return match self.forget(syn.pair, syn.sequence) {
+                Some(ready) => Err(ready),
+                None => Ok(()),
+            };
+        }
+        // Were it lost, the client's own next SYN would be let in.
+        self.send(&packet::again(syn));
+        Ok(())
+    }
+
+    /// The application has been accepted.
+    pub(super) fn take(&self, pair: Pair) -> Option<R> {
+        let sequence = self.entries.borrow().get(&pair)?.sequence;
+        self.forget(pair, sequence)
+    }
+
+    /// Its socket no longer waits. Returns what was ready for it.
+    pub(super) fn gone(&self, pair: Pair, sequence: u32) -> Option<R> {
+        let known = self.entries.borrow().get(&pair).map(|e| e.sequence);
+        if known != Some(sequence) {
+            return None;
+        }
+        if let Err(error) = self.approvals.withdraw(pair, sequence) {
+            tracing::warn!(client = %pair.client, %error, "an approval cannot be taken back");
+        }
+        self.forget(pair, sequence)
+    }
+
+    fn forget(&self, pair: Pair, sequence: u32) -> Option<R> {
+        let mut entries = self.entries.borrow_mut();
+        if entries.get(&pair)?.sequence != sequence {
+            return None;
+        }
+        let entry = entries.remove(&pair)?;
+        let mut destinations = self.destinations.borrow_mut();
+        if let Some(count) = destinations.get_mut(&entry.destination) {
+            *count -= 1;
+            if *count == 0 {
+                destinations.remove(&entry.destination);
+            }
+        }
+        // A burst's table is not kept for ever.
+        if entries.is_empty() && entries.capacity() > LIMIT / 4 {
+            entries.shrink_to_fit();
+        }
+        match entry.state {
+            State::Ready(ready) => Some(ready),
+            State::Waiting(_) => None,
+        }
+    }
+
+    /// Entries whose end has been missed.
+    pub(super) fn doubtful(&self) -> Vec<(Pair, u32)> {
+        let now = Instant::now();
+        let entries = self.entries.borrow();
+        let old = entries.iter().filter(|(_, entry)| now - entry.since > DOUBT);
+        old.map(|(pair, entry)| (*pair, entry.sequence))
+            .filter(|(pair, sequence)| matches!(self.approvals.is_held(*pair, *sequence), Ok(false)))
+            .collect()
+    }
+
+    /// Everything that is held now.
+    pub(super) fn all(&self) -> Vec<(Pair, u32)> {
+        let entries = self.entries.borrow();
+        entries
+            .iter()
+            .map(|(pair, entry)| (*pair, entry.sequence))
+            .collect()
+    }
+
+    pub(super) fn send(&self, packet: &Packet) {
+        let sent: io::Result<()> = self.raw.send(packet);
+        if let Err(error) = sent {
+            tracing::debug!(to = %packet.to, %error, "an answer to a held SYN was not sent");
+        }
+    }
+}
+
+/// A destination may hold as many connections as there are places left for others. So one flood takes half of the
+/// places, two take a third each, and there is always room for somebody else.
+fn has_room(mine: usize, all: usize) -> bool {
+    mine < LIMIT.saturating_sub(all)
+}
+
+impl Gone {
+    pub(super) async fn wait(&mut self) {
+        // Nothing is ever sent: the sender's end is the news.
+        let _ = (&mut self.0).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_to_one_destination_leaves_room_for_others() {
+        let flood = |floods: usize| {
+            let mut held = vec![0; floods];
+            loop {
+                let before: usize = held.iter().sum();
+                for n in 0..floods {
+                    if has_room(held[n], held.iter().sum()) {
+                        held[n] += 1;
+                    }
+                }
+                if held.iter().sum::<usize>() == before {
+                    return held;
+                }
+            }
+        };
+        assert_eq!(flood(1), [LIMIT / 2]);
+        for floods in [2, 3, 10] {
+            let held = flood(floods);
+            let all = held.iter().sum::<usize>();
+            assert!(has_room(0, all), "{floods} floods leave room: {held:?}");
+            assert!(
+                held.iter().max().unwrap() - held.iter().min().unwrap() <= 1,
+                "{held:?}"
+            );
+        }
+    }
+}
