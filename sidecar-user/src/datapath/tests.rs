@@ -3,6 +3,7 @@
 //! They need root and fail without it. `object.rs` needs nothing.
 
 mod capture;
+mod hold;
 mod inbound;
 mod lifecycle;
 mod object;

@@ -1,0 +1,245 @@
+//! Facts about SYNs that wait for their upstream.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use sidecar_ebpf::abi::{HELD_ENTRIES, Held, Tuple, map};
+use socket2::{Domain, Socket, Type};
+use tokio::runtime::{Builder, Runtime};
+
+use super::super::{Approvals, Attempts, Datapath, pins, sys};
+use super::pod::{Pod, in_pod};
+use super::probe::{FAR_MAPPED, FAR4, FAR6, address, canonical, counter, handshakes, original_dst};
+use crate::model::{Attempt, HeldSyn};
+
+/// Longer than the kernel's first pauses between SYNs: 1 s and 2 s.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A shard that holds, without a proxy: the test approves.
+struct Shard {
+    runtime: Runtime,
+    attempts: Attempts,
+    approvals: Approvals,
+    listener: TcpListener,
+}
+
+impl Shard {
+    fn start(pod: &Pod, datapath: &Datapath) -> Self {
+        let listener = pod.outbound();
+        let hold = datapath.hold(0, listener.as_fd()).expect("hold");
+        datapath.set_hold(true).expect("hold");
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let (attempts, approvals) = runtime.block_on(async { hold.start() }).expect("the ring");
+        Self {
+            runtime,
+            attempts,
+            approvals,
+            listener,
+        }
+    }
+
+    /// At least one.
+    fn attempts(&mut self) -> Vec<Attempt> {
+        let mut seen = Vec::new();
+        let next = self.attempts.next(|attempt| seen.push(attempt));
+        self.runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, next).await })
+            .expect("something happens")
+            .expect("the ring is readable");
+        seen
+    }
+
+    fn held(&mut self) -> HeldSyn {
+        match self.attempts().pop() {
+            Some(Attempt::Held(syn)) => syn,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.listener.set_nonblocking(true).expect("non-blocking");
+        let quiet = self
+            .listener
+            .accept()
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.listener.set_nonblocking(false).expect("blocking");
+        quiet
+    }
+}
+
+fn entries(pod: &Pod, name: &str) -> usize {
+    let map = sys::open_pin(&pins::maps(&pod.config.pins).join(name)).expect("the pinned map");
+    let mut keys = 0;
+    let mut last: Option<Tuple> = None;
+    while let Some(key) = sys::map_next_key(map.as_fd(), last.as_ref()).expect("the next key") {
+        keys += 1;
+        last = Some(key);
+    }
+    keys
+}
+
+fn dial(to: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("socket");
+    socket.set_nonblocking(true).expect("non-blocking");
+    let begun = socket.connect(&to.into()).expect_err("not at once");
+    assert_eq!(begun.raw_os_error(), Some(nix::libc::EINPROGRESS), "{to}");
+    socket
+}
+
+#[test]
+fn a_syn_waits_until_it_is_approved_and_the_proxy_learns_where_it_goes() {
+    in_pod(|pod| {
+        let datapath = pod.attach(None);
+        let mut shard = Shard::start(pod, &datapath);
+        for far in [FAR4, FAR6, FAR_MAPPED] {
+            let asked = address(far);
+            let app = dial(asked);
+            let syn = shard.held();
+            assert_eq!(syn.original_dst.0, canonical(asked), "{far}");
+            assert_eq!(
+                syn.pair.client.port(),
+                app.local_addr().unwrap().as_socket().unwrap().port()
+            );
+            assert_eq!(syn.header[13] & 0x3f, 2, "a SYN");
+            assert_eq!(syn.header.len(), usize::from(syn.header[12] >> 4) * 4);
+            assert!(shard.is_quiet(), "{far}: nobody is let in");
+            assert!(shard.approvals.is_held(syn.pair, syn.sequence).unwrap());
+
+            shard.approvals.approve(syn.pair, syn.sequence).expect("approve");
+            // The client's own next SYN is let in, a second after the first.
+            let (accepted, client) = shard.listener.accept().expect("accept");
+            assert_eq!(original_dst(&accepted), Some(canonical(asked)), "{far}");
+            assert_eq!(canonical(client), syn.pair.client, "{far}");
+            assert_eq!(
+                canonical(accepted.local_addr().unwrap()),
+                syn.pair.listener,
+                "{far}"
+            );
+            assert!(!shard.approvals.is_held(syn.pair, syn.sequence).unwrap());
+        }
+        assert_eq!(counter(&datapath, "held"), 3);
+        assert_eq!(counter(&datapath, "approved"), 3);
+        for name in [map::HELD, map::APPROVED] {
+            assert_eq!(
+                entries(pod, name),
+                0,
+                "{name}: accepted connections leave nothing"
+            );
+        }
+        assert_eq!(handshakes(pod), 0);
+    });
+}
+
+#[test]
+fn an_approval_is_for_one_syn_only() {
+    in_pod(|pod| {
+        let datapath = pod.attach(None);
+        let mut shard = Shard::start(pod, &datapath);
+        let _app = dial(address(FAR4));
+        let syn = shard.held();
+        let other = syn.sequence.wrapping_add(1);
+        shard.approvals.approve(syn.pair, other).expect("approve");
+        super::pod::eventually("the client asks again", || counter(&datapath, "held_again") == 1);
+        assert!(shard.is_quiet());
+        shard.approvals.withdraw(syn.pair, other).expect("withdraw");
+        shard
+            .approvals
+            .withdraw(syn.pair, other)
+            .expect("withdrawn already");
+    });
+}
+
+#[test]
+fn who_gives_up_leaves_nothing_and_the_proxy_is_told() {
+    in_pod(|pod| {
+        let datapath = pod.attach(None);
+        let mut shard = Shard::start(pod, &datapath);
+        for approved in [false, true] {
+            let app = dial(address(FAR4));
+            let syn = shard.held();
+            if approved {
+                shard.approvals.approve(syn.pair, syn.sequence).expect("approve");
+            }
+            drop(app);
+            let gone = Attempt::Gone {
+                pair: syn.pair,
+                sequence: syn.sequence,
+            };
+            assert_eq!(shard.attempts(), [gone]);
+            for name in [map::HELD, map::APPROVED] {
+                assert_eq!(entries(pod, name), 0, "{name}");
+            }
+        }
+        assert!(shard.is_quiet());
+    });
+}
+
+#[test]
+fn the_next_proxy_is_told_of_what_the_last_one_held() {
+    in_pod(|pod| {
+        let first = pod.attach(None);
+        let mut shard = Shard::start(pod, &first);
+        let _app = dial(address(FAR4));
+        let held = shard.held();
+        drop((shard, first));
+
+        let second = pod.attach(None);
+        let mut shard = Shard::start(pod, &second);
+        // By the client's next SYN, a second after its first.
+        let again = shard.held();
+        assert_eq!((again.pair, again.sequence), (held.pair, held.sequence));
+        assert_eq!(again.original_dst, held.original_dst);
+    });
+}
+
+#[test]
+fn without_room_a_connection_is_to_be_refused_and_others_live_on() {
+    in_pod(|pod| {
+        let datapath = pod.attach(None);
+        let mut shard = Shard::start(pod, &datapath);
+        let _earlier = dial(address(FAR4));
+        let earlier = shard.held();
+        let held = sys::open_pin(&pins::maps(&pod.config.pins).join(map::HELD)).expect("the pinned map");
+        let junk: Held = bytemuck::Zeroable::zeroed();
+        for n in 1..HELD_ENTRIES as u32 {
+            let key = Tuple {
+                sequence: n,
+                ..bytemuck::Zeroable::zeroed()
+            };
+            sys::map_set(held.as_fd(), &key, &junk).expect("room");
+        }
+        let _late = dial(address(FAR6));
+        match shard.attempts().pop() {
+            Some(Attempt::NoRoom(syn)) => assert_eq!(syn.original_dst.0, address(FAR6)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(counter(&datapath, "held_full"), 1);
+        assert!(shard.approvals.is_held(earlier.pair, earlier.sequence).unwrap());
+    });
+}
+
+#[test]
+fn a_full_ring_delays_a_connection_and_loses_none() {
+    in_pod(|pod| {
+        let datapath = pod.attach(None);
+        let mut shard = Shard::start(pod, &datapath);
+        let apps: Vec<Socket> = (0..600)
+            .map(|n| dial(SocketAddr::new([203, 0, 113, 7].into(), 1000 + n)))
+            .collect();
+        assert!(counter(&datapath, "ring_full") > 0, "the test fills the ring");
+        let mut held = 0;
+        while held < apps.len() {
+            held += shard
+                .attempts()
+                .iter()
+                .filter(|attempt| matches!(attempt, Attempt::Held(_)))
+                .count();
+        }
+        assert_eq!(counter(&datapath, "held"), 600);
+    });
+}
