@@ -7,6 +7,9 @@ mod fabric; // the harness itself: pods, programs and captures without Outrigger
 #[path = "e2e/reach.rs"]
 mod reach; // who reaches whom, by which address, over which family
 
+#[path = "e2e/connect.rs"]
+mod connect; // what connect() answers, and when
+
 #[path = "e2e/programs.rs"]
 mod programs; // unmodified programs and their protocols
 

@@ -19,6 +19,7 @@ const PYTHON: &str = "/usr/bin/python3";
 #[derive(Clone, Copy, Debug)]
 pub enum Script {
     Dialogue,
+    Connects,
     Crowd,
     Echo,
     Smtp,
@@ -30,6 +31,7 @@ impl Script {
     pub fn command(self, pod: &Pod) -> Result<Command> {
         let (name, text) = match self {
             Self::Dialogue => ("dialogue.py", include_str!("../programs/dialogue.py")),
+            Self::Connects => ("connects.py", include_str!("../programs/connects.py")),
             Self::Crowd => ("crowd.py", include_str!("../programs/crowd.py")),
             Self::Echo => ("echo.py", include_str!("../programs/echo.py")),
             Self::Smtp => ("smtp.py", include_str!("../programs/smtp.py")),
@@ -170,6 +172,49 @@ impl Background {
         let status = self.process.wait(wait::SOON)?;
         anyhow::ensure!(status.success(), "{status}\n{}", self.process.log());
         Ok(self.progress())
+    }
+}
+
+/// Connects under way (`programs/connects.py`).
+#[derive(Debug)]
+pub struct Connects {
+    process: Process,
+    stop: PathBuf,
+}
+
+impl Connects {
+    /// That many at once to one address. They wait for answers until the file `stop` exists.
+    pub fn start(pod: &Pod, server: SocketAddr, count: usize, stop: &std::path::Path) -> Result<Self> {
+        let mut command = Script::Connects.command(pod)?;
+        command
+            .args([
+                server.ip().to_string(),
+                server.port().to_string(),
+                count.to_string(),
+            ])
+            .arg(stop);
+        Ok(Self {
+            process: pod.spawn(command)?,
+            stop: stop.into(),
+        })
+    }
+
+    pub fn until_started(&mut self) -> Result<()> {
+        self.process.until("has begun to connect", |process| {
+            process.log().contains("started ")
+        })
+    }
+
+    /// Waits until each has an answer, and gives how many had which.
+    pub fn finish(mut self) -> Result<Vec<String>> {
+        self.process.wait(std::time::Duration::from_secs(120))?;
+        Ok(self.process.log().lines().skip(1).map(Into::into).collect())
+    }
+
+    /// Gives those up that have none.
+    pub fn stop(self) -> Result<Vec<String>> {
+        fs::write(&self.stop, "")?;
+        self.finish()
     }
 }
 

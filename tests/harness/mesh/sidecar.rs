@@ -29,6 +29,8 @@ pub struct Options {
     pub workers: usize,
     /// A token other than one for the service account; a missing file leaves the proxy without identity.
     pub token: Option<PathBuf>,
+    /// Run it without this capability, by its name without `cap_`.
+    pub without_capability: Option<String>,
     /// Attach the hooks. Without them the proxy only answers on its own ports.
     pub intercept: bool,
 }
@@ -42,6 +44,7 @@ impl Options {
             ttl: "24h".into(),
             workers: 0,
             token: None,
+            without_capability: None,
             intercept: true,
         }
     }
@@ -66,6 +69,11 @@ impl Options {
         self
     }
 
+    pub fn without_capability(mut self, name: &str) -> Self {
+        self.without_capability = Some(name.into());
+        self
+    }
+
     pub fn token(mut self, token: PathBuf) -> Self {
         self.token = Some(token);
         self
@@ -77,6 +85,7 @@ pub struct Sidecar {
     pod: Pod,
     dir: PathBuf,
     intercepts: bool,
+    without_capability: Option<String>,
     process: Option<Process>,
 }
 
@@ -108,6 +117,7 @@ impl Sidecar {
             pod: pod.clone(),
             dir,
             intercepts,
+            without_capability: options.without_capability.clone(),
             process: None,
         };
         let token = match &options.token {
@@ -165,7 +175,16 @@ impl Sidecar {
 
     fn launch(&mut self) -> Result<()> {
         self.process = None;
-        let mut command = self.pod.command(binaries::path("outrigger")?);
+        let outrigger = binaries::path("outrigger")?;
+        let mut command = match &self.without_capability {
+            Some(name) => {
+                let mut command = self.pod.command("setpriv");
+                command.args([format!("--bounding-set=-{name}"), format!("--inh-caps=-{name}")]);
+                command.arg(outrigger);
+                command
+            }
+            None => self.pod.command(outrigger),
+        };
         command.arg("proxy").arg("--config").arg(self.config());
         let mut process = self.pod.spawn(command)?;
         let (pod, status, intercepts) = (self.pod.clone(), self.status_address(), self.intercepts);
