@@ -1,7 +1,11 @@
 //! What an application can observe of its sockets is the same with and without Outrigger.
 //!
 //! `outrigger-truth` prints facts, and here they are compared: those of a pair of bare pods with those of every kind
-//! of pair that has a sidecar. `OUTRIGGER_TRUTH` holds parts of the names of the cases to run, apart by spaces.
+//! of pair that has a sidecar. From the environment:
+//!
+//! * `OUTRIGGER_TRUTH`: parts of the names of the cases to run, apart by spaces; all when it is not set
+//! * `OUTRIGGER_TRUTH_PATIENCE`: seconds to wait for what should happen; more on a slow machine
+//! * `OUTRIGGER_TRUTH_FACTS`: a directory to keep the facts of every pair in
 
 #[path = "truth/compare.rs"]
 mod compare;

@@ -129,6 +129,7 @@ fn after_refusal_non_blocking(half: &mut Half) -> Result<()> {
     half.facts.done("refused", socket.connect(&refused.into()));
     watch::wait(&socket, Events::OUT, half.patience)?;
     half.facts.result("SO_ERROR", pending(&socket));
+    half.facts.result("SO_ERROR-again", pending(&socket));
     half.facts.done("connect", socket.connect(&half.at.into()));
     half.facts.done("again", socket.connect(&half.at.into()));
     let ready = watch::until(&socket, Events::OUT, half.patience)?;

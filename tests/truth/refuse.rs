@@ -95,22 +95,10 @@ fn fail(half: &mut Half, at: SocketAddr) -> Result<()> {
     let socket = half.socket()?;
     socket.set_nonblocking(true)?;
     half.facts.done("non-blocking", socket.connect(&at.into()));
-    if watch::now(&socket)?.contains(Events::HUP) {
-        half.facts.say("poll", "at-once-or-later");
-    } else {
-        let ready = watch::wait(&socket, Events::OUT, half.patience.max(LONG))?;
-        half.facts.say(
-            "poll",
-            if ready.is_empty() {
-                "nothing"
-            } else {
-                "at-once-or-later"
-            },
-        );
-    }
-    half.facts.say("events", watch::words(watch::now(&socket)?));
+    // The error is there a moment before the hang-up.
+    let ready = watch::until(&socket, Events::HUP, half.patience.max(LONG))?;
+    half.facts.say("poll", watch::words(ready));
     half.facts.result("SO_ERROR", pending(&socket));
-    half.facts.result("SO_ERROR-again", pending(&socket));
     aftermath(half, &socket, "non-blocking")
 }
 

@@ -57,5 +57,7 @@ fn one(socket: Socket) -> Result<()> {
     if let Err(error) = (case.server)(&mut half) {
         half.facts.say("stopped", format_args!("{error:#}"));
     }
-    half.peer.send(&Message::End(half.facts))
+    half.peer.send(&Message::End(half.facts))?;
+    // The client's half may still have something to tell.
+    half.peer.end().map(drop)
 }

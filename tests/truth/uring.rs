@@ -14,10 +14,21 @@ use crate::names;
 use sys::Ring;
 
 pub(crate) const CASES: &[Case] = &[
-    case("uring/connect", ALL, connect, accept),
-    case("uring/refused", ALL, refused, crate::case::nothing),
-    case("uring/unreachable", ALL, unreachable, crate::case::nothing),
+    case("uring/connect", ALL, |h| alone(h, connect), |h| alone(h, accept)),
+    case("uring/refused", ALL, |h| alone(h, refused), crate::case::nothing),
+    case(
+        "uring/unreachable",
+        ALL,
+        |h| alone(h, unreachable),
+        crate::case::nothing,
+    ),
 ];
+
+/// On a thread that ends with the ring: its clean-up interrupts system calls of the thread that used it.
+fn alone(half: &mut Half, play: fn(&mut Half) -> Result<()>) -> Result<()> {
+    let played = std::thread::scope(|scope| scope.spawn(|| play(half)).join());
+    played.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
 
 /// `None` where the kernel has no io_uring, or does not let us: said as a fact, the same with and without interception.
 fn ring(half: &mut Half) -> Option<Ring> {

@@ -14,6 +14,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -49,6 +50,7 @@ const PORTS: &[(u16, u16)] = &[(7004, 7004), (7006, 7006), (7046, 7046)];
 
 /// Dropped in this order.
 pub(crate) struct Place {
+    kind: String,
     pair: Pair,
     _server: Process,
     _sidecars: Vec<Sidecar>,
@@ -95,6 +97,7 @@ impl Place {
         let mut process = server.spawn(command)?;
         process.until("listens for its clients", |_| socket(&fabric).exists())?;
         Ok(Self {
+            kind: kind.into(),
             pair,
             _server: process,
             _sidecars: sidecars,
@@ -136,11 +139,15 @@ impl Place {
         }
         command.args(only);
         let output = self.client.run_within(command, RUN_LIMIT)?.ok()?;
+        if let Some(dir) = std::env::var_os("OUTRIGGER_TRUTH_FACTS") {
+            let file = PathBuf::from(dir).join(&self.kind);
+            fs::write(&file, &output).with_context(|| format!("keep the facts in {}", file.display()))?;
+        }
         Ok(output.lines().map(String::from).collect())
     }
 }
 
-fn socket(fabric: &Fabric) -> std::path::PathBuf {
+fn socket(fabric: &Fabric) -> PathBuf {
     fabric.scratch().join("truth.sock")
 }
 
