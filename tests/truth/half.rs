@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::case::Family;
 use crate::facts::{Facts, errno};
 use crate::peer::Peer;
-use crate::watch;
+use crate::watch::{self, Events};
 use crate::world::World;
 
 pub(crate) struct Half {
@@ -86,22 +86,15 @@ impl Half {
         accepted
     }
 
-    /// Waits no longer than the client's half runs.
+    /// The next connection to a listener. Whether the client's half has ended already does not matter: a connection
+    /// may outlive it on its way.
     pub(crate) fn accept_from(&mut self, listener: &Socket) -> Result<(Socket, SockAddr)> {
-        loop {
-            let (came, spoke) = watch::either(listener, &self.peer, self.patience)?;
-            if came {
-                let (socket, from) = listener.accept()?;
-                self.impatient(&socket)?;
-                return Ok((socket, from));
-            }
-            if !spoke {
-                bail!("nobody came");
-            }
-            if self.peer.has_ended()? && !watch::either(listener, &self.peer, Duration::ZERO)?.0 {
-                bail!("nobody came before the client ended");
-            }
+        if watch::wait(listener, Events::IN, self.patience)?.is_empty() {
+            bail!("nobody came");
         }
+        let (socket, from) = listener.accept()?;
+        self.impatient(&socket)?;
+        Ok((socket, from))
     }
 
     /// A listener of the case's family on any address of the pod.

@@ -38,7 +38,6 @@ const SETTABLE: &[(Option, i32)] = &[
     (("TCP_USER_TIMEOUT", TCP, libc::TCP_USER_TIMEOUT), 12_345),
     (("TCP_SYNCNT", TCP, libc::TCP_SYNCNT), 3),
     (("TCP_LINGER2", TCP, libc::TCP_LINGER2), 9),
-    (("TCP_WINDOW_CLAMP", TCP, libc::TCP_WINDOW_CLAMP), 50_000),
     (("SO_SNDBUF", SOL, libc::SO_SNDBUF), 30_000),
     (("SO_RCVBUF", SOL, libc::SO_RCVBUF), 30_000),
     (("SO_OOBINLINE", SOL, libc::SO_OOBINLINE), 1),
@@ -81,7 +80,7 @@ const TOLD: &[Option] = &[
 
 fn tell_all(half: &mut Half, socket: &Socket) {
     // What the kernel adapts to the traffic is not asked unless it was set.
-    let adaptive = ["SO_SNDBUF", "SO_RCVBUF", "TCP_WINDOW_CLAMP"];
+    let adaptive = ["SO_SNDBUF", "SO_RCVBUF"];
     let settable = SETTABLE.iter().map(|(option, _)| *option);
     for (key, level, name) in settable.chain(TOLD.iter().copied()) {
         if !adaptive.contains(&key) {

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -99,14 +98,6 @@ impl Peer {
         }
     }
 
-    /// Whether the other half has ended. Reads what has come, and must be called when the socket is readable.
-    pub(crate) fn has_ended(&mut self) -> Result<bool> {
-        if self.ended.is_none() {
-            self.take()?;
-        }
-        Ok(self.ended.is_some())
-    }
-
     fn take(&mut self) -> Result<()> {
         match self.receive()? {
             Message::Word(word, number) => self.early.push_back((word, number)),
@@ -123,11 +114,5 @@ impl Peer {
             Ok(n) => Ok(serde_json::from_slice(&bytes[..n])?),
             Err(error) => Err(error).context("receive from the other half"),
         }
-    }
-}
-
-impl AsFd for Peer {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }

@@ -11,6 +11,7 @@ use crate::case::{ALL, Case, case};
 use crate::facts::word;
 use crate::half::Half;
 use crate::names;
+use crate::watch::Events;
 use sys::Ring;
 
 pub(crate) const CASES: &[Case] = &[
@@ -61,7 +62,7 @@ fn accept(half: &mut Half) -> Result<()> {
         return Ok(());
     };
     // An accept that nobody answers would wait for ever, so it is asked for when somebody is there.
-    if !crate::watch::either(&listener, &half.peer, half.patience)?.0 {
+    if crate::watch::wait(&listener, Events::IN, half.patience)?.is_empty() {
         half.facts.say("accept", "nobody came");
         return Ok(());
     }
