@@ -219,7 +219,6 @@ fn torn(half: &mut Half, socket: Socket) -> Result<()> {
     let bytes = stream::take(&socket, 100_000)?;
     half.facts.say("read-intact", stream::is_pattern(0, &bytes));
     half.peer.tell("reading")?;
-    watch::until(&socket, Events::ERR, half.patience)?;
     let mut rest = vec![0; 4 << 20];
     let (mut offset, mut intact) = (100_000_u64, true);
     let end = loop {

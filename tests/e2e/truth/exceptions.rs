@@ -35,6 +35,14 @@ pub(crate) const CLIENT: &[Exception] = &[
         "the kernel's table shows the socket's own connection, which ends at the proxy; no hook rewrites /proc",
     ),
     accept(
+        "fastopen/*.data-in-the-syn",
+        "the destination's answer is awaited before any data is taken from the client, so its kernel sends it again",
+    ),
+    accept(
+        "mptcp/both/*.multipath",
+        "the proxy ends TCP in between, and falls back to one path as behind any such box",
+    ),
+    accept(
         "options/path/*: client.*",
         "segment size and MTU are those of the connection to the proxy, which does not leave the pod",
     ),
@@ -45,6 +53,14 @@ pub(crate) const SERVER: &[Exception] = &[
     accept(
         "names/proc-net-tcp/*: server.remote",
         "the kernel's table shows the socket's own connection, which begins at the proxy; no hook rewrites /proc",
+    ),
+    accept(
+        "fastopen/*.data-in-the-syn",
+        "the data is kept by the proxy until the server has accepted, and its SYN does not leave the pod anyway",
+    ),
+    accept(
+        "mptcp/both/*.multipath",
+        "the proxy ends TCP in between, and falls back to one path as behind any such box",
     ),
     accept(
         "options/path/*: server.*",

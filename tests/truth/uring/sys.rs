@@ -196,7 +196,9 @@ impl Ring {
         // one, because it has returned from waiting for it.
         let done = unsafe { self.cq.at::<Completion>(cq_off.sixth).add(index as usize).read() };
         head.store(place.wrapping_add(1), Ordering::Release);
-        check(done.res.into()).or_else(|_| Err(io::Error::from_raw_os_error(-done.res)))?;
+        if done.res < 0 {
+            return Err(io::Error::from_raw_os_error(-done.res));
+        }
         Ok(done.res)
     }
 }
