@@ -31,6 +31,9 @@ mod hbone; // the tunnel port, asked by hand
 #[path = "e2e/streams.rs"]
 mod streams; // half-close, reset, unreachable upstream, bit-exact bytes
 
+#[path = "e2e/truth.rs"]
+mod truth; // what an application can observe is the same with and without Outrigger
+
 #[path = "e2e/load.rs"]
 mod load; // a crowd, renewal under traffic, endpoints that come and go
 
