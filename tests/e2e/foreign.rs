@@ -10,6 +10,9 @@ mod world; // two pods, bare or intercepted, and addresses that fail
 #[path = "foreign/facts.rs"]
 mod facts; // what was observed, without what differs by chance
 
+#[path = "foreign/names.rs"]
+mod names; // names with good and bad addresses, for clients that fall back
+
 #[path = "foreign/curl.rs"]
 mod curl;
 

@@ -135,7 +135,8 @@ fn log_of(world: &World) -> Result<String> {
         })
         .collect();
     lines.sort();
-    Ok(lines.join("\n"))
+    let counted: Vec<String> = lines.chunk_by(|a, b| a == b).map(|same| format!("{} x {}", same.len(), same[0])).collect();
+    Ok(counted.join("\n"))
 }
 
 fn received(world: &World) -> Result<String> {
