@@ -2,6 +2,9 @@
 //! and what the servers saw of their clients must be equal; `foreign/<family>.rs` holds a scenario each.
 //!
 //! The servers are in another pod, dialled by its address: that is the one way which exists without a mesh too.
+//! `OUTRIGGER_FOREIGN=show` prints the facts of the bare world, and `=bare` compares it with itself: that is how to see
+//! that a scenario has nothing in it that differs by chance.
+//!
 //! Services and their virtual addresses are in `programs.rs`, our own test program in `truth.rs`.
 
 #[path = "foreign/world.rs"]
@@ -53,6 +56,8 @@ use anyhow::{Context, Result};
 use facts::Facts;
 use world::World;
 
+const TRIAL: &str = "OUTRIGGER_FOREIGN";
+
 /// A fact that may differ, and why no proxy of this kind can help it.
 struct Accepted {
     fact: &'static str,
@@ -68,32 +73,27 @@ fn same(kind: &str, scenario: fn(&World) -> Result<Facts>) {
 /// As [`same`], with exceptions. One that no longer differs must go, so it fails too.
 #[track_caller]
 fn same_but(kind: &str, scenario: fn(&World) -> Result<Facts>, accepted: &[Accepted]) {
-    let (bare, intercepted) = thread::scope(|scope| {
-        let bare = scope.spawn(|| scenario(&World::bare(kind)?).context("bare"));
-        let intercepted = scenario_in_mesh(kind, scenario);
-        (bare.join(), intercepted)
+    let trial = std::env::var(TRIAL).unwrap_or_default();
+    let bare = || scenario(&World::bare(kind)?).context("bare");
+    let intercepted = || scenario(&World::intercepted(kind)?).context("intercepted");
+    let (one, other) = thread::scope(|scope| {
+        let one = scope.spawn(bare);
+        let other = if trial == "bare" { bare() } else { intercepted() };
+        (one.join(), other)
     });
-    let bare = match bare {
-        Ok(facts) => facts,
-        Err(panic) => std::panic::resume_unwind(panic),
+    let one = one.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let (one, other) = match (one, other) {
+        (Ok(one), Ok(other)) => (one, other),
+        (one, other) => {
+            let errors = [one.err(), other.err()].into_iter().flatten();
+            let errors: Vec<String> = errors.map(|error| format!("{error:#}")).collect();
+            panic!("{kind} could not be played to its end\n{}", errors.join("\n"));
+        }
     };
-    match (bare, intercepted) {
-        (Ok(bare), Ok(intercepted)) => {
-            if std::env::var_os("FOREIGN_FACTS").is_some() {
-                eprintln!("{bare}");
-            }
-            let differences = bare.differences(&intercepted, accepted);
-            assert!(differences.is_empty(), "\n{}", differences.join("\n"));
-        }
-        (bare, intercepted) => {
-            for error in [bare.err(), intercepted.err()].into_iter().flatten() {
-                eprintln!("{error:#}");
-            }
-            panic!("{kind}: the scenario could not be played to its end");
-        }
+    if trial == "show" {
+        eprintln!("{one}");
     }
-}
-
-fn scenario_in_mesh(kind: &str, scenario: fn(&World) -> Result<Facts>) -> Result<Facts> {
-    scenario(&World::intercepted(kind)?).context("intercepted")
+    let accepted = if trial == "bare" { &[] } else { accepted };
+    let differences = one.differences(&other, accepted);
+    assert!(differences.is_empty(), "\n{}", differences.join("\n"));
 }

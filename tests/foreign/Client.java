@@ -1,4 +1,4 @@
-/* Network clients of a JVM: `java Client.java PORT NAME...`, one fact a line, `<label>: <text>`.
+/* Network clients of a JVM: `java Client.java NAME:PORT...`, one fact a line, `<label>: <text>`.
  *
  * Each name has one address or several, of which some fail. The server answers `<address> <port>` of whom it sees.
  */
@@ -27,16 +27,19 @@ class Client {
         String of(String name) throws Exception;
     }
 
+    /** Of the target that is asked now. */
     static int port;
 
     public static void main(String[] args) throws Exception {
-        port = Integer.parseInt(args[0]);
-        for (int n = 1; n < args.length; n++) {
-            fact("Socket to the first address of", args[n], Client::socket);
-            fact("Socket down the list of", args[n], Client::list);
-            fact("SocketChannel to the first address of", args[n], Client::channel);
-            fact("HttpClient to", args[n], Client::httpClient);
-            fact("HttpURLConnection to", args[n], Client::urlConnection);
+        for (String target : args) {
+            int colon = target.indexOf(':');
+            String name = target.substring(0, colon);
+            port = Integer.parseInt(target.substring(colon + 1));
+            fact("Socket to the first address of", name, Client::socket);
+            fact("Socket down the list of", name, Client::list);
+            fact("SocketChannel to the first address of", name, Client::channel);
+            fact("HttpClient to", name, Client::httpClient);
+            fact("HttpURLConnection to", name, Client::urlConnection);
         }
         // Its own threads would keep the program alive for a while.
         System.exit(0);

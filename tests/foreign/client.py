@@ -1,4 +1,4 @@
-"""Python's own network clients: `client.py PORT NAME...`, one fact a line, `<label>: <text>`.
+"""Python's own network clients: `client.py NAME:PORT...`, one fact a line, `<label>: <text>`.
 
 Each name has one address or several, of which some fail. The server answers `<address> <port>` of whom it sees.
 """
@@ -12,7 +12,6 @@ import sys
 import urllib.request
 
 LIMIT = 2.0
-PORT = int(sys.argv[1])
 
 
 def told(error):
@@ -45,17 +44,17 @@ def asked(connection):
     return f"connected to {peer[0]}, {seen(body(answer), local)}"
 
 
-def create_connection(name):
-    return asked(socket.create_connection((name, PORT), timeout=LIMIT))
+def create_connection(name, port):
+    return asked(socket.create_connection((name, port), timeout=LIMIT))
 
 
-def urlopen(name):
-    with urllib.request.urlopen(f"http://{name}:{PORT}/", timeout=LIMIT) as answer:
+def urlopen(name, port):
+    with urllib.request.urlopen(f"http://{name}:{port}/", timeout=LIMIT) as answer:
         return f"{answer.status}, {len(answer.read().split())} words"
 
 
-def from_a_port(name):
-    connection = http.client.HTTPConnection(name, PORT, timeout=LIMIT, source_address=("", 21500))
+def from_a_port(name, port):
+    connection = http.client.HTTPConnection(name, port, timeout=LIMIT, source_address=("", 21500))
     connection.request("GET", "/")
     own = connection.sock.getsockname()
     told = seen(connection.getresponse().read(), own)
@@ -63,9 +62,9 @@ def from_a_port(name):
     return told
 
 
-def happy_eyeballs(name):
+def happy_eyeballs(name, port):
     async def race():
-        opened = asyncio.open_connection(name, PORT, happy_eyeballs_delay=0.25)
+        opened = asyncio.open_connection(name, port, happy_eyeballs_delay=0.25)
         reader, writer = await asyncio.wait_for(opened, LIMIT)
         writer.write(b"GET / HTTP/1.0\r\n\r\n")
         answer = await reader.read()
@@ -76,9 +75,9 @@ def happy_eyeballs(name):
     return asyncio.run(race())
 
 
-def non_blocking(name):
+def non_blocking(name, port):
     """connect_ex, a selector, then SO_ERROR, as event loops do it; the first address only."""
-    family, kind, protocol, _, address = socket.getaddrinfo(name, PORT, type=socket.SOCK_STREAM)[0]
+    family, kind, protocol, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as connection, selectors.DefaultSelector() as selector:
         connection.setblocking(False)
         at_once = connection.connect_ex(address)
@@ -91,7 +90,8 @@ def non_blocking(name):
         return f"at once {errno.errorcode.get(at_once, 0)}, then {errno.errorcode.get(later, 0)}"
 
 
-for name in sys.argv[2:]:
+targets = [(name, int(port)) for name, _, port in (target.partition(":") for target in sys.argv[1:])]
+for target in targets:
     for ask in (create_connection, urlopen, happy_eyeballs, non_blocking):
-        fact(f"{ask.__name__} to {name}", lambda ask=ask: ask(name))
-fact("http.client from a port of its own choice", lambda: from_a_port(sys.argv[2]))
+        fact(f"{ask.__name__} to {target[0]}", lambda: ask(*target))
+fact("http.client from a port of its own choice", lambda: from_a_port(*targets[0]))

@@ -29,13 +29,22 @@ fn curl_and_nginx_see_what_they_see_bare() {
             let url = apps::url(at);
             let ask = |args: &[&str], path: &str| curl(world, &[args, &[&format!("{url}{path}")]].concat());
             fact("GET", ask(&[], ""));
-            fact("two GETs on one connection", ask(&[&url, "--next", "-sw", TOLD], ""));
+            fact(
+                "two GETs on one connection",
+                ask(&[&url, "--next", "-sw", TOLD], ""),
+            );
             fact("GET of 20 MB", bulk_comes_whole(world, &url));
-            fact("POST of 20 MB", ask(&["-o", "answer", "--data-binary", "@got"], "sink"));
+            fact(
+                "POST of 20 MB",
+                ask(&["-o", "answer", "--data-binary", "@got"], "sink"),
+            );
             fact("allowed by its address", ask(&[], "near"));
             fact("who is it", ask(&[], "who"));
             fact("who is it, on a chosen port", ask(&["--local-port", port], "who"));
-            fact("who is it, on a chosen interface", ask(&["--interface", "eth0"], "who"));
+            fact(
+                "who is it, on a chosen interface",
+                ask(&["--interface", "eth0"], "who"),
+            );
             fact("TCP fast open", ask(&["--tcp-fastopen"], ""));
             fact("closed without an answer", ask(&[], "close"));
             facts.note(
@@ -63,7 +72,11 @@ fn curl_is_told_the_truth_about_dead_addresses() {
         let _nginx = server(world)?;
         for (label, address) in world.dead() {
             let url = apps::url(address);
-            facts.end_with(label, curl(world, &["-v", "--connect-timeout", "1", &url]), attempts);
+            facts.end_with(
+                label,
+                curl(world, &["-v", "--connect-timeout", "1", &url]),
+                attempts,
+            );
         }
         let [ipv4, ipv6] = world.at(HTTP).map(|at| at.ip());
         let closed = world.outside.ipv4();
@@ -73,13 +86,19 @@ fn curl_is_told_the_truth_about_dead_addresses() {
                 "refused by IPv6, then alive",
                 format!("[{}],{ipv4}", world.outside.ipv6()),
             ),
-            ("unreachable, then alive", format!("{},{ipv4}", unreachable(false))),
+            (
+                "unreachable, then alive",
+                format!("{},{ipv4}", unreachable(false)),
+            ),
             (
                 "unreachable by IPv6, then alive",
                 format!("[{}],{ipv4}", unreachable(true)),
             ),
-            ("silent, then alive", format!("{},{ipv4}", silent())),
-            ("silent, then alive by IPv6", format!("{},[{ipv6}]", silent())),
+            ("silent, then alive", format!("{},{ipv4}", silent(false))),
+            (
+                "silent, then alive by IPv6",
+                format!("{},[{ipv6}]", silent(false)),
+            ),
             (
                 "two dead, then alive",
                 format!("{closed},{},{ipv4}", unreachable(false)),
@@ -102,7 +121,17 @@ fn curl_is_told_the_truth_about_dead_addresses() {
 }
 
 fn curl(world: &World, args: &[&str]) -> Result<Output> {
-    let base = ["-q", "--noproxy", "*", "-sS", "-g", "--max-time", "20", "-w", TOLD];
+    let base = [
+        "-q",
+        "--noproxy",
+        "*",
+        "-sS",
+        "-g",
+        "--max-time",
+        "20",
+        "-w",
+        TOLD,
+    ];
     world.client.run("curl", base.iter().chain(args))
 }
 
@@ -183,5 +212,7 @@ fn log_of(world: &World, mut nginx: Process) -> Result<String> {
 }
 
 fn bulk() -> Vec<u8> {
-    (0..20_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+    (0..20_000_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect()
 }

@@ -83,7 +83,10 @@ impl Facts {
                 )),
             }
         }
-        let new = intercepted.all.iter().filter(|(label, _)| self.get(label).is_none());
+        let new = intercepted
+            .all
+            .iter()
+            .filter(|(label, _)| self.get(label).is_none());
         told.extend(new.map(|(label, text)| format!("{label}\n{}", side_by_side("", text))));
         told
     }
@@ -121,12 +124,18 @@ fn without_ephemeral_ports(text: &str) -> String {
 
 /// Both texts, without the lines that they begin and end with alike.
 fn side_by_side(bare: &str, intercepted: &str) -> String {
-    let (mut bare, mut intercepted): (Vec<&str>, Vec<&str>) = (bare.lines().collect(), intercepted.lines().collect());
+    let (mut bare, mut intercepted): (Vec<&str>, Vec<&str>) =
+        (bare.lines().collect(), intercepted.lines().collect());
     let alike = |(a, b): &(&&str, &&str)| a == b;
     let head = bare.iter().zip(&intercepted).take_while(alike).count();
     bare.drain(..head);
     intercepted.drain(..head);
-    let tail = bare.iter().rev().zip(intercepted.iter().rev()).take_while(alike).count();
+    let tail = bare
+        .iter()
+        .rev()
+        .zip(intercepted.iter().rev())
+        .take_while(alike)
+        .count();
     bare.truncate(bare.len() - tail);
     intercepted.truncate(intercepted.len() - tail);
     let mut shown = String::new();

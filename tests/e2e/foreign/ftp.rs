@@ -42,7 +42,10 @@ fn ftp_works_as_it_does_bare_in_every_mode() {
                 fact("lists", &["-v", &format!("ftp://{host}/pub/")]);
                 fact("downloads", &["-o", "got", &format!("ftp://{host}/pub/file")]);
                 let name = format!("{family}-{mode}").replace([' ', ','], "");
-                fact("uploads", &["-T", "got", &format!("ftp://{host}/incoming/{name}")]);
+                fact(
+                    "uploads",
+                    &["-T", "got", &format!("ftp://{host}/incoming/{name}")],
+                );
             }
             for (mode, option) in [("passive", "on"), ("active", "off")] {
                 facts.end(format!("{family}, {mode}: lftp"), lftp(world, &host, option));
@@ -63,8 +66,11 @@ fn vsftpd(world: &World) -> Result<Process> {
     // It gives up its rights, and refuses a root that it could write to.
     fs::set_permissions(incoming(world), fs::Permissions::from_mode(0o777))?;
     fs::write(root.join("pub/file"), "a line of a file\n".repeat(100_000))?;
-    // Listings show it.
-    File::open(root.join("pub/file"))?.set_modified(SystemTime::UNIX_EPOCH)?;
+    fs::write(root.join("pub/line"), "the only line\n")?;
+    for file in ["file", "line"] {
+        // Listings show it.
+        File::open(root.join("pub").join(file))?.set_modified(SystemTime::UNIX_EPOCH)?;
+    }
     let (root, log) = (root.display(), log(world));
     let config = format!(
         "listen_ipv6=YES\nlisten_port={PORT}\nbackground=NO\nanonymous_enable=YES\nanon_root={root}\n\
@@ -91,7 +97,7 @@ fn exchange(text: &str) -> String {
     if !text.contains("< 220 ") {
         return text.into();
     }
-    let lines = lines_with(text, &["< ", "> ", "curl: ", "file"]);
+    let lines = lines_with(text, &["< ", "> ", "curl: ", "file", "line"]);
     let lines = lines.lines().map(|line| {
         // The last two numbers of these are a port of the kernel's choice.
         let address = line.contains(" PORT ") || line.contains("< 227 ");
@@ -109,8 +115,7 @@ fn lftp(world: &World, host: &str, passive: &str) -> Result<Output> {
     let script = format!(
         "set ftp:passive-mode {passive}; set net:max-retries 1; set net:timeout 5; set net:persist-retries 0; \
          set ftp:fix-pasv-address no; set cmd:fail-exit yes; \
-         open ftp://{host}; cls -1 pub; get -O got-{passive} pub/file; mirror --verbose=0 pub mirrored-{passive}; \
-         cat pub/file | head -c 17"
+         open ftp://{host}; cls -1 pub; get -O got-{passive} pub/file; mirror --verbose=0 pub mirrored-{passive}; cat pub/line"
     );
     let dir = world.client.scratch();
     let _ = fs::remove_dir_all(dir.join(format!("got-{passive}")));
@@ -125,7 +130,9 @@ fn lftp(world: &World, host: &str, passive: &str) -> Result<Output> {
 /// Its log, without dates and process numbers, sorted: each session has a process of its own.
 fn log_of(world: &World) -> Result<String> {
     let log = fs::read_to_string(log(world))?;
-    let told = log.lines().filter(|line| line.contains("CONNECT") || line.contains("OK "));
+    let told = log
+        .lines()
+        .filter(|line| line.contains("CONNECT") || line.contains("OK "));
     let mut lines: Vec<String> = told
         .filter_map(|line| {
             let told = line.split_once("] ")?.1;
@@ -135,7 +142,10 @@ fn log_of(world: &World) -> Result<String> {
         })
         .collect();
     lines.sort();
-    let counted: Vec<String> = lines.chunk_by(|a, b| a == b).map(|same| format!("{} x {}", same.len(), same[0])).collect();
+    let counted: Vec<String> = lines
+        .chunk_by(|a, b| a == b)
+        .map(|same| format!("{} x {}", same.len(), same[0]))
+        .collect();
     Ok(counted.join("\n"))
 }
 
@@ -143,7 +153,11 @@ fn received(world: &World) -> Result<String> {
     let mut files = Vec::new();
     for entry in fs::read_dir(incoming(world))? {
         let entry = entry?;
-        files.push(format!("{} {}", entry.file_name().to_string_lossy(), entry.metadata()?.len()));
+        files.push(format!(
+            "{} {}",
+            entry.file_name().to_string_lossy(),
+            entry.metadata()?.len()
+        ));
     }
     files.sort();
     Ok(files.join("\n"))

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
-
 use super::facts::Facts;
 use super::names::source;
 use super::same;

@@ -35,7 +35,10 @@ fn iperf3_shows_what_it_shows_bare() {
                     ("to the server", &["-n", "8M", "-P", "3"][..]),
                     ("from the server", &["-n", "8M", "-R"]),
                     ("both ways", &["-n", "4M", "--bidir"]),
-                    ("from a chosen port", &["-n", "1M", "--cport", &format!("2101{}", u8::from(at.is_ipv6()))]),
+                    (
+                        "from a chosen port",
+                        &["-n", "1M", "--cport", &format!("2101{}", u8::from(at.is_ipv6()))],
+                    ),
                     ("over UDP", &["-u", "-n", "200K", "-b", "100M"]),
                 ] {
                     match run(args).and_then(Output::ok) {

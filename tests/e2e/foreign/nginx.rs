@@ -24,7 +24,9 @@ fn nginx_moves_on_when_an_upstream_fails() {
             for args in [&["-i", &url][..], &["-i", "-d", "once", &url]] {
                 let told = world.client.run(
                     "curl",
-                    ["-q", "--noproxy", "*", "-sS", "--max-time", "20"].iter().chain(args),
+                    ["-q", "--noproxy", "*", "-sS", "--max-time", "20"]
+                        .iter()
+                        .chain(args),
                 );
                 let method = if args.contains(&"-d") { "POST" } else { "GET" };
                 facts.end_with(format!("{method}: {name}"), told, |text| {
@@ -60,7 +62,12 @@ fn proxy(world: &World) -> Result<Process> {
         let servers: Vec<String> = servers
             .iter()
             .enumerate()
-            .map(|(n, server)| format!("server {server} max_fails=0{};", if n == 0 { "" } else { " backup" }))
+            .map(|(n, server)| {
+                format!(
+                    "server {server} max_fails=0{};",
+                    if n == 0 { "" } else { " backup" }
+                )
+            })
             .collect();
         http += &format!("upstream {name} {{ {} }}\n", servers.join(" "));
         locations += &format!("location /{name} {{ proxy_pass http://{name}; }}\n");

@@ -21,22 +21,41 @@ fn postgresql_and_psql_show_what_they_show_bare() {
         let _server = server(world)?;
         for ip in world.server.addresses() {
             let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-            let ask = |user: &str, query: &str| psql(world, &format!("host={ip} user={user}"), &["-c", query]);
+            let ask =
+                |user: &str, query: &str| psql(world, &format!("host={ip} user={user}"), &["-c", query]);
             let mut fact = |what: &str, output| facts.end(format!("{family}: {what}"), output);
             let who = "select inet_client_addr(), inet_client_port(), inet_server_addr(), inet_server_port()";
             fact("who is it", ask("postgres", who));
-            fact("a user for this client's address only", ask("near", "select current_user"));
-            fact("a user for another's address only", ask("far", "select current_user"));
+            fact(
+                "a user for this client's address only",
+                ask("near", "select current_user"),
+            );
+            fact(
+                "a user for another's address only",
+                ask("far", "select current_user"),
+            );
             fact("where it is", ask("postgres", "\\conninfo"));
             let rows = "\\copy (select n, repeat('x', 100) from generate_series(1, 50000) n) to 'rows'";
             fact("a copy to the client", ask("postgres", rows));
-            let load = ["-c", "create temp table t (n int, x text)", "-c", "\\copy t from 'rows'"];
+            let load = [
+                "-c",
+                "create temp table t (n int, x text)",
+                "-c",
+                "\\copy t from 'rows'",
+            ];
             let sum = ["-c", "select count(*), sum(n) from t"];
             fact(
                 "a copy back, and its sum",
-                psql(world, &format!("host={ip} user=postgres"), &[&load[..], &sum[..]].concat()),
+                psql(
+                    world,
+                    &format!("host={ip} user=postgres"),
+                    &[&load[..], &sum[..]].concat(),
+                ),
             );
-            fact("the server ends it", ask("postgres", "select pg_terminate_backend(pg_backend_pid())"));
+            fact(
+                "the server ends it",
+                ask("postgres", "select pg_terminate_backend(pg_backend_pid())"),
+            );
             fact("cancelled", cancelled(world, &ip.to_string()));
         }
         Ok(facts)
@@ -51,7 +70,7 @@ fn psql_falls_back_in_its_list_of_hosts() {
         let alive = world.server.ipv4().to_string();
         let closed = world.outside.ipv4().to_string();
         let (unreachable4, unreachable6) = (unreachable(false).to_string(), unreachable(true).to_string());
-        let silent = silent().to_string();
+        let silent = silent(false).to_string();
         for (label, hosts, port) in [
             ("refused in the mesh", &[&*alive][..], CLOSED),
             ("refused outside", &[&*closed], PORT),
@@ -71,10 +90,16 @@ fn psql_falls_back_in_its_list_of_hosts() {
             facts.end(label, psql(world, &list, &["-c", "\\conninfo"]));
         }
         let ports = format!("host={alive},{alive} port={CLOSED},{PORT} user=postgres");
-        facts.end("a closed port, then alive", psql(world, &ports, &["-c", "\\conninfo"]));
+        facts.end(
+            "a closed port, then alive",
+            psql(world, &ports, &["-c", "\\conninfo"]),
+        );
         for (label, ip) in [("ready", &alive), ("not ready", &closed)] {
             let args = ["-h", ip, "-p", &PORT.to_string(), "-t", "2"];
-            facts.end(format!("pg_isready: {label}"), world.client.run("pg_isready", args));
+            facts.end(
+                format!("pg_isready: {label}"),
+                world.client.run("pg_isready", args),
+            );
         }
         Ok(facts)
     });
@@ -95,14 +120,17 @@ fn server(world: &World) -> Result<Process> {
     fs::write(world.server.scratch().join("postgres/pg_hba.conf"), rules)?;
     psql("select pg_reload_conf()")?;
     wait::until("the rules are in force", wait::SOON, || {
-        psql("select count(*) from pg_hba_file_rules where user_name = '{far}'").is_ok_and(|n| n.trim() == "3")
+        psql("select count(*) from pg_hba_file_rules where user_name = '{far}'")
+            .is_ok_and(|n| n.trim() == "3")
     })?;
     Ok(server)
 }
 
 fn psql(world: &World, target: &str, args: &[&str]) -> Result<Output> {
     let target = format!("dbname=postgres sslmode=disable {target}");
-    world.client.run("psql", ["-X", "-t", "-A", &target].iter().chain(args))
+    world
+        .client
+        .run("psql", ["-X", "-t", "-A", &target].iter().chain(args))
 }
 
 /// Ctrl-C during a long query: psql asks for it on a connection of its own.

@@ -31,8 +31,17 @@ fn smtp_clients_and_their_server_show_what_they_show_bare() {
             fact("curl", curl(world, &format!("smtp://{at}/client.demo")));
             let host = format!("--host={}", at.ip());
             let port = format!("--port={PORT}");
-            fact("msmtp asks what the server can", msmtp(world, &[&host, &port, "--serverinfo"]));
-            fact("msmtp sends", msmtp(world, &[&host, &port, "--from=a@b", "--domain=client.demo", "c@d"]));
+            fact(
+                "msmtp asks what the server can",
+                msmtp(world, &[&host, &port, "--serverinfo"]),
+            );
+            fact(
+                "msmtp sends",
+                msmtp(
+                    world,
+                    &[&host, &port, "--from=a@b", "--domain=client.demo", "c@d"],
+                ),
+            );
             facts.note(format!("{family}: what the server printed"), received(&server));
         }
         for (label, at) in world.dead() {
@@ -47,13 +56,23 @@ fn smtp_clients_and_their_server_show_what_they_show_bare() {
 /// One a family: its command line takes one address.
 fn aiosmtpd(world: &World, address: &str) -> Result<Process> {
     let mut command = world.server.command("/usr/bin/aiosmtpd");
-    command.args(["-n", "-l", &format!("{address}:{PORT}"), "-c", "aiosmtpd.handlers.Debugging", "stdout"]);
+    command.args([
+        "-n",
+        "-l",
+        &format!("{address}:{PORT}"),
+        "-c",
+        "aiosmtpd.handlers.Debugging",
+        "stdout",
+    ]);
     command.env("PYTHONUNBUFFERED", "1");
     world.server.spawn(command)?.until_listening(PORT)
 }
 
 fn mail() -> String {
-    format!("From: a@b\r\nTo: c@d\r\nSubject: bulk\r\n\r\n{}", "a line of a mail\r\n".repeat(10_000))
+    format!(
+        "From: a@b\r\nTo: c@d\r\nSubject: bulk\r\n\r\n{}",
+        "a line of a mail\r\n".repeat(10_000)
+    )
 }
 
 fn curl(world: &World, url: &str) -> Result<Output> {
@@ -71,5 +90,8 @@ fn msmtp(world: &World, args: &[&str]) -> Result<Output> {
 fn received(server: &Process) -> String {
     let log = server.log();
     let lines = log.lines().filter(|line| *line == "a line of a mail").count();
-    format!("{}\n{lines} lines of mail", lines_with(&log, &["X-Peer", "MESSAGE", "rror"]))
+    format!(
+        "{}\n{lines} lines of mail",
+        lines_with(&log, &["X-Peer", "MESSAGE", "rror"])
+    )
 }

@@ -63,7 +63,7 @@ impl World {
             ("refused outside by IPv6", (self.outside.ipv6(), CLOSED).into()),
             ("unreachable", (unreachable(false), CLOSED).into()),
             ("unreachable by IPv6", (unreachable(true), CLOSED).into()),
-            ("silent", (silent(), CLOSED).into()),
+            ("silent", (silent(false), CLOSED).into()),
         ]
     }
 
@@ -95,6 +95,7 @@ pub(super) fn unreachable(ipv6: bool) -> IpAddr {
 }
 
 /// Routed, and answered by nobody.
-pub(super) fn silent() -> IpAddr {
-    "10.96.7.7".parse().expect("a constant address")
+pub(super) fn silent(ipv6: bool) -> IpAddr {
+    let address = if ipv6 { "fd96::7:7" } else { "10.96.7.7" };
+    address.parse().expect("a constant address")
 }
