@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::facts::Facts;
 use super::names::source;
 use super::same;
-use super::world::{World, unreachable};
+use super::world::{CLOSED, World, unreachable};
 
 const PORT: u16 = 5050;
 
@@ -30,9 +30,11 @@ fn targets(world: &World) -> Vec<String> {
     vec![
         format!("IPv4=ipv4:{ipv4}"),
         format!("IPv6=ipv6:{ipv6}"),
-        format!("refused=ipv4:{closed}:{PORT}"),
+        format!("refused=ipv4:{}:{CLOSED}", ipv4.ip()),
+        format!("refused outside=ipv4:{closed}:{PORT}"),
         format!("unreachable=ipv4:{unreachable}:{PORT}"),
-        format!("refused, then alive=ipv4:{closed}:{PORT},{ipv4}"),
+        format!("refused, then alive=ipv4:{}:{CLOSED},{ipv4}", ipv4.ip()),
+        format!("refused outside, then alive=ipv4:{closed}:{PORT},{ipv4}"),
         format!("unreachable, then alive=ipv4:{unreachable}:{PORT},{ipv4}"),
         format!("two dead, then alive=ipv4:{closed}:{PORT},{unreachable}:{PORT},{ipv4}"),
     ]

@@ -96,6 +96,6 @@ pub(super) fn unreachable(ipv6: bool) -> IpAddr {
 
 /// Routed, and answered by nobody.
 pub(super) fn silent(ipv6: bool) -> IpAddr {
-    let address = if ipv6 { "fd96::7:7" } else { "10.96.7.7" };
+    let address = if ipv6 { "fd96::7" } else { "10.96.7.7" };
     address.parse().expect("a constant address")
 }

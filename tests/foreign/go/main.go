@@ -36,12 +36,12 @@ func main() {
 		alive := os.Args[2]
 		local := &net.TCPAddr{Port: 21600}
 		fmt.Printf("net.Dialer from a port of its own choice: %s\n", dial(net.Dialer{LocalAddr: local}, alive))
-		fmt.Printf("net.Dialer by MPTCP: %s\n", dialMultipath(alive))
+		multipath(alive)
 	}
 }
 
 func serve(port string) error {
-	listener, err := net.Listen("tcp", ":"+port)
+	listener, err := listen(":" + port)
 	if err != nil {
 		return err
 	}
@@ -62,13 +62,17 @@ func dial(dialer net.Dialer, address string) string {
 }
 
 func asked(connection net.Conn) string {
+	return seen(body(connection), connection)
+}
+
+func body(connection net.Conn) string {
 	fmt.Fprint(connection, "GET / HTTP/1.0\r\n\r\n")
 	answer, err := io.ReadAll(connection)
 	if err != nil {
-		return fmt.Sprintf("connected to %s, then %s", connection.RemoteAddr(), told(err))
+		return told(err)
 	}
 	_, body, _ := strings.Cut(string(answer), "\r\n\r\n")
-	return seen(body, connection)
+	return body
 }
 
 func get(address string) string {
