@@ -106,7 +106,8 @@ fn curl_is_told_the_truth_about_dead_addresses() {
         ] {
             let resolve = format!("web:{HTTP}:{list}");
             let url = format!("http://web:{HTTP}/");
-            let args = ["-v", "--connect-timeout", "2", "--resolve", &resolve, &url];
+            // It gives the first of two half of that, and looks at the second a second later.
+            let args = ["-v", "--connect-timeout", "4", "--resolve", &resolve, &url];
             facts.end_with(format!("a list: {label}"), curl(world, &args), attempts);
         }
         let resolve = format!("web:{CLOSED}:{closed},{ipv4}");

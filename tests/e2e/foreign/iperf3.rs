@@ -39,7 +39,7 @@ fn iperf3_shows_what_it_shows_bare() {
                         "from a chosen port",
                         &["-n", "1M", "--cport", &format!("2101{}", u8::from(at.is_ipv6()))],
                     ),
-                    ("over UDP", &["-u", "-n", "200K", "-b", "100M"]),
+                    ("over UDP", &["-u", "-n", "20K", "-b", "10M"]),
                 ] {
                     match run(args).and_then(Output::ok) {
                         Ok(report) => {
