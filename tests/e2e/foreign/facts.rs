@@ -18,8 +18,9 @@ pub(super) struct Facts {
 
 impl Facts {
     pub(super) fn note(&mut self, label: impl Into<String>, text: impl AsRef<str>) {
-        let text = without_ephemeral_ports(text.as_ref().trim_end());
-        self.all.push((label.into(), text));
+        let (label, text) = (label.into(), without_ephemeral_ports(text.as_ref().trim_end()));
+        assert!(self.get(&label).is_none(), "two facts have one label: {label}");
+        self.all.push((label, text));
     }
 
     /// How a program ended and all that it printed; that it did not end, if so.

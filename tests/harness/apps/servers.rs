@@ -115,7 +115,12 @@ pub fn postgres(pod: &Pod, port: u16) -> Result<Process> {
     server
         .arg("-c")
         .arg(format!("unix_socket_directories={}", data.display()));
-    pod.spawn(server)?.until_listening(port)
+    let mut server = pod.spawn(server)?;
+    // It listens before it lets anybody in.
+    server.until("is ready", |process| {
+        process.log().contains("ready to accept connections")
+    })?;
+    Ok(server)
 }
 
 /// The newest of the versions that Debian keeps side by side, outside the search path.
