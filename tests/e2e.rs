@@ -13,6 +13,9 @@ mod connect; // what connect() answers, and when
 #[path = "e2e/programs.rs"]
 mod programs; // unmodified programs and their protocols
 
+#[path = "e2e/foreign.rs"]
+mod foreign; // the same programs bare and intercepted: nothing that they show may differ
+
 #[path = "e2e/secrecy.rs"]
 mod secrecy; // what a capture sees
 

@@ -66,7 +66,9 @@ impl Fabric {
              link add {BRIDGE} type bridge forward_delay 0 stp_state 0 mcast_snooping 0\n\
              link set {BRIDGE} up\n\
              address add 10.99.0.1/16 broadcast 10.99.255.255 dev {BRIDGE}\n\
-             address add fd99::1/64 dev {BRIDGE} nodad\n"
+             address add fd99::1/64 dev {BRIDGE} nodad\n\
+             route add blackhole 10.96.0.0/16\n\
+             route add blackhole fd96::/64\n"
         ))?;
         let (ipv4, ipv6) = addresses(1);
         let node = Pod::place(shared.clone(), "node", netns, ipv4, ipv6)?;

@@ -65,6 +65,21 @@ const PROGRAMS: &[Program] = &[
     ),
     program("psql", "postgresql-client", "a database client"),
     program("iperf3", "iperf3", "bulk transfers"),
+    service(
+        "vsftpd",
+        "vsftpd",
+        "a server that announces its own address",
+        "vsftpd",
+    ),
+    program("lftp", "lftp", "an FTP client"),
+    program("msmtp", "msmtp", "an SMTP client"),
+    program(
+        "/usr/lib/python3/dist-packages/grpc/__init__.py",
+        "python3-grpcio",
+        "gRPC, client and server",
+    ),
+    program("javac", "openjdk-17-jdk-headless", "network clients of a JVM"),
+    program("go", "golang-go", "network clients and servers of Go"),
     program("openssl", "openssl", "a TLS client that shows certificates"),
     program("ps", "procps", "facts about running programs"),
 ];

@@ -7,4 +7,4 @@ pub mod servers;
 
 pub use clients::{curl, iperf3, psql, redis_cli};
 pub use script::{Background, Connects, Dialogue, crowd, echo, url};
-pub use servers::{iperf3_server, nginx, postgres, redis, smtp};
+pub use servers::{iperf3_server, nginx, nginx_with, postgres, redis, smtp};

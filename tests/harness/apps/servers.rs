@@ -13,22 +13,31 @@ use crate::process::Process;
 
 /// nginx; `/` answers with the pod's name, and files put into `<scratch>/www` are served under `/files/`.
 pub fn nginx(pod: &Pod, port: u16) -> Result<Process> {
+    let (name, scratch) = (pod.name(), pod.scratch().display());
+    fs::create_dir_all(pod.scratch().join("www"))?;
+    let http = format!(
+        "access_log off; default_type text/plain;\n\
+         server {{\n\
+           listen [::]:{port} ipv6only=off;\n\
+           location / {{ return 200 \"{name}\\n\"; }}\n\
+           location /files/ {{ alias {scratch}/www/; }}\n\
+         }}\n"
+    );
+    nginx_with(pod, port, &http)
+}
+
+/// nginx with this inside its `http` block, which listens on that port.
+pub fn nginx_with(pod: &Pod, port: u16, http: &str) -> Result<Process> {
     let dir = pod.scratch().join("nginx");
     fs::create_dir_all(&dir)?;
-    fs::create_dir_all(pod.scratch().join("www"))?;
-    let (name, scratch, dir) = (pod.name(), pod.scratch().display(), dir.display());
+    let dir = dir.display();
     let config = format!(
         "daemon off; pid {dir}/pid; error_log stderr; worker_processes 1;\n\
          events {{ worker_connections 4096; }}\n\
          http {{\n\
-           access_log off; default_type text/plain;\n\
            client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;\n\
            uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;\n\
-           server {{\n\
-             listen [::]:{port} ipv6only=off;\n\
-             location / {{ return 200 \"{name}\\n\"; }}\n\
-             location /files/ {{ alias {scratch}/www/; }}\n\
-           }}\n\
+           {http}\
          }}\n"
     );
     let file = pod.scratch().join("nginx.conf");
@@ -106,7 +115,12 @@ pub fn postgres(pod: &Pod, port: u16) -> Result<Process> {
     server
         .arg("-c")
         .arg(format!("unix_socket_directories={}", data.display()));
-    pod.spawn(server)?.until_listening(port)
+    let mut server = pod.spawn(server)?;
+    // It listens before it lets anybody in.
+    server.until("is ready", |process| {
+        process.log().contains("ready to accept connections")
+    })?;
+    Ok(server)
 }
 
 /// The newest of the versions that Debian keeps side by side, outside the search path.
