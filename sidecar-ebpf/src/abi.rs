@@ -75,8 +75,12 @@ pub const MAX_ADDRESSES: usize = 16;
 pub const MAX_OPEN_PORTS: usize = 16;
 /// More network devices than this and an application's binding to the others cannot be shown to it.
 pub const MAX_DEVICES: usize = 8;
+/// A power of two, for the hash.
+pub const OUTBOUND_PORTS6: usize = 8;
 /// Shards of the proxy, each with its own outbound listener and ring.
 pub const MAX_SHARDS: usize = 64;
+/// Outbound listeners of all shards.
+pub const MAX_OUTBOUND_LISTENERS: usize = MAX_SHARDS * OUTBOUND_PORTS6;
 /// Bytes of one shard's ring: room for some 400 held connections that it has not looked at yet.
 pub const RING_BYTES: usize = 64 * 1024;
 /// Every port there is.
@@ -333,6 +337,9 @@ pub struct Settings {
     pub routes: u32,
     /// Not zero: `or_app_ports` is complete.
     pub app_ports: u32,
+    /// Ports of ::1 on which redirected IPv6 connections are spread, `outbound_port` among them. IPv6 has no other
+    /// loopback address to spread over.
+    pub outbound_ports6: [Port; OUTBOUND_PORTS6],
     /// Ports on which the proxy itself serves outsiders.
     pub open_ports: [Port; MAX_OPEN_PORTS],
     /// The pod's own addresses.
@@ -368,6 +375,8 @@ counters! {
     PassedDevice = "passed_device",
     /// The same in strict mode.
     DeniedDevice = "denied_device",
+    /// Destinations and sources that the kernel itself refuses: multicast, broadcast, port 0, a loopback source.
+    PassedSpecial = "passed_special",
     /// Left alone by policy.
     PassedPolicy = "passed_policy",
     /// Failed as it would have without the proxy: this host has no route.

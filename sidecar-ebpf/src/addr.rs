@@ -100,10 +100,15 @@ impl Ip {
         (self.0[0] | self.0[1] | self.0[2] | self.0[3]) == 0
     }
 
-    /// The address that every interface has, in either family.
+    /// Multicast in either family, and the broadcast address.
     #[inline(always)]
-    pub const fn is_unspecified(self) -> bool {
-        self.is_zero() || (self.is_v4() && self.0[3] == 0)
+    pub const fn is_multicast(self) -> bool {
+        if self.is_v4() {
+            let host = u32::from_be(self.0[3]);
+            host >> 28 == 0xe || host == u32::MAX
+        } else {
+            u32::from_be(self.0[0]) >> 24 == 0xff
+        }
     }
 
     /// fe80::/10, which means nothing without an interface.
@@ -204,6 +209,22 @@ mod tests {
         }
         for other in ["126.0.0.1", "128.0.0.1", "0.0.0.1", "::2", "fd00::1", "::7f00:1"] {
             assert!(!ip(other).is_loopback(), "{other}");
+        }
+    }
+
+    #[test]
+    fn multicast_and_broadcast_are_no_hosts() {
+        for group in [
+            "224.0.0.1",
+            "239.255.255.255",
+            "255.255.255.255",
+            "ff02::1",
+            "::ffff:224.0.0.1",
+        ] {
+            assert!(ip(group).is_multicast(), "{group}");
+        }
+        for host in ["223.255.255.255", "240.0.0.1", "255.255.255.254", "fe80::1", "::"] {
+            assert!(!ip(host).is_multicast(), "{host}");
         }
     }
 

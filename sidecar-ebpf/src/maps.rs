@@ -8,14 +8,29 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{
     Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockMap,
 };
-use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_sk_storage_get, bpf_skc_to_mptcp_sock};
 use aya_ebpf::macros::btf_map;
 use sidecar_ebpf::abi::{
     APP_PORT_ENTRIES, AppPort, Bypass, Counter, Direction, HANDSHAKE_ENTRIES, HELD_ENTRIES, Held,
-    LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES, Path, Policy, PolicyKey,
-    RING_BYTES, ROUTE_ENTRIES, Settings, Tuple,
+    LISTENER_SLOTS, MAX_OUTBOUND_LISTENERS, MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES, Path,
+    Policy, PolicyKey, RING_BYTES, ROUTE_ENTRIES, Settings, Tuple,
 };
 use sidecar_ebpf::addr::Ip;
+
+/// What the loader has found the kernel able to do. Known to the verifier as constants, so that it never looks at the
+/// calls that would not be there.
+#[unsafe(no_mangle)]
+static FEATURE_MPTCP: u8 = 0;
+#[unsafe(no_mangle)]
+static FEATURE_RETVAL: u8 = 0;
+
+/// A volatile read: the compiler would take the value that stands here. aya's own type for this is no way, because
+/// the kernel refuses the BTF of its union.
+#[inline(always)]
+fn has(feature: &'static u8) -> bool {
+    // SAFETY: a reference to a constant.
+    unsafe { ptr::read_volatile(feature) != 0 }
+}
 
 /// Most pods have few entries; what is not there takes no memory.
 const GROWS: usize = BPF_F_NO_PREALLOC as usize;
@@ -53,7 +68,7 @@ pub(crate) static ROUTES: LpmTrie<Ip, Path, ROUTE_ENTRIES> = LpmTrie::new();
 
 /// The shard of an outbound listener, by the listener's cookie.
 #[btf_map(name = "or_shards")]
-pub(crate) static SHARDS: HashMap<u64, u32, MAX_SHARDS, GROWS> = HashMap::new();
+pub(crate) static SHARDS: HashMap<u64, u32, MAX_OUTBOUND_LISTENERS, GROWS> = HashMap::new();
 
 /// By shard. A ring is untyped: the kernel wants no size of it.
 #[btf_map(name = "or_rings")]
@@ -122,6 +137,33 @@ pub(crate) unsafe fn set_origin(sk: *mut bpf_sock, origin: &mut Origin) -> bool 
             true
         }
         None => false,
+    }
+}
+
+/// Gives an MPTCP socket the origin of its first subflow, which is the socket that the connect hooks see: names are
+/// asked for on the parent. Where the kernel does not let programs find it, the parent shows the proxy's address.
+///
+/// # Safety
+/// As for [`origin`].
+#[inline(always)]
+pub(crate) unsafe fn set_parent_origin(sk: *mut bpf_sock, origin: &mut Origin) {
+    if !has(&FEATURE_MPTCP) {
+        return;
+    }
+    // SAFETY: the caller's socket; the helper returns null for one that is no subflow.
+    let parent = unsafe { bpf_skc_to_mptcp_sock(sk.cast()) };
+    if !parent.is_null() {
+        // SAFETY: an MPTCP socket begins with what every socket begins with.
+        unsafe { set_origin(parent.cast(), origin) };
+    }
+}
+
+/// Lets connect() fail with this errno instead of EPERM, where the kernel can.
+#[inline(always)]
+pub(crate) fn fail_with(errno: u32) {
+    if has(&FEATURE_RETVAL) {
+        // SAFETY: the helper takes a number.
+        unsafe { bpf_set_retval(-(errno as i32)) };
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Calls no helper and reads no context; the hooks translate. The order of the rules is the rule.
 
-use crate::abi::{ABI_VERSION, Action, Counter, Path, Policy, Range, Settings};
+use crate::abi::{ABI_VERSION, Action, Counter, OUTBOUND_PORTS6, Path, Policy, Range, Settings};
 use crate::addr::{Endpoint, Ip, Port};
 
 const TCP: u32 = 6;
@@ -16,6 +16,8 @@ pub struct Connecting {
     /// The proxy has marked the socket as its own.
     pub bypass: bool,
     pub to: Endpoint,
+    /// The address that the socket is bound to, or zero.
+    pub from: Ip,
     /// The interface that the socket is bound to, or 0.
     pub device: u32,
 }
@@ -61,6 +63,10 @@ pub fn connect(socket: &Connecting, settings: &Settings, facts: impl FnOnce() ->
     if socket.to.ip.is_loopback() || is_own(settings, socket.to.ip) {
         return Connect::Pass(Counter::PassedLocal);
     }
+    // The kernel answers these itself, and none can reach anybody; redirected, they would seem to.
+    if socket.to.ip.is_multicast() || socket.to.port.get() == 0 || socket.from.is_redirected_source() {
+        return Connect::Pass(Counter::PassedSpecial);
+    }
     if settings.abi != ABI_VERSION {
         return Connect::Deny(Counter::DeniedSettings);
     }
@@ -81,14 +87,7 @@ pub fn connect(socket: &Connecting, settings: &Settings, facts: impl FnOnce() ->
         return Connect::Fail(errno, Counter::FailedRoute);
     }
     Connect::Redirect(Redirect {
-        target: Endpoint {
-            ip: if socket.to.ip.is_v4() {
-                spread(socket.to)
-            } else {
-                Ip::LOOPBACK6
-            },
-            port: settings.outbound_port,
-        },
+        target: spread(socket.to, settings),
         optimistic: policy.optimistic != 0,
         source,
     })
@@ -126,17 +125,38 @@ pub fn of_port(policy: Option<&Policy>, port: Port) -> Range {
     }
 }
 
-/// One of 127.64.0.0/10 by the original destination. One address would cap a pod at one range of ephemeral
-/// ports for all of its connections. The choice depends on nothing but the destination, so that a source port
-/// can be shared by different destinations, and by no two connections to the same one, as without redirection.
+/// One of 127.64.0.0/10, or one of some ports of ::1, by the original destination. One address and port would cap a
+/// pod at one range of ephemeral ports for all of its connections. The choice depends on nothing but the destination,
+/// so that a source port can be shared by different destinations, and by no two connections to the same one, as
+/// without redirection.
 #[inline(always)]
-fn spread(to: Endpoint) -> Ip {
+fn spread(to: Endpoint, settings: &Settings) -> Endpoint {
     let words = to.ip.words();
     let mut hash = words[3] ^ to.port.to_user_port().wrapping_mul(0x85eb_ca6b);
     hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
     hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
     hash ^= hash >> 16;
-    Ip::loopback4(0x0040_0000 | (hash & 0x003f_ffff))
+    if to.ip.is_v4() {
+        Endpoint {
+            ip: Ip::loopback4(0x0040_0000 | (hash & 0x003f_ffff)),
+            port: settings.outbound_port,
+        }
+    } else {
+        Endpoint {
+            ip: Ip::LOOPBACK6,
+            port: settings.outbound_ports6[hash as usize % OUTBOUND_PORTS6],
+        }
+    }
+}
+
+/// Whether redirected connections arrive at this port.
+#[inline(always)]
+pub fn is_outbound(settings: &Settings, port: Port) -> bool {
+    settings.outbound_port.get() == port.get()
+        || settings
+            .outbound_ports6
+            .iter()
+            .any(|p| p.get() == port.get() && port.get() != 0)
 }
 
 /// A connection attempt that looks for its listener.

@@ -1,8 +1,8 @@
 //! connect(2): remember where the application wants to go, and send it to the proxy instead.
 
-use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_setsockopt};
+use aya_ebpf::helpers::generated::bpf_setsockopt;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
@@ -12,6 +12,8 @@ use sidecar_ebpf::verdict::{self, Connect, Connecting, Facts};
 
 use super::{ALLOW, DENY, load, store};
 use crate::maps::{self, ROUTES};
+
+const AF_INET: u32 = 2;
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn or_connect4(ctx: SockAddrContext) -> i32 {
@@ -59,13 +61,14 @@ pub(crate) fn or_connect6(ctx: SockAddrContext) -> i32 {
 fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
     let addr = ctx.sock_addr;
     // SAFETY: fields that both hooks may read. The kernel gives these hooks a full socket, never null.
-    let (sk, protocol, port, bound) = unsafe {
+    let (sk, protocol, port, bound, from) = unsafe {
         let sk = load(&raw const (*addr).__bindgen_anon_1.sk);
         (
             sk,
             load(&raw const (*addr).protocol),
             Port::from_user_port(load(&raw const (*addr).user_port)),
             load(&raw const (*sk).bound_dev_if),
+            own_address(sk),
         )
     };
     let to = Endpoint { ip, port };
@@ -81,6 +84,7 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
         protocol,
         bypass,
         to,
+        from,
         device,
     };
     let mut verdict = verdict::connect(&socket, settings, || Facts {
@@ -100,6 +104,8 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
             if let Some(stale) = earlier {
                 // The socket was redirected before, or getpeername would go on showing that destination.
                 stale.role = Role::NONE;
+                // SAFETY: `sk` is this context's socket.
+                unsafe { maps::set_parent_origin(sk, &mut Origin::new(to, Role::NONE)) };
             }
             if device != bound {
                 bind(ctx, device);
@@ -118,6 +124,8 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
                 maps::count(Counter::DeniedStorage);
                 return Err(());
             }
+            // SAFETY: as above.
+            unsafe { maps::set_parent_origin(sk, &mut origin) };
             maps::count(Counter::Redirected);
             debug!(
                 ctx,
@@ -134,8 +142,7 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
         }
         Connect::Fail(errno, why) => {
             refused(ctx, to, why);
-            // SAFETY: the helper takes a number.
-            unsafe { bpf_set_retval(-(errno as i32)) };
+            maps::fail_with(errno);
             Err(())
         }
     }
@@ -167,6 +174,30 @@ fn bind(ctx: &SockAddrContext, device: u32) -> bool {
             (&raw mut device).cast(),
             size_of::<u32>() as i32,
         ) == 0
+    }
+}
+
+/// The address that the socket is bound to; zero when it is not.
+///
+/// # Safety
+/// `sk` is the socket of the context.
+#[inline(always)]
+unsafe fn own_address(sk: *mut bpf_sock) -> Ip {
+    // SAFETY: fields that every program may read.
+    unsafe {
+        let family = load(&raw const (*sk).family);
+        let v4 = load(&raw const (*sk).src_ip4);
+        let v6 = [
+            load(&raw const (*sk).src_ip6[0]),
+            load(&raw const (*sk).src_ip6[1]),
+            load(&raw const (*sk).src_ip6[2]),
+            load(&raw const (*sk).src_ip6[3]),
+        ];
+        if family == AF_INET {
+            Ip::from_v4(v4)
+        } else {
+            Ip::from_v6(v6)
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use aya_ebpf::programs::SockOpsContext;
 use aya_log_ebpf::debug;
 use sidecar_ebpf::abi::{Counter, Event, Held, Origin, Role, Tuple};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
+use sidecar_ebpf::verdict;
 
 use super::{listen, load};
 use crate::maps::{self, APPROVED, HANDSHAKE, HELD, PRESENTED, RINGS};

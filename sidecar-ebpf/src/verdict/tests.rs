@@ -34,6 +34,7 @@ fn settings(strict: bool) -> Settings {
         ..Settings::zeroed()
     };
     settings.open_ports[..2].copy_from_slice(&[Port::new(15008), Port::new(15020)]);
+    settings.outbound_ports6 = std::array::from_fn(|n| Port::new(15001 + n as u16));
     settings.addresses[0] = ip("10.9.0.2".parse().unwrap());
     settings.addresses[1] = ip("fd99::2".parse().unwrap());
     settings
@@ -72,6 +73,7 @@ fn app(to: &str) -> Connecting {
         protocol: TCP,
         bypass: false,
         to: endpoint(to),
+        from: Ip::from_v6([0; 4]),
         device: 0,
     }
 }
@@ -96,7 +98,8 @@ fn foreign_destinations_are_redirected_to_loopback_of_their_family() {
             panic!("{to} is not redirected");
         };
         assert!(target.ip.is_loopback(), "{to}");
-        assert_eq!((target.ip.is_v4(), target.port.get()), (v4, 15001), "{to}");
+        assert_eq!(target.ip.is_v4(), v4, "{to}");
+        assert!(is_outbound(&settings(PERMISSIVE), target.port), "{to}");
     }
 }
 
@@ -203,6 +206,36 @@ fn destinations_spread_over_many_loopback_addresses() {
         }
     }
     assert!(seen.len() >= 995, "{} of 1000", seen.len());
+}
+
+#[test]
+fn destinations_spread_over_all_ports_of_the_one_ipv6_loopback_address() {
+    let mut seen = HashSet::new();
+    for host in 0..50 {
+        match connect(&app(&format!("[fd98::{host}]:80")), &settings(PERMISSIVE)) {
+            Connect::Redirect(to) => seen.insert(to.target.port.get()),
+            other => panic!("{other:?}"),
+        };
+    }
+    assert_eq!(seen.len(), OUTBOUND_PORTS6);
+}
+
+#[test]
+fn what_the_kernel_refuses_anyway_is_left_to_it() {
+    let from_loopback = Connecting {
+        from: ip("127.0.0.1".parse().unwrap()),
+        ..app("10.9.0.3:80")
+    };
+    for socket in [
+        from_loopback,
+        app("224.0.0.1:80"),
+        app("255.255.255.255:80"),
+        app("[ff02::1]:80"),
+        app("10.9.0.3:0"),
+    ] {
+        let verdict = connect(&socket, &settings(STRICT));
+        assert_eq!(verdict, Connect::Pass(Counter::PassedSpecial), "{socket:?}");
+    }
 }
 
 #[test]

@@ -76,14 +76,16 @@ impl Datapath {
         self.switches.change(|settings| settings.strict = strict.into())
     }
 
-    /// Prepares a shard for holding SYNs: its own ring, and the filter on its outbound listener. SYNs are held from
+    /// Prepares a shard for holding SYNs: its own ring, and the filter on its outbound listeners. SYNs are held from
     /// [`Self::set_hold`] on, so that no shard waits for another.
-    pub fn hold(&self, shard: u32, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
+    pub fn hold(&self, shard: u32, listeners: &[BorrowedFd<'_>]) -> Result<Hold, Error> {
         let prepare = || {
             let ring = sys::ring_create(RING_BYTES as u32)?;
             sys::map_set(self.maps.rings.as_fd(), &shard, &ring.as_raw_fd())?;
-            sys::map_set(self.maps.shards.as_fd(), &sys::socket_cookie(listener)?, &shard)?;
-            sys::attach_filter(listener, self.filter.as_fd())?;
+            for listener in listeners {
+                sys::map_set(self.maps.shards.as_fd(), &sys::socket_cookie(*listener)?, &shard)?;
+                sys::attach_filter(*listener, self.filter.as_fd())?;
+            }
             let approvals = Approvals {
                 approved: self.maps.approved.clone(),
                 held: self.maps.held.clone(),

@@ -7,6 +7,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+pub use sidecar_ebpf::abi::OUTBOUND_PORTS6;
+
 mod attach;
 mod bypass;
 mod check;
@@ -38,6 +40,8 @@ pub struct Config {
     /// A directory on a bpffs, made when absent; links and maps are pinned below it.
     pub pins: PathBuf,
     pub outbound_port: u16,
+    /// Ports of ::1 that redirected IPv6 connections are spread over.
+    pub outbound_ports6: [u16; OUTBOUND_PORTS6],
     pub inbound_port: u16,
     /// Ports that outsiders reach the proxy on (15008, 15020): never steered. At most 16.
     pub open_ports: Vec<u16>,

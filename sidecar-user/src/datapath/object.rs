@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use aya::programs::ProgramType;
+use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 use sidecar_ebpf::abi::map;
 
@@ -13,13 +15,37 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_
 /// One page: what the ring buffer of the programs' log takes while nothing is logged.
 const NO_LOGS: u32 = 4096;
 
+/// What not every kernel can do, and interception can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Features {
+    /// Showing an MPTCP client the address it asked for. Since 5.19; needs CAP_PERFMON.
+    pub(super) mptcp: bool,
+    /// Failing connect() with the errno of the routes instead of EPERM. Since 5.18.
+    pub(super) retval: bool,
+}
+
+impl Features {
+    /// Asks the kernel, not its version: what it was built with and what this process may do count too.
+    pub(super) fn probe() -> Self {
+        let has = |helper| is_helper_supported(ProgramType::CgroupSockAddr, helper).unwrap_or(false);
+        Self {
+            mptcp: has(BpfHelper::BPF_FUNC_skc_to_mptcp_sock),
+            retval: has(BpfHelper::BPF_FUNC_set_retval),
+        }
+    }
+}
+
 /// Makes the maps, and prepares the programs. Maps that are pinned below `pins` are taken from there, others are
 /// made and pinned; without `pins` everything dies with the returned value.
 pub(super) fn load(pins: Option<&Path>, log: bool) -> Result<Ebpf, Error> {
     // aya-log's numbers: 0 is nothing, 4 is debug. Off, the verifier removes the log calls altogether.
     let level: u8 = if log { 4 } else { 0 };
+    let features = Features::probe();
+    let (mptcp, retval) = (u8::from(features.mptcp), u8::from(features.retval));
     let mut loader = EbpfLoader::new();
     loader.override_global(aya_log::LEVEL, &level, true);
+    loader.override_global("FEATURE_MPTCP", &mptcp, true);
+    loader.override_global("FEATURE_RETVAL", &retval, true);
     if !log {
         loader.map_max_entries("AYA_LOGS", NO_LOGS);
     }

@@ -41,21 +41,50 @@ pub enum Error {
     },
 }
 
+/// Ports of ::1 for redirected IPv6 connections: they all go to one address, so that one port would cap their number.
+pub const SPREAD6: usize = 8;
+/// The further ones begin so many after the outbound port, behind those that the field has given a meaning.
+const SPREAD6_AFTER: u16 = 30;
+
+impl Config {
+    /// The outbound port and the further ones, in the order in which the kernel side counts them.
+    pub fn outbound_ports6(&self) -> [u16; SPREAD6] {
+        std::array::from_fn(|n| match n as u16 {
+            0 => self.outbound_port,
+            n => self.outbound_port.saturating_add(SPREAD6_AFTER + n),
+        })
+    }
+}
+
 /// One shard's listeners. Each shard binds the same ports; the kernel spreads connections over them.
 #[derive(Debug)]
 pub struct Listeners {
-    pub outbound: TcpListener,
+    /// The dual-stack one first, then those of ::1.
+    pub outbound: Vec<TcpListener>,
     pub inbound: TcpListener,
     pub hbone: TcpListener,
 }
 
 impl Listeners {
     pub fn bind(config: &Config) -> Result<Self, Error> {
-        let bind = |what, port| listen(port).map_err(|source| Error::Listen { what, port, source });
+        let bind =
+            |what, ip, port| listen((ip, port).into()).map_err(|source| Error::Listen { what, port, source });
+        let any = Ipv6Addr::UNSPECIFIED;
+        let mut outbound = vec![bind("outbound connections", any, config.outbound_port)?];
+        for port in &config.outbound_ports6()[1..] {
+            match bind("outbound IPv6 connections", Ipv6Addr::LOCALHOST, *port) {
+                Ok(listener) => outbound.push(listener),
+                // Without ::1 there is no IPv6 to redirect.
+                Err(Error::Listen { source, .. }) if source.kind() == io::ErrorKind::AddrNotAvailable => {
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
         Ok(Self {
-            outbound: bind("outbound connections", config.outbound_port)?,
-            inbound: bind("inbound plaintext", config.inbound_port)?,
-            hbone: bind("HBONE", config.hbone_port)?,
+            outbound,
+            inbound: bind("inbound plaintext", any, config.inbound_port)?,
+            hbone: bind("HBONE", any, config.hbone_port)?,
         })
     }
 }
@@ -73,7 +102,7 @@ pub fn unfilter(stream: impl AsFd) -> io::Result<()> {
 
 /// Dual-stack, shared between shards. Options are set on the listener: accepted sockets inherit them on Linux,
 /// so a connection pays no system call for them.
-fn listen(port: u16) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_only_v6(false)?;
     socket.set_reuse_address(true)?;
@@ -84,7 +113,7 @@ fn listen(port: u16) -> io::Result<TcpListener> {
             .with_time(KEEPALIVE_IDLE)
             .with_interval(KEEPALIVE_IDLE),
     )?;
-    socket.bind(&SockAddr::from(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))))?;
+    socket.bind(&SockAddr::from(address))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -96,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_direct_dial_has_no_original_destination() {
-        let listener = listen(0).unwrap();
+        let listener = listen((Ipv6Addr::UNSPECIFIED, 0).into()).unwrap();
         listener.set_nonblocking(false).unwrap();
         let port = listener.local_addr().unwrap().port();
         for host in ["127.0.0.1", "::1"] {

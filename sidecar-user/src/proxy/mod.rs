@@ -183,7 +183,8 @@ fn hold_syns(kernel: &datapath::Datapath, listeners: &[Listeners]) -> anyhow::Re
     };
     let mut truthful = Vec::new();
     for ((n, listeners), raw) in (0..).zip(listeners).zip(raw) {
-        truthful.push((kernel.hold(n, listeners.outbound.as_fd())?, raw));
+        let outbound: Vec<_> = listeners.outbound.iter().map(AsFd::as_fd).collect();
+        truthful.push((kernel.hold(n, &outbound)?, raw));
     }
     kernel.set_hold(true)?;
     Ok(truthful)
@@ -213,6 +214,7 @@ fn start_shards(
         ports.hbone_port,
         config.observe.status_port,
     ];
+    own_ports.extend(ports.outbound_ports6());
     own_ports.extend(config.observe.admin.map(|a| a.port()));
     let settings = Settings {
         id: config.identity.id.clone(),

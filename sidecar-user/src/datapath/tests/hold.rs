@@ -28,7 +28,7 @@ struct Shard {
 impl Shard {
     fn start(pod: &Pod, datapath: &Datapath) -> Self {
         let listener = pod.outbound();
-        let hold = datapath.hold(0, listener.as_fd()).expect("hold");
+        let hold = datapath.hold(0, &[listener.as_fd()]).expect("hold");
         datapath.set_hold(true).expect("hold");
         let runtime = Builder::new_current_thread()
             .enable_all()

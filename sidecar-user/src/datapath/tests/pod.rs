@@ -20,7 +20,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use socket2::{Domain, Socket, Type};
 
-use super::super::{Config, Datapath};
+use super::super::{Config, Datapath, OUTBOUND_PORTS6};
 
 pub(super) const POD4: &str = "10.99.0.2";
 pub(super) const POD6: &str = "fd99::2";
@@ -293,6 +293,7 @@ fn config(directory: &Path) -> Config {
         cgroup: cgroup(directory),
         pins: bpffs(directory).join("node/pod"),
         outbound_port: 15001,
+        outbound_ports6: [15001; OUTBOUND_PORTS6],
         inbound_port: 15006,
         open_ports: vec![15008],
         pod_addresses: [POD4, POD6].map(|ip| ip.parse().expect("an address")).into(),
