@@ -36,8 +36,9 @@ const LAST_WORDS: usize = 40;
 /// How many times slower than a real machine an emulated one may be; harness and tests wait so much longer.
 const PATIENCE: &str = "export OUTRIGGER_TEST_PATIENCE=10\n";
 
-/// The shell gets the terminal, and with it the keys that interrupt.
-const SHELL: &str = "echo 'The tests are in /outrigger/bin. Leave with `exit`.'\nsetsid cttyhack sh\n";
+/// A session of its own, so that the terminal's keys interrupt what runs in the shell.
+const SHELL: &str = "echo 'The tests are in /outrigger/bin. `exit` ends the machine.'\n\
+                     setsid sh -c 'exec sh </dev/ttyS1 >/dev/ttyS1 2>&1'\n";
 
 #[derive(clap::Args)]
 pub(crate) struct Opts {
