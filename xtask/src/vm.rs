@@ -33,8 +33,9 @@ const ALL: &str = "all";
 /// Of the kernel's log, when something went wrong.
 const LAST_WORDS: usize = 40;
 
-/// How many times slower than a real machine an emulated one may be; harness and tests wait so much longer.
-const PATIENCE: &str = "export OUTRIGGER_TEST_PATIENCE=10\n";
+/// An emulated machine is many times slower than a real one: how many times longer harness and tests may wait, and for
+/// how many seconds an application may wait for what should happen.
+const PATIENCE: &str = "export OUTRIGGER_TEST_PATIENCE=10 OUTRIGGER_TRUTH_PATIENCE=30\n";
 
 /// A session of its own, so that the terminal's keys interrupt what runs in the shell.
 const SHELL: &str = "echo 'The tests are in /outrigger/bin. `exit` ends the machine.'\n\

@@ -53,7 +53,7 @@ const SUITES: &[Suite] = &[
             "fabric::a_program_",
             "identity::a_token_gives_only_the_identity_it_was_made_for",
         ],
-        threads: 4,
+        threads: 2,
         seconds: 1500,
     },
 ];
