@@ -9,15 +9,16 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::netns::Netns;
+use crate::wait::patiently;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// GET from inside a network namespace; not intercepted.
 pub fn get(from: &Netns, address: SocketAddr, path: &str) -> Result<(u16, String)> {
     from.run(|| {
-        let stream =
-            TcpStream::connect_timeout(&address, LIMIT).with_context(|| format!("connect to {address}"))?;
-        stream.set_read_timeout(Some(LIMIT))?;
+        let stream = TcpStream::connect_timeout(&address, patiently(LIMIT))
+            .with_context(|| format!("connect to {address}"))?;
+        stream.set_read_timeout(Some(patiently(LIMIT)))?;
         ask(stream, path)
     })?
 }
@@ -25,7 +26,7 @@ pub fn get(from: &Netns, address: SocketAddr, path: &str) -> Result<(u16, String
 /// GET over a unix socket.
 pub fn get_unix(socket: &Path, path: &str) -> Result<(u16, String)> {
     let stream = UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
-    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_read_timeout(Some(patiently(LIMIT)))?;
     ask(stream, path)
 }
 

@@ -11,6 +11,7 @@ mod setup;
 mod test;
 mod tidy;
 mod totals;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ enum Verb {
     Demo(demo::Opts),
     /// Run every test: unit, doc and end-to-end.
     Test(test::Opts),
+    /// Run the tests that concern the kernel on other kernels, under emulation.
+    Vm(vm::Opts),
     /// Measure what a pair of sidecars costs, beside the same load without them.
     Bench(bench::Opts),
     /// Check the house rules: who imports whom, file headers, file lengths.
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Verb::Setup(opts) => setup::run(opts),
         Verb::Demo(opts) => demo::run(opts),
         Verb::Test(opts) => test::run(opts),
+        Verb::Vm(opts) => vm::run(opts),
         Verb::Bench(opts) => bench::run(opts),
         Verb::Tidy(opts) => tidy::run(opts),
         Verb::Ci(opts) => ci::run(opts),

@@ -15,6 +15,7 @@ use std::{fmt, fs};
 
 use anyhow::{Context, Result};
 
+pub(crate) use self::apt::apt_get;
 use crate::workspace::{announce, find_program};
 
 #[derive(clap::Args)]
@@ -82,6 +83,12 @@ const PROGRAMS: &[Program] = &[
     program("go", "golang-go", "network clients and servers of Go"),
     program("openssl", "openssl", "a TLS client that shows certificates"),
     program("ps", "procps", "facts about running programs"),
+    program(
+        "qemu-system-x86_64",
+        "qemu-system-x86",
+        "an emulated machine, to test other kernels on",
+    ),
+    program("busybox", "busybox-static", "the first programs in that machine"),
 ];
 
 const fn program(name: &'static str, package: &'static str, why: &'static str) -> Program {

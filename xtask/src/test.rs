@@ -107,7 +107,8 @@ fn stream(mut command: Command, mut each: impl FnMut(&str)) -> Result<ExitStatus
     child.wait().context("cannot wait for cargo")
 }
 
-fn lines_of(reader: PipeReader) -> mpsc::Receiver<String> {
+/// The lines that come out of a pipe, as they come.
+pub(crate) fn lines_of(reader: PipeReader) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut reader = BufReader::new(reader);

@@ -84,7 +84,7 @@ fn announced(line: &str) -> Option<u64> {
 }
 
 /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`
-fn result(line: &str) -> Option<Totals> {
+pub(crate) fn result(line: &str) -> Option<Totals> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let count = |unit: &str| {
         counts
@@ -99,7 +99,7 @@ fn result(line: &str) -> Option<Totals> {
 }
 
 /// `test name ... ok`
-fn outcome(line: &str) -> Totals {
+pub(crate) fn outcome(line: &str) -> Totals {
     let verdict = line
         .strip_prefix("test ")
         .and_then(|rest| rest.rsplit_once(" ... "))

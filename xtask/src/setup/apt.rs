@@ -55,7 +55,8 @@ pub(super) fn disable_services<'a>(units: impl Iterator<Item = &'a str>) -> Resu
     workspace::run(Command::new("systemctl").args(["--quiet", "disable"]).args(units))
 }
 
-fn apt_get() -> Command {
+/// apt-get as a chore runs it: without questions.
+pub(crate) fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     // Another apt may be at work on a fresh machine: wait for it instead of failing.
     command.env("DEBIAN_FRONTEND", "noninteractive").args([

@@ -37,6 +37,8 @@ const READY: &str = "the proxy has attached";
 /// A socket for each connection attempt from the neighbour.
 const SOCKETS: usize = 12;
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A number: how many times longer a wait may take, for a machine that is emulated.
+const FACTOR: &str = "OUTRIGGER_TEST_PATIENCE";
 
 pub(super) struct Pod {
     pub(super) config: Config,
@@ -82,11 +84,16 @@ pub(super) fn in_pod<F: FnOnce(&Pod)>(body: F) {
 
 /// Waits for something that is bound to happen.
 pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), patience());
     while !holds() {
-        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
         thread::yield_now();
     }
+}
+
+fn patience() -> Duration {
+    let factor = env::var(FACTOR).map_or(1, |text| text.parse().expect("a whole number"));
+    PATIENCE * factor
 }
 
 impl Pod {
@@ -257,9 +264,9 @@ impl Drop for Host {
     fn drop(&mut self) {
         let cgroup = cgroup(&self.directory);
         let events = cgroup.join("cgroup.events");
-        let start = Instant::now();
+        let (start, limit) = (Instant::now(), patience());
         while fs::read_to_string(&events).is_ok_and(|text| text.contains("populated 1"))
-            && start.elapsed() < PATIENCE
+            && start.elapsed() < limit
         {
             thread::yield_now();
         }
