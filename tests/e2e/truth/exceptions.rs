@@ -6,6 +6,8 @@ pub(crate) struct Exception {
     /// The name of the fact, up to the `=`; a `*` stands for anything.
     pub(crate) fact: &'static str,
     pub(crate) reason: &'static str,
+    /// It depends on the ports of the run, so its absence proves nothing.
+    pub(crate) by_chance: bool,
 }
 
 impl Exception {
@@ -42,6 +44,11 @@ pub(crate) const CLIENT: &[Exception] = &[
         "mptcp/both/*.multipath",
         "the proxy ends TCP in between, and falls back to one path as behind any such box",
     ),
+    accept_by_chance(
+        "bind/same-port-to-two-servers/v6: *",
+        "IPv6 has one loopback address: two destinations share one of eight ports of it in one case of eight, and then \
+         no source port",
+    ),
     accept(
         "options/path/*: client.*",
         "segment size and MTU are those of the connection to the proxy, which does not leave the pod",
@@ -69,7 +76,18 @@ pub(crate) const SERVER: &[Exception] = &[
 ];
 
 const fn accept(fact: &'static str, reason: &'static str) -> Exception {
-    Exception { fact, reason }
+    Exception {
+        fact,
+        reason,
+        by_chance: false,
+    }
+}
+
+const fn accept_by_chance(fact: &'static str, reason: &'static str) -> Exception {
+    Exception {
+        by_chance: true,
+        ..accept(fact, reason)
+    }
 }
 
 #[cfg(test)]
@@ -78,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_anything() {
-        let covers = |fact, name| Exception { fact, reason: "" }.covers(name);
+        let covers = |fact, name| accept(fact, "").covers(name);
         assert!(covers("a/b/*: client.mtu", "a/b/v4: client.mtu"));
         assert!(!covers("a/b/*: client.mtu", "a/b/v4: client.mtu-after"));
         assert!(!covers("a/b/*: client.mtu", "a/c/v4: client.mtu"));
