@@ -8,4 +8,5 @@ mod lifecycle;
 mod object;
 mod outbound;
 mod pod;
+mod present;
 mod probe;

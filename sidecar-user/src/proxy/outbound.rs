@@ -170,5 +170,5 @@ async fn plain(shard: &Shard, up: &Upstream) -> Result<TcpStream, Error> {
         // A strict workload's proxy sends nothing at all before it can prove who it is.
         shard.svid()?;
     }
-    tcp::dial(up.endpoint, &shard.mark, shard.limits.connect).await
+    tcp::dial(up.endpoint, &*shard.mark, shard.limits.connect).await
 }

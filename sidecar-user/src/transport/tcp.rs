@@ -23,7 +23,11 @@ const TUNNEL_USER_TIMEOUT: Duration = Duration::from_secs(30);
 const TUNNEL_NOTSENT_LOWAT: u32 = 128 * 1024;
 
 /// A connection to an application or to a host outside the mesh.
-pub async fn dial(addr: SocketAddr, mark: &Mark, limit: Duration) -> Result<TcpStream, Error> {
+pub async fn dial(
+    addr: SocketAddr,
+    mark: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
+    limit: Duration,
+) -> Result<TcpStream, Error> {
     let connecting = async {
         let socket = socket_for(addr)?;
         mark(socket.as_fd())?;
@@ -34,7 +38,7 @@ pub async fn dial(addr: SocketAddr, mark: &Mark, limit: Duration) -> Result<TcpS
 
 /// A connection that will carry a tunnel.
 pub(super) async fn dial_tunnel(addr: SocketAddr, mark: &Mark, limit: Duration) -> Result<TcpStream, Error> {
-    let stream = dial(addr, mark, limit).await?;
+    let stream = dial(addr, &**mark, limit).await?;
     tune_tunnel(&stream).map_err(|e| Error::Connect {
         addr,
         source: Rc::new(e),
