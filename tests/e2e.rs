@@ -25,6 +25,9 @@ mod policy; // what policies forbid stays out
 #[path = "e2e/hbone.rs"]
 mod hbone; // the tunnel port, asked by hand
 
+#[path = "e2e/addresses.rs"]
+mod addresses; // whom each side sees
+
 #[path = "e2e/streams.rs"]
 mod streams; // half-close, reset, unreachable upstream, bit-exact bytes
 
