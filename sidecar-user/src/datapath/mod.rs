@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+mod app_ports;
 mod attach;
 mod bypass;
 mod check;
@@ -16,11 +17,13 @@ mod links;
 mod logs;
 mod object;
 mod pins;
+mod routes;
 mod settings;
 mod sys;
 #[cfg(test)]
 mod tests;
 
+pub use app_ports::AppPorts;
 pub use attach::Datapath;
 pub use bypass::Bypass;
 pub use check::{Finding, check};
@@ -28,6 +31,7 @@ pub use error::Error;
 pub use hold::Hold;
 pub use logs::Logs;
 pub use pins::detach;
+pub use routes::RouteMap;
 
 /// What an attachment needs to know about its pod.
 #[derive(Clone, Debug)]

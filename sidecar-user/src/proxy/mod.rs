@@ -5,6 +5,7 @@
 
 mod inbound;
 mod join;
+mod network;
 mod outbound;
 mod outcome;
 mod ports;
@@ -111,6 +112,7 @@ async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
         tokio::spawn(logs.run());
     }
     if let Some(kernel) = kernel {
+        network::follow(&kernel, config.addresses.clone(), feed.snapshots.clone());
         watchers::kernel_counters(&observer, kernel);
     }
     tracing::info!(
