@@ -2,6 +2,7 @@
 //!
 //! They need root and fail without it. `object.rs` needs nothing.
 
+mod app_ports;
 mod capture;
 mod inbound;
 mod lifecycle;
@@ -10,3 +11,4 @@ mod outbound;
 mod pod;
 mod present;
 mod probe;
+mod routes;

@@ -49,15 +49,28 @@ pub fn routes() -> Result<Routes, Error> {
     let ask = || {
         let mut kernel = Netlink::open(SockProtocol::NetlinkRoute)?;
         let mut routes = Routes::default();
-        let mut prefixes: BTreeSet<IpNet> = ALWAYS.iter().filter_map(|p| p.parse().ok()).collect();
+        let mut tables = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             routes.policy |= has_policy(&mut kernel, family)?;
-            prefixes.extend(tables(&mut kernel, family)?);
+            tables.extend(destinations(&mut kernel, family)?);
         }
+        let has6 = tables.iter().any(|(net, kind)| is_address6(net, *kind));
+        let mut prefixes: BTreeSet<IpNet> = ALWAYS.iter().filter_map(|p| p.parse().ok()).collect();
+        prefixes.extend(tables.into_iter().map(|(net, _)| net));
         for prefix in &prefixes {
-            if let Some(ip) = sample(prefix, &prefixes) {
-                routes.paths.insert(*prefix, path(&mut kernel, ip)?);
+            let Some(ip) = sample(prefix, &prefixes) else {
+                continue;
+            };
+            let mut path = path(&mut kernel, ip)?;
+            // The kernel looks for an address to send from first.
+            if let Path::Fails(errno) = &mut path
+                && ip.is_ipv6()
+                && !ip.is_multicast()
+                && !has6
+            {
+                *errno = libc::EADDRNOTAVAIL as u32;
             }
+            routes.paths.insert(*prefix, path);
         }
         Ok(routes)
     };
@@ -102,8 +115,13 @@ fn is_looked_into(table: u32) -> bool {
     tables.iter().any(|known| table == u32::from(*known))
 }
 
+/// Even `lo` has one, unless IPv6 is switched off.
+fn is_address6(net: &IpNet, kind: RouteType) -> bool {
+    net.addr().is_ipv6() && kind == RouteType::Local
+}
+
 /// The destinations of all routes of the usual tables.
-fn tables(kernel: &mut Netlink, family: AddressFamily) -> io::Result<Vec<IpNet>> {
+fn destinations(kernel: &mut Netlink, family: AddressFamily) -> io::Result<Vec<(IpNet, RouteType)>> {
     let mut all = RouteMessage::default();
     all.header.address_family = family;
     let routes = dump(kernel, RouteNetlinkMessage::GetRoute(all))?;
@@ -126,7 +144,7 @@ fn dump(kernel: &mut Netlink, request: RouteNetlinkMessage) -> io::Result<Vec<Ro
     }
 }
 
-fn destination(route: &RouteMessage) -> Option<IpNet> {
+fn destination(route: &RouteMessage) -> Option<(IpNet, RouteType)> {
     let (mut table, mut to) = (u32::from(route.header.table), None);
     for attribute in &route.attributes {
         match attribute {
@@ -141,7 +159,7 @@ fn destination(route: &RouteMessage) -> Option<IpNet> {
         return None;
     }
     let net = IpNet::new(to?, route.header.destination_prefix_length).ok()?;
-    Some(net.trunc())
+    Some((net.trunc(), route.header.kind))
 }
 
 /// What connect() would do.

@@ -18,8 +18,10 @@ use crate::model::network::Path;
 /// Two devices, two addresses of a family on one, and a route of each kind.
 const NETWORK: &str = "\
     link set lo up
-    link add one type dummy
-    link add two type dummy
+    link add one type veth peer name far-one
+    link add two type veth peer name far-two
+    link set far-one up
+    link set far-two up
     link set one up
     link set two up
     address add 10.1.0.2/16 dev one
@@ -93,13 +95,12 @@ fn a_host_without_ipv6_or_without_any_route_has_no_path() {
         );
     });
     in_network(
-        "link set lo up\n link add one type dummy\n link set one up\n address add 10.1.0.2/16 dev one\n \
+        "link set lo up\n link add one type veth peer name far\n link set far up\n link set one up\n address add 10.1.0.2/16 dev one\n \
          route add default via 10.1.0.1",
         || {
-            for of in ["one", "lo"] {
-                std::fs::write(format!("/proc/thread-self/net/../../sys/net/ipv6/conf/{of}/disable_ipv6"), "1")
-                    .or_else(|_| std::fs::write(format!("/proc/sys/net/ipv6/conf/{of}/disable_ipv6"), "1"))
-                    .expect("IPv6 off");
+            for of in ["one", "far", "lo"] {
+                let switch = format!("/proc/sys/net/ipv6/conf/{of}/disable_ipv6");
+                std::fs::write(switch, "1").expect("IPv6 off");
             }
             compare(&found());
         },
