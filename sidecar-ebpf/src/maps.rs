@@ -11,9 +11,9 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
 use sidecar_ebpf::abi::{
-    APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, Counter, Direction, HANDSHAKE_ENTRIES, HELD_ENTRIES, Held,
-    LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES, Path, Policy, PolicyKey,
-    RING_BYTES, ROUTE_ENTRIES, Settings, Tuple,
+    APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, Counter, Direction, HANDSHAKE_ENTRIES,
+    HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES, Path, Policy,
+    PolicyKey, RING_BYTES, ROUTE_ENTRIES, Settings, Tuple,
 };
 use sidecar_ebpf::addr::Ip;
 

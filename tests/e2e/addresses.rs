@@ -118,7 +118,11 @@ fn a_client_that_cannot_be_shown_is_counted() -> Result<()> {
     let to = SocketAddr::new(own.into(), 9000);
     let answer = connect(&mesh, client, own.into(), &to.to_string(), b"")?;
     let shown = endpoint(std::str::from_utf8(&answer.body)?)?;
-    assert_eq!(shown.ip(), IpAddr::from(own), "the proxy's own address: {answer:?}");
+    assert_eq!(
+        shown.ip(),
+        IpAddr::from(own),
+        "the proxy's own address: {answer:?}"
+    );
     let sidecar = &mesh.server().sidecar;
     wait::until("it is counted", wait::SOON, || {
         let events = ["event=\"present_failed\""];

@@ -75,7 +75,11 @@ fn a_virtual_address_without_a_route_is_reached() -> Result<()> {
     let client = mesh.client.pod.clone();
     let vips: [IpAddr; 2] = ["10.98.7.7".parse()?, "fd98::7:7".parse()?];
     for vip in vips {
-        assert_eq!(intercepted(&client, &[vip])?, ["EHOSTUNREACH EHOSTUNREACH"], "{vip}");
+        assert_eq!(
+            intercepted(&client, &[vip])?,
+            ["EHOSTUNREACH EHOSTUNREACH"],
+            "{vip}"
+        );
     }
     mesh.registry
         .update(|registry| registry.services[0].vips.extend(vips))?;
@@ -102,7 +106,7 @@ fn as_bare(pod: &Pod) -> Result<()> {
         .collect::<Result<_, _>>()?;
     let wanted = to
         .iter()
-        .map(|to| Ok(bare(pod, *to)?).map(twice))
+        .map(|to| Ok(twice(bare(pod, *to)?)))
         .collect::<Result<Vec<_>>>()?;
     let mut last = Vec::new();
     wait::until("every destination answers as bare", wait::SOON, || {

@@ -63,7 +63,10 @@ impl AppPorts {
     /// until the next time.
     fn inherited(&self, listening: &[Listening]) -> io::Result<HashMap<u32, AppPort>> {
         let mut ports = HashMap::new();
-        for socket in listening.iter().filter(|socket| !socket.at.ip().to_canonical().is_loopback()) {
+        for socket in listening
+            .iter()
+            .filter(|socket| !socket.at.ip().to_canonical().is_loopback())
+        {
             match sys::map_get::<u64, AppSocket>(self.counted.as_fd(), &socket.cookie) {
                 Ok(_) => continue,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

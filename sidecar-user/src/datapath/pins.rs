@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{self, BPF_FS_MAGIC, FsType};
 use sidecar_ebpf::abi::{
-    APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, Counter, HANDSHAKE_ENTRIES, HELD_ENTRIES, Held, LISTENER_SLOTS,
-    MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES, Path as RoutePath, Policy, PolicyKey,
-    ROUTE_ENTRIES, Settings, Tuple, map,
+    APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, Counter, HANDSHAKE_ENTRIES,
+    HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES,
+    Path as RoutePath, Policy, PolicyKey, ROUTE_ENTRIES, Settings, Tuple, map,
 };
 use sidecar_ebpf::addr::Ip;
 

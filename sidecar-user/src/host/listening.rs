@@ -38,10 +38,7 @@ fn socket(answer: &SockDiagMessage) -> Option<Listening> {
     let id = &answer.header.socket_id;
     // Two words, the low one first, whatever the machine's order of bytes.
     let [a, b, c, d, e, f, g, h] = id.cookie;
-    let (low, high) = (
-        u32::from_ne_bytes([a, b, c, d]),
-        u32::from_ne_bytes([e, f, g, h]),
-    );
+    let (low, high) = (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
     Some(Listening {
         cookie: u64::from(high) << 32 | u64::from(low),
         at: SocketAddr::new(id.source_address, id.source_port),

@@ -89,7 +89,9 @@ impl Netlink {
             while !rest.is_empty() {
                 let message = NetlinkMessage::<M>::deserialize(rest).map_err(io::Error::other)?;
                 // Messages begin at multiples of 4.
-                let next = (message.header.length as usize).next_multiple_of(4).min(rest.len());
+                let next = (message.header.length as usize)
+                    .next_multiple_of(4)
+                    .min(rest.len());
                 rest = &rest[next.max(1)..];
                 // What is left of a question whose answers nobody has read to their end.
                 if message.header.sequence_number != self.sequence {

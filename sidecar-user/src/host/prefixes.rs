@@ -78,7 +78,10 @@ mod tests {
             Some("100::"),
             "to the last address and back"
         );
-        assert_eq!(sampled("10.0.0.1/32", &["10.0.0.1/32"]).as_deref(), Some("10.0.0.1"));
+        assert_eq!(
+            sampled("10.0.0.1/32", &["10.0.0.1/32"]).as_deref(),
+            Some("10.0.0.1")
+        );
     }
 
     #[test]

@@ -175,12 +175,13 @@ fn path(kernel: &mut Netlink, to: IpAddr) -> io::Result<Path> {
         AddressFamily::Inet6
     };
     question.header.destination_prefix_length = if to.is_ipv4() { 32 } else { 128 };
-    question
-        .attributes
-        .push(RouteAttribute::Destination(to.into()));
+    question.attributes.push(RouteAttribute::Destination(to.into()));
     match kernel.ask(&RouteNetlinkMessage::GetRoute(question)) {
         Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(answer(&route)),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "no route in the answer")),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "no route in the answer",
+        )),
         Err(error) => match error.raw_os_error() {
             // What connect() would fail with; everything else is a failure of the question.
             Some(

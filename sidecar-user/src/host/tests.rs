@@ -232,8 +232,7 @@ fn found() -> BTreeMap<IpNet, Path> {
 
 fn longest(paths: &BTreeMap<IpNet, Path>, ip: IpAddr) -> Option<&Path> {
     let held = paths.iter().filter(|(net, _)| net.contains(&ip));
-    held.max_by_key(|(net, _)| net.prefix_len())
-        .map(|(_, path)| path)
+    held.max_by_key(|(net, _)| net.prefix_len()).map(|(_, path)| path)
 }
 
 /// Runs the body on a thread with a network namespace of its own.

@@ -131,7 +131,9 @@ impl Paths {
         let written = self.map.set(&paths).and_then(|()| self.map.complete(complete));
         match written {
             Err(error) => self.give_up(&error.to_string()),
-            Ok(()) if !complete => self.warn("policy routing (ip rule) is in force, which prefixes cannot tell"),
+            Ok(()) if !complete => {
+                self.warn("policy routing (ip rule) is in force, which prefixes cannot tell")
+            }
             Ok(()) => self.warned = None,
         }
     }
@@ -196,8 +198,16 @@ mod tests {
         let all = with_vips(&paths, vips.into_iter(), &[ip(OWN4)]);
         let of = |vip: &str| longest(&all, ip(vip)).copied();
         assert_eq!(of("10.96.0.1"), Some(Path::From(ip(OWN4))), "the host refuses it");
-        assert_eq!(of("192.0.2.1"), Some(Path::From(ip(OWN4))), "the host has no route");
-        assert_eq!(of("10.5.0.1"), Some(Path::From(ip("10.1.1.1"))), "the host's own way");
+        assert_eq!(
+            of("192.0.2.1"),
+            Some(Path::From(ip(OWN4))),
+            "the host has no route"
+        );
+        assert_eq!(
+            of("10.5.0.1"),
+            Some(Path::From(ip("10.1.1.1"))),
+            "the host's own way"
+        );
         assert_eq!(of("fd96::1"), Some(Path::Fails(101)), "the pod has no IPv6");
         assert_eq!(of("10.96.0.2"), Some(Path::Fails(113)), "no virtual address");
     }

@@ -100,7 +100,10 @@ fn a_listener_counts_only_for_the_addresses_that_reach_it() {
                 let port = socket.local_addr().unwrap().port();
                 (is_open(pod, POD4, port), is_open(pod, POD6, port))
             });
-            assert_eq!(open, [(false, false), (false, false), (true, false), (false, true)]);
+            assert_eq!(
+                open,
+                [(false, false), (false, false), (true, false), (false, true)]
+            );
         }
         assert_eq!(counter(&datapath, "steered"), 4);
     });

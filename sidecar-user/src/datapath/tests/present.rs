@@ -92,7 +92,11 @@ fn what_a_presented_connection_leaves_speaks_for_no_later_one() {
             for to in [to, at(&full.listener, own)] {
                 full.drain();
                 let _plain = dial_from(&bypass, from, to, None).expect("the same tuple");
-                let listener = if to.port() == full.port() { &full.listener } else { &app };
+                let listener = if to.port() == full.port() {
+                    &full.listener
+                } else {
+                    &app
+                };
                 let (_, shown) = listener.accept().expect("accept");
                 assert_eq!(canonical(shown), from, "not the old client");
             }
@@ -192,9 +196,7 @@ impl Full {
     fn give_up(&self, bypass: &Bypass, from: SocketAddr) {
         let own = from.ip().to_string();
         let socket = bound(from);
-        bypass
-            .present(socket.as_fd(), address(CLIENT4))
-            .expect("present");
+        bypass.present(socket.as_fd(), address(CLIENT4)).expect("present");
         socket.set_nonblocking(true).expect("nonblocking");
         let waits = socket.connect(&at(&self.listener, &own).into()).unwrap_err();
         assert_eq!(waits.raw_os_error(), Some(libc::EINPROGRESS));

@@ -74,7 +74,10 @@ fn a_client_sees_the_address_that_the_kernel_would_send_from() {
         ] {
             let app = TcpStream::connect(to).expect("connect");
             let (_, client) = outbound.accept().expect("accept");
-            assert_eq!(app.local_addr().unwrap(), SocketAddr::new(ip(source), client.port()));
+            assert_eq!(
+                app.local_addr().unwrap(),
+                SocketAddr::new(ip(source), client.port())
+            );
         }
     });
 }
@@ -90,7 +93,10 @@ fn paths_are_replaced_while_they_are_in_force() {
         routes.complete(true).expect("complete");
         assert_eq!(blocking("203.0.113.7:80"), 0);
         routes
-            .set(&paths(&[("203.0.113.0/24", Path::Fails(113)), ("0.0.0.0/0", way)]))
+            .set(&paths(&[
+                ("203.0.113.0/24", Path::Fails(113)),
+                ("0.0.0.0/0", way),
+            ]))
             .expect("set");
         assert_eq!(blocking("203.0.113.7:80"), 113);
         assert_eq!(blocking("198.51.100.1:80"), 0);
@@ -100,7 +106,9 @@ fn paths_are_replaced_while_they_are_in_force() {
         assert_eq!(blocking("203.0.113.7:80"), 101);
 
         // The next proxy begins with what it knows itself.
-        routes.set(&paths(&[("203.0.113.0/24", Path::Fails(113))])).expect("set");
+        routes
+            .set(&paths(&[("203.0.113.0/24", Path::Fails(113))]))
+            .expect("set");
         drop((routes, datapath));
         let datapath = pod.attach(None);
         assert_eq!(blocking("203.0.113.7:80"), 0);
