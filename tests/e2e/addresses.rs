@@ -97,6 +97,11 @@ fn a_forged_client_is_not_believed() -> Result<()> {
             assert_eq!(shown, answer.source, "{claim}");
         }
     }
+    // All but the honest one, and the one that names nobody.
+    let refused = mesh.servers[0]
+        .sidecar
+        .metric("outrigger_inbound_client_claims_refused_total", &[])?;
+    assert_eq!(refused, 10.0);
     Ok(())
 }
 

@@ -21,6 +21,7 @@ pub struct RouteMap {
     map: OwnedFd,
     switches: Switches,
     written: BTreeMap<Key, Path>,
+    complete: bool,
 }
 
 /// Of an LPM trie: IPv4 is v4-mapped, its prefixes are 96 bits longer.
@@ -39,6 +40,7 @@ impl RouteMap {
             map,
             switches,
             written: BTreeMap::new(),
+            complete: false,
         })
     }
 
@@ -77,8 +79,13 @@ impl RouteMap {
     }
 
     /// Whether the paths are all there are. Otherwise a destination without a path is tried.
-    pub fn complete(&self, complete: bool) -> Result<(), Error> {
-        self.switches.change(|settings| settings.routes = complete.into())
+    pub fn complete(&mut self, complete: bool) -> Result<(), Error> {
+        if self.complete != complete {
+            self.switches
+                .change(|settings| settings.routes = complete.into())?;
+            self.complete = complete;
+        }
+        Ok(())
     }
 
     fn remove(&mut self, keys: &[Key]) -> Result<(), Error> {

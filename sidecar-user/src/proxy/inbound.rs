@@ -151,6 +151,12 @@ fn tunnelled(shard: &Shard, tunnel: &Tunnel, incoming: &Incoming) -> Flow {
         registered: registered.map(|(w, _)| &w.identity),
         own: &shard.addresses,
     });
+    if forwarded
+        .client
+        .is_some_and(|claimed| canonical(claimed) != client)
+    {
+        shard.meters.client_claims_refused.inc();
+    }
     let mut flow = Flow::new(Direction::Inbound, client, SystemTime::now());
     flow.transport = Transport::Hbone;
     flow.tls = Some(tunnel.peer.facts.clone());

@@ -111,8 +111,10 @@ async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
     if let Some(logs) = kernel.as_mut().and_then(datapath::Datapath::logs) {
         tokio::spawn(logs.run());
     }
+    let following = kernel
+        .as_ref()
+        .map(|kernel| network::follow(kernel, config.addresses.clone(), feed.snapshots.clone()));
     if let Some(kernel) = kernel {
-        network::follow(&kernel, config.addresses.clone(), feed.snapshots.clone());
         watchers::kernel_counters(&observer, kernel);
     }
     tracing::info!(
@@ -146,6 +148,7 @@ async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
 
     tracing::info!(%reason, limit = ?config.drain, "draining");
     observer.readiness().drain();
+    drop(following);
     drain_out.send_replace(true);
     let joined = tokio::task::spawn_blocking(move || join(shards));
     tokio::select! {

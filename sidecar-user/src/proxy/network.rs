@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::datapath::{AppPorts, Datapath, RouteMap};
@@ -23,12 +24,20 @@ const REST: Duration = Duration::from_millis(100);
 
 /// Tells the kernel side what is there now, and starts to follow it. What cannot be asked is a warning, and leaves the
 /// kernel side as it is without the knowledge: connect() says EINPROGRESS first, a closed port is accepted and reset.
-pub(super) fn follow(kernel: &Datapath, addresses: Vec<IpAddr>, world: watch::Receiver<Arc<Snapshot>>) {
+///
+/// Follows until the answer is dropped. A proxy that drains has to: the next one may be writing the same maps.
+#[must_use]
+pub(super) fn follow(
+    kernel: &Datapath,
+    addresses: Vec<IpAddr>,
+    world: watch::Receiver<Arc<Snapshot>>,
+) -> JoinSet<()> {
+    let mut following = JoinSet::new();
     match kernel.app_ports() {
         Ok(ports) => {
             let mut listeners = Listeners { ports, failed: false };
             listeners.look();
-            tokio::spawn(listeners.follow());
+            following.spawn(listeners.follow());
         }
         Err(error) => tracing::warn!(%error, "closed ports look open to outsiders"),
     }
@@ -45,10 +54,11 @@ pub(super) fn follow(kernel: &Datapath, addresses: Vec<IpAddr>, world: watch::Re
                 warned: None,
             };
             paths.look(&world.borrow().clone());
-            tokio::spawn(paths.follow(changes, world));
+            following.spawn(paths.follow(changes, world));
         }
         Err(error) => tracing::warn!(%error, "connections without a route do not fail at once"),
     }
+    following
 }
 
 struct Listeners {
