@@ -31,6 +31,15 @@ mod policy; // what policies forbid stays out
 #[path = "e2e/hbone.rs"]
 mod hbone; // the tunnel port, asked by hand
 
+#[path = "e2e/addresses.rs"]
+mod addresses; // whom each side sees
+
+#[path = "e2e/routes.rs"]
+mod routes; // where the host has no route, and which address it sends from
+
+#[path = "e2e/ports.rs"]
+mod ports; // closed ports stay closed
+
 #[path = "e2e/streams.rs"]
 mod streams; // half-close, reset, unreachable upstream, bit-exact bytes
 

@@ -19,6 +19,8 @@ pub mod map {
     pub const BYPASS: &str = "or_bypass";
     pub const LISTENERS: &str = "or_listeners";
     pub const APP_PORTS: &str = "or_app_ports";
+    pub const APP_SOCKETS: &str = "or_app_sockets";
+    pub const INHERITED: &str = "or_inherited";
     pub const POLICY: &str = "or_policy";
     pub const ROUTES: &str = "or_routes";
     pub const SHARDS: &str = "or_shards";
@@ -26,9 +28,23 @@ pub mod map {
     pub const SETTINGS: &str = "or_settings";
     pub const COUNTERS: &str = "or_counters";
 
-    pub const ALL: [&str; 14] = [
-        ORIGIN, HANDSHAKE, HELD, APPROVED, PRESENTED, BYPASS, LISTENERS, APP_PORTS, POLICY, ROUTES, SHARDS,
-        RINGS, SETTINGS, COUNTERS,
+    pub const ALL: [&str; 16] = [
+        ORIGIN,
+        HANDSHAKE,
+        HELD,
+        APPROVED,
+        PRESENTED,
+        BYPASS,
+        LISTENERS,
+        APP_PORTS,
+        APP_SOCKETS,
+        INHERITED,
+        POLICY,
+        ROUTES,
+        SHARDS,
+        RINGS,
+        SETTINGS,
+        COUNTERS,
     ];
 }
 
@@ -85,6 +101,8 @@ pub const MAX_OUTBOUND_LISTENERS: usize = MAX_SHARDS * OUTBOUND_PORTS6;
 pub const RING_BYTES: usize = 64 * 1024;
 /// Every port there is.
 pub const APP_PORT_ENTRIES: usize = 65536;
+/// Listening sockets that the programs keep count of; those beyond are user space's to find.
+pub const APP_SOCKET_ENTRIES: usize = 65536;
 /// Prefixes of the policy, of two generations while it changes.
 pub const POLICY_ENTRIES: usize = 16384;
 pub const ROUTE_ENTRIES: usize = 65536;
@@ -224,13 +242,22 @@ impl Bypass {
     }
 }
 
-/// How many of the application's sockets listen on a port, by the addresses of the pod that reach them. Changed by
-/// atomic additions, in two words that must stay 8 bytes apart.
+/// How many of the application's sockets listen on a port, by the addresses of the pod that reach them. The programs
+/// change theirs by atomic additions, so that nobody else may write them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct AppPort {
     pub v4: u64,
     pub v6: u64,
+}
+
+/// A listening socket that is counted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct AppSocket {
+    pub ip: Ip,
+    pub port: Port,
+    pub reserved: u16,
 }
 
 /// The key of the policy: a prefix of it matches. Most significant byte first.

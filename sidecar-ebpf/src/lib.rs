@@ -12,7 +12,9 @@
 //! | `or_presented` | hash: [`abi::Tuple`] → [`abi::Origin`] | sockops before the proxy's SYN to the application | sockops on accept | when claimed, when the proxy's socket closes |
 //! | `or_bypass` | socket storage: [`abi::Bypass`] | the proxy, on its own sockets | connect hooks, sockops | with its socket |
 //! | `or_listeners` | sockmap, one slot | the proxy | sk_lookup | with the last close of the listener |
-//! | `or_app_ports` | hash: port → [`abi::AppPort`] | sockops on listen and close; the proxy for older listeners | sk_lookup | never, it counts |
+//! | `or_app_ports` | hash: port → [`abi::AppPort`] | sockops on listen and close | sk_lookup | never, it counts |
+//! | `or_app_sockets` | hash: cookie → [`abi::AppSocket`] | sockops on listen and close | sockops on close, the proxy | when the socket stops to listen |
+//! | `or_inherited` | hash: port → [`abi::AppPort`] | the proxy, for listeners that sockops did not see begin | sk_lookup | when the proxy finds no such listener any more |
 //! | `or_policy` | LPM trie: [`abi::PolicyKey`] → [`abi::Policy`] | the proxy | connect hooks, sk_lookup | when its generation is over |
 //! | `or_routes` | LPM trie: [`addr::Ip`] → [`abi::Path`] | the proxy, from the kernel's routes | connect hooks | with its route |
 //! | `or_shards` | hash: cookie of an outbound listener → shard | the proxy | the filter | at the next attach |

@@ -11,9 +11,9 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_sk_storage_get, bpf_skc_to_mptcp_sock};
 use aya_ebpf::macros::btf_map;
 use sidecar_ebpf::abi::{
-    APP_PORT_ENTRIES, AppPort, Bypass, Counter, Direction, HANDSHAKE_ENTRIES, HELD_ENTRIES, Held,
-    LISTENER_SLOTS, MAX_OUTBOUND_LISTENERS, MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES, Path,
-    Policy, PolicyKey, RING_BYTES, ROUTE_ENTRIES, Settings, Tuple,
+    APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, Counter, Direction, HANDSHAKE_ENTRIES,
+    HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_OUTBOUND_LISTENERS, MAX_SHARDS, Origin, POLICY_ENTRIES,
+    PRESENTED_ENTRIES, Path, Policy, PolicyKey, RING_BYTES, ROUTE_ENTRIES, Settings, Tuple,
 };
 use sidecar_ebpf::addr::Ip;
 
@@ -59,6 +59,14 @@ pub(crate) static LISTENERS: SockMap<LISTENER_SLOTS> = SockMap::new();
 /// By port, in host order.
 #[btf_map(name = "or_app_ports")]
 pub(crate) static APP_PORTS: HashMap<u32, AppPort, APP_PORT_ENTRIES, GROWS> = HashMap::new();
+
+/// By cookie.
+#[btf_map(name = "or_app_sockets")]
+pub(crate) static APP_SOCKETS: HashMap<u64, AppSocket, APP_SOCKET_ENTRIES, GROWS> = HashMap::new();
+
+/// By port, in host order.
+#[btf_map(name = "or_inherited")]
+pub(crate) static INHERITED: HashMap<u32, AppPort, APP_PORT_ENTRIES, GROWS> = HashMap::new();
 
 #[btf_map(name = "or_policy")]
 pub(crate) static POLICY: LpmTrie<PolicyKey, Policy, POLICY_ENTRIES> = LpmTrie::new();

@@ -1,7 +1,7 @@
 //! The tunnel port, asked by hand: who may open a tunnel, and what a CONNECT is answered.
 
 #[path = "hbone/client.rs"]
-mod client;
+pub(crate) mod client;
 
 use anyhow::Result;
 use harness::Mesh;

@@ -113,7 +113,17 @@ fn an_application_that_does_not_listen_is_never_an_empty_success() -> Result<()>
 #[test]
 fn an_unreachable_host_is_never_an_empty_success() -> Result<()> {
     let mesh = Mesh::start("unreachable")?;
+    // The pod's own routes say so: the proxy is not asked.
     for server in ["10.98.0.1:80", "[fd98::1]:80"] {
+        let lines = Dialogue::connect(&mesh.client.pod, server.parse()?, &["recv:1"])?.lines()?;
+        assert_eq!(lines, ["connect errno EHOSTUNREACH"], "{server}");
+    }
+    let failed = ["event=\"failed_route\""];
+    let sidecar = &mesh.client.sidecar;
+    assert_eq!(sidecar.metric("outrigger_kernel_events_total", &failed)?, 2.0);
+
+    // There is a way, but nobody at its end.
+    for server in ["10.99.77.77:80", "[fd99::77:77]:80"] {
         let lines = Dialogue::connect(&mesh.client.pod, server.parse()?, &["recv:1"])?.lines()?;
         let honest = [
             "connect errno EHOSTUNREACH",
@@ -123,9 +133,7 @@ fn an_unreachable_host_is_never_an_empty_success() -> Result<()> {
         let last = lines.last().map(String::as_str).unwrap_or_default();
         assert!(honest.contains(&last), "{server}: {lines:?}");
     }
-    mesh.client
-        .sidecar
-        .until_flow("an unreachable flow", |flow| flow["closeCause"] == "unreachable")?;
+    sidecar.until_flow("an unreachable flow", |flow| flow["closeCause"] == "unreachable")?;
     Ok(())
 }
 

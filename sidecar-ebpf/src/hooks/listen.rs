@@ -2,29 +2,47 @@
 //! which refuses them.
 //!
 //! Counted, because several sockets may share a port, and by the addresses that reach them: a listener on loopback is
-//! none for outsiders. Does not see listeners that were there before the programs; user space adds those.
+//! none for outsiders. Which sockets were counted is remembered, so that none is counted off that was never counted on,
+//! and so that user space can tell which listeners the programs have not seen begin; those are in a map of its own.
 
 use core::arch::asm;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use sidecar_ebpf::abi::AppPort;
+use sidecar_ebpf::abi::{AppPort, AppSocket};
 use sidecar_ebpf::addr::{Ip, Port};
 
-use crate::maps::{self, APP_PORTS};
+use crate::maps::{self, APP_PORTS, APP_SOCKETS};
 
-pub(super) fn begun(netns: u64, ip: Ip, port: Port) {
-    change(netns, ip, port, 1);
-}
-
-pub(super) fn ended(netns: u64, ip: Ip, port: Port) {
-    change(netns, ip, port, -1);
-}
-
+/// A socket listens from now on. Where it cannot be remembered it is not counted either: user space finds it.
 #[inline(always)]
-fn change(netns: u64, ip: Ip, port: Port, by: i64) {
+pub(super) fn begun(cookie: u64, netns: u64, ip: Ip, port: Port) {
     if maps::settings().is_none_or(|settings| settings.netns != netns) || ip.is_redirected_source() {
         return;
     }
+    let socket = AppSocket {
+        ip,
+        port,
+        reserved: 0,
+    };
+    if APP_SOCKETS.insert(cookie, socket, u64::from(BPF_NOEXIST)).is_ok() {
+        change(&socket, 1);
+    }
+}
+
+/// A socket listens no more.
+#[inline(always)]
+pub(super) fn ended(cookie: u64) {
+    // SAFETY: copied before anything else touches the map.
+    if let Some(socket) = unsafe { APP_SOCKETS.get(cookie).copied() }
+        && APP_SOCKETS.remove(cookie).is_ok()
+    {
+        change(&socket, -1);
+    }
+}
+
+#[inline(always)]
+fn change(socket: &AppSocket, by: i64) {
+    let (ip, port) = (socket.ip, socket.port);
     let key = u32::from(port.get());
     let slot = match APP_PORTS.get_ptr_mut(key) {
         Some(slot) => slot,

@@ -4,12 +4,12 @@ use aya_ebpf::bindings::{bpf_sk_lookup, sk_action};
 use aya_ebpf::macros::sk_lookup;
 use aya_ebpf::programs::SkLookupContext;
 use aya_log_ebpf::debug;
-use sidecar_ebpf::abi::{Counter, Direction, INBOUND_LISTENER};
+use sidecar_ebpf::abi::{AppPort, Counter, Direction, INBOUND_LISTENER};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Arriving, InboundFacts, Lookup};
 
 use super::load;
-use crate::maps::{self, APP_PORTS};
+use crate::maps::{self, APP_PORTS, INHERITED};
 
 const AF_INET: u32 = 2;
 
@@ -55,12 +55,20 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
 #[inline(always)]
 fn listening(attempt: &Arriving) -> bool {
     let port = u32::from(attempt.to.port.get());
-    // SAFETY: two counters, read one at a time; entries are never removed.
-    let listeners = unsafe { APP_PORTS.get(&port) };
-    listeners.is_some_and(|sockets| match attempt.to.ip.is_v4() {
+    // SAFETY: counters, read one at a time; entries of the first map are never removed, and a copy of the other's may
+    // be a moment old.
+    unsafe {
+        APP_PORTS.get(port).is_some_and(|sockets| any(attempt, sockets))
+            || INHERITED.get(port).is_some_and(|sockets| any(attempt, sockets))
+    }
+}
+
+#[inline(always)]
+fn any(attempt: &Arriving, sockets: &AppPort) -> bool {
+    match attempt.to.ip.is_v4() {
         true => sockets.v4 != 0,
         false => sockets.v6 != 0,
-    })
+    }
 }
 
 #[inline(always)]

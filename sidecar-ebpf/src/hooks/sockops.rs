@@ -9,7 +9,7 @@ use aya_ebpf::bindings::{
     BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_LISTEN, bpf_sock,
     bpf_sock_ops,
 };
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sock_ops_cb_flags_set};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_sock_ops_cb_flags_set};
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 use aya_log_ebpf::debug;
@@ -44,8 +44,8 @@ pub(crate) fn or_sockops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => claim(&ctx, sk),
         BPF_SOCK_OPS_TCP_LISTEN_CB => {
             // SAFETY: `ops` is this program's context.
-            let end = unsafe { ends(ops) };
-            listen::begun(end.netns, end.local, end.local_port);
+            let (end, cookie) = unsafe { (ends(ops), bpf_get_socket_cookie(ops.cast())) };
+            listen::begun(cookie, end.netns, end.local, end.local_port);
             watch(ops);
         }
         BPF_SOCK_OPS_STATE_CB => {
@@ -113,8 +113,7 @@ fn watch(ops: *mut bpf_sock_ops) {
 fn closed(ops: *mut bpf_sock_ops, old: u32) {
     if old == BPF_TCP_LISTEN {
         // SAFETY: `ops` is this program's context.
-        let end = unsafe { ends(ops) };
-        listen::ended(end.netns, end.local, end.local_port);
+        listen::ended(unsafe { bpf_get_socket_cookie(ops.cast()) });
         return;
     }
     // SAFETY: `ops` is this program's context.

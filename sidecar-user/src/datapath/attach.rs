@@ -13,7 +13,7 @@ use sidecar_ebpf::abi::{Counter, INBOUND_LISTENER, RING_BYTES, Settings, map};
 use super::hold::Approvals;
 use super::links::{self, HOOKS, Targets};
 use super::settings::Switches;
-use super::{Bypass, Config, Error, Hold, Logs, logs, object, pins, settings, sys};
+use super::{AppPorts, Bypass, Config, Error, Hold, Logs, RouteMap, logs, object, pins, settings, sys};
 
 /// The attached programs. Dropping it detaches nothing: see `detach`.
 pub struct Datapath {
@@ -32,6 +32,9 @@ struct Maps {
     netns: u64,
     rings: OwnedFd,
     shards: OwnedFd,
+    app_sockets: OwnedFd,
+    inherited: OwnedFd,
+    routes: OwnedFd,
 }
 
 impl Datapath {
@@ -101,6 +104,20 @@ impl Datapath {
         self.switches.change(|settings| settings.hold = hold.into())
     }
 
+    /// The handle that tells the programs which ports listen; one is enough.
+    pub fn app_ports(&self) -> Result<AppPorts, Error> {
+        AppPorts::new(
+            another(&self.maps.app_sockets, map::APP_SOCKETS)?,
+            another(&self.maps.inherited, map::INHERITED)?,
+            self.switches.clone(),
+        )
+    }
+
+    /// The handle that tells the programs how this host reaches its destinations; one is enough.
+    pub fn routes(&self) -> Result<RouteMap, Error> {
+        RouteMap::new(another(&self.maps.routes, map::ROUTES)?, self.switches.clone())
+    }
+
     /// What the programs have counted since the pod was first attached, by name.
     pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, Error> {
         Counter::ALL
@@ -145,6 +162,9 @@ fn attach(
         netns: settings.netns,
         rings: map_fd(&ebpf, map::RINGS)?,
         shards: map_fd(&ebpf, map::SHARDS)?,
+        app_sockets: map_fd(&ebpf, map::APP_SOCKETS)?,
+        inherited: map_fd(&ebpf, map::INHERITED)?,
+        routes: map_fd(&ebpf, map::ROUTES)?,
     };
     // Listeners of a proxy that is gone.
     sys::map_clear::<u64>(maps.shards.as_fd()).map_err(|source| Error::MapIo {
@@ -184,6 +204,12 @@ fn counters(ebpf: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, Error> {
         map: map::COUNTERS,
         source,
     })
+}
+
+/// A descriptor for a handle of its own.
+fn another(map: &OwnedFd, name: &'static str) -> Result<OwnedFd, Error> {
+    map.try_clone()
+        .map_err(|source| Error::MapIo { map: name, source })
 }
 
 /// A descriptor of its own, which outlives the loader.

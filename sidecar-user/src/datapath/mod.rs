@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 pub use sidecar_ebpf::abi::OUTBOUND_PORTS6;
 
+mod app_ports;
 mod attach;
 mod bypass;
 mod check;
@@ -18,11 +19,13 @@ mod links;
 mod logs;
 mod object;
 mod pins;
+mod routes;
 mod settings;
 mod sys;
 #[cfg(test)]
 mod tests;
 
+pub use app_ports::AppPorts;
 pub use attach::Datapath;
 pub use bypass::Bypass;
 pub use check::{Finding, check};
@@ -30,6 +33,7 @@ pub use error::Error;
 pub use hold::{Approvals, Attempts, Hold};
 pub use logs::Logs;
 pub use pins::detach;
+pub use routes::RouteMap;
 
 /// What an attachment needs to know about its pod.
 #[derive(Clone, Debug)]

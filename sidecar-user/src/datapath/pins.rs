@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{self, BPF_FS_MAGIC, FsType};
 use sidecar_ebpf::abi::{
-    APP_PORT_ENTRIES, AppPort, Bypass, Counter, HANDSHAKE_ENTRIES, HELD_ENTRIES, Held, LISTENER_SLOTS,
-    MAX_OUTBOUND_LISTENERS, MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES, Path as RoutePath, Policy,
-    PolicyKey, ROUTE_ENTRIES, Settings, Tuple, map,
+    APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, Counter, HANDSHAKE_ENTRIES,
+    HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_OUTBOUND_LISTENERS, MAX_SHARDS, Origin, POLICY_ENTRIES,
+    PRESENTED_ENTRIES, Path as RoutePath, Policy, PolicyKey, ROUTE_ENTRIES, Settings, Tuple, map,
 };
 use sidecar_ebpf::addr::Ip;
 
@@ -83,6 +83,8 @@ pub(super) fn shape(name: &str) -> [u32; 3] {
         map::APPROVED => [size_of::<Tuple>(), size_of::<u32>(), HELD_ENTRIES],
         map::PRESENTED => [size_of::<Tuple>(), size_of::<Origin>(), PRESENTED_ENTRIES],
         map::APP_PORTS => [size_of::<u32>(), size_of::<AppPort>(), APP_PORT_ENTRIES],
+        map::APP_SOCKETS => [size_of::<u64>(), size_of::<AppSocket>(), APP_SOCKET_ENTRIES],
+        map::INHERITED => [size_of::<u32>(), size_of::<AppPort>(), APP_PORT_ENTRIES],
         // A prefix's key begins with its length.
         map::POLICY => [
             size_of::<u32>() + size_of::<PolicyKey>(),

@@ -2,6 +2,7 @@
 //!
 //! They need root and fail without it. `object.rs` needs nothing.
 
+mod app_ports;
 mod capture;
 mod hold;
 mod inbound;
@@ -9,4 +10,6 @@ mod lifecycle;
 mod object;
 mod outbound;
 mod pod;
+mod present;
 mod probe;
+mod routes;

@@ -6,6 +6,7 @@ pub mod addr;
 pub mod authorization;
 pub mod flow;
 pub mod identity;
+pub mod network;
 pub mod service;
 pub mod snapshot;
 pub mod syn;

@@ -31,6 +31,8 @@ pub struct Meters {
     pub plaintext_accepted: Counter,
     /// `outrigger_inbound_plaintext_refused_total`
     pub plaintext_refused: Counter,
+    /// `outrigger_inbound_client_claims_refused_total`
+    pub client_claims_refused: Counter,
 }
 
 fn follow(gauge: Gauge) -> impl Fn(i64) {
@@ -101,6 +103,10 @@ impl Meters {
             plaintext_refused: counter(
                 "outrigger_inbound_plaintext_refused",
                 "Inbound plaintext connections refused in strict mode by the proxy",
+            ),
+            client_claims_refused: counter(
+                "outrigger_inbound_client_claims_refused",
+                "Tunnelled connections whose peer named a client that is not believed",
             ),
         }
     }

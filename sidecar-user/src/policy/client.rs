@@ -21,14 +21,15 @@ pub struct Claim<'a> {
 }
 
 /// The claimed address where there is reason to believe it, else the tunnel's. A forged loopback address would open
-/// what applications allow to local clients only.
+/// what applications allow to local clients only. No client has port 0, and with it nobody could be shown.
 pub fn client_address(claim: &Claim<'_>) -> SocketAddr {
     let tunnel = canonical(claim.tunnel);
     let Some(claimed) = claim.claimed.map(canonical) else {
         return tunnel;
     };
-    let never =
-        is_local_only(claimed.ip()) || (claim.own.contains(&claimed.ip()) && claimed.ip() != tunnel.ip());
+    let never = claimed.port() == 0
+        || is_local_only(claimed.ip())
+        || (claim.own.contains(&claimed.ip()) && claimed.ip() != tunnel.ip());
     let with_reason = claimed.ip() == tunnel.ip() || claim.registered == Some(claim.peer);
     if with_reason && !never { claimed } else { tunnel }
 }
@@ -81,6 +82,7 @@ mod tests {
             "[::ffff:127.0.0.1]:1",
             "224.0.0.1:1",
             "10.0.0.9:1",
+            "10.0.0.1:0",
         ] {
             assert_eq!(shown(forged, Some(&peer)), "10.0.0.1:999", "{forged}");
         }

@@ -4,6 +4,7 @@
 //! recorded once.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
@@ -107,7 +108,9 @@ fn refused_tunnel(error: &Error) -> Outcome {
 /// One CONNECT.
 async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, incoming: Incoming) {
     let _open = shard.enter();
-    let flow = shard.observe.open(tunnelled(&shard, &tunnel, &incoming));
+    let known = tunnelled(&shard, &tunnel, &incoming);
+    let client = known.client;
+    let flow = shard.observe.open(known);
     let delivered = async {
         let (destination, service) = destination(&shard, tunnel.local, &incoming)?;
         flow.update(|f| {
@@ -115,7 +118,7 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, incoming: Incoming) {
             f.service = service.or(f.service.take());
         });
         let permit = admit(&shard, Some(&tunnel.peer.id), tunnel.client.0, destination)?;
-        deliver(&shard, permit, &flow)
+        deliver(&shard, permit, client, &flow)
             .await
             .map_err(|e| outcome::to_answer(&e))
     };
@@ -148,6 +151,12 @@ fn tunnelled(shard: &Shard, tunnel: &Tunnel, incoming: &Incoming) -> Flow {
         registered: registered.map(|(w, _)| &w.identity),
         own: &shard.addresses,
     });
+    if forwarded
+        .client
+        .is_some_and(|claimed| canonical(claimed) != client)
+    {
+        shard.meters.client_claims_refused.inc();
+    }
     let mut flow = Flow::new(Direction::Inbound, client, SystemTime::now());
     flow.transport = Transport::Hbone;
     flow.tls = Some(tunnel.peer.facts.clone());
@@ -187,7 +196,7 @@ pub(super) async fn plaintext(shard: Rc<Shard>, mut client_side: TcpStream, clie
             outcome::of_answer(refusal)
         })?;
         shard.meters.plaintext_accepted.inc();
-        deliver(&shard, permit, &flow)
+        deliver(&shard, permit, client.0, &flow)
             .await
             .map_err(|e| outcome::of_error(&e))
     };
@@ -268,12 +277,19 @@ fn admit(
     })
 }
 
-/// Dials the application, on the pod's own address, so that a port bound to loopback only stays unreachable.
-async fn deliver(shard: &Shard, permit: Permit, flow: &OpenFlow) -> Result<TcpStream, Error> {
+/// Dials the application, on the pod's own address, so that a port bound to loopback only stays unreachable. The
+/// application sees `client`, which has to be the one that policy believes in.
+async fn deliver(
+    shard: &Shard,
+    permit: Permit,
+    client: SocketAddr,
+    flow: &OpenFlow,
+) -> Result<TcpStream, Error> {
     let start = Instant::now();
     let destination = permit.destination();
     flow.update(|f| f.chosen_dst = Some(destination));
-    match tcp::dial(destination, &shard.mark, None, shard.limits.connect).await {
+    let mark = |socket: BorrowedFd<'_>| shard.present(socket, client);
+    match tcp::dial(destination, mark, None, shard.limits.connect).await {
         Ok(app) => {
             flow.update(|f| f.connect_time = Some(start.elapsed()));
             Ok(app)

@@ -6,6 +6,7 @@
 mod holding;
 mod inbound;
 mod join;
+mod network;
 mod outbound;
 mod outcome;
 mod ports;
@@ -116,6 +117,9 @@ async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
     if let Some(logs) = kernel.as_mut().and_then(datapath::Datapath::logs) {
         tokio::spawn(logs.run());
     }
+    let following = kernel
+        .as_ref()
+        .map(|kernel| network::follow(kernel, config.addresses.clone(), feed.snapshots.clone()));
     if let Some(kernel) = kernel {
         watchers::kernel_counters(&observer, kernel);
     }
@@ -150,6 +154,7 @@ async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
 
     tracing::info!(%reason, limit = ?config.drain, "draining");
     observer.readiness().drain();
+    drop(following);
     drain_out.send_replace(true);
     let joined = tokio::task::spawn_blocking(move || join(shards));
     tokio::select! {

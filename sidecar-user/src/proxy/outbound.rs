@@ -406,5 +406,5 @@ async fn plain(shard: &Shard, asked: &Asked, up: &Upstream) -> Result<TcpStream,
         true => UNLIMITED,
         false => shard.limits.connect,
     };
-    tcp::dial(up.endpoint, &shard.mark, asked.device, limit).await
+    tcp::dial(up.endpoint, &*shard.mark, asked.device, limit).await
 }

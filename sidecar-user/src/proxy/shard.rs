@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -71,6 +72,7 @@ pub(super) struct Shard {
     pub(super) relay: relay::Limits,
     pub(super) meters: Meters,
     pub(super) inbound_tunnels: Tally,
+    bypass: Option<datapath::Bypass>,
     own_ports: Vec<u16>,
     world: watch::Receiver<Arc<Snapshot>>,
     svid: watch::Receiver<Option<Arc<Svid>>>,
@@ -98,7 +100,7 @@ pub(super) struct Entered(Rc<Present>);
 
 impl Shard {
     fn new(settings: Settings, observe: ShardObserver, holding: Option<Rc<Holding<Ready>>>) -> Self {
-        let mark: Mark = match settings.bypass {
+        let mark: Mark = match settings.bypass.clone() {
             Some(bypass) => Rc::new(move |fd| bypass.mark(fd)),
             // Nothing is attached, so nothing would come back to us.
             None => Rc::new(|_| Ok(())),
@@ -117,6 +119,7 @@ impl Shard {
             limits,
             relay: settings.relay,
             meters: settings.meters,
+            bypass: settings.bypass,
             own_ports: settings.own_ports,
             world: settings.world,
             svid: settings.svid,
@@ -180,6 +183,15 @@ impl Shard {
     /// Is that one of the proxy's own listeners?
     pub(super) fn is_own(&self, addr: SocketAddr) -> bool {
         self.is_own_port(addr.port()) && (self.addresses.contains(&addr.ip()) || addr.ip().is_loopback())
+    }
+
+    /// Marks a socket that dials the application on behalf of a client, whose address the application is to see.
+    pub(super) fn present(&self, socket: BorrowedFd<'_>, client: SocketAddr) -> io::Result<()> {
+        match &self.bypass {
+            Some(bypass) => bypass.present(socket, client),
+            // Nothing is attached, so nobody could show it.
+            None => Ok(()),
+        }
     }
 
     /// The address that the application has for others: redirected connections come from loopback.

@@ -25,7 +25,7 @@ const TUNNEL_NOTSENT_LOWAT: u32 = 128 * 1024;
 /// A connection to an application or to a host outside the mesh, out by `device` if there is one.
 pub async fn dial(
     addr: SocketAddr,
-    mark: &Mark,
+    mark: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
     device: Option<u32>,
     limit: Duration,
 ) -> Result<TcpStream, Error> {
@@ -48,7 +48,7 @@ pub(super) async fn dial_tunnel(
     device: Option<u32>,
     limit: Duration,
 ) -> Result<TcpStream, Error> {
-    let stream = dial(addr, mark, device, limit).await?;
+    let stream = dial(addr, &**mark, device, limit).await?;
     tune_tunnel(&stream).map_err(|e| Error::Connect {
         addr,
         source: Rc::new(e),

@@ -2,7 +2,7 @@
 //! in, not the other way round.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +63,7 @@ impl Authority {
 pub(crate) struct Client {
     tls: ClientConfig,
     method: &'static str,
+    forwarded: Option<String>,
 }
 
 impl Client {
@@ -81,6 +82,12 @@ impl Client {
         self
     }
 
+    /// Names the client on whose behalf it asks, truly or not.
+    pub(crate) fn forwarded_for(mut self, client: &str) -> Self {
+        self.forwarded = Some(format!("for=\"{client}\""));
+        self
+    }
+
     fn tls() -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         ClientConfig::builder_with_provider(provider.clone())
@@ -95,6 +102,7 @@ impl Client {
         Self {
             tls,
             method: "CONNECT",
+            forwarded: None,
         }
     }
 }
@@ -105,6 +113,8 @@ pub(crate) struct Answer {
     pub(crate) proxy_status: String,
     /// What came back for what was sent.
     pub(crate) body: Vec<u8>,
+    /// Where the tunnel comes from.
+    pub(crate) source: SocketAddr,
 }
 
 /// One request from outside the mesh to a pod's tunnel port. With status 200 it sends `payload`, ends its side, and reads
@@ -128,6 +138,7 @@ pub(crate) fn connect(
 
 async fn ask(client: Client, server: IpAddr, authority: &str, payload: &[u8]) -> Result<Answer> {
     let tcp = TcpStream::connect((server, ports::HBONE)).await?;
+    let source = tcp.local_addr()?;
     let name = ServerName::from(server);
     let tls = tokio_rustls::TlsConnector::from(Arc::new(client.tls))
         .connect(name, tcp)
@@ -135,7 +146,11 @@ async fn ask(client: Client, server: IpAddr, authority: &str, payload: &[u8]) ->
     let (mut requests, connection) = h2::client::handshake(tls).await?;
     // Dropped, and so closed, with the runtime.
     tokio::spawn(connection);
-    let request = Request::builder().method(client.method).uri(authority).body(())?;
+    let mut request = Request::builder().method(client.method).uri(authority);
+    if let Some(forwarded) = client.forwarded {
+        request = request.header("forwarded", forwarded);
+    }
+    let request = request.body(())?;
     let (response, mut sender) = requests.send_request(request, false)?;
     let (head, mut body) = response.await?.into_parts();
     let proxy_status = head
@@ -148,6 +163,7 @@ async fn ask(client: Client, server: IpAddr, authority: &str, payload: &[u8]) ->
         status: head.status.as_u16(),
         proxy_status: proxy_status.into(),
         body: Vec::new(),
+        source,
     };
     if answer.status == 200 {
         sender.send_data(Bytes::copy_from_slice(payload), true)?;

@@ -5,9 +5,10 @@
 
 Prints a line a step, `<step name> <result>`. A system error is the result `errno NAME` and ends the dialogue.
 
-Steps: send:TEXT  fill:BYTES  recv:BYTES  drain  shutdown  reset  close  peername  touch:FILE  await:FILE
+Steps: send:TEXT  fill:BYTES  recv:BYTES  drain  shutdown  reset  close  peername  sockname  accepted  tell  touch:FILE  await:FILE
 `fill` sends that many bytes of one fixed pattern and prints their SHA-256; `drain` reads to the end of the stream and
-prints how many bytes came and their SHA-256.
+prints how many bytes came and their SHA-256. `accepted` is the address that accept() gave, and `tell` sends getpeername() to the
+other end.
 """
 
 import errno
@@ -19,6 +20,13 @@ import sys
 import time
 
 PATTERN = hashlib.sha512(b"outrigger").digest() * 4096  # 256 KiB
+
+
+ACCEPTED = []
+
+
+def endpoint(address):
+    return "%s %d" % address[:2]
 
 
 def say(name, result=""):
@@ -71,7 +79,10 @@ STEPS = {
     "shutdown": lambda sock, _: sock.shutdown(socket.SHUT_WR),
     "reset": lambda sock, _: reset(sock),
     "close": lambda sock, _: sock.close(),
-    "peername": lambda sock, _: "%s %d" % sock.getpeername()[:2],
+    "peername": lambda sock, _: endpoint(sock.getpeername()),
+    "sockname": lambda sock, _: endpoint(sock.getsockname()),
+    "accepted": lambda *_: endpoint(ACCEPTED[0]),
+    "tell": lambda sock, _: sock.sendall(endpoint(sock.getpeername()).encode()),
     "touch": lambda _, path: open(path, "w").close(),
     "await": lambda _, path: await_file(path),
 }
@@ -79,7 +90,8 @@ STEPS = {
 
 def listen(port):
     server = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    sock, _ = server.accept()
+    sock, client = server.accept()
+    ACCEPTED.append(client)
     server.close()
     return sock
 

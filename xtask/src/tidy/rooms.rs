@@ -28,6 +28,12 @@ pub(super) const ROOMS: &[Room] = &[
         "bytes futures_util h2 http nix rustls socket2 tokio tokio_rustls tracing x509_parser",
     ),
     room("relay", "model", "bytes nix socket2 tokio tokio_util"),
+    // The packets of netlink: what routes and listening sockets look like on its wire.
+    room(
+        "host",
+        "model",
+        "ipnet netlink_packet_core netlink_packet_route netlink_packet_sock_diag nix tokio",
+    ),
     // Control work. humantime writes the times of certificates into messages, tower is how tonic takes our own connector,
     // which marks sockets.
     room(
@@ -46,7 +52,7 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "datapath",
         "model",
-        "aya aya_log bytemuck log nix sidecar_ebpf tokio tracing",
+        "aya aya_log bytemuck ipnet log nix sidecar_ebpf tokio tracing",
     ),
     // nix for the permissions and the lock of the state directory, serde_json for its list of tokens.
     room(
@@ -74,12 +80,12 @@ pub(super) const ROOMS: &[Room] = &[
 
 /// What a role may import: every room, and how a process lives and ends; no other role.
 const ALL_ROOMS: &str =
-    "model policy route intercept transport relay identity discovery datapath issuer observe lifecycle";
+    "model policy route intercept transport relay identity discovery datapath host issuer observe lifecycle";
 
 /// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`
-/// takes as an argument.
+/// takes as an argument, ipnet for the routes that the host has and the mesh adds.
 const ROLE_CRATES: &str =
-    "anyhow bytes fastrand futures_util humantime nix rustls serde_json socket2 tokio tracing";
+    "anyhow bytes fastrand futures_util humantime ipnet nix rustls serde_json socket2 tokio tracing";
 
 /// The door: raw arguments → one validated configuration. It may import anything, and no room imports it.
 pub(super) const DOOR: &[&str] = &["bin", "cli", "config", "lib", "lifecycle", "main"];

@@ -51,6 +51,16 @@ pub(super) fn handshakes(pod: &Pod) -> usize {
         .count()
 }
 
+/// Entries of the map of presented clients.
+pub(super) fn presented(pod: &Pod) -> usize {
+    let path = pins::maps(&pod.config.pins).join(map::PRESENTED);
+    let map = Map::HashMap(MapData::from_pin(path).expect("the pinned map"));
+    HashMap::<_, [u8; size_of::<Tuple>()], [u8; size_of::<Origin>()]>::try_from(map)
+        .expect("its shape")
+        .keys()
+        .count()
+}
+
 pub(super) fn listener(domain: Domain) -> TcpListener {
     let socket = Socket::new(domain, Type::STREAM, None).expect("socket");
     if domain == Domain::IPV6 {

@@ -1,0 +1,170 @@
+//! Facts about ports on which the application listens, and those on which it does not.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+
+use socket2::{Domain, Socket, Type};
+
+use super::super::{Datapath, sys};
+use super::pod::{POD4, POD6, Pod, in_pod};
+use super::probe::{address, counter, listener};
+use crate::model::network::Listening;
+
+#[test]
+fn a_port_on_which_nobody_listens_is_the_kernels_to_refuse() {
+    in_pod(|pod| {
+        let inbound = pod.inbound();
+        let datapath = pod.attach(Some(&inbound));
+        let port = listener(Domain::IPV6).local_addr().unwrap().port();
+        assert!(is_open(pod, POD4, port), "nothing is known yet");
+        let mut ports = datapath.app_ports().expect("ports");
+        ports.set(&[]).expect("set");
+        for own in [POD4, POD6] {
+            assert!(!is_open(pod, own, port), "{own}");
+        }
+        assert_eq!(counter(&datapath, "inbound_passed_closed"), 2);
+        assert_eq!(counter(&datapath, "steered"), 1);
+    });
+}
+
+#[test]
+fn a_listener_opens_its_port_at_once_and_its_end_closes_it() {
+    in_pod(|pod| {
+        let inbound = pod.inbound();
+        let datapath = attached(pod, &inbound, &[]);
+        let app = listener(Domain::IPV6);
+        let port = app.local_addr().unwrap().port();
+        let mut ports = datapath.app_ports().expect("ports");
+        // Found by user space, too, it still counts once.
+        ports.set(&[found(&app)]).expect("set");
+        for own in [POD4, POD6] {
+            assert!(is_open(pod, own, port), "{own}");
+        }
+        drop(app);
+        for own in [POD4, POD6] {
+            assert!(!is_open(pod, own, port), "{own}");
+        }
+    });
+}
+
+#[test]
+fn a_listener_from_before_the_programs_counts_until_it_is_found_no_more() {
+    in_pod(|pod| {
+        let (inbound, app) = (pod.inbound(), listener(Domain::IPV6));
+        let port = app.local_addr().unwrap().port();
+        let datapath = pod.attach(Some(&inbound));
+        let mut ports = datapath.app_ports().expect("ports");
+        ports.set(&[found(&app)]).expect("set");
+        for own in [POD4, POD6] {
+            assert!(is_open(pod, own, port), "{own}");
+        }
+        drop(app);
+        ports.set(&[]).expect("set");
+        for own in [POD4, POD6] {
+            assert!(!is_open(pod, own, port), "{own}");
+        }
+    });
+}
+
+#[test]
+fn only_the_last_of_a_group_closes_the_port() {
+    in_pod(|pod| {
+        let inbound = pod.inbound();
+        let first = shared(0);
+        let port = first.local_addr().unwrap().port();
+        // One from before the programs, two from after.
+        let datapath = pod.attach(Some(&inbound));
+        let mut ports = datapath.app_ports().expect("ports");
+        let (second, third) = (shared(port), shared(port));
+        ports.set(&[&first, &second, &third].map(found)).expect("set");
+        drop(second);
+        assert!(is_open(pod, POD4, port));
+        drop(first);
+        ports.set(&[found(&third)]).expect("set");
+        assert!(is_open(pod, POD4, port));
+        drop(third);
+        assert!(!is_open(pod, POD4, port));
+    });
+}
+
+#[test]
+fn a_listener_counts_only_for_the_addresses_that_reach_it() {
+    in_pod(|pod| {
+        let inbound = pod.inbound();
+        let before = ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[fd99::2]:0"].map(bound);
+        let datapath = attached(pod, &inbound, &before.each_ref().map(found));
+        let after = ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[fd99::2]:0"].map(bound);
+        for sockets in [&before, &after] {
+            let open = sockets.each_ref().map(|socket| {
+                let port = socket.local_addr().unwrap().port();
+                (is_open(pod, POD4, port), is_open(pod, POD6, port))
+            });
+            assert_eq!(
+                open,
+                [(false, false), (false, false), (true, false), (false, true)]
+            );
+        }
+        assert_eq!(counter(&datapath, "steered"), 4);
+    });
+}
+
+#[test]
+fn the_proxy_that_takes_over_goes_on_counting() {
+    in_pod(|pod| {
+        let inbound = pod.inbound();
+        let old = listener(Domain::IPV6);
+        let datapath = attached(pod, &inbound, &[found(&old)]);
+        let new = listener(Domain::IPV6);
+        drop(datapath);
+        let (old_port, new_port) = [&old, &new].map(|l| l.local_addr().unwrap().port()).into();
+        // Ends while no proxy is there.
+        drop(old);
+        let datapath = attached(pod, &inbound, &[found(&new)]);
+        assert!(!is_open(pod, POD4, old_port));
+        assert!(is_open(pod, POD4, new_port));
+        drop(new);
+        assert!(!is_open(pod, POD4, new_port), "at once");
+        drop(datapath);
+    });
+}
+
+fn attached(pod: &Pod, inbound: &TcpListener, listening: &[Listening]) -> Datapath {
+    let datapath = pod.attach(Some(inbound));
+    let mut ports = datapath.app_ports().expect("ports");
+    ports.set(listening).expect("set");
+    datapath
+}
+
+/// Whether an outsider gets a connection; who serves it is not asked.
+fn is_open(pod: &Pod, own: &str, port: u16) -> bool {
+    let to = SocketAddr::new(own.parse().expect("an address"), port);
+    match pod.outsider(to).connect(&to.into()) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => false,
+        Err(error) => panic!("{to}: {error}"),
+    }
+}
+
+/// As a look at the sockets of the pod would find it.
+fn found(listener: &TcpListener) -> Listening {
+    Listening {
+        cookie: sys::socket_cookie(listener.as_fd()).expect("a cookie"),
+        at: listener.local_addr().expect("bound"),
+    }
+}
+
+fn bound(at: &str) -> TcpListener {
+    TcpListener::bind(address(at)).expect("bind")
+}
+
+/// One of an SO_REUSEPORT group.
+fn shared(port: u16) -> TcpListener {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    socket.set_reuse_port(true).expect("reuse");
+    socket
+        .bind(&SocketAddr::from(([0, 0, 0, 0], port)).into())
+        .expect("bind");
+    socket.listen(16).expect("listen");
+    socket.into()
+}

@@ -1,0 +1,46 @@
+//! The TCP sockets that listen, from `sock_diag`. Those of MPTCP are among them: each listens as a TCP socket too.
+
+use std::net::SocketAddr;
+
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+use nix::sys::socket::SockProtocol;
+
+use super::Error;
+use super::netlink::Netlink;
+use crate::model::network::Listening;
+
+/// All that listen now, in either family.
+pub fn listening() -> Result<Vec<Listening>, Error> {
+    let dump = || {
+        let mut kernel = Netlink::open(SockProtocol::NetlinkSockDiag)?;
+        let mut found = Vec::new();
+        for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+            let request = SockDiagMessage::InetRequest(InetRequest {
+                family,
+                protocol: IPPROTO_TCP,
+                extensions: ExtensionFlags::empty(),
+                states: StateFlags::LISTEN,
+                socket_id,
+            });
+            found.extend(kernel.dump(&request)?.iter().filter_map(socket));
+        }
+        Ok(found)
+    };
+    dump().map_err(Error::asking("listening sockets"))
+}
+
+fn socket(answer: &SockDiagMessage) -> Option<Listening> {
+    let SockDiagMessage::InetResponse(answer) = answer else {
+        return None;
+    };
+    let id = &answer.header.socket_id;
+    // Two words, the low one first, whatever the machine's order of bytes.
+    let [a, b, c, d, e, f, g, h] = id.cookie;
+    let (low, high) = (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
+    Some(Listening {
+        cookie: u64::from(high) << 32 | u64::from(low),
+        at: SocketAddr::new(id.source_address, id.source_port),
+    })
+}

@@ -1,0 +1,32 @@
+//! WHAT DOES THIS POD'S NETWORK LOOK LIKE? Its routes and its listening sockets, asked of the kernel by netlink.
+//!
+//! Changes nothing, and knows neither what is intercepted nor who wants to know. All answers are about the network
+//! namespace of the calling thread.
+
+use std::io;
+
+mod listening;
+mod netlink;
+mod prefixes;
+mod routes;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use listening::listening;
+pub use routes::{Routes, routes};
+pub use watch::Changes;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel cannot be asked for {what}: {source}")]
+pub struct Error {
+    what: &'static str,
+    source: io::Error,
+}
+
+impl Error {
+    fn asking(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self { what, source }
+    }
+}

@@ -1,0 +1,270 @@
+//! What is found is what the kernel does: each test in a network namespace of its own. They need root.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use nix::libc;
+use nix::sched::{CloneFlags, unshare};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::{Changes, Routes, listening, routes};
+use crate::model::network::Path;
+
+/// Two devices, two addresses of a family on one, and a route of each kind.
+const NETWORK: &str = "\
+    link set lo up
+    link add one type veth peer name far-one
+    link add two type veth peer name far-two
+    link set far-one up
+    link set far-two up
+    link set one up
+    link set two up
+    address add 10.1.0.2/16 dev one
+    address add 10.1.0.3/16 dev one
+    address add 10.2.0.2/24 dev two
+    address add fd01::2/64 dev one nodad
+    address add fd02::2/64 dev two nodad
+    address add 2001:db8:2::2/64 dev two nodad
+    route add default via 10.2.0.1
+    route add 10.3.0.0/16 via 10.1.0.1 src 10.1.0.3
+    route add 10.3.1.0/24 via 10.2.0.1 metric 20
+    route add 10.3.1.0/24 via 10.1.0.1 metric 10
+    route add unreachable 10.4.0.0/16
+    route add prohibit 10.5.0.0/16
+    route add blackhole 10.6.0.0/16
+    route add throw 10.7.0.0/16
+    route add unreachable 10.8.0.0/16
+    route add 10.8.8.0/24 via 10.1.0.1
+    route add default via fd02::1
+    route add fd03::/64 via fd01::1
+    route add unreachable fd04::/64
+    route add prohibit fd05::/64
+    route add blackhole fd06::/64
+    route add fd08::/64 via fd02::1 src 2001:db8:2::2
+";
+
+const DESTINATIONS: [&str; 29] = [
+    "10.1.0.9",
+    "10.1.255.255",
+    "10.2.0.9",
+    "10.3.0.9",
+    "10.3.1.9",
+    "10.4.0.9",
+    "10.5.0.9",
+    "10.6.0.9",
+    "10.7.0.9",
+    "10.8.0.9",
+    "10.8.8.9",
+    "10.8.9.0",
+    "169.254.1.1",
+    "192.0.2.1",
+    "224.0.0.1",
+    "239.255.255.255",
+    "255.255.255.255",
+    "fd01::9",
+    "fd02::9",
+    "fd03::9",
+    "fd04::9",
+    "fd05::9",
+    "fd06::9",
+    "fd07::9",
+    "fd08::9",
+    "2001:db8::9",
+    "2a00::9",
+    "2002::9",
+    "ff0e::1",
+];
+
+#[test]
+fn the_paths_are_what_connect_does() {
+    in_network(NETWORK, || compare(&found()));
+}
+
+#[test]
+fn a_host_without_ipv6_or_without_any_route_has_no_path() {
+    in_network("link set lo up", || {
+        compare(&found());
+        assert_eq!(
+            longest(&found(), "2a00::9".parse().unwrap()),
+            Some(&Path::Fails(101))
+        );
+    });
+    in_network(
+        "link set lo up\n link add one type veth peer name far\n link set far up\n link set one up\n address add 10.1.0.2/16 dev one\n \
+         route add default via 10.1.0.1",
+        || {
+            for of in ["one", "far", "lo"] {
+                let switch = format!("/proc/sys/net/ipv6/conf/{of}/disable_ipv6");
+                std::fs::write(switch, "1").expect("IPv6 off");
+            }
+            compare(&found());
+        },
+    );
+}
+
+#[test]
+fn a_link_that_goes_down_takes_its_paths_along() {
+    in_network(NETWORK, || {
+        let before = found();
+        ip("link set one down");
+        let after = found();
+        compare(&after);
+        assert_ne!(before, after);
+    });
+}
+
+#[test]
+fn rules_beyond_the_usual_are_told() {
+    in_network(NETWORK, || {
+        assert!(!routes().expect("routes").policy);
+        for (family, rule) in [
+            ("-4", "from 10.1.0.3 lookup 100"),
+            ("-4", "fwmark 1 lookup main"),
+            ("-6", "to fd00::/8 lookup 100"),
+            ("-4", "priority 5 prohibit"),
+        ] {
+            ip(&format!("{family} rule add {rule}"));
+            assert!(routes().expect("routes").policy, "{rule}");
+            ip(&format!("{family} rule del {rule}"));
+        }
+        assert!(!routes().expect("routes").policy);
+    });
+}
+
+#[test]
+fn changes_are_heard() {
+    in_network(NETWORK, || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let mut changes = Changes::watch().expect("a watch");
+            for change in [
+                "route add 10.9.0.0/16 via 10.1.0.1",
+                "route del 10.9.0.0/16",
+                "address add 10.1.0.4/16 dev one",
+                "route add fd09::/64 via fd01::1",
+                "address del fd01::2/64 dev one",
+                "rule add from 10.1.0.3 lookup 100",
+                "-6 rule add from fd01::2 lookup 100",
+                "link set two down",
+            ] {
+                ip(change);
+                tokio::time::timeout(Duration::from_secs(10), changes.next())
+                    .await
+                    .unwrap_or_else(|_| panic!("{change} is not heard"))
+                    .expect("the socket works");
+            }
+        });
+    });
+}
+
+#[test]
+fn listening_sockets_are_found_with_their_cookies() {
+    in_network("link set lo up", || {
+        assert_eq!(listening().expect("nobody"), []);
+        let sockets = [
+            TcpListener::bind("127.0.0.1:0").expect("bind"),
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bind"),
+            TcpListener::bind("[::1]:0").expect("bind"),
+            TcpListener::bind("[::]:0").expect("bind"),
+        ];
+        let connected = std::net::TcpStream::connect(sockets[0].local_addr().unwrap()).expect("connect");
+        let mut found: Vec<_> = listening()
+            .expect("sockets")
+            .iter()
+            .map(|s| (s.cookie, s.at))
+            .collect();
+        let mut wanted: Vec<_> = sockets
+            .iter()
+            .map(|s| (SockRef::from(s).cookie().unwrap(), s.local_addr().unwrap()))
+            .collect();
+        found.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!(found, wanted, "and no connected ones");
+        drop((sockets, connected));
+        assert_eq!(listening().expect("nobody"), []);
+    });
+}
+
+fn compare(paths: &BTreeMap<IpNet, Path>) {
+    for destination in DESTINATIONS {
+        let to: IpAddr = destination.parse().expect("an address");
+        assert_eq!(
+            longest(paths, to).copied().unwrap_or(Path::Fails(101)),
+            bare(to),
+            "{destination}, of {paths:#?}"
+        );
+    }
+}
+
+/// What a connect() gives at once.
+fn bare(to: IpAddr) -> Path {
+    let to = SocketAddr::new(to, 9);
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("socket");
+    socket.set_nonblocking(true).expect("nonblocking");
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => {
+            Path::Fails(error.raw_os_error().expect("an errno") as u32)
+        }
+        _ => Path::From(
+            socket
+                .local_addr()
+                .expect("getsockname")
+                .as_socket()
+                .expect("an address")
+                .ip(),
+        ),
+    }
+}
+
+fn found() -> BTreeMap<IpNet, Path> {
+    let Routes { paths, policy } = routes().expect("routes");
+    assert!(!policy);
+    paths
+}
+
+fn longest(paths: &BTreeMap<IpNet, Path>, ip: IpAddr) -> Option<&Path> {
+    let held = paths.iter().filter(|(net, _)| net.contains(&ip));
+    held.max_by_key(|(net, _)| net.prefix_len()).map(|(_, path)| path)
+}
+
+/// Runs the body on a thread with a network namespace of its own.
+fn in_network(commands: &str, body: impl FnOnce() + Send) {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a namespace: run this test as root");
+            ip_batch(commands);
+            body();
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+fn ip_batch(commands: &str) {
+    let mut child = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("ip");
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(commands.as_bytes())
+        .expect("ip reads");
+    assert!(child.wait().expect("ip").success(), "{commands}");
+}
+
+fn ip(command: &str) {
+    let status = Command::new("ip").args(command.split(' ')).status();
+    assert!(status.is_ok_and(|status| status.success()), "ip {command}");
+}
