@@ -440,8 +440,8 @@ counters! {
     InboundPassed = "inbound_passed",
     /// Connection attempts from outside that policy leaves alone.
     InboundPassedPolicy = "inbound_passed_policy",
-    /// Attempts at a port on which the application does not listen: the kernel refuses them.
-    InboundPassedClosed = "inbound_passed_closed",
+    /// Attempts at a port on which the application does not listen: refused as the kernel would.
+    DroppedClosed = "dropped_closed",
     /// Outsiders that dialled an intercept port.
     DroppedPort = "dropped_port",
     /// Plaintext from outside in strict mode.

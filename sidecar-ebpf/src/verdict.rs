@@ -220,7 +220,8 @@ pub fn lookup(attempt: &Arriving, settings: &Settings, facts: impl FnOnce() -> I
         return Lookup::Drop(Counter::DroppedStrict);
     }
     if settings.app_ports != 0 && !listening {
-        return Lookup::Pass(Counter::InboundPassedClosed);
+        // Refused as the kernel would. Passed, a listener that is not known yet would serve what the proxy has not seen.
+        return Lookup::Drop(Counter::DroppedClosed);
     }
     Lookup::Steer
 }

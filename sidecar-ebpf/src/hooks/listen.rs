@@ -1,5 +1,4 @@
-//! Which ports the application listens on: `sk_lookup` steers attempts at those, and leaves the others to the kernel,
-//! which refuses them.
+//! Which ports the application listens on: `sk_lookup` steers attempts at those, and refuses the others.
 //!
 //! Counted, because several sockets may share a port, and by the addresses that reach them: a listener on loopback is
 //! none for outsiders. Which sockets were counted is remembered, so that none is counted off that was never counted on,

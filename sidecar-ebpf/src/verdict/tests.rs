@@ -393,7 +393,7 @@ fn connect_fails_as_the_routes_say_once_they_are_known() {
 }
 
 #[test]
-fn a_port_on_which_the_application_does_not_listen_is_left_to_the_kernel() {
+fn a_port_on_which_the_application_does_not_listen_is_refused() {
     let attempt = outsider("10.9.0.3", "10.9.0.2:80");
     let verdict = |settings: &Settings| {
         super::lookup(&attempt, settings, || InboundFacts {
@@ -413,7 +413,7 @@ fn a_port_on_which_the_application_does_not_listen_is_left_to_the_kernel() {
         };
         let expected = match mode {
             STRICT => Lookup::Drop(Counter::DroppedStrict),
-            PERMISSIVE => Lookup::Pass(Counter::InboundPassedClosed),
+            PERMISSIVE => Lookup::Drop(Counter::DroppedClosed),
         };
         assert_eq!(verdict(&known), expected);
     }

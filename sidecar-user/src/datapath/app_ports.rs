@@ -3,7 +3,8 @@
 //!
 //! The programs' own counts are theirs alone, because user space cannot add to a number that they change as well; this
 //! map is user space's alone. Where the two are of different moments, a port counts as listened on for a while
-//! longer than it is, never shorter: then the proxy accepts, and resets.
+//! longer than it is: then the proxy accepts, and resets. A listener that the programs do not see is refused to outsiders
+//! until it is found, and never served around the proxy.
 
 use std::collections::HashMap;
 use std::io;
@@ -39,7 +40,7 @@ impl AppPorts {
     }
 
     /// All sockets that listen now, found after the programs were attached. From the first time on, attempts at other
-    /// ports are the kernel's to refuse.
+    /// ports are refused.
     pub fn set(&mut self, listening: &[Listening]) -> Result<(), Error> {
         let inherited = self.inherited(listening).map_err(fail)?;
         // What is new first: a listener must not seem to be gone because another one is.

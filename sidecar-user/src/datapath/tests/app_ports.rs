@@ -12,7 +12,7 @@ use super::probe::{address, counter, listener};
 use crate::model::network::Listening;
 
 #[test]
-fn a_port_on_which_nobody_listens_is_the_kernels_to_refuse() {
+fn a_port_on_which_nobody_listens_is_refused() {
     in_pod(|pod| {
         let inbound = pod.inbound();
         let datapath = pod.attach(Some(&inbound));
@@ -23,7 +23,7 @@ fn a_port_on_which_nobody_listens_is_the_kernels_to_refuse() {
         for own in [POD4, POD6] {
             assert!(!is_open(pod, own, port), "{own}");
         }
-        assert_eq!(counter(&datapath, "inbound_passed_closed"), 2);
+        assert_eq!(counter(&datapath, "dropped_closed"), 2);
         assert_eq!(counter(&datapath, "steered"), 1);
     });
 }
