@@ -6,6 +6,7 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod discovery;
+pub mod document;
 pub mod identity;
 pub mod intercept;
 pub mod issuer;

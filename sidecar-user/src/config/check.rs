@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use super::layers::{Layers, Overrides};
 use super::{CONTROL, Error, PROXY, control, proxy, read_file, read_text};
-use crate::discovery::document::{Field, Problems, Sink, load};
+use crate::document::{Field, Problems, Sink, load};
 use crate::discovery::file;
 use crate::model::Snapshot;
 

@@ -12,7 +12,7 @@ mod values;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::discovery::{Problem, Problems};
+use crate::document::{Problem, Problems};
 use crate::lifecycle::Logging;
 
 pub use check::{Kind, check};
