@@ -64,6 +64,7 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
             open_ports: vec![ports.hbone_port, observe.status_port],
             pod_addresses: addresses.clone(),
             strict: mode == policy::Mode::Strict,
+            policy: datapath::Policy::default(),
         }),
         addresses,
         mode,

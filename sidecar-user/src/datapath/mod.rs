@@ -11,11 +11,13 @@ mod attach;
 mod bypass;
 mod check;
 mod error;
+mod explain;
 mod hold;
 mod links;
 mod logs;
 mod object;
 mod pins;
+pub mod policy;
 mod settings;
 mod sys;
 #[cfg(test)]
@@ -25,9 +27,11 @@ pub use attach::Datapath;
 pub use bypass::Bypass;
 pub use check::{Finding, check};
 pub use error::Error;
+pub use explain::{Action, Connect, Explain, Verdict};
 pub use hold::Hold;
 pub use logs::Logs;
 pub use pins::detach;
+pub use policy::{Policy, PolicyMap};
 
 /// What an attachment needs to know about its pod.
 #[derive(Clone, Debug)]
@@ -46,4 +50,6 @@ pub struct Config {
     /// Plaintext from outside is dropped instead of steered to the inbound port, and a socket that cannot be
     /// redirected (bound to a device, or going to an IPv6 link-local address) may not connect.
     pub strict: bool,
+    /// What is intercepted, from the first moment on.
+    pub policy: Policy,
 }
