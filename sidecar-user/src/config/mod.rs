@@ -42,6 +42,8 @@ pub enum Error {
         file: Option<PathBuf>,
         problems: Problems,
     },
+    #[error(transparent)]
+    Policy(#[from] crate::datapath::policy::Error),
 }
 
 /// The proxy's configuration. Without a file, flags and environment have to say it all.

@@ -32,7 +32,9 @@ pub struct Verdict {
     pub reason: &'static str,
     /// The counter that says how often it happened.
     pub counter: &'static str,
-    /// The rule of the policy that holds for it, where policy was asked and has one.
+    /// What comes before policy decides without it.
+    pub asked_policy: bool,
+    /// The rule of the policy that holds for it, where it was asked and has one.
     pub rule: Option<Rule>,
 }
 
@@ -98,7 +100,7 @@ impl Explain {
                 (Action::Take(connect), Counter::Redirected)
             }
         };
-        Ok(Verdict::new(action, counter, rule.filter(|_| asked)))
+        Ok(Verdict::new(action, counter, asked, rule))
     }
 
     /// Somebody outside of the pod, at `from`, who dials the application at `to`.
@@ -124,7 +126,7 @@ impl Explain {
             Lookup::Drop(why) => (Action::Refuse, why),
             Lookup::Steer => (Action::Take(Connect::NotHeld), Counter::Steered),
         };
-        Ok(Verdict::new(action, counter, rule.filter(|_| asked)))
+        Ok(Verdict::new(action, counter, asked, rule))
     }
 
     fn path(&self, to: IpAddr) -> Result<Option<Path>, Error> {
@@ -144,8 +146,7 @@ impl Explain {
 
     fn is_listening(&self, at: SocketAddr) -> Result<bool, Error> {
         let key = u32::from(at.port());
-        let sockets: Option<AppPort> =
-            found(map::APP_PORTS, sys::map_get(self.app_ports.as_fd(), &key))?;
+        let sockets: Option<AppPort> = found(map::APP_PORTS, sys::map_get(self.app_ports.as_fd(), &key))?;
         Ok(sockets.is_some_and(|sockets| match at.ip().to_canonical() {
             IpAddr::V4(_) => sockets.v4 != 0,
             IpAddr::V6(_) => sockets.v6 != 0,
@@ -154,13 +155,14 @@ impl Explain {
 }
 
 impl Verdict {
-    fn new(action: Action, counter: Counter, rule: Option<Rule>) -> Self {
+    fn new(action: Action, counter: Counter, asked_policy: bool, rule: Option<Rule>) -> Self {
         let name = Counter::ALL.iter().find(|(known, _)| *known == counter);
         Self {
             action,
             reason: reason(counter),
             counter: name.map_or("", |(_, name)| name),
-            rule,
+            asked_policy,
+            rule: rule.filter(|_| asked_policy),
         }
     }
 }
@@ -185,7 +187,9 @@ fn reason(counter: Counter) -> &'static str {
         Counter::PassedProtocol => "only TCP is intercepted",
         Counter::PassedLocal => "loopback and the pod's own addresses never leave the pod",
         Counter::PassedPolicy | Counter::InboundPassedPolicy => "the interception policy leaves it alone",
-        Counter::PassedDevice => "an IPv6 link-local address means nothing without an interface, which a proxy cannot keep",
+        Counter::PassedDevice => {
+            "an IPv6 link-local address means nothing without an interface, which a proxy cannot keep"
+        }
         Counter::DeniedDevice => {
             "an IPv6 link-local address cannot be redirected, and strict mode lets nothing past the proxy"
         }
@@ -195,7 +199,9 @@ fn reason(counter: Counter) -> &'static str {
         }
         Counter::Redirected => "the kernel redirects it to the proxy",
         Counter::Steered => "the kernel steers it to the proxy",
-        Counter::InboundPassed => "it comes from the pod itself, is not TCP, or goes to a port on which the proxy serves outsiders",
+        Counter::InboundPassed => {
+            "it comes from the pod itself, is not TCP, or goes to a port on which the proxy serves outsiders"
+        }
         Counter::InboundPassedClosed => "the application does not listen on this port, so the kernel refuses",
         Counter::DroppedPort => "outsiders may not dial the ports that interception uses",
         Counter::DroppedStrict => "strict mode refuses plaintext from outside the mesh",

@@ -7,6 +7,6 @@ mod inbound;
 mod lifecycle;
 mod object;
 mod outbound;
-mod policy;
 mod pod;
+mod policy;
 mod probe;

@@ -76,8 +76,7 @@ pub(super) const ROOMS: &[Room] = &[
 ];
 
 /// What a role may import: every room, and how a process lives and ends; no other role.
-const ALL_ROOMS: &str =
-    "model document policy route intercept transport relay identity discovery datapath issuer observe lifecycle";
+const ALL_ROOMS: &str = "model document policy route intercept transport relay identity discovery datapath issuer observe lifecycle";
 
 /// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`
 /// takes as an argument.

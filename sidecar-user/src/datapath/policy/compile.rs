@@ -158,7 +158,10 @@ fn flatten(rules: &[Rule], chain: &[usize]) -> Result<abi::Policy, usize> {
     let mut held: Vec<Ports> = Vec::new();
     for (number, rule) in chain.iter().map(|number| (*number, &rules[*number])) {
         for ports in &rule.ports {
-            if held.iter().any(|h| h.first <= ports.first && ports.last <= h.last) {
+            if held
+                .iter()
+                .any(|h| h.first <= ports.first && ports.last <= h.last)
+            {
                 continue;
             }
             ranges.push(range(*ports, rule.action, number));

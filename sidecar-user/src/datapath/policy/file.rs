@@ -127,7 +127,11 @@ fn net(field: &Field<'_>) -> Option<IpNet> {
     {
         field.problem(
             format!("`{text}` has bits set behind its first {}", net.prefix_len()),
-            format!("write {} if the network is meant, {} if the host is", net.trunc(), net.addr()),
+            format!(
+                "write {} if the network is meant, {} if the host is",
+                net.trunc(),
+                net.addr()
+            ),
         );
         return None;
     }

@@ -151,7 +151,10 @@ impl Follower {
         });
         if changed {
             let generation = self.status.borrow().generation;
-            tracing::error!(generation, "{error}\nthe last good interception policy stays in force");
+            tracing::error!(
+                generation,
+                "{error}\nthe last good interception policy stays in force"
+            );
         }
     }
 }

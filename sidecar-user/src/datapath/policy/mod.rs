@@ -15,7 +15,9 @@ pub use follow::{Error, PolicyFile, Status};
 pub use map::PolicyMap;
 pub use rule::{Action, Direction, Ports, Rule, Source};
 
-pub(super) use compile::{Key, Prefix};
+#[cfg(test)]
+pub(super) use compile::Key;
+pub(super) use compile::Prefix;
 pub(super) use map::Written;
 
 /// A policy that fits into the kernel. The default one has the built-in rules and nothing else.

@@ -63,7 +63,9 @@ impl Ports {
         let mut merged: Vec<Self> = Vec::with_capacity(ports.len());
         for next in ports {
             match merged.last_mut() {
-                Some(last) if next.first <= last.last.saturating_add(1) => last.last = last.last.max(next.last),
+                Some(last) if next.first <= last.last.saturating_add(1) => {
+                    last.last = last.last.max(next.last)
+                }
                 _ => merged.push(next),
             }
         }

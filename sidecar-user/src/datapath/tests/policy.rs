@@ -157,7 +157,11 @@ fn a_change_takes_effect_at_once_and_no_connection_sees_half_of_it() {
         thread::scope(|scope| {
             for at in [at4, at6] {
                 let stop = &stop;
-                let neighbour = if at.is_ipv4() { &pod.neighbour4 } else { &pod.neighbour6 };
+                let neighbour = if at.is_ipv4() {
+                    &pod.neighbour4
+                } else {
+                    &pod.neighbour6
+                };
                 scope.spawn(move || {
                     while !stop.load(Relaxed) {
                         let app = TcpStream::connect(at).expect("connect");
@@ -182,7 +186,10 @@ fn a_change_takes_effect_at_once_and_no_connection_sees_half_of_it() {
             stop.store(true, Relaxed);
         });
         assert_eq!(counter(&datapath, "redirected"), 0);
-        assert!(counter(&datapath, "passed_policy") > 100, "connections ran meanwhile");
+        assert!(
+            counter(&datapath, "passed_policy") > 100,
+            "connections ran meanwhile"
+        );
 
         // What is established goes on when it would be taken now.
         datapath.policy().apply(&Policy::default()).expect("apply");
@@ -223,7 +230,11 @@ fn what_policy_leaves_alone_inbound_reaches_the_application_in_strict_too() {
                 let own = outsider.local_addr().unwrap().as_socket().unwrap();
                 assert_eq!(canonical(client), own);
                 assert_eq!(
-                    datapath.explain().inbound(6, own.ip(), to).expect("explained").action,
+                    datapath
+                        .explain()
+                        .inbound(6, own.ip(), to)
+                        .expect("explained")
+                        .action,
                     Action::Leave
                 );
 
@@ -289,8 +300,15 @@ fn a_full_map_leaves_the_old_policy_in_force() {
         assert!(!goes_directly(to, &pod.neighbour4, &outbound), "as before");
 
         let small = policy("outbound: [{destinations: [10.99.0.0/16], action: leave}]");
+        for prefix in &foreign.prefixes()[..small.prefixes().len()] {
+            let key = policy::Key::new(2, prefix.direction, prefix.net);
+            sys::map_remove(map.as_fd(), &key).expect("it was written");
+        }
         datapath.policy().apply(&small).expect("there is room for this");
-        assert!(goes_directly(to, &pod.neighbour4, &outbound), "the policy changed");
+        assert!(
+            goes_directly(to, &pod.neighbour4, &outbound),
+            "the policy changed"
+        );
         assert_eq!(entries(pod), before, "and all else is swept away");
     });
 }
@@ -303,7 +321,10 @@ fn the_next_proxy_takes_over_with_its_own_policy() {
         let leave = policy("outbound: [{destinations: [10.99.0.0/16], action: leave}]");
         let first = Datapath::attach(&with(pod, leave.clone()), None).expect("attach");
         drop(first);
-        assert!(goes_directly(to, &pod.neighbour4, &outbound), "after its proxy, too");
+        assert!(
+            goes_directly(to, &pod.neighbour4, &outbound),
+            "after its proxy, too"
+        );
         let _second = pod.attach(None);
         assert!(!goes_directly(to, &pod.neighbour4, &outbound));
         assert_eq!(entries(pod), Policy::default().prefixes().len());
