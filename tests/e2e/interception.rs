@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use harness::apps::{self, Dialogue};
+use harness::mesh::whole::Member;
 use harness::mesh::{Options, Plan, binaries, ports};
 use harness::{Capture, Mesh, Sidecar, wait};
 use serde_json::Value;
@@ -84,20 +85,23 @@ fn an_edit_takes_effect_while_connections_run_and_a_bad_one_changes_nothing() ->
     assert!(!left_alone()?);
 
     // A connection through the proxy, which outlives every change.
-    let listener = Dialogue::listen(&mesh.server().pod, 9000, &["recv:5", "send:after", "close"])?;
+    let go = mesh.fabric.scratch().join("go");
+    let server = SocketAddr::from((mesh.server().pod.ipv4(), 9000));
+    let listener = Dialogue::listen(&mesh.server().pod, 9000, &["recv:5", "recv:5", "close"])?;
+    let wait = format!("await:{}", go.display());
     let through = Dialogue::connect(
         &mesh.client.pod,
-        (mesh.server().pod.ipv4(), 9000).into(),
-        &["wait:go", "send:hello", "recv:5"],
-    );
-    let through = through?;
+        server,
+        &["send:first", &wait, "send:after", "close"],
+    )?;
+    sidecar.until_flow("the connection", |flow| flow["originalDst"] == server.to_string())?;
 
     sidecar.write_policy("outbound: [{ports: [8080, 9000], action: leave}]")?;
     becomes(true)?;
 
     sidecar.write_policy("outbound:\n- {ports: [8080], action: leaf}\n")?;
     wait::until("the mistake is reported with its line", wait::SOON, || {
-        sidecar.log().contains("policy.yaml:2:26: `outbound[0].action`")
+        sidecar.log().contains("policy.yaml:2:27: `outbound[0].action`")
     })?;
     assert!(left_alone()?, "the last good one stays in force");
     assert!(sidecar.is_ready());
@@ -111,7 +115,9 @@ fn an_edit_takes_effect_while_connections_run_and_a_bad_one_changes_nothing() ->
     becomes(false)?;
     assert_eq!(metric("generation")?, 3.0);
     assert_eq!(sidecar.pid(), pid, "nothing was started or attached again");
-    drop((listener, through));
+    std::fs::write(&go, "")?;
+    through.lines()?;
+    assert_eq!(listener.lines()?[1..3], ["recv first", "recv after"]);
     Ok(())
 }
 
@@ -319,13 +325,12 @@ fn why_says_what_happens_to_those_who_dial_the_pod() -> Result<()> {
             .strict()
             .policy("inbound: [{ports: [22], action: leave}]"),
     )?;
-    let at =
-        |member: &harness::mesh::Member, port: u16| SocketAddr::from((member.pod.ipv4(), port)).to_string();
+    let at = |member: &Member, port: u16| SocketAddr::from((member.pod.ipv4(), port)).to_string();
     let outside = mesh.outside.ipv4().to_string();
     let from = ["--inbound", "--from", outside.as_str()];
     let probe = ["--inbound", "--from", "169.254.7.127"];
     let (client, server) = (&mesh.client, mesh.server());
-    let cases: &[(&harness::mesh::Member, u16, &[&str], &str, &str)] = &[
+    let cases: &[(&Member, u16, &[&str], &str, &str)] = &[
         (client, 8080, &from, "admitted", "steers it to the proxy"),
         (client, ports::HBONE, &from, "left_alone", "mesh peers"),
         (
@@ -353,15 +358,9 @@ fn why_says_what_happens_to_those_who_dial_the_pod() -> Result<()> {
         "{}",
         elsewhere.stderr
     );
-    let nobody = mesh.outside.command(binaries::path("outrigger")?);
-    let output = mesh.outside.run_within(
-        {
-            let mut nobody = nobody;
-            nobody.args(["why", "10.0.0.1:80"]);
-            nobody
-        },
-        wait::SOON,
-    )?;
+    let mut nobody = mesh.outside.command(binaries::path("outrigger")?);
+    nobody.args(["why", "10.0.0.1:80"]);
+    let output = mesh.outside.run_within(nobody, wait::SOON)?;
     assert!(
         output.stderr.contains("127.0.0.1:15000 does not answer") && output.stderr.contains("--address"),
         "{}",
