@@ -438,7 +438,7 @@ fn a_check_of_a_proxy_reads_its_interception_policy_too() {
     );
     let proxy = Scratch::new("with-policy", &text);
     let error = check(&proxy.0, None).unwrap_err().to_string();
-    let place = format!("{}:1:33: `outbound[0].action`", policy.0.display());
+    let place = format!("{}:1:34: `outbound[0].action`", policy.0.display());
     assert!(error.contains(&place), "{error}");
 
     std::fs::write(&policy.0, "outbound: [{ports: [22], action: leave}]").unwrap();

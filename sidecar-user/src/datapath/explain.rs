@@ -126,7 +126,16 @@ impl Explain {
             Lookup::Drop(why) => (Action::Refuse, why),
             Lookup::Steer => (Action::Take(Connect::NotHeld), Counter::Steered),
         };
-        Ok(Verdict::new(action, counter, asked, rule))
+        let mut verdict = Verdict::new(action, counter, asked, rule);
+        // One counter for three causes.
+        if counter == Counter::InboundPassed {
+            if protocol != IPPROTO_TCP {
+                verdict.reason = ONLY_TCP;
+            } else if settings.open_ports.contains(&Port::new(to.port())) {
+                verdict.reason = "the proxy itself serves outsiders on this port";
+            }
+        }
+        Ok(verdict)
     }
 
     fn path(&self, to: IpAddr) -> Result<Option<Path>, Error> {
@@ -182,9 +191,12 @@ fn found<T>(map: &'static str, answer: io::Result<T>) -> Result<Option<T>, Error
     }
 }
 
+const IPPROTO_TCP: u32 = 6;
+const ONLY_TCP: &str = "only TCP is intercepted";
+
 fn reason(counter: Counter) -> &'static str {
     match counter {
-        Counter::PassedProtocol => "only TCP is intercepted",
+        Counter::PassedProtocol => ONLY_TCP,
         Counter::PassedLocal => "loopback and the pod's own addresses never leave the pod",
         Counter::PassedPolicy | Counter::InboundPassedPolicy => "the interception policy leaves it alone",
         Counter::PassedDevice => {
@@ -199,9 +211,7 @@ fn reason(counter: Counter) -> &'static str {
         }
         Counter::Redirected => "the kernel redirects it to the proxy",
         Counter::Steered => "the kernel steers it to the proxy",
-        Counter::InboundPassed => {
-            "it comes from the pod itself, is not TCP, or goes to a port on which the proxy serves outsiders"
-        }
+        Counter::InboundPassed => "it comes from the pod itself",
         Counter::InboundPassedClosed => "the application does not listen on this port, so the kernel refuses",
         Counter::DroppedPort => "outsiders may not dial the ports that interception uses",
         Counter::DroppedStrict => "strict mode refuses plaintext from outside the mesh",

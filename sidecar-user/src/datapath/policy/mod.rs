@@ -72,4 +72,4 @@ pub struct Misfit {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

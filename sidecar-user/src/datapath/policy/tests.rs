@@ -10,6 +10,18 @@ use sidecar_ebpf::verdict;
 use super::compile::{Key, MAX_PREFIXES};
 use super::*;
 
+const EXAMPLE: &str = "outbound:
+  - destinations: [10.0.0.0/8, \"fd00::/8\"]
+    ports: [3306, 6000-6010]
+    action: leave
+  - destinations: [198.51.100.7]
+    connect: optimistic
+inbound:
+  - sources: [10.1.0.0/16]
+    ports: [22]
+    action: leave
+";
+
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
@@ -31,7 +43,7 @@ fn compiled(policy: &Policy, direction: Direction, ip: IpAddr, port: u16) -> (Ac
 }
 
 /// The rules as they are documented, each looked at by itself.
-fn documented(rules: &[Rule], ip: IpAddr, port: u16) -> (Action, Option<usize>) {
+pub(in super::super) fn documented(rules: &[Rule], ip: IpAddr, port: u16) -> (Action, Option<usize>) {
     let mut best: Option<(u8, usize)> = None;
     for (number, rule) in rules.iter().enumerate() {
         if !rule.ports.iter().any(|ports| ports.holds(port)) {
@@ -50,9 +62,30 @@ fn documented(rules: &[Rule], ip: IpAddr, port: u16) -> (Action, Option<usize>) 
 }
 
 /// Few networks and ports, so that they meet.
-struct Dice(fastrand::Rng);
+pub(in super::super) struct Dice(fastrand::Rng);
 
 impl Dice {
+    pub(in super::super) fn new(seed: u64) -> Self {
+        Self(fastrand::Rng::with_seed(seed))
+    }
+
+    /// `None` when it does not fit.
+    pub(in super::super) fn policy(&mut self) -> Option<Policy> {
+        let outbound = (0..self.0.usize(..12)).map(|_| self.rule()).collect();
+        let inbound = (0..self.0.usize(..4)).map(|_| self.rule()).collect();
+        Policy::new(outbound, inbound).ok()
+    }
+
+    /// An address and a port; one that a rule names is likelier to be hit than any other.
+    pub(in super::super) fn question(&mut self, rules: &[Rule]) -> (IpAddr, u16) {
+        let rule = self.0.choice(rules).cloned();
+        let ip = match rule.filter(|_| self.0.bool()) {
+            Some(rule) => rule.nets[0].addr(),
+            None => self.ip(),
+        };
+        (ip, self.port())
+    }
+
     fn ip(&mut self) -> IpAddr {
         let mut bits = || self.0.u8(..) & 0b1100_0001;
         match [bits(), bits(), bits(), bits()] {
@@ -111,23 +144,15 @@ impl Dice {
 fn flattened_prefixes_mean_what_the_rules_mean() {
     let mut fit = 0;
     for seed in 0..2000 {
-        let mut dice = Dice(fastrand::Rng::with_seed(seed));
-        let outbound: Vec<Rule> = (0..dice.0.usize(..12)).map(|_| dice.rule()).collect();
-        let inbound: Vec<Rule> = (0..dice.0.usize(..4)).map(|_| dice.rule()).collect();
-        let Ok(policy) = Policy::new(outbound, inbound) else {
+        let mut dice = Dice::new(seed);
+        let Some(policy) = dice.policy() else {
             continue;
         };
         fit += 1;
         for direction in [Direction::Outbound, Direction::Inbound] {
             let rules = policy.rules(direction);
             for _ in 0..200 {
-                let port = dice.port();
-                // An address of a rule is a likelier hit than any other.
-                let rule = dice.0.choice(rules).cloned();
-                let ip = match rule.filter(|_| dice.0.bool()) {
-                    Some(rule) => rule.nets[0].addr(),
-                    None => dice.ip(),
-                };
+                let (ip, port) = dice.question(rules);
                 assert_eq!(
                     compiled(&policy, direction, ip, port),
                     documented(rules, ip, port),
@@ -141,20 +166,11 @@ fn flattened_prefixes_mean_what_the_rules_mean() {
 
 #[test]
 fn the_example_of_the_documentation_means_what_it_says() {
-    let policy = parse(
-        "outbound:
-  - destinations: [10.0.0.0/8, \"fd00::/8\"]
-    ports: [3306, 6000-6010]
-    action: leave
-  - destinations: [198.51.100.7]
-    connect: optimistic
-inbound:
-  - sources: [10.1.0.0/16]
-    ports: [22]
-    action: leave
-",
-    )
-    .unwrap();
+    assert!(
+        include_str!("../../../../docs/configuration.md").contains(EXAMPLE),
+        "the example is not that of the manual"
+    );
+    let policy = parse(EXAMPLE).unwrap();
     let take = |optimistic| Action::Take { optimistic };
     for (to, port, action, rule) in [
         ("10.2.3.4", 3306, Action::Leave, Some(0)),
@@ -315,4 +331,25 @@ fn too_many_networks_are_refused() {
         error.contains("room for 8192; join neighbouring networks"),
         "{error}"
     );
+}
+
+#[test]
+fn no_damage_to_a_text_makes_the_reader_panic() {
+    const DAMAGE: [char; 15] = [
+        '0', '-', ':', '/', '[', ']', '{', '}', ',', '!', '&', '*', '"', '\n', 'é',
+    ];
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..5000 {
+        let mut text: Vec<char> = EXAMPLE.chars().collect();
+        for _ in 0..rng.usize(1..4) {
+            let at = rng.usize(..text.len());
+            match rng.u8(..3) {
+                0 => text.truncate(at + 1),
+                1 => text[at] = *rng.choice(&DAMAGE).unwrap(),
+                _ => text[at..].rotate_left(1),
+            }
+        }
+        // Right or wrong, it is answered.
+        let _ = parse(&text.into_iter().collect::<String>());
+    }
 }

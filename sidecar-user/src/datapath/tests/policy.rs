@@ -10,6 +10,7 @@ use sidecar_ebpf::abi::{self, POLICY_ENTRIES, map};
 use socket2::Domain;
 
 use super::super::explain::{Action, Connect};
+use super::super::policy::tests::{Dice, documented};
 use super::super::policy::{self, Direction, Policy, Source};
 use super::super::{Config, Datapath, Error, pins, sys};
 use super::pod::{POD4, POD6, Pod, in_pod};
@@ -93,6 +94,36 @@ fn what_the_policy_names_is_left_alone_and_the_rest_is_taken() {
             at6.ip()
         ));
         cases(&datapath, false, "a host within the network");
+    });
+}
+
+#[test]
+fn the_kernel_finds_what_the_rules_mean() {
+    in_pod(|pod| {
+        let datapath = pod.attach(None);
+        let mut applied = 0;
+        for seed in 0..40 {
+            let mut dice = Dice::new(seed);
+            let Some(policy) = dice.policy() else {
+                continue;
+            };
+            datapath.policy().apply(&policy).expect("apply");
+            applied += 1;
+            for direction in [Direction::Outbound, Direction::Inbound] {
+                let rules = policy.rules(direction);
+                for _ in 0..100 {
+                    let (ip, port) = dice.question(rules);
+                    let (_, rule) = datapath.policy().explain(direction, ip, port).expect("lookup");
+                    let (_, documented) = documented(rules, ip, port);
+                    assert_eq!(
+                        rule.as_ref(),
+                        documented.map(|number| &rules[number]),
+                        "seed {seed}: {direction} {ip} {port}"
+                    );
+                }
+            }
+        }
+        assert!(applied > 20, "only {applied} of the random policies fit");
     });
 }
 
