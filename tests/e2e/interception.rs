@@ -105,15 +105,19 @@ fn an_edit_takes_effect_while_connections_run_and_a_bad_one_changes_nothing() ->
     })?;
     assert!(left_alone()?, "the last good one stays in force");
     assert!(sidecar.is_ready());
-    let metric = |name: &str| sidecar.metric(&format!("outrigger_interception_policy_{name}"), &[]);
-    assert_eq!(
-        (metric("generation")?, metric("reload_errors_total")?),
-        (2.0, 1.0)
-    );
+    // The kernel has it a moment before it is counted.
+    let counted = |generation: f64, errors: f64| {
+        let metric = |name: &str| sidecar.metric(&format!("outrigger_interception_policy_{name}"), &[]);
+        wait::until("generation and errors are counted", wait::SOON, || {
+            metric("generation").is_ok_and(|is| is == generation)
+                && metric("reload_errors_total").is_ok_and(|is| is == errors)
+        })
+    };
+    counted(2.0, 1.0)?;
 
     sidecar.write_policy("outbound: [{ports: [22], action: leave}]")?;
     becomes(false)?;
-    assert_eq!(metric("generation")?, 3.0);
+    counted(3.0, 1.0)?;
     assert_eq!(sidecar.pid(), pid, "nothing was started or attached again");
     std::fs::write(&go, "")?;
     through.lines()?;
