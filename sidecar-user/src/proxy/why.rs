@@ -98,7 +98,7 @@ impl Why {
         let (endpoints, refusal) = self.endpoints(&world, to);
         if let Some((service, all)) = world.service_by_vip(to.ip()) {
             let named = format!(
-                "it is the service {}, of which the registry has {} endpoints",
+                "it is the service {}; endpoints in the registry: {}",
                 service.name,
                 all.len()
             );
