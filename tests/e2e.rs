@@ -28,6 +28,9 @@ mod modes; // strict, permissive, registry-only
 #[path = "e2e/policy.rs"]
 mod policy; // what policies forbid stays out
 
+#[path = "e2e/interception.rs"]
+mod interception; // what is taken, what is left alone, and what `why` says about it
+
 #[path = "e2e/hbone.rs"]
 mod hbone; // the tunnel port, asked by hand
 

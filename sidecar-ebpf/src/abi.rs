@@ -134,13 +134,19 @@ pub struct Origin {
     pub source: Ip,
     pub port: Port,
     pub role: Role,
-    /// Not zero: connect() is not to wait for the upstream.
-    pub optimistic: u8,
+    /// Of [`Origin::OPTIMISTIC`] and [`Origin::REUSE`].
+    pub flags: u8,
     /// The interface that the application has bound its socket to, or 0.
     pub device: u32,
 }
 
 impl Origin {
+    /// connect() does not wait for the upstream.
+    pub const OPTIMISTIC: u8 = 1;
+    /// The socket lets its address be shared until it is connected, though the application did not ask for it: the
+    /// proxy's own socket may need the same address and port, to be seen as the application's.
+    pub const REUSE: u8 = 2;
+
     #[inline(always)]
     pub const fn new(to: Endpoint, role: Role) -> Self {
         Self {
@@ -148,7 +154,7 @@ impl Origin {
             source: Ip::from_v6([0; 4]),
             port: to.port,
             role,
-            optimistic: 0,
+            flags: 0,
             device: 0,
         }
     }

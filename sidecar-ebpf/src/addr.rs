@@ -100,6 +100,12 @@ impl Ip {
         (self.0[0] | self.0[1] | self.0[2] | self.0[3]) == 0
     }
 
+    /// No address, in either family.
+    #[inline(always)]
+    pub const fn is_unspecified(self) -> bool {
+        self.is_zero() || (self.is_v4() && self.0[3] == 0)
+    }
+
     /// Multicast in either family, and the broadcast address.
     #[inline(always)]
     pub const fn is_multicast(self) -> bool {

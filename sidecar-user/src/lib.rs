@@ -6,6 +6,7 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod discovery;
+pub mod document;
 pub mod host;
 pub mod identity;
 pub mod intercept;

@@ -111,6 +111,10 @@ fn when_an_endpoint_refuses_another_is_tried_and_the_application_sees_a_success(
             );
         }
     }
+    // Each was held once, let in once, and refused never.
+    wait::until("the counters are read", wait::SOON, || {
+        held(&mesh, "held").is_ok_and(|n| n == 40.0) && held(&mesh, "approved").is_ok_and(|n| n == 40.0)
+    })?;
     Ok(())
 }
 

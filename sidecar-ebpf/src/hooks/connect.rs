@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::helpers::generated::bpf_setsockopt;
+use aya_ebpf::helpers::generated::{bpf_getsockopt, bpf_setsockopt};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
@@ -10,7 +10,7 @@ use sidecar_ebpf::abi::{Counter, Direction, Origin, Role};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Connect, Connecting, Facts};
 
-use super::{ALLOW, DENY, load, store};
+use super::{ALLOW, DENY, SO_BINDTOIFINDEX, SO_REUSEADDR, SOL_SOCKET, load, store};
 use crate::maps::{self, ROUTES};
 
 const AF_INET: u32 = 2;
@@ -113,9 +113,16 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
             Ok(None)
         }
         Connect::Redirect(redirect) => {
+            let mut flags = 0;
+            if redirect.optimistic {
+                flags |= Origin::OPTIMISTIC;
+            }
+            if share_address(ctx, from) {
+                flags |= Origin::REUSE;
+            }
             let mut origin = Origin {
                 source: redirect.source,
-                optimistic: redirect.optimistic.into(),
+                flags,
                 device,
                 ..Origin::new(to, Role::CLIENT)
             };
@@ -162,19 +169,44 @@ fn refused(ctx: &SockAddrContext, to: Endpoint, why: Counter) {
 /// Binds the socket to a device, or to none.
 #[inline(always)]
 fn bind(ctx: &SockAddrContext, device: u32) -> bool {
-    const SOL_SOCKET: i32 = 1;
-    const SO_BINDTOIFINDEX: i32 = 62;
-    let mut device = device;
+    set(ctx, SO_BINDTOIFINDEX, device)
+}
+
+#[inline(always)]
+fn set(ctx: &SockAddrContext, option: i32, value: u32) -> bool {
+    let mut value = value;
     // SAFETY: the context is this program's, and the value is as long as it says.
     unsafe {
         bpf_setsockopt(
             ctx.sock_addr.cast(),
             SOL_SOCKET,
-            SO_BINDTOIFINDEX,
-            (&raw mut device).cast(),
+            option,
+            (&raw mut value).cast(),
             size_of::<u32>() as i32,
         ) == 0
     }
+}
+
+/// Lets the proxy's own socket have the address and port that the application has bound this one to, so that a server
+/// outside of the mesh sees the application's. Taken back when the connection is there, or has failed.
+#[inline(always)]
+fn share_address(ctx: &SockAddrContext, from: Ip) -> bool {
+    // Its port may come only now, with the connection (IP_BIND_ADDRESS_NO_PORT).
+    if from.is_unspecified() {
+        return false;
+    }
+    let mut shared = 0_u32;
+    // SAFETY: the context is this program's, and the value is as long as it says.
+    let asked = unsafe {
+        bpf_getsockopt(
+            ctx.sock_addr.cast(),
+            SOL_SOCKET,
+            SO_REUSEADDR,
+            (&raw mut shared).cast(),
+            size_of::<u32>() as i32,
+        )
+    };
+    asked == 0 && shared == 0 && set(ctx, SO_REUSEADDR, 1)
 }
 
 /// The address that the socket is bound to; zero when it is not.

@@ -10,12 +10,10 @@ use aya_ebpf::macros::cgroup_sockopt;
 use aya_ebpf::programs::SockoptContext;
 use sidecar_ebpf::abi::{Origin, Role};
 
-use super::{ALLOW, load, store};
+use super::{ALLOW, SO_BINDTOIFINDEX, SOL_SOCKET, load, store};
 use crate::maps;
 
-const SOL_SOCKET: i32 = 1;
 const SO_BINDTODEVICE: i32 = 25;
-const SO_BINDTOIFINDEX: i32 = 62;
 const SOL_IP: i32 = 0;
 const SOL_IPV6: i32 = 41;
 /// The same number for IPv6.

@@ -71,7 +71,7 @@ fn hold(ctx: &SkBuffContext, syn: &Syn) -> i64 {
     // Published just before this SYN left, and not yet taken over: a new connection.
     // SAFETY: copied before anything else touches the map.
     if let Some(origin) = unsafe { HANDSHAKE.get(tuple).copied() } {
-        if origin.optimistic != 0 {
+        if origin.flags & Origin::OPTIMISTIC != 0 {
             return PASS;
         }
         return begin(ctx, syn, &tuple, settings, origin);

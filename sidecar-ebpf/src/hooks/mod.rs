@@ -9,6 +9,10 @@ mod listen;
 mod sk_lookup;
 mod sockops;
 
+const SOL_SOCKET: i32 = 1;
+const SO_REUSEADDR: i32 = 2;
+const SO_BINDTOIFINDEX: i32 = 62;
+
 /// What a cgroup hook answers.
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;

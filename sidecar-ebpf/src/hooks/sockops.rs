@@ -5,11 +5,13 @@
 //! accepted socket, which is the only other party that knows the tuple. So there is no moment to race for.
 
 use aya_ebpf::bindings::{
-    BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
-    BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_LISTEN, bpf_sock,
-    bpf_sock_ops,
+    BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE,
+    BPF_TCP_LISTEN, bpf_sock, bpf_sock_ops,
 };
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_sock_ops_cb_flags_set};
+use aya_ebpf::helpers::generated::{
+    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_setsockopt, bpf_sock_ops_cb_flags_set,
+};
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 use aya_log_ebpf::debug;
@@ -17,7 +19,7 @@ use sidecar_ebpf::abi::{Counter, Event, Held, Origin, Role, Tuple};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict;
 
-use super::{listen, load};
+use super::{SO_REUSEADDR, SOL_SOCKET, listen, load};
 use crate::maps::{self, APPROVED, HANDSHAKE, HELD, PRESENTED, RINGS};
 
 const AF_INET: u32 = 2;
@@ -41,6 +43,7 @@ pub(crate) fn or_sockops(ctx: SockOpsContext) -> u32 {
     }
     match op {
         BPF_SOCK_OPS_TCP_CONNECT_CB => publish(ops, sk),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => unshare_address(ops, sk),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => claim(&ctx, sk),
         BPF_SOCK_OPS_TCP_LISTEN_CB => {
             // SAFETY: `ops` is this program's context.
@@ -57,6 +60,7 @@ pub(crate) fn or_sockops(ctx: SockOpsContext) -> u32 {
                 )
             };
             if new == BPF_TCP_CLOSE {
+                unshare_address(ops, sk);
                 closed(ops, old);
             }
         }
@@ -105,6 +109,30 @@ fn watch(ops: *mut bpf_sock_ops) {
     unsafe {
         let flags = load(&raw const (*ops).bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
         bpf_sock_ops_cb_flags_set(ops, flags as i32);
+    }
+}
+
+/// Gives the socket back the option that the connect hook has changed.
+#[inline(always)]
+fn unshare_address(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
+    // SAFETY: `sk` is this context's socket, not null.
+    let origin = unsafe { maps::origin(sk) };
+    if let Some(origin) = origin
+        && origin.role == Role::CLIENT
+        && origin.flags & Origin::REUSE != 0
+    {
+        origin.flags &= !Origin::REUSE;
+        let mut off = 0_u32;
+        // SAFETY: `ops` is this program's context, and the value is as long as it says.
+        unsafe {
+            bpf_setsockopt(
+                ops.cast(),
+                SOL_SOCKET,
+                SO_REUSEADDR,
+                (&raw mut off).cast(),
+                size_of::<u32>() as i32,
+            );
+        }
     }
 }
 
@@ -166,7 +194,7 @@ fn claim(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     // SAFETY: `ops` is this program's context.
     let (tuple, family) = unsafe { (incoming(ctx.ops), load(&raw const (*ctx.ops).family)) };
     let outbound =
-        maps::settings().is_some_and(|settings| settings.outbound_port.get() == tuple.destination_port.get());
+        maps::settings().is_some_and(|settings| verdict::is_outbound(settings, tuple.destination_port));
     if outbound {
         claim_destination(ctx, sk, tuple);
     } else {

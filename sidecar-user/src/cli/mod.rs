@@ -11,7 +11,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{self, Kind, Overrides, Setting};
 use crate::model::SpiffeId;
-use crate::{control, lifecycle, proxy};
+use crate::{control, lifecycle, plugin, proxy};
 
 /// Transparent mutual TLS for unmodified programs, by eBPF.
 #[derive(Debug, Parser)]
@@ -48,13 +48,18 @@ pub enum Verb {
         #[arg(long, value_name = "DIR")]
         pins: PathBuf,
     },
+    /// Asks a running proxy what would happen to a connection, and why
+    ///
+    /// The kernel's own maps and the proxy's routes are looked at; no connection is opened. Exits with 0 when there is
+    /// an answer, whatever it is.
+    Why(plugin::Why),
     /// Says whether this host is fit to intercept, and what is missing
     Check,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigVerb {
-    /// Reads a proxy, control or registry file and reports every problem in it
+    /// Reads a proxy, control, registry or interception policy file and reports every problem in it
     ///
     /// Exits with 0 when the file is good and with 1 when it is not. Flags and environment play no part.
     Check {
@@ -120,6 +125,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Config(ConfigVerb::Check { file, kind }) => check_config(&file, kind),
         Verb::Token(TokenVerb::Create { state_dir, identity }) => token::create(&state_dir, &identity),
         Verb::Detach { pins } => kernel::detach(&pins),
+        Verb::Why(why) => Ok(why.run(&mut std::io::stdout().lock())?),
         Verb::Check => kernel::check(),
     }
 }

@@ -1,13 +1,15 @@
 //! `outrigger config check`: reads any of our files and says what is wrong with it. Starts nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
 use super::layers::{Layers, Overrides};
 use super::{CONTROL, Error, PROXY, control, proxy, read_file, read_text};
-use crate::discovery::document::{Field, Problems, Sink, load};
+use crate::datapath;
+use crate::datapath::policy::{Direction, Policy, PolicyFile, Source};
 use crate::discovery::file;
+use crate::document::{Field, Problems, Sink, load};
 use crate::model::Snapshot;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -15,6 +17,8 @@ pub enum Kind {
     Proxy,
     Control,
     Registry,
+    /// What a proxy's `interception.policy` names
+    InterceptionPolicy,
 }
 
 /// Answers one line for people, and a line for each warning.
@@ -28,8 +32,16 @@ pub fn check(path: &Path, kind: Option<Kind>) -> Result<Vec<String>, Error> {
         Some(kind) => kind,
         None => detect(&text).map_err(invalid)?,
     };
-    let (summary, warnings) = summarize(&text, kind).map_err(invalid)?;
-    let mut lines = vec![format!("{}: ok ({summary})", path.display())];
+    let Summary {
+        line,
+        warnings,
+        policy,
+    } = summarize(&text, kind).map_err(invalid)?;
+    let mut lines = vec![format!("{}: ok ({line})", path.display())];
+    if let Some(path) = policy {
+        let policy = PolicyFile::check(&path)?;
+        lines.push(format!("{}: ok ({})", path.display(), counts(&policy)));
+    }
     lines.extend(
         warnings
             .iter()
@@ -38,14 +50,27 @@ pub fn check(path: &Path, kind: Option<Kind>) -> Result<Vec<String>, Error> {
     Ok(lines)
 }
 
-fn summarize(text: &str, kind: Kind) -> Result<(String, Vec<String>), Problems> {
+struct Summary {
+    line: String,
+    warnings: Vec<String>,
+    /// Another file that belongs to this one.
+    policy: Option<PathBuf>,
+}
+
+fn summarize(text: &str, kind: Kind) -> Result<Summary, Problems> {
     let none = Overrides::default();
+    let mut summary = Summary {
+        line: String::new(),
+        warnings: Vec::new(),
+        policy: None,
+    };
     match kind {
         Kind::Registry => {
             let registry = file::parse(text, &Snapshot::default())?;
-            let warnings = registry.warnings.iter().map(ToString::to_string).collect();
-            Ok((format!("registry, {}", registry.counts), warnings))
+            summary.warnings = registry.warnings.iter().map(ToString::to_string).collect();
+            summary.line = format!("registry, {}", registry.counts);
         }
+        Kind::InterceptionPolicy => summary.line = counts(&datapath::policy::parse(text)?),
         Kind::Proxy => {
             // The file is valid wherever it is checked, so the interfaces of this machine do not matter.
             let anywhere = || Ok(vec![std::net::Ipv4Addr::LOCALHOST.into()]);
@@ -56,16 +81,29 @@ fn summarize(text: &str, kind: Kind) -> Result<(String, Vec<String>), Problems> 
             } else {
                 "attaches nothing"
             };
-            Ok((format!("proxy, {}, {interception}", role.identity.id), Vec::new()))
+            summary.line = format!("proxy, {}, {interception}", role.identity.id);
+            summary.policy = role.interception_policy;
         }
         Kind::Control => {
             let issuer = read_text(Some(text), &CONTROL, &none, control::read)?.role.issuer;
-            Ok((
-                format!("control, {}, listens on {}", issuer.trust_domain, issuer.listen),
-                Vec::new(),
-            ))
+            summary.line = format!("control, {}, listens on {}", issuer.trust_domain, issuer.listen);
         }
     }
+    Ok(summary)
+}
+
+fn counts(policy: &Policy) -> String {
+    let written = |direction| {
+        let rules = policy.rules(direction).iter();
+        rules
+            .filter(|rule| matches!(rule.source, Source::Line(_)))
+            .count()
+    };
+    format!(
+        "interception policy, {} outbound rules, {} inbound rules",
+        written(Direction::Outbound),
+        written(Direction::Inbound)
+    )
 }
 
 /// The kind that knows most of the fields at the top.
@@ -74,6 +112,15 @@ fn detect(text: &str) -> Result<Kind, Problems> {
     let sink = Sink::default();
     let entries = Field::root(&node, &sink).entries("a map").unwrap_or_default();
     let names: Vec<&str> = entries.iter().filter_map(|(key, _)| key.text()).collect();
+    // A proxy's `outbound` is a word.
+    let is_rules = |(key, value): &(Field<'_>, Field<'_>)| {
+        key.text()
+            .is_some_and(|name| ["outbound", "inbound"].contains(&name))
+            && value.is_list()
+    };
+    if !entries.is_empty() && entries.iter().all(is_rules) {
+        return Ok(Kind::InterceptionPolicy);
+    }
     let top = |path: &'static str| path.split('.').next().unwrap_or(path);
     let known = |fields: &[&str]| names.iter().filter(|name| fields.contains(name)).count();
     let proxy: Vec<&str> = PROXY.iter().map(|setting| top(setting.path)).collect();

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::discovery::document::{Field, Position, Problem, Problems, Sink, load, nearest};
+use crate::document::{Field, Position, Problem, Problems, Sink, load, nearest};
 
 #[derive(Debug)]
 pub struct Setting {

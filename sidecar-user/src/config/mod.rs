@@ -12,7 +12,7 @@ mod values;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::discovery::{Problem, Problems};
+use crate::document::{Problem, Problems};
 use crate::lifecycle::Logging;
 
 pub use check::{Kind, check};
@@ -42,6 +42,8 @@ pub enum Error {
         file: Option<PathBuf>,
         problems: Problems,
     },
+    #[error(transparent)]
+    Policy(#[from] crate::datapath::policy::Error),
 }
 
 /// The proxy's configuration. Without a file, flags and environment have to say it all.

@@ -51,6 +51,9 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
         layers.read(path, duration)
     });
     let kernel = read_interception(layers);
+    let interception_policy = or(layers, "interception.policy", None, |path| {
+        layers.read(path, super::values::path).map(Some)
+    });
     let (ports, observe) = (ports?, observe?);
     check_distinct(layers, &ports, &observe);
     let (addresses, mode) = (addresses?, mode?);
@@ -65,7 +68,9 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
             open_ports: vec![ports.hbone_port, observe.status_port],
             pod_addresses: addresses.clone(),
             strict: mode == policy::Mode::Strict,
+            policy: datapath::Policy::default(),
         }),
+        interception_policy: interception_policy?,
         addresses,
         mode,
         unknown: unknown?,

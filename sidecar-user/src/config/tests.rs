@@ -402,6 +402,11 @@ fn a_check_finds_out_what_a_file_is() {
             "workloads: []",
             "ok (registry, 0 workloads, 0 services, 0 policies)",
         ),
+        (
+            "interception-policy",
+            "outbound: [{ports: [22], action: leave}]\ninbound: []",
+            "ok (interception policy, 1 outbound rules, 0 inbound rules)",
+        ),
     ] {
         let file = Scratch::new(name, text);
         let lines = check(&file.0, None).unwrap();
@@ -422,6 +427,27 @@ fn a_check_names_file_and_line_of_each_problem() {
     );
     let forced = check(&file.0, Some(Kind::Control)).unwrap_err().to_string();
     assert!(forced.contains("`stateDir`"), "{forced}");
+}
+
+#[test]
+fn a_check_of_a_proxy_reads_its_interception_policy_too() {
+    let policy = Scratch::new("policy", "outbound: [{ports: [22], action: leaf}]");
+    let text = format!(
+        "{MINIMAL}\ninterception: {{cgroup: /c, pins: /p, policy: {}}}\n",
+        policy.0.display()
+    );
+    let proxy = Scratch::new("with-policy", &text);
+    let error = check(&proxy.0, None).unwrap_err().to_string();
+    let place = format!("{}:1:34: `outbound[0].action`", policy.0.display());
+    assert!(error.contains(&place), "{error}");
+
+    std::fs::write(&policy.0, "outbound: [{ports: [22], action: leave}]").unwrap();
+    let lines = check(&proxy.0, None).unwrap();
+    assert!(lines[1].contains("1 outbound rules"), "{lines:?}");
+
+    std::fs::remove_file(&policy.0).unwrap();
+    let error = check(&proxy.0, None).unwrap_err().to_string();
+    assert!(error.contains("cannot read the interception policy"), "{error}");
 }
 
 #[test]

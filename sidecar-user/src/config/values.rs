@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::discovery::document::nearest;
+use crate::document::nearest;
 use crate::model::SpiffeId;
 use crate::model::identity::check_trust_domain;
 

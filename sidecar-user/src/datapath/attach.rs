@@ -12,8 +12,11 @@ use sidecar_ebpf::abi::{Counter, INBOUND_LISTENER, RING_BYTES, Settings, map};
 
 use super::hold::Approvals;
 use super::links::{self, HOOKS, Targets};
+use super::policy::{self, Policy, PolicyMap};
 use super::settings::Switches;
-use super::{AppPorts, Bypass, Config, Error, Hold, Logs, RouteMap, logs, object, pins, settings, sys};
+use super::{
+    AppPorts, Bypass, Config, Error, Explain, Hold, Logs, RouteMap, logs, object, pins, settings, sys,
+};
 
 /// The attached programs. Dropping it detaches nothing: see `detach`.
 pub struct Datapath {
@@ -22,6 +25,8 @@ pub struct Datapath {
     filter: OwnedFd,
     counters: PerCpuArray<MapData, u64>,
     bypass: Bypass,
+    policy: PolicyMap,
+    explain: Explain,
     logs: Option<Logs>,
 }
 
@@ -61,7 +66,7 @@ impl Datapath {
         links::check_pins(&config.pins, &targets)?;
 
         let intercepted = pins::any_link(&config.pins);
-        let attached = attach(&config.pins, &targets, settings, inbound_listener);
+        let attached = attach(config, &targets, settings, inbound_listener);
         if attached.is_err() && !intercepted {
             // The first error is the one to tell.
             let _: Result<_, Error> = pins::detach(&config.pins);
@@ -72,6 +77,16 @@ impl Datapath {
     /// The handle that lets the proxy's own connections out.
     pub fn bypass(&self) -> Bypass {
         self.bypass.clone()
+    }
+
+    /// The handle that changes what is intercepted.
+    pub fn policy(&self) -> PolicyMap {
+        self.policy.clone()
+    }
+
+    /// The handle that says what the programs would do.
+    pub fn explain(&self) -> Explain {
+        self.explain.clone()
     }
 
     /// Turns strict mode on or off for connections to come.
@@ -143,11 +158,12 @@ impl Datapath {
 }
 
 fn attach(
-    pins: &Path,
+    config: &Config,
     targets: &Targets,
-    settings: Settings,
+    mut settings: Settings,
     inbound_listener: Option<BorrowedFd<'_>>,
 ) -> Result<Datapath, Error> {
+    let pins: &Path = &config.pins;
     pins::keep_or_forget_maps(pins, &settings)?;
     let log = logs::enabled();
     let mut ebpf = object::load(Some(&pins::maps(pins)), log)?;
@@ -155,7 +171,15 @@ fn attach(
     links::load_all(&mut ebpf)?;
 
     // Everything that the programs ask for is in place before the first of them runs.
+    let policy = write_policy(&ebpf, &mut settings, &config.policy)?;
     let switches = Switches::write(map_fd(&ebpf, map::SETTINGS)?, settings)?;
+    let policy = policy.into_force(switches.clone());
+    let explain = Explain::new(
+        switches.clone(),
+        policy.clone(),
+        map_fd(&ebpf, map::ROUTES)?,
+        [map_fd(&ebpf, map::APP_PORTS)?, map_fd(&ebpf, map::INHERITED)?],
+    );
     let maps = Maps {
         approved: Arc::new(map_fd(&ebpf, map::APPROVED)?),
         held: Arc::new(map_fd(&ebpf, map::HELD)?),
@@ -183,8 +207,23 @@ fn attach(
         filter: links::hold_program(&mut ebpf)?,
         counters: counters(&mut ebpf)?,
         bypass: Bypass::new(map_fd(&ebpf, map::BYPASS)?),
+        policy,
+        explain,
         logs,
     })
+}
+
+/// The policy counts together with the other settings, so that no connection sees those without it. Until then the
+/// programs of an earlier proxy go on with that one's.
+fn write_policy(ebpf: &Ebpf, settings: &mut Settings, policy: &Policy) -> Result<policy::Written, Error> {
+    let before: Settings =
+        sys::map_get(map_fd(ebpf, map::SETTINGS)?.as_fd(), &0_u32).map_err(|source| Error::MapIo {
+            map: map::SETTINGS,
+            source,
+        })?;
+    let written = policy::Written::new(map_fd(ebpf, map::POLICY)?, &before, policy)?;
+    settings.policy_generation = written.generation();
+    Ok(written)
 }
 
 fn set_listener(ebpf: &Ebpf, listener: BorrowedFd<'_>) -> Result<(), Error> {

@@ -75,6 +75,11 @@ pub enum Error {
     Update { pin: PathBuf, source: io::Error },
     #[error("map {map}: {source}")]
     Map { map: &'static str, source: MapError },
+    #[error(
+        "the interception policy of {networks} networks cannot be written to the kernel ({source}), and the one before \
+         it stays in force; join networks, or give the node more memory"
+    )]
+    Policy { networks: usize, source: io::Error },
     #[error("map {map}: {source}")]
     MapIo { map: &'static str, source: io::Error },
 }

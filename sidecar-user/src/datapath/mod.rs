@@ -14,11 +14,13 @@ mod attach;
 mod bypass;
 mod check;
 mod error;
+mod explain;
 mod hold;
 mod links;
 mod logs;
 mod object;
 mod pins;
+pub mod policy;
 mod routes;
 mod settings;
 mod sys;
@@ -30,9 +32,11 @@ pub use attach::Datapath;
 pub use bypass::Bypass;
 pub use check::{Finding, check};
 pub use error::Error;
+pub use explain::{Action, Connect, Explain, Verdict};
 pub use hold::{Approvals, Attempts, Hold};
 pub use logs::Logs;
 pub use pins::detach;
+pub use policy::{Policy, PolicyMap};
 pub use routes::RouteMap;
 
 /// What an attachment needs to know about its pod.
@@ -54,4 +58,6 @@ pub struct Config {
     /// Plaintext from outside is dropped instead of steered to the inbound port, and a socket that cannot be
     /// redirected (bound to a device, or going to an IPv6 link-local address) may not connect.
     pub strict: bool,
+    /// What is intercepted, from the first moment on.
+    pub policy: Policy,
 }

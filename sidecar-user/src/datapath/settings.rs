@@ -32,11 +32,23 @@ impl Switches {
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut settings);
-        sys::map_set(self.map.as_fd(), &0_u32, &*settings).map_err(|source| Error::MapIo {
-            map: map::SETTINGS,
-            source,
-        })
+        let mut changed = *settings;
+        change(&mut changed);
+        sys::map_set(self.map.as_fd(), &0_u32, &changed).map_err(map_error)?;
+        *settings = changed;
+        Ok(())
+    }
+
+    /// What the programs read now.
+    pub(super) fn current(&self) -> Result<Settings, Error> {
+        sys::map_get(self.map.as_fd(), &0_u32).map_err(map_error)
+    }
+}
+
+fn map_error(source: io::Error) -> Error {
+    Error::MapIo {
+        map: map::SETTINGS,
+        source,
     }
 }
 

@@ -306,6 +306,19 @@ fn query(socket: BorrowedFd<'_>, option: i32) -> io::Result<u64> {
     }
 }
 
+/// Returns once every program that is running now has ended. `membarrier(MEMBARRIER_CMD_GLOBAL)` is an RCU grace
+/// period, and programs run within RCU. Fails where the kernel keeps CPUs free of the tick (`nohz_full`).
+pub(super) fn wait_for_programs() -> io::Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: three numbers, no memory.
+    let failed = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0_u32, 0) };
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Makes the program the filter of a socket, in the place of any other.
 pub(super) fn attach_filter(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let program = program.as_raw_fd();

@@ -10,6 +10,7 @@ mod lifecycle;
 mod object;
 mod outbound;
 mod pod;
+mod policy;
 mod present;
 mod probe;
 mod routes;

@@ -9,13 +9,12 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+use crate::document::Problems;
 use crate::model::Snapshot;
 
-pub mod document;
 pub mod file;
 mod reload;
 
-pub use document::{Problem, Problems};
 pub use reload::watch;
 
 #[derive(Clone, Debug)]
@@ -56,7 +55,7 @@ pub enum Error {
     #[error("the registry is not valid:\n{}", problems.in_file(path))]
     Invalid { path: PathBuf, problems: Problems },
     #[error(
-        "cannot watch the directory {} for changes; raise fs.inotify.max_user_instances if it is used up",
+        "cannot watch the registry {} for changes; raise fs.inotify.max_user_instances if it is used up",
         path.display()
     )]
     Watch {

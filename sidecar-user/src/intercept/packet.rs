@@ -19,6 +19,8 @@ pub enum Unreachable {
     Host,
     /// ENETUNREACH
     Net,
+    /// EACCES; with IPv4 a router can say no more than EHOSTUNREACH.
+    Prohibited,
 }
 
 const TCP: u8 = 6;
@@ -61,6 +63,8 @@ pub fn unreachable(syn: &HeldSyn, what: Unreachable) -> Packet {
         (true, Unreachable::Net) => (3, 0),
         (false, Unreachable::Host) => (1, 3),
         (false, Unreachable::Net) => (1, 0),
+        (true, Unreachable::Prohibited) => (3, 13),
+        (false, Unreachable::Prohibited) => (1, 1),
     };
     let mut icmp = vec![kind, code, 0, 0, 0, 0, 0, 0];
     // An IPv4 router quotes the header and 8 bytes.

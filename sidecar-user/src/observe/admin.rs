@@ -19,6 +19,7 @@ use super::observer::Observer;
 use super::report::{FlowList, FlowReport, WatchEvent};
 use super::socket::AdminSocket;
 use super::watch::{Event, Happened, Watching};
+use super::why::{Question, WhyReport};
 
 /// What the endpoint can show and do; the role brings the closures.
 pub struct Admin {
@@ -26,9 +27,13 @@ pub struct Admin {
     /// The configuration in force. No secrets in it.
     pub config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     pub log_level: LogLevel,
+    pub why: Box<Explain>,
     /// Starts a drain and returns at once.
     pub drain: Box<dyn Fn() + Send + Sync>,
 }
+
+/// Says what would happen to a connection; an error is a sentence for the caller.
+pub type Explain = dyn Fn(&Question) -> Result<WhyReport, String> + Send + Sync;
 
 /// The door to the log's filter, usually a reload handle of `tracing-subscriber`.
 pub struct LogLevel {
@@ -73,6 +78,8 @@ const INDEX: &str = "\
 GET  /flows     open flows and the last closed ones, JSON
                 ?direction=inbound|outbound &service=[NAMESPACE/]HOSTNAME &identity=SPIFFE-ID|NAMESPACE/ACCOUNT
                 &state=open|closed &limit=N &watch=true (a line of JSON for each event)
+GET  /why       what would happen to a connection, and why, JSON
+                ?destination=ADDRESS:PORT or ?source=ADDRESS&port=PORT (inbound) &protocol=tcp|udp
 GET  /config    the configuration in force, JSON
 GET  /loglevel  the log filter; PUT or POST sets it to the body, e.g. debug
 POST /drain     stop taking connections and let the open ones finish
@@ -138,6 +145,7 @@ impl Admin {
         match request.uri().path() {
             "/" if reads(&method) => text(StatusCode::OK, INDEX),
             "/flows" if reads(&method) => self.flows(request.uri().query().unwrap_or_default()),
+            "/why" if reads(&method) => self.why(request.uri().query().unwrap_or_default()),
             "/config" if reads(&method) => json(&(self.config)()),
             "/loglevel" if reads(&method) => text(StatusCode::OK, (self.log_level.get)() + "\n"),
             "/loglevel" if method == Method::PUT || method == Method::POST => match line(request).await {
@@ -148,10 +156,17 @@ impl Admin {
                 (self.drain)();
                 text(StatusCode::ACCEPTED, "draining\n")
             }
-            "/" | "/flows" | "/config" => not_allowed("GET, HEAD"),
+            "/" | "/flows" | "/why" | "/config" => not_allowed("GET, HEAD"),
             "/loglevel" => not_allowed("GET, HEAD, PUT, POST"),
             "/drain" => not_allowed("POST"),
             path => text(StatusCode::NOT_FOUND, format!("no such path: {path}\n{INDEX}")),
+        }
+    }
+
+    fn why(&self, query: &str) -> Response<Answer> {
+        match Question::parse(query).and_then(|question| (self.why)(&question)) {
+            Ok(report) => json(&report),
+            Err(reason) => text(StatusCode::BAD_REQUEST, reason + "\n"),
         }
     }
 

@@ -27,10 +27,16 @@ pub struct Meters {
     pub registry_generation: Gauge,
     /// `outrigger_registry_reload_errors_total`
     pub registry_reload_errors: Counter,
+    /// `outrigger_interception_policy_generation`
+    pub interception_generation: Gauge,
+    /// `outrigger_interception_policy_reload_errors_total`
+    pub interception_reload_errors: Counter,
     /// `outrigger_inbound_plaintext_accepted_total`
     pub plaintext_accepted: Counter,
     /// `outrigger_inbound_plaintext_refused_total`
     pub plaintext_refused: Counter,
+    /// `outrigger_outbound_client_ports_changed_total`
+    pub client_ports_changed: Counter,
     /// `outrigger_inbound_client_claims_refused_total`
     pub client_claims_refused: Counter,
 }
@@ -77,6 +83,12 @@ impl Meters {
             "Generation of the registry in force, 0 before the first",
             registry_generation.clone(),
         );
+        let interception_generation = Gauge::default();
+        registry.register(
+            "outrigger_interception_policy_generation",
+            "Generation of the interception policy in force, 0 without a file",
+            interception_generation.clone(),
+        );
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -96,6 +108,11 @@ impl Meters {
                 "outrigger_registry_reload_errors",
                 "Registry changes that were refused; the last good one stays in force",
             ),
+            interception_generation,
+            interception_reload_errors: counter(
+                "outrigger_interception_policy_reload_errors",
+                "Interception policy changes that were refused; the last good one stays in force",
+            ),
             plaintext_accepted: counter(
                 "outrigger_inbound_plaintext_accepted",
                 "Inbound plaintext connections accepted in permissive mode",
@@ -103,6 +120,10 @@ impl Meters {
             plaintext_refused: counter(
                 "outrigger_inbound_plaintext_refused",
                 "Inbound plaintext connections refused in strict mode by the proxy",
+            ),
+            client_ports_changed: counter(
+                "outrigger_outbound_client_ports_changed",
+                "Plaintext connections that could not come from the application's own port",
             ),
             client_claims_refused: counter(
                 "outrigger_inbound_client_claims_refused",

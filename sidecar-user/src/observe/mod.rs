@@ -29,14 +29,16 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod why;
 
-pub use admin::{Admin, LogLevel, SetLevel, serve_admin};
+pub use admin::{Admin, Explain, LogLevel, SetLevel, serve_admin};
 pub use meters::Meters;
 pub use observer::{Limits, Observer, OpenFlow, ShardObserver};
 pub use readiness::{Condition, Readiness};
 pub use report::{FlowList, FlowReport, TlsReport, WatchEvent};
 pub use socket::AdminSocket;
 pub use status::serve_status;
+pub use why::{EndpointReport, Protocol, Question, RuleReport, WhyReport};
 
 #[derive(Clone, Debug)]
 pub struct Config {

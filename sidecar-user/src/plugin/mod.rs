@@ -16,6 +16,9 @@ use table::Table;
 
 mod client;
 mod table;
+mod why;
+
+pub use why::Why;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -33,6 +36,8 @@ struct Cli {
 enum Verb {
     /// The connections of a proxy: open ones and the last closed ones
     Flows(Flows),
+    /// What would happen to a connection, and why
+    Why(Why),
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +101,15 @@ pub enum Error {
         status: u16,
         body: String,
     },
+    #[error(
+        "{target} does not answer ({cause}): is the proxy running in this network namespace? \
+         Name its admin endpoint by --address HOST:PORT or --unix PATH"
+    )]
+    NoProxy { target: String, cause: io::Error },
+    #[error("{body}")]
+    Unanswerable { body: String },
+    #[error("{target} answered what is no explanation ({reason}): is it the admin endpoint of this version?")]
+    NotWhy { target: String, reason: String },
     #[error("{target} answered what is no flow list ({reason}): is it the admin endpoint of this version?")]
     NotFlows { target: String, reason: String },
     #[error("{target} ended the stream: {reason}; start the command again")]
@@ -109,10 +123,12 @@ pub enum Error {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let Cli {
-        verb: Verb::Flows(flows),
-    } = Cli::parse();
-    match flows.run(&mut io::stdout().lock()) {
+    let out = &mut io::stdout().lock();
+    let done = match Cli::parse().verb {
+        Verb::Flows(flows) => flows.run(out),
+        Verb::Why(why) => why.run(out),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads has seen enough, as `head` does.
         Err(Error::Output { source }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -238,7 +254,9 @@ mod tests {
 
     fn flows(args: &[&str]) -> Flows {
         let args = ["kubectl outrigger", "flows"].iter().chain(args);
-        let Verb::Flows(flows) = Cli::try_parse_from(args).unwrap().verb;
+        let Verb::Flows(flows) = Cli::try_parse_from(args).unwrap().verb else {
+            panic!("flows")
+        };
         flows
     }
 
@@ -288,6 +306,7 @@ mod tests {
                 get: Box::new(String::new),
                 set: Box::new(|_| Ok(())),
             },
+            why: Box::new(|_| Err(String::new())),
             drain: Box::new(|| {}),
         };
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -289,8 +289,8 @@ async fn deliver(
     let destination = permit.destination();
     flow.update(|f| f.chosen_dst = Some(destination));
     let mark = |socket: BorrowedFd<'_>| shard.present(socket, client);
-    match tcp::dial(destination, mark, None, shard.limits.connect).await {
-        Ok(app) => {
+    match tcp::dial(destination, mark, tcp::From::default(), shard.limits.connect).await {
+        Ok((app, _)) => {
             flow.update(|f| f.connect_time = Some(start.elapsed()));
             Ok(app)
         }

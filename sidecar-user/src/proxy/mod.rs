@@ -5,6 +5,7 @@
 
 mod holding;
 mod inbound;
+mod interception;
 mod join;
 mod network;
 mod outbound;
@@ -12,9 +13,11 @@ mod outcome;
 mod ports;
 mod shard;
 mod watchers;
+mod why;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -41,6 +44,8 @@ pub struct Config {
     pub unknown: route::Unknown,
     pub intercept: intercept::Config,
     pub datapath: Option<datapath::Config>,
+    /// What is intercepted, watched for changes; `None`: the default.
+    pub interception_policy: Option<PathBuf>,
     pub discovery: discovery::Config,
     pub identity: identity::Config,
     pub observe: observe::Config,
@@ -61,10 +66,11 @@ pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
     runtime.block_on(control(config, log))
 }
 
-async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
+async fn control(mut config: Config, log: LogFilter) -> anyhow::Result<()> {
     let mut shutdown = Shutdown::catch()?;
     let observer = Observer::new();
     let (feed, follow_registry) = discovery::watch(&config.discovery)?;
+    let interception_policy = interception::open(&mut config)?;
     let (svid_out, svid) = watch::channel(None);
     let (identity_out, identity_status) = watch::channel(identity::Status::default());
     let conditions = watchers::Conditions::new(&observer);
@@ -86,6 +92,7 @@ async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
         None => None,
     };
     conditions.interception.met();
+    interception::follow(interception_policy, kernel.as_ref(), &observer);
     let mark = own_sockets(kernel.as_ref());
 
     let mut truthful = match &kernel {
@@ -105,10 +112,12 @@ async fn control(config: Config, log: LogFilter) -> anyhow::Result<()> {
     )?;
     let (ask_drain, mut drain_asked) = mpsc::channel::<()>(1);
     let shown = watchers::shown_config(&config);
+    let why = why::Why::new(&config, kernel.as_ref(), feed.snapshots.clone(), svid.clone());
     let admin_endpoint = Admin {
         observer: observer.clone(),
         config: Box::new(move || shown.clone()),
         log_level: log_level(log),
+        why: Box::new(move |question| why.answer(question)),
         // Asked twice, it is asked once.
         drain: Box::new(move || {
             let _ = ask_drain.try_send(());
@@ -213,20 +222,12 @@ fn start_shards(
     draining: watch::Receiver<bool>,
 ) -> anyhow::Result<Vec<JoinHandle<io::Result<()>>>> {
     let ports = config.intercept;
-    let mut own_ports = vec![
-        ports.outbound_port,
-        ports.inbound_port,
-        ports.hbone_port,
-        config.observe.status_port,
-    ];
-    own_ports.extend(ports.outbound_ports6());
-    own_ports.extend(config.observe.admin.map(|a| a.port()));
     let settings = Settings {
         id: config.identity.id.clone(),
         mode: config.mode,
         unknown: config.unknown,
         addresses: config.addresses.iter().map(IpAddr::to_canonical).collect(),
-        own_ports,
+        own_ports: own_ports(config),
         hbone_port: ports.hbone_port,
         bypass: kernel.map(datapath::Datapath::bypass),
         world,
@@ -248,6 +249,20 @@ fn start_shards(
         shards.push(thread);
     }
     Ok(shards)
+}
+
+/// On which the proxy itself listens.
+fn own_ports(config: &Config) -> Vec<u16> {
+    let ports = config.intercept;
+    let mut own = vec![
+        ports.outbound_port,
+        ports.inbound_port,
+        ports.hbone_port,
+        config.observe.status_port,
+    ];
+    own.extend(ports.outbound_ports6());
+    own.extend(config.observe.admin.map(|a| a.port()));
+    own
 }
 
 fn join(shards: Vec<JoinHandle<io::Result<()>>>) -> anyhow::Result<()> {

@@ -406,5 +406,14 @@ async fn plain(shard: &Shard, asked: &Asked, up: &Upstream) -> Result<TcpStream,
         true => UNLIMITED,
         false => shard.limits.connect,
     };
-    tcp::dial(up.endpoint, &*shard.mark, asked.device, limit).await
+    // The server is to see the application's own address and port.
+    let from = tcp::From {
+        device: asked.device,
+        client: Some(asked.client),
+    };
+    let (stream, as_itself) = tcp::dial(up.endpoint, &*shard.mark, from, limit).await?;
+    if !as_itself {
+        shard.meters.client_ports_changed.inc();
+    }
+    Ok(stream)
 }

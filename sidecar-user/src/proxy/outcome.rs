@@ -113,6 +113,8 @@ fn of_io(error: &io::Error) -> Cause {
         HostUnreachable | NetworkUnreachable => Cause::Unreachable,
         TimedOut => Cause::TimedOut,
         _ => match error.raw_os_error().map(Errno::from_raw) {
+            // What a router has said that forbids it.
+            Some(Errno::EACCES) => Cause::Unreachable,
             Some(Errno::EMFILE | Errno::ENFILE | Errno::EADDRNOTAVAIL | Errno::ENOBUFS | Errno::ENOMEM) => {
                 Cause::LimitReached
             }

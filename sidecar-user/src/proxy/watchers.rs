@@ -113,7 +113,11 @@ pub(super) fn shown_config(config: &Config) -> serde_json::Value {
             "token": config.identity.token,
             "ttl": humantime::format_duration(config.identity.ttl).to_string(),
         },
-        "interception": config.datapath.as_ref().map(|d| json!({ "cgroup": d.cgroup, "pins": d.pins })),
+        "interception": config.datapath.as_ref().map(|d| json!({
+            "cgroup": d.cgroup,
+            "pins": d.pins,
+            "policy": config.interception_policy,
+        })),
         "listen": {
             "outbound": config.intercept.outbound_port,
             "inbound": config.intercept.inbound_port,

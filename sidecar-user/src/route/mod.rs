@@ -15,9 +15,13 @@ pub enum Unknown {
     /// They are dialled as the application asked, in plain TCP.
     #[default]
     PassThrough,
-    /// They are refused.
+    /// They are refused, but for DNS.
     Refuse,
 }
+
+/// Resolvers ask over UDP, which is not intercepted, and again over TCP when an answer is too long for it. Whoever may
+/// do the one may do the other, or long answers fail.
+pub const DNS: u16 = 53;
 
 #[derive(Debug)]
 pub enum Route {
@@ -87,12 +91,12 @@ pub fn route(
     }
     match (world.workload_by_address(dst.ip()), unknown) {
         (Some((workload, load)), _) => to_workload(workload, load, dst, None),
-        (None, Unknown::PassThrough) => Route::Direct(Upstream {
+        (None, unknown) if unknown == Unknown::PassThrough || dst.port() == DNS => Route::Direct(Upstream {
             endpoint: dst,
             service: None,
             target: None,
         }),
-        (None, Unknown::Refuse) => Route::Refuse(Refusal::UnknownDestination),
+        (None, _) => Route::Refuse(Refusal::UnknownDestination),
     }
 }
 

@@ -188,3 +188,25 @@ fn a_new_snapshot_remembers_open_connections() {
     let (_, load) = after.workload_by_address("10.1.0.1".parse().unwrap()).unwrap();
     assert_eq!((load.open(), after.generation), (1, 2));
 }
+
+#[test]
+fn dns_over_tcp_passes_where_unknown_destinations_are_refused() {
+    let world = world(vec![workload(1, TunnelProtocol::Hbone)]);
+    let to = |dst: &str| {
+        let dst = OriginalDst::new(dst.parse().unwrap());
+        route(&world, Unknown::Refuse, dst, &[], &mut dice())
+    };
+    for resolver in ["192.0.2.53:53", "[2001:db8::53]:53"] {
+        assert!(
+            matches!(to(resolver), Route::Direct(Upstream { target: None, .. })),
+            "{resolver}"
+        );
+    }
+    assert!(matches!(
+        to("192.0.2.53:853"),
+        Route::Refuse(Refusal::UnknownDestination)
+    ));
+    // What the registry knows goes as it says.
+    assert!(matches!(to("10.96.0.1:53"), Route::Refuse(Refusal::NoEndpoint)));
+    assert!(matches!(to("10.1.0.1:53"), Route::Mesh(_)));
+}

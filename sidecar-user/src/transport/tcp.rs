@@ -22,23 +22,61 @@ const TUNNEL_USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bounds what waits unsent in the kernel for a tunnel, where a later urgent frame would queue behind it.
 const TUNNEL_NOTSENT_LOWAT: u32 = 128 * 1024;
 
-/// A connection to an application or to a host outside the mesh, out by `device` if there is one.
+/// Where a connection is to come from, as far as that can be had.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct From {
+    /// The interface that it goes out by.
+    pub device: Option<u32>,
+    /// The address and port that the other side is to see.
+    pub client: Option<SocketAddr>,
+}
+
+/// A connection to an application or to a host outside the mesh.
+///
+/// A client's own port may be taken: by a socket that it has bound to this very address, or by an earlier connection
+/// to the same server that still lingers. Then the kernel chooses another one, and `false` comes with the stream.
 pub async fn dial(
     addr: SocketAddr,
-    mark: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
-    device: Option<u32>,
+    mark: impl Fn(BorrowedFd<'_>) -> io::Result<()>,
+    from: From,
     limit: Duration,
-) -> Result<TcpStream, Error> {
+) -> Result<(TcpStream, bool), Error> {
     let connecting = async {
-        let socket = socket_for(addr)?;
-        if let Some(device) = device {
-            let name = nix::net::if_::if_indextoname(device)?;
-            SockRef::from(&socket).bind_device(Some(name.to_bytes()))?;
+        let with = |client: Option<SocketAddr>| {
+            let socket = socket_for(addr)?;
+            if let Some(device) = from.device {
+                let name = nix::net::if_::if_indextoname(device)?;
+                SockRef::from(&socket).bind_device(Some(name.to_bytes()))?;
+            }
+            mark(socket.as_fd())?;
+            if let Some(client) = client {
+                socket.set_reuseaddr(true)?;
+                socket.bind(client)?;
+            }
+            Ok::<TcpSocket, io::Error>(socket)
+        };
+        let client = from.client.filter(|client| client.is_ipv4() == addr.is_ipv4());
+        let as_itself = async {
+            let socket = with(client)?;
+            socket.connect(addr).await
+        };
+        match as_itself.await {
+            Err(error) if client.is_some() && is_taken(&error) => {
+                let socket = with(None)?;
+                Ok((socket.connect(addr).await?, false))
+            }
+            connected => Ok((connected?, client.is_some() || from.client.is_none())),
         }
-        mark(socket.as_fd())?;
-        socket.connect(addr).await
     };
     finish(addr, limit, connecting).await
+}
+
+/// Also when the address is none of this host's, as for a client that was shown another's.
+fn is_taken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable | io::ErrorKind::PermissionDenied
+    )
 }
 
 /// A connection that will carry a tunnel.
@@ -48,7 +86,8 @@ pub(super) async fn dial_tunnel(
     device: Option<u32>,
     limit: Duration,
 ) -> Result<TcpStream, Error> {
-    let stream = dial(addr, &**mark, device, limit).await?;
+    let from = From { device, client: None };
+    let (stream, _) = dial(addr, &**mark, from, limit).await?;
     tune_tunnel(&stream).map_err(|e| Error::Connect {
         addr,
         source: Rc::new(e),
@@ -75,13 +114,13 @@ fn socket_for(addr: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-async fn finish(
+async fn finish<T>(
     addr: SocketAddr,
     limit: Duration,
-    connecting: impl Future<Output = io::Result<TcpStream>>,
-) -> Result<TcpStream, Error> {
+    connecting: impl Future<Output = io::Result<T>>,
+) -> Result<T, Error> {
     match tokio::time::timeout(limit, connecting).await {
-        Ok(Ok(stream)) => Ok(stream),
+        Ok(Ok(connected)) => Ok(connected),
         Ok(Err(source)) => Err(Error::Connect {
             addr,
             source: Rc::new(source),

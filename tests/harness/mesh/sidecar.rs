@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::http;
 use crate::mesh::{Control, NAMESPACE, RegistryFile, TRUST_DOMAIN, binaries, ports};
 use crate::pod::Pod;
-use crate::process::Process;
+use crate::process::{Output, Process};
 use crate::wait;
 
 /// What a test may want otherwise than usual.
@@ -33,6 +33,8 @@ pub struct Options {
     pub without_capability: Option<String>,
     /// Attach the hooks. Without them the proxy only answers on its own ports.
     pub intercept: bool,
+    /// The interception policy at start, as YAML.
+    pub policy: Option<String>,
 }
 
 impl Options {
@@ -46,6 +48,7 @@ impl Options {
             token: None,
             without_capability: None,
             intercept: true,
+            policy: None,
         }
     }
 
@@ -56,6 +59,11 @@ impl Options {
 
     pub fn registry_only(mut self) -> Self {
         self.registry_only = true;
+        self
+    }
+
+    pub fn policy(mut self, yaml: &str) -> Self {
+        self.policy = Some(yaml.into());
         self
     }
 
@@ -155,8 +163,13 @@ impl Sidecar {
             options.workers,
         );
         if intercepts {
+            let mut policy = String::new();
+            if let Some(yaml) = &options.policy {
+                sidecar.write_policy(yaml)?;
+                policy = format!(", policy: {}", sidecar.policy().display());
+            }
             config += &format!(
-                "interception: {{cgroup: {}, pins: {}}}\n",
+                "interception: {{cgroup: {}, pins: {}{policy}}}\n",
                 pod.cgroup().display(),
                 sidecar.pins().display()
             );
@@ -308,6 +321,25 @@ impl Sidecar {
 
     pub fn config(&self) -> PathBuf {
         self.dir.join("proxy.yaml")
+    }
+
+    /// The interception policy, of a sidecar that was given one.
+    pub fn policy(&self) -> PathBuf {
+        self.dir.join("policy.yaml")
+    }
+
+    /// Any text, right or wrong, in the place of the policy as a whole.
+    pub fn write_policy(&self, yaml: &str) -> Result<()> {
+        let new = self.dir.join("policy.new");
+        fs::write(&new, yaml)?;
+        fs::rename(&new, self.policy()).with_context(|| format!("replace {}", self.policy().display()))
+    }
+
+    /// `outrigger why` with these arguments, in the pod.
+    pub fn why(&self, args: &[&str]) -> Result<Output> {
+        let mut command = self.pod.command(binaries::path("outrigger")?);
+        command.arg("why").args(args);
+        self.pod.run_within(command, wait::SOON)
     }
 
     pub fn pins(&self) -> PathBuf {

@@ -34,6 +34,8 @@ pub(super) const ROOMS: &[Room] = &[
         "model",
         "ipnet netlink_packet_core netlink_packet_route netlink_packet_sock_diag nix tokio",
     ),
+    // Reading files that users write, for every room that has one. granit_parser tells where in it a field stands.
+    room("document", "", "granit_parser notify tokio"),
     // Control work. humantime writes the times of certificates into messages, tower is how tonic takes our own connector,
     // which marks sockets.
     room(
@@ -42,17 +44,18 @@ pub(super) const ROOMS: &[Room] = &[
         "http humantime hyper hyper_util prost rcgen rustls tokio tokio_rustls tonic tonic_prost tower tracing \
          x509_parser zeroize",
     ),
-    // sha2 tells whether a file that was touched has changed, granit_parser where in it a field stands.
+    // sha2 tells whether a file that was touched has changed, notify is the source of one of its errors.
     room(
         "discovery",
-        "model",
-        "granit_parser ipnet notify serde sha2 tokio tracing",
+        "model document",
+        "ipnet notify serde sha2 tokio tracing",
     ),
-    // aya-log speaks log, which the door passes on to tracing.
+    // aya-log speaks log, which the door passes on to tracing. The interception policy is read and followed here,
+    // because only this room knows what of it the kernel can hold.
     room(
         "datapath",
-        "model",
-        "aya aya_log bytemuck ipnet log nix sidecar_ebpf tokio tracing",
+        "model document",
+        "aya aya_log bytemuck ipnet log nix notify sidecar_ebpf tokio tracing",
     ),
     // nix for the permissions and the lock of the state directory, serde_json for its list of tokens.
     room(
@@ -79,8 +82,8 @@ pub(super) const ROOMS: &[Room] = &[
 ];
 
 /// What a role may import: every room, and how a process lives and ends; no other role.
-const ALL_ROOMS: &str =
-    "model policy route intercept transport relay identity discovery datapath host issuer observe lifecycle";
+const ALL_ROOMS: &str = "model document policy route intercept transport relay identity discovery datapath host issuer observe \
+                         lifecycle";
 
 /// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`
 /// takes as an argument, ipnet for the routes that the host has and the mesh adds.

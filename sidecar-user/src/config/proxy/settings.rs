@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 26] = [
+pub const SETTINGS: [Setting; 27] = [
     Setting {
         path: "workload.name",
         flag: "name",
@@ -123,6 +123,14 @@ pub const SETTINGS: [Setting; 26] = [
         env: "OUTRIGGER_PINS",
         value: "DIR",
         help: "Directory on a bpffs for pinned links and maps",
+        list: false,
+    },
+    Setting {
+        path: "interception.policy",
+        flag: "interception-policy",
+        env: "OUTRIGGER_INTERCEPTION_POLICY",
+        value: "FILE",
+        help: "What to take and what to leave alone [default: all TCP but link-local]",
         list: false,
     },
     Setting {

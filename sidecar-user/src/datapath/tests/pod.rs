@@ -20,7 +20,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use socket2::{Domain, Socket, Type};
 
-use super::super::{Config, Datapath, OUTBOUND_PORTS6};
+use super::super::{Config, Datapath, OUTBOUND_PORTS6, Policy};
 
 pub(super) const POD4: &str = "10.99.0.2";
 pub(super) const POD6: &str = "fd99::2";
@@ -305,6 +305,7 @@ fn config(directory: &Path) -> Config {
         open_ports: vec![15008],
         pod_addresses: [POD4, POD6].map(|ip| ip.parse().expect("an address")).into(),
         strict: false,
+        policy: Policy::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Reader;
-use crate::discovery::document::Field;
+use crate::document::Field;
 use crate::model::ServiceName;
 
 /// An address that a host can have.

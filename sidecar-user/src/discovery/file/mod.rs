@@ -11,7 +11,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::net::IpAddr;
 
-use super::document::{Field, Position, Problem, Problems, Sink, load};
+use crate::document::{Field, Position, Problem, Problems, Sink, load};
 use crate::model::{ServiceName, Snapshot};
 
 /// What a text says, and what of it is not acted on.

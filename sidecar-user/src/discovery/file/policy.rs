@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use ipnet::IpNet;
 
 use super::{Place, Reader};
-use crate::discovery::document::{Field, Object};
+use crate::document::{Field, Object};
 use crate::model::authorization::{
     Action, Clause, Condition, Match, Policy, PolicyName, Rule, Scope, ServiceAccount, StringMatch,
 };

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::address::{check_gateway, read_network_address};
 use super::workload::read_waypoint;
 use super::{Place, Reader, read_ports};
-use crate::discovery::document::{Field, Object};
+use crate::document::{Field, Object};
 use crate::model::{Service, ServiceName, SpiffeId};
 
 pub(super) struct Entry {

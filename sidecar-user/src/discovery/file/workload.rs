@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::address::{check_gateway, read_ip, read_pair, read_service_name, warn_network};
 use super::{Place, Reader, read_ports};
-use crate::discovery::document::{Field, Object};
+use crate::document::{Field, Object};
 use crate::model::authorization::PolicyName;
 use crate::model::snapshot::Serves;
 use crate::model::{ServiceName, SpiffeId, TunnelProtocol, Workload};

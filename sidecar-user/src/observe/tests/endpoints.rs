@@ -73,6 +73,7 @@ fn closures(observer: &Observer) -> (Admin, Arc<AtomicBool>) {
                 _ => Err("no such level".into()),
             }),
         },
+        why: Box::new(|question| Err(format!("asked about port {}", question.port))),
         drain: Box::new({
             let drained = drained.clone();
             move || drained.store(true, Relaxed)

@@ -1,3 +1,5 @@
+//! HOW IS A FILE READ? With care, and again when it changes. Used by the rooms whose files users write by hand.
+//!
 //! A YAML document read with care: every value knows its line, and a reader collects every problem it meets
 //! instead of stopping at the first. Knows nothing of registries or settings, which are read through it.
 //!
@@ -8,7 +10,9 @@
 mod field;
 mod problem;
 mod tree;
+mod watched;
 
 pub use field::{Field, Object, Sink, nearest};
 pub use problem::{Position, Problem, Problems};
 pub use tree::{Node, load};
+pub use watched::Watched;

@@ -1,0 +1,75 @@
+//! What is intercepted: rules by address and port, and what the kernel makes of them.
+//!
+//! The most specific CIDR that names the port wins; among equal CIDRs the first rule does. The built-in rules come
+//! after the user's. Pure but for `map.rs`, which writes to the kernel, and `follow.rs`, which reads a file. Says
+//! nothing about who may talk to whom: that is the room `policy`.
+
+mod compile;
+mod file;
+mod follow;
+mod map;
+mod rule;
+
+pub use file::parse;
+pub use follow::{Error, PolicyFile, Status};
+pub use map::PolicyMap;
+pub use rule::{Action, Direction, Ports, Rule, Source};
+
+#[cfg(test)]
+pub(super) use compile::Key;
+pub(super) use compile::Prefix;
+pub(super) use map::Written;
+
+/// A policy that fits into the kernel. The default one has the built-in rules and nothing else.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    outbound: Vec<Rule>,
+    inbound: Vec<Rule>,
+    prefixes: Vec<Prefix>,
+}
+
+impl Policy {
+    /// The user's rules, in their order, followed by the built-in ones; or all that does not fit.
+    pub fn new(mut outbound: Vec<Rule>, mut inbound: Vec<Rule>) -> Result<Self, Vec<Misfit>> {
+        outbound.extend(rule::built_in(Direction::Outbound));
+        inbound.extend(rule::built_in(Direction::Inbound));
+        let prefixes = compile::compile(&outbound, &inbound)?;
+        Ok(Self {
+            outbound,
+            inbound,
+            prefixes,
+        })
+    }
+
+    /// In order of precedence among equal CIDRs.
+    pub fn rules(&self, direction: Direction) -> &[Rule] {
+        match direction {
+            Direction::Outbound => &self.outbound,
+            Direction::Inbound => &self.inbound,
+        }
+    }
+
+    pub(super) fn prefixes(&self) -> &[Prefix] {
+        &self.prefixes
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::new(Vec::new(), Vec::new()).expect("the built-in rules fit")
+    }
+}
+
+/// A rule that the kernel has no room for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct Misfit {
+    pub direction: Direction,
+    /// Its place among the rules of its direction.
+    pub rule: usize,
+    pub what: String,
+    pub remedy: String,
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,228 @@
+//! What would happen to a connection? The kernel's decision first, by its own maps, then this proxy's, by the same pure
+//! functions that the walks call. Opens nothing and changes nothing.
+
+mod text;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::Config;
+use crate::datapath::{Action, Connect, Datapath, Explain, Verdict};
+use crate::identity::Svid;
+use crate::model::{OriginalDst, Snapshot, SpiffeId};
+use crate::observe::{EndpointReport, Question, WhyReport};
+use crate::policy::{self, Facts, Mode};
+use crate::route::{Refusal, Route, Unknown, Upstream, route};
+use text::Telling;
+
+/// Endpoints that an answer lists; a service may have thousands.
+const SHOWN: usize = 16;
+
+pub(super) struct Why {
+    /// `None`: nothing is attached.
+    kernel: Option<Explain>,
+    policy_file: Option<PathBuf>,
+    id: SpiffeId,
+    mode: Mode,
+    unknown: Unknown,
+    addresses: Vec<IpAddr>,
+    own_ports: Vec<u16>,
+    hbone_port: u16,
+    world: watch::Receiver<Arc<Snapshot>>,
+    svid: watch::Receiver<Option<Arc<Svid>>>,
+}
+
+impl Why {
+    pub(super) fn new(
+        config: &Config,
+        kernel: Option<&Datapath>,
+        world: watch::Receiver<Arc<Snapshot>>,
+        svid: watch::Receiver<Option<Arc<Svid>>>,
+    ) -> Self {
+        Self {
+            kernel: kernel.map(Datapath::explain),
+            policy_file: config.interception_policy.clone(),
+            id: config.identity.id.clone(),
+            mode: config.mode,
+            unknown: config.unknown,
+            addresses: config.addresses.iter().map(IpAddr::to_canonical).collect(),
+            own_ports: super::own_ports(config),
+            hbone_port: config.intercept.hbone_port,
+            world,
+            svid,
+        }
+    }
+
+    /// An error is a sentence for whoever asked.
+    pub(super) fn answer(&self, question: &Question) -> Result<WhyReport, String> {
+        match (question.source, question.destination) {
+            (Some(source), _) => self.inbound(question, source),
+            (None, Some(ip)) => self.outbound(question, SocketAddr::new(ip, question.port)),
+            (None, None) => Err("neither a source nor a destination is given".into()),
+        }
+    }
+
+    fn outbound(&self, question: &Question, to: SocketAddr) -> Result<WhyReport, String> {
+        let mut report = text::begin("outbound", question, to);
+        let Some(kernel) = &self.kernel else {
+            report.left_alone("nothing is attached to the kernel: the configuration has no `interception`");
+            return Ok(report.0);
+        };
+        let verdict = kernel
+            .outbound(question.protocol_number(), to)
+            .map_err(|error| error.to_string())?;
+        report.kernel(&verdict, self.policy_file.as_deref());
+        match verdict.action {
+            Action::Leave if self.is_own_port(to) => {
+                report.left_alone("this is a port of the proxy itself");
+            }
+            Action::Leave => report.left_alone(""),
+            Action::Refuse => report.refused("connect() fails with EPERM"),
+            Action::Fail(errno) => {
+                let errno = std::io::Error::from_raw_os_error(errno.cast_signed());
+                report.refused(&format!("connect() fails at once, as without a proxy: {errno}"));
+            }
+            Action::Take(connect) => {
+                report.connect(connect);
+                self.routed(&mut report, to);
+            }
+        }
+        Ok(report.0)
+    }
+
+    fn routed(&self, report: &mut Telling, to: SocketAddr) {
+        let world = self.world.borrow().clone();
+        let (endpoints, refusal) = self.endpoints(&world, to);
+        if let Some((service, all)) = world.service_by_vip(to.ip()) {
+            let named = format!(
+                "it is the service {}; endpoints in the registry: {}",
+                service.name,
+                all.len()
+            );
+            report.0.reasons.push(named);
+        } else if let Some((workload, _)) = world.workload_by_address(to.ip()) {
+            report.0.reasons.push(format!(
+                "it is the workload {}/{} of the registry",
+                workload.namespace, workload.name
+            ));
+        }
+        match (endpoints.first(), refusal) {
+            (Some(first), _) => {
+                let mesh = first.transport == "hbone";
+                report.proxied(mesh, endpoints);
+                if world.workload_by_address(to.ip()).is_none() && world.service_by_vip(to.ip()).is_none() {
+                    report
+                        .0
+                        .reasons
+                        .push(text::unknown(self.unknown, to.port()).into());
+                }
+                if mesh && self.svid.borrow().is_none() {
+                    report.refused("the proxy has no certificate yet, and goes to no mesh peer without");
+                }
+            }
+            (None, Some(refusal)) => report.refused(text::refusal(refusal)),
+            (None, None) => report.refused("no endpoint can be chosen"),
+        }
+    }
+
+    /// All that the walk could choose, one after the other as if each had failed, and why there is no more.
+    fn endpoints(&self, world: &Snapshot, to: SocketAddr) -> (Vec<EndpointReport>, Option<Refusal>) {
+        let mut tried = Vec::new();
+        let mut found = Vec::new();
+        while found.len() < SHOWN {
+            let dst = OriginalDst::new(to);
+            let (up, transport) = match route(world, self.unknown, dst, &tried, &mut |_| 0) {
+                Route::Mesh(up) => (up, "hbone"),
+                Route::Direct(up) => (up, "plain"),
+                Route::Refuse(refusal) => return (found, Some(refusal)),
+            };
+            tried.push(up.endpoint);
+            found.push(endpoint(&up, transport));
+        }
+        (found, None)
+    }
+
+    fn inbound(&self, question: &Question, source: IpAddr) -> Result<WhyReport, String> {
+        let to = SocketAddr::new(self.dialled(question, source)?, question.port);
+        let mut report = text::begin("inbound", question, to);
+        let Some(kernel) = &self.kernel else {
+            report.left_alone("nothing is attached to the kernel: the configuration has no `interception`");
+            return Ok(report.0);
+        };
+        let verdict = kernel
+            .inbound(question.protocol_number(), source, to)
+            .map_err(|error| error.to_string())?;
+        report.kernel(&verdict, self.policy_file.as_deref());
+        match verdict.action {
+            Action::Leave if to.port() == self.hbone_port => report.left_alone(
+                "this is where mesh peers dial: the proxy asks for their identity, and then its policies",
+            ),
+            Action::Leave if self.is_own_port(to) => {
+                report.left_alone("this is a port of the proxy itself");
+            }
+            Action::Leave => report.left_alone(""),
+            Action::Refuse | Action::Fail(_) => report.refused(""),
+            Action::Take(_) => self.admitted(&mut report, source, to),
+        }
+        Ok(report.0)
+    }
+
+    /// Plaintext at the inbound listener: the mode is asked, and every policy that applies to this workload.
+    fn admitted(&self, report: &mut Telling, source: IpAddr, to: SocketAddr) {
+        let world = self.world.borrow().clone();
+        let mut own = std::iter::once(to.ip()).chain(self.addresses.iter().copied());
+        let policies = match own.find_map(|ip| world.workload_by_address(ip)) {
+            Some((workload, _)) => world.policies_for(workload),
+            None => world.policies_in(self.id.namespace()),
+        };
+        let facts = Facts {
+            source: None,
+            source_ip: source,
+            destination: to,
+        };
+        match policy::admit(self.mode, &policies, &facts) {
+            Ok(_) => report.admitted(),
+            Err(denied) => report.refused(&denied.to_string()),
+        }
+    }
+
+    fn dialled(&self, question: &Question, source: IpAddr) -> Result<IpAddr, String> {
+        let family = |ip: &&IpAddr| ip.is_ipv4() == source.is_ipv4();
+        let listed = || {
+            let addresses: Vec<String> = self.addresses.iter().map(IpAddr::to_string).collect();
+            addresses.join(", ")
+        };
+        match question.destination {
+            Some(ip) if self.addresses.contains(&ip) => Ok(ip),
+            Some(ip) => Err(format!(
+                "{ip} is no address of this pod, so nobody reaches it there; its addresses are {}",
+                listed()
+            )),
+            None => self.addresses.iter().find(family).copied().ok_or_else(|| {
+                format!(
+                    "{source} cannot reach this pod, whose addresses are of the other family: {}",
+                    listed()
+                )
+            }),
+        }
+    }
+
+    fn is_own_port(&self, to: SocketAddr) -> bool {
+        let here = to.ip().is_loopback() || self.addresses.contains(&to.ip());
+        here && self.own_ports.contains(&to.port())
+    }
+}
+
+fn endpoint(up: &Upstream, transport: &'static str) -> EndpointReport {
+    EndpointReport {
+        address: up.endpoint.to_string(),
+        transport: transport.into(),
+        identities: match transport {
+            "hbone" => up.expected().iter().map(ToString::to_string).collect(),
+            _ => Vec::new(),
+        },
+    }
+}

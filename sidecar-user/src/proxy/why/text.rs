@@ -1,0 +1,171 @@
+//! The words of an answer to `/why`. Decides nothing.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::{Connect, Verdict};
+use crate::datapath::policy::{Rule, Source};
+use crate::observe::{EndpointReport, Question, RuleReport, WhyReport};
+use crate::route::{DNS, Refusal, Unknown};
+
+/// An answer that is being put together.
+pub(super) struct Telling(pub(super) WhyReport);
+
+pub(super) fn begin(direction: &'static str, question: &Question, to: SocketAddr) -> Telling {
+    Telling(WhyReport {
+        direction: direction.into(),
+        protocol: question.protocol.name().into(),
+        source: question.source.map(|ip| ip.to_string()),
+        destination: to.to_string(),
+        verdict: "left_alone".into(),
+        summary: String::new(),
+        connect: None,
+        rule: None,
+        endpoints: Vec::new(),
+        reasons: Vec::new(),
+        kernel_event: None,
+    })
+}
+
+impl Telling {
+    /// What the kernel decides, and by which rule.
+    pub(super) fn kernel(&mut self, verdict: &Verdict, file: Option<&Path>) {
+        self.0.reasons.push(verdict.reason.into());
+        self.0.kernel_event = Some(verdict.counter.into());
+        if let Some(rule) = &verdict.rule {
+            let rule = rule_report(rule, file);
+            self.0
+                .reasons
+                .push(format!("interception policy: {}", place(&rule)));
+            self.0.rule = Some(rule);
+        } else if verdict.asked_policy {
+            self.0
+                .reasons
+                .push("interception policy: no rule names it, and what none names is taken".into());
+        }
+    }
+
+    pub(super) fn left_alone(&mut self, why: &str) {
+        let summary = match &*self.0.direction {
+            "outbound" => format!("{} is left alone: as if there were no proxy", self.0.destination),
+            _ => format!(
+                "{} is left alone: it reaches the pod as if there were no proxy",
+                self.route()
+            ),
+        };
+        self.verdict("left_alone", summary, why);
+    }
+
+    pub(super) fn refused(&mut self, why: &str) {
+        self.verdict("refused", format!("{} is refused", self.route()), why);
+    }
+
+    pub(super) fn admitted(&mut self) {
+        let summary = format!("{} is let in by the proxy, as plaintext", self.route());
+        self.verdict(
+            "admitted",
+            summary,
+            "the mode and the policies of this workload allow it",
+        );
+    }
+
+    pub(super) fn proxied(&mut self, mesh: bool, endpoints: Vec<EndpointReport>) {
+        let to = match endpoints.as_slice() {
+            [one] => one.address.clone(),
+            many => format!("one of {} endpoints", many.len()),
+        };
+        let (verdict, summary) = match mesh {
+            true => (
+                "mesh",
+                format!("{} goes through the mesh, encrypted, to {to}", self.0.destination),
+            ),
+            false => (
+                "direct",
+                format!(
+                    "{} goes through the proxy, in plaintext, to {to}",
+                    self.0.destination
+                ),
+            ),
+        };
+        self.0.endpoints = endpoints;
+        self.verdict(verdict, summary, "");
+    }
+
+    pub(super) fn connect(&mut self, connect: Connect) {
+        let (name, why) = match connect {
+            Connect::Truthful => (
+                "truthful",
+                "connect() returns when the destination has answered".to_owned(),
+            ),
+            Connect::Optimistic => {
+                let rule = self.0.rule.as_ref().map(place).unwrap_or_default();
+                ("optimistic", format!("connect() returns at once, as {rule} says"))
+            }
+            Connect::NotHeld => (
+                "optimistic",
+                "connect() returns at once: this proxy does not hold connections".to_owned(),
+            ),
+        };
+        self.0.connect = Some(name.into());
+        self.0.reasons.push(why);
+    }
+
+    fn verdict(&mut self, verdict: &'static str, summary: String, why: &str) {
+        self.0.verdict = verdict.into();
+        self.0.summary = summary;
+        if !why.is_empty() {
+            self.0.reasons.push(why.into());
+        }
+    }
+
+    fn route(&self) -> String {
+        match &self.0.source {
+            Some(source) => format!("{source} to {}", self.0.destination),
+            None => self.0.destination.clone(),
+        }
+    }
+}
+
+fn rule_report(rule: &Rule, file: Option<&Path>) -> RuleReport {
+    let (line, built_in) = match rule.source {
+        Source::Line(line) => (Some(line), None),
+        Source::BuiltIn(what) => (None, Some(what.to_owned())),
+    };
+    RuleReport {
+        file: file
+            .filter(|_| line.is_some())
+            .map(|file| file.display().to_string()),
+        line,
+        built_in,
+    }
+}
+
+fn place(rule: &RuleReport) -> String {
+    match (&rule.file, rule.line, &rule.built_in) {
+        (Some(file), Some(line), _) => format!("the rule at {file}:{line}"),
+        (_, _, Some(what)) => format!("built-in default, {what}"),
+        _ => "a rule".into(),
+    }
+}
+
+pub(super) fn unknown(unknown: Unknown, port: u16) -> &'static str {
+    match unknown {
+        Unknown::PassThrough => {
+            "the registry does not know it, and `outbound: passthrough` dials it as it is"
+        }
+        Unknown::Refuse if port == DNS => {
+            "the registry does not know it, and `outbound: registry-only` lets DNS pass"
+        }
+        Unknown::Refuse => "the registry does not know it",
+    }
+}
+
+pub(super) fn refusal(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::NoEndpoint => "no healthy endpoint of the service serves this port",
+        Refusal::UnknownDestination => {
+            "the registry does not know it, and `outbound: registry-only` refuses what it does not know"
+        }
+        Refusal::NeedsWaypoint => "the registry demands a waypoint for it, and this proxy goes through none",
+    }
+}
