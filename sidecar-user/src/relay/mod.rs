@@ -2,6 +2,9 @@
 //!
 //! One future drives both directions. It owns no buffer: a read lands in a buffer that all connections of the
 //! thread share, and only what the other side could not take yet is kept, as a reference-counted slice.
+//!
+//! Whatever breaks a side off, the other side is told by a reset, the only such message that TCP has: where a lost
+//! link would give an application ETIMEDOUT without a proxy, the proxy gets that and the application ECONNRESET.
 
 mod sys;
 mod tcp;
