@@ -121,18 +121,18 @@ fn cut(to: &mut impl Port, way: &Way) {
     }
 }
 
-/// Moves bytes until there is an end, and tells nobody of it.
-async fn run(
+/// Moves bytes until there is an end, and tells nobody of it. No `async fn`: that keeps its arguments twice.
+fn run(
     out: &mut Way,
     back: &mut Way,
     mut down: impl Polled,
     mut up: impl Polled,
     bytes: &flow::Bytes,
     limits: Limits,
-) -> End {
+) -> impl Future<Output = End> {
     let mut half_closed = Silence::default();
     let mut last_words = Silence::default();
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         let sent = out.poll(cx, &mut down, &mut up, |n| bytes.add_sent(n));
         let received = back.poll(cx, &mut up, &mut down, |n| bytes.add_received(n));
         match (sent, received) {
@@ -177,7 +177,6 @@ async fn run(
         }
         Poll::Pending
     })
-    .await
 }
 
 fn broken(by: Side, error: io::Error) -> Poll<End> {
