@@ -184,7 +184,7 @@ pub struct Held {
     pub sequence: u32,
     /// The shard that was told.
     pub shard: u32,
-    /// [`Settings::epoch`] of the proxy that was told: the one after it has to be told again.
+    /// [`Settings::epoch`] of the proxy that was told: the one after it has to be told again. 0: nobody was.
     pub epoch: u32,
     pub reserved: u32,
 }
@@ -208,7 +208,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// A SYN has come and is held.
+    /// A SYN has come and is held. Told again with every SYN that the client sends, in case it was lost.
     pub const HELD: u8 = 1;
     /// A SYN has come and cannot be held: `or_held` is full. The application is to be refused.
     pub const FULL: u8 = 2;
@@ -408,8 +408,11 @@ counters! {
     PassedDevice = "passed_device",
     /// The same in strict mode.
     DeniedDevice = "denied_device",
-    /// Destinations and sources that the kernel itself refuses: multicast, broadcast, port 0, a loopback source.
+    /// Destinations that the kernel itself refuses: multicast, broadcast, port 0. Sockets bound to a loopback address,
+    /// from which nobody else is reached.
     PassedSpecial = "passed_special",
+    /// A socket bound to ::1 in strict mode: its SYN would leave the pod.
+    DeniedSpecial = "denied_special",
     /// Left alone by policy.
     PassedPolicy = "passed_policy",
     /// Failed as it would have without the proxy: this host has no route.
@@ -432,7 +435,8 @@ counters! {
     HeldAgain = "held_again",
     /// SYNs that could not be held, because `or_held` was full: refused.
     HeldFull = "held_full",
-    /// SYNs that nobody could be told of, because the shard's ring was full: dropped, the client sends them again.
+    /// News that a shard was not told, because its ring was full: SYNs are held, and told of when the client sends them
+    /// again.
     RingFull = "ring_full",
     /// Held SYNs that were let in after their upstream had answered.
     Approved = "approved",

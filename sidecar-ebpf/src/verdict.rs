@@ -63,9 +63,16 @@ pub fn connect(socket: &Connecting, settings: &Settings, facts: impl FnOnce() ->
     if socket.to.ip.is_loopback() || is_own(settings, socket.to.ip) {
         return Connect::Pass(Counter::PassedLocal);
     }
-    // The kernel answers these itself, and none can reach anybody; redirected, they would seem to.
-    if socket.to.ip.is_multicast() || socket.to.port.get() == 0 || socket.from.is_redirected_source() {
+    // The kernel refuses these itself; redirected, they would seem to reach somebody.
+    if socket.to.ip.is_multicast() || socket.to.port.get() == 0 {
         return Connect::Pass(Counter::PassedSpecial);
+    }
+    if socket.from.is_redirected_source() {
+        // From 127/8 the kernel refuses too. From ::1 it lets the SYN out, which comes back to nobody.
+        return match settings.strict != 0 && !socket.from.is_v4() {
+            true => Connect::Deny(Counter::DeniedSpecial),
+            false => Connect::Pass(Counter::PassedSpecial),
+        };
     }
     if settings.abi != ABI_VERSION {
         return Connect::Deny(Counter::DeniedSettings);

@@ -75,6 +75,16 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
     let settings = maps::settings().ok_or(())?;
     // SAFETY: `sk` is this context's socket.
     let (bypass, earlier) = unsafe { (maps::bypass(sk).is_some(), maps::origin(sk)) };
+    if let Some(origin) = &earlier
+        && origin.flags & Origin::REUSE != 0
+        && set(ctx, SO_REUSEADDR, 0)
+    {
+        // connect() failed before the kernel told anybody of it.
+        // SAFETY: `sk` is this context's socket.
+        if let Some(origin) = unsafe { maps::origin(sk) } {
+            origin.flags &= !Origin::REUSE;
+        }
+    }
     // The binding that an earlier redirection took off the socket is still the application's.
     let device = match &earlier {
         Some(origin) if bound == 0 && origin.role == Role::CLIENT => origin.device,

@@ -23,8 +23,8 @@ pub(super) fn begun(cookie: u64, netns: u64, ip: Ip, port: Port) {
         port,
         reserved: 0,
     };
-    if APP_SOCKETS.insert(cookie, socket, u64::from(BPF_NOEXIST)).is_ok() {
-        change(&socket, 1);
+    if APP_SOCKETS.insert(cookie, socket, u64::from(BPF_NOEXIST)).is_ok() && !change(&socket, 1) {
+        let _: Result<(), i32> = APP_SOCKETS.remove(cookie);
     }
 }
 
@@ -40,7 +40,7 @@ pub(super) fn ended(cookie: u64) {
 }
 
 #[inline(always)]
-fn change(socket: &AppSocket, by: i64) {
+fn change(socket: &AppSocket, by: i64) -> bool {
     let (ip, port) = (socket.ip, socket.port);
     let key = u32::from(port.get());
     let slot = match APP_PORTS.get_ptr_mut(key) {
@@ -50,7 +50,7 @@ fn change(socket: &AppSocket, by: i64) {
             let _: Result<(), i32> = APP_PORTS.insert(key, AppPort { v4: 0, v6: 0 }, u64::from(BPF_NOEXIST));
             match APP_PORTS.get_ptr_mut(key) {
                 Some(slot) => slot,
-                None => return,
+                None => return false,
             }
         }
     };
@@ -66,6 +66,7 @@ fn change(socket: &AppSocket, by: i64) {
             add(&raw mut (*slot).v6, by);
         }
     }
+    true
 }
 
 /// The BPF target of Rust has no atomic types, though every kernel that can run these programs has the instruction.

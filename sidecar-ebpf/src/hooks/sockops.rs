@@ -76,7 +76,10 @@ fn publish(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
     let (tuple, origin, bypass) = unsafe { (outgoing(ops), maps::origin(sk), maps::bypass(sk)) };
     let client = origin.filter(|origin| origin.role == Role::CLIENT);
     let presents = bypass.filter(|bypass| bypass.client_port.get() != 0);
-    let _: Result<(), i32> = HELD.remove(tuple);
+    // SAFETY: copied before anything else touches the map.
+    if let Some(held) = unsafe { HELD.get(tuple).copied() } {
+        forget(tuple, &held);
+    }
     if let Some(origin) = client {
         if HANDSHAKE.insert(tuple, *origin, 0).is_err() {
             maps::count(Counter::PublishFailed);

@@ -226,6 +226,19 @@ fn what_the_kernel_refuses_anyway_is_left_to_it() {
         from: ip("127.0.0.1".parse().unwrap()),
         ..app("10.9.0.3:80")
     };
+    let from_loopback6 = Connecting {
+        from: ip("::1".parse().unwrap()),
+        ..app("[fd99::3]:80")
+    };
+    assert_eq!(
+        connect(&from_loopback6, &settings(STRICT)),
+        Connect::Deny(Counter::DeniedSpecial),
+        "the kernel would let it out"
+    );
+    assert_eq!(
+        connect(&from_loopback6, &settings(PERMISSIVE)),
+        Connect::Pass(Counter::PassedSpecial)
+    );
     for socket in [
         from_loopback,
         app("224.0.0.1:80"),

@@ -79,7 +79,7 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
         identity: identity?,
         observe,
         workers: match workers? {
-            0 => host::cores(),
+            0 => host::cores().min(datapath::MAX_SHARDS),
             workers => workers,
         },
         drain: drain?,

@@ -13,8 +13,8 @@ use crate::model::identity::check_trust_domain;
 /// The value, or what is wrong with it and the remedy.
 pub(super) type Verdict<T> = Result<T, (String, String)>;
 
-/// Far beyond any machine; a larger number is a slip.
-const MAX_WORKERS: usize = 1024;
+/// What the kernel side has room for.
+const MAX_WORKERS: usize = crate::datapath::MAX_SHARDS;
 
 /// One of a few fixed words.
 pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&str) -> Verdict<T> {
@@ -145,7 +145,7 @@ pub(super) fn workers(text: &str) -> Verdict<usize> {
         Ok(workers) if workers <= MAX_WORKERS => Ok(workers),
         _ => Err((
             format!("`{text}` is no number of threads"),
-            "write 0 to 1024; 0 is one per core".into(),
+            format!("write 0 to {MAX_WORKERS}; 0 is one per core"),
         )),
     }
 }

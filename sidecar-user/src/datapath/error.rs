@@ -15,6 +15,8 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
+    #[error("another proxy has taken the pod over; this one changes nothing any more")]
+    Superseded,
     #[error("{what} cannot be read: {source}")]
     Host { what: &'static str, source: io::Error },
     #[error("the outbound listener of shard {shard}: {source}")]

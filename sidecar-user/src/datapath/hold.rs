@@ -16,6 +16,9 @@ use super::settings::kernel_ip;
 use super::sys;
 use crate::model::{Attempt, HeldSyn, OriginalDst, Pair};
 
+/// Records read in one turn.
+const AT_ONCE: usize = 128;
+
 /// Made on any thread; started on the shard's.
 pub struct Hold {
     ring: RingBuf<MapData>,
@@ -87,20 +90,26 @@ impl Approvals {
 }
 
 impl Attempts {
-    /// Waits until something has happened, and hands it over in order. Cancelled, it loses nothing.
+    /// Waits until something has happened, and hands it over in order, so much at most that others of the shard get
+    /// their turn. Cancelled, it loses nothing.
     pub async fn next(&mut self, mut each: impl FnMut(Attempt)) -> io::Result<()> {
         loop {
             let mut ready = self.ring.readable_mut().await?;
             let ring = ready.get_inner_mut();
-            let mut some = false;
-            while let Some(record) = ring.next() {
+            let mut seen = 0;
+            while seen < AT_ONCE
+                && let Some(record) = ring.next()
+            {
+                seen += 1;
                 if let Some(attempt) = attempt(&record) {
-                    some = true;
                     each(attempt);
                 }
             }
-            ready.clear_ready();
-            if some {
+            // The kernel wakes for a ring that was read to its end, and for no other.
+            if seen < AT_ONCE {
+                ready.clear_ready();
+            }
+            if seen > 0 {
                 return Ok(());
             }
         }

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-pub use sidecar_ebpf::abi::OUTBOUND_PORTS6;
+pub use sidecar_ebpf::abi::{HELD_ENTRIES, MAX_SHARDS, OUTBOUND_PORTS6};
 
 mod app_ports;
 mod attach;

@@ -22,21 +22,30 @@ pub(super) struct Switches {
 impl Switches {
     /// Writes all of the settings, before any program reads them.
     pub(super) fn write(map: OwnedFd, settings: Settings) -> Result<Self, Error> {
-        let switches = Self {
+        sys::map_set(map.as_fd(), &0_u32, &settings).map_err(map_error)?;
+        Ok(Self {
             map: Arc::new(map),
             settings: Arc::new(Mutex::new(settings)),
-        };
-        switches.change(|_| {})?;
-        Ok(switches)
+        })
     }
 
+    /// Refuses once another proxy has taken the pod over: its settings are not ours to write.
     pub(super) fn change(&self, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.current()?.epoch != settings.epoch {
+            return Err(Error::Superseded);
+        }
         let mut changed = *settings;
         change(&mut changed);
         sys::map_set(self.map.as_fd(), &0_u32, &changed).map_err(map_error)?;
         *settings = changed;
         Ok(())
+    }
+
+    /// Whether another proxy has taken the pod over.
+    pub(super) fn is_superseded(&self) -> Result<bool, Error> {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.current()?.epoch != settings.epoch)
     }
 
     /// What the programs read now.

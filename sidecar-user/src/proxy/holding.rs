@@ -17,13 +17,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::datapath::Approvals;
+use crate::datapath::{Approvals, HELD_ENTRIES};
 use crate::intercept::RawSockets;
 use crate::intercept::packet::{self, Packet};
 use crate::model::{HeldSyn, Pair};
 
-/// Held connections of one shard. Each may take a descriptor for its upstream.
+/// Held connections of one shard, at most. Each may take a descriptor for its upstream.
 const LIMIT: usize = 4096;
+/// Of the descriptors that this process may have, all held connections may take one in so many.
+const DESCRIPTORS: usize = 4;
 /// News of a connection's end can be lost when the ring is full. An entry of this age is looked up in the kernel.
 const DOUBT: Duration = Duration::from_secs(5);
 
@@ -31,6 +33,7 @@ const DOUBT: Duration = Duration::from_secs(5);
 pub(super) struct Holding<R> {
     approvals: Approvals,
     raw: RawSockets,
+    limit: usize,
     entries: RefCell<HashMap<Pair, Entry<R>>>,
     /// Entries for each destination.
     destinations: RefCell<HashMap<IpAddr, usize>>,
@@ -40,6 +43,8 @@ struct Entry<R> {
     sequence: u32,
     destination: IpAddr,
     since: Instant,
+    /// Not in the kernel any more at the last look. It leaves there a moment before it is accepted here.
+    suspect: bool,
     state: State<R>,
 }
 
@@ -56,10 +61,12 @@ pub(super) struct Gone(oneshot::Receiver<()>);
 pub(super) struct Full;
 
 impl<R> Holding<R> {
-    pub(super) fn new(approvals: Approvals, raw: RawSockets) -> Self {
+    /// For one of `shards`, of a process that may open so many files.
+    pub(super) fn new(approvals: Approvals, raw: RawSockets, shards: usize, files: usize) -> Self {
         Self {
             approvals,
             raw,
+            limit: limit(shards, files),
             entries: RefCell::default(),
             destinations: RefCell::default(),
         }
@@ -68,11 +75,8 @@ impl<R> Holding<R> {
     /// A SYN has come. `Ok(None)`: it is known already.
     pub(super) fn begin(&self, syn: &HeldSyn) -> Result<Option<Gone>, Full> {
         let known = self.entries.borrow().get(&syn.pair).map(|e| e.sequence);
-        match known {
-            Some(sequence) if sequence == syn.sequence => return Ok(None),
-            // The news of that one's end has been lost.
-            Some(sequence) => drop(self.forget(syn.pair, sequence)),
-            None => {}
+        if known == Some(syn.sequence) {
+            return Ok(None);
         }
         let destination = syn.original_dst.0.ip();
         let mine = self
@@ -81,7 +85,7 @@ impl<R> Holding<R> {
             .get(&destination)
             .copied()
             .unwrap_or_default();
-        if !has_room(mine, self.entries.borrow().len()) {
+        if !has_room(mine, self.entries.borrow().len(), self.limit) {
             return Err(Full);
         }
         *self.destinations.borrow_mut().entry(destination).or_default() += 1;
@@ -90,14 +94,28 @@ impl<R> Holding<R> {
             sequence: syn.sequence,
             destination,
             since: Instant::now(),
+            suspect: false,
             state: State::Waiting(sender),
         };
         self.entries.borrow_mut().insert(syn.pair, entry);
         Ok(Some(Gone(receiver)))
     }
 
+    /// What is left of an earlier connection over the same two ends, whose end has not been told.
+    pub(super) fn earlier(&self, syn: &HeldSyn) -> Option<R> {
+        let known = self.entries.borrow().get(&syn.pair).map(|e| e.sequence);
+        match known {
+            Some(sequence) if sequence != syn.sequence => self.forget(syn.pair, sequence),
+            _ => None,
+        }
+    }
+
     /// The upstream has accepted: lets the application in. Gives `ready` back if it has gone meanwhile.
     pub(super) fn ready(&self, syn: &HeldSyn, ready: R) -> Result<(), R> {
+        // A SYN that is sent again for somebody who has gone would speak for whoever came after.
+        if matches!(self.approvals.is_held(syn.pair, syn.sequence), Ok(false)) {
+            return Err(ready);
+        }
         match self.entries.borrow_mut().get_mut(&syn.pair) {
             Some(entry) if entry.sequence == syn.sequence => entry.state = State::Ready(ready),
             _ => return Err(ready),
@@ -115,9 +133,16 @@ impl<R> Holding<R> {
         Ok(())
     }
 
-    /// The application has been accepted.
+    /// The application has been accepted. What still waits is another connection over the same two ends.
     pub(super) fn take(&self, pair: Pair) -> Option<R> {
-        let sequence = self.entries.borrow().get(&pair)?.sequence;
+        let sequence = match self.entries.borrow().get(&pair)? {
+            Entry {
+                state: State::Ready(_),
+                sequence,
+                ..
+            } => *sequence,
+            _ => return None,
+        };
         self.forget(pair, sequence)
     }
 
@@ -159,11 +184,16 @@ impl<R> Holding<R> {
     /// Entries whose end has been missed.
     pub(super) fn doubtful(&self) -> Vec<(Pair, u32)> {
         let now = Instant::now();
-        let entries = self.entries.borrow();
-        let old = entries.iter().filter(|(_, entry)| now - entry.since > DOUBT);
-        old.map(|(pair, entry)| (*pair, entry.sequence))
-            .filter(|(pair, sequence)| matches!(self.approvals.is_held(*pair, *sequence), Ok(false)))
-            .collect()
+        let mut entries = self.entries.borrow_mut();
+        let mut missed = Vec::new();
+        for (pair, entry) in entries.iter_mut().filter(|(_, entry)| now - entry.since > DOUBT) {
+            let gone = matches!(self.approvals.is_held(*pair, entry.sequence), Ok(false));
+            if gone && entry.suspect {
+                missed.push((*pair, entry.sequence));
+            }
+            entry.suspect = gone;
+        }
+        missed
     }
 
     /// Everything that is held now.
@@ -183,10 +213,19 @@ impl<R> Holding<R> {
     }
 }
 
+/// A shard's part of the places in the kernel, and of the descriptors.
+fn limit(shards: usize, files: usize) -> usize {
+    let shards = shards.max(1);
+    LIMIT
+        .min(HELD_ENTRIES / shards)
+        .min(files / DESCRIPTORS / shards)
+        .max(1)
+}
+
 /// A destination may hold as many connections as there are places left for others. So one flood takes half of the
-/// places, two take a third each, and there is always room for somebody else.
-fn has_room(mine: usize, all: usize) -> bool {
-    mine < LIMIT.saturating_sub(all)
+/// places, two take a third each, and so on.
+fn has_room(mine: usize, all: usize, limit: usize) -> bool {
+    mine < limit.saturating_sub(all)
 }
 
 impl Gone {
@@ -201,13 +240,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn all_shards_together_take_no_more_than_there_is() {
+        for shards in [1, 2, 8, 64] {
+            let each = limit(shards, 1 << 20);
+            assert!(each <= LIMIT && each * shards <= HELD_ENTRIES, "{shards}: {each}");
+            assert!(limit(shards, 4096) * shards <= 1024, "few descriptors");
+        }
+        assert_eq!(limit(64, 16), 1);
+    }
+
+    #[test]
     fn a_flood_to_one_destination_leaves_room_for_others() {
         let flood = |floods: usize| {
             let mut held = vec![0; floods];
             loop {
                 let before: usize = held.iter().sum();
                 for n in 0..floods {
-                    if has_room(held[n], held.iter().sum()) {
+                    if has_room(held[n], held.iter().sum(), LIMIT) {
                         held[n] += 1;
                     }
                 }
@@ -220,7 +269,7 @@ mod tests {
         for floods in [2, 3, 10] {
             let held = flood(floods);
             let all = held.iter().sum::<usize>();
-            assert!(has_room(0, all), "{floods} floods leave room: {held:?}");
+            assert!(has_room(0, all, LIMIT), "{floods} floods leave room: {held:?}");
             assert!(
                 held.iter().max().unwrap() - held.iter().min().unwrap() <= 1,
                 "{held:?}"

@@ -1,6 +1,7 @@
 //! The interception policy over time: from its file into the kernel, and into the meters.
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::Config;
 use crate::datapath::Datapath;
@@ -19,13 +20,23 @@ pub(super) fn open(config: &mut Config) -> Result<Option<PolicyFile>, Error> {
     Ok(Some(file))
 }
 
-/// Follows the file from now on, in the background.
-pub(super) fn follow(file: Option<PolicyFile>, kernel: Option<&Datapath>, observer: &Observer) {
+/// Follows the file from now on, in the background, until the answer is dropped. A proxy that drains has to: the next
+/// one may be writing the same maps.
+#[must_use]
+pub(super) fn follow(
+    file: Option<PolicyFile>,
+    kernel: Option<&Datapath>,
+    observer: &Observer,
+) -> JoinSet<()> {
+    let mut following = JoinSet::new();
     if let (Some(file), Some(kernel)) = (file, kernel) {
         let (status, follow) = file.follow(kernel.policy());
-        tokio::spawn(follow);
-        tokio::spawn(count(observer.clone(), status));
+        following.spawn(async {
+            follow.await;
+        });
+        following.spawn(count(observer.clone(), status));
     }
+    following
 }
 
 async fn count(observer: Observer, mut status: watch::Receiver<Status>) {

@@ -35,6 +35,9 @@ use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
 use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
 use shard::{Settings, Truthful};
 
+/// The thread of one.
+type Shard = JoinHandle<io::Result<()>>;
+
 /// Everything that a proxy needs to know, validated.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -75,8 +78,8 @@ async fn control(mut config: Config, log: LogFilter) -> anyhow::Result<()> {
     let (identity_out, identity_status) = watch::channel(identity::Status::default());
     let conditions = watchers::Conditions::new(&observer);
 
-    // Ports first: where another proxy runs already, nothing has been touched yet.
-    let listeners = shard::listen(&config.intercept, config.workers)?;
+    // Ports first: where another proxy runs already, nothing has been touched yet. Those that only one can have before
+    // those that are shared: a listener that joins another proxy's takes part of its connections.
     let status = listen_status(config.observe.status_port)?;
     let admin = config.observe.admin.map(listen_admin).transpose()?;
     let admin_socket = config
@@ -85,6 +88,7 @@ async fn control(mut config: Config, log: LogFilter) -> anyhow::Result<()> {
         .as_deref()
         .map(AdminSocket::bind)
         .transpose()?;
+    let listeners = shard::listen(&config.intercept, config.workers)?;
     conditions.listeners.met();
 
     let mut kernel = match &config.datapath {
@@ -92,7 +96,7 @@ async fn control(mut config: Config, log: LogFilter) -> anyhow::Result<()> {
         None => None,
     };
     conditions.interception.met();
-    interception::follow(interception_policy, kernel.as_ref(), &observer);
+    let followed_policy = interception::follow(interception_policy, kernel.as_ref(), &observer);
     let mark = own_sockets(kernel.as_ref());
 
     let mut truthful = match &kernel {
@@ -110,6 +114,7 @@ async fn control(mut config: Config, log: LogFilter) -> anyhow::Result<()> {
         &svid,
         draining,
     )?;
+    let (shards, mut shard_ended) = shards;
     let (ask_drain, mut drain_asked) = mpsc::channel::<()>(1);
     let shown = watchers::shown_config(&config);
     let why = why::Why::new(&config, kernel.as_ref(), feed.snapshots.clone(), svid.clone());
@@ -157,13 +162,17 @@ async fn control(mut config: Config, log: LogFilter) -> anyhow::Result<()> {
     let reason = tokio::select! {
         signal = shutdown.requested() => signal,
         Some(()) = drain_asked.recv() => "the admin endpoint",
+        Some(n) = shard_ended.recv() => {
+            tracing::error!(shard = n, "a shard has ended by itself; the proxy cannot go on with a part of them");
+            "the end of a shard"
+        }
         failed = &mut identity => match failed? {},
         served = &mut endpoints => { served?; "the end of the endpoints" }
     };
 
     tracing::info!(%reason, limit = ?config.drain, "draining");
     observer.readiness().drain();
-    drop(following);
+    drop((following, followed_policy));
     drain_out.send_replace(true);
     let joined = tokio::task::spawn_blocking(move || join(shards));
     tokio::select! {
@@ -220,7 +229,7 @@ fn start_shards(
     world: watch::Receiver<Arc<Snapshot>>,
     svid: &watch::Receiver<Option<Arc<Svid>>>,
     draining: watch::Receiver<bool>,
-) -> anyhow::Result<Vec<JoinHandle<io::Result<()>>>> {
+) -> anyhow::Result<(Vec<Shard>, mpsc::UnboundedReceiver<usize>)> {
     let ports = config.intercept;
     let settings = Settings {
         id: config.identity.id.clone(),
@@ -229,6 +238,8 @@ fn start_shards(
         addresses: config.addresses.iter().map(IpAddr::to_canonical).collect(),
         own_ports: own_ports(config),
         hbone_port: ports.hbone_port,
+        shards: config.workers,
+        files: file_limit(),
         bypass: kernel.map(datapath::Datapath::bypass),
         world,
         svid: svid.clone(),
@@ -239,16 +250,31 @@ fn start_shards(
             half_closed: config.half_closed,
         },
     };
+    let (tell_end, ended) = mpsc::unbounded_channel();
     let mut shards = Vec::new();
     for (n, (listeners, truthful)) in listeners.into_iter().enumerate() {
         let (settings, observe) = (settings.clone(), observer.shard(n));
+        let end = Ended(n, tell_end.clone());
         let thread = thread::Builder::new()
             .name(format!("shard-{n}"))
-            .spawn(move || shard::run(settings, listeners, truthful, observe))
+            .spawn(move || {
+                let _end = end;
+                shard::run(settings, listeners, truthful, observe)
+            })
             .with_context(|| format!("cannot start the thread of shard {n}"))?;
         shards.push(thread);
     }
-    Ok(shards)
+    Ok((shards, ended))
+}
+
+/// Tells of a shard's end, however it ends.
+struct Ended(usize, mpsc::UnboundedSender<usize>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Nobody asks once the proxy drains.
+        let _ = self.1.send(self.0);
+    }
 }
 
 /// On which the proxy itself listens.
@@ -265,7 +291,7 @@ fn own_ports(config: &Config) -> Vec<u16> {
     own
 }
 
-fn join(shards: Vec<JoinHandle<io::Result<()>>>) -> anyhow::Result<()> {
+fn join(shards: Vec<Shard>) -> anyhow::Result<()> {
     for (n, shard) in shards.into_iter().enumerate() {
         shard
             .join()
@@ -302,4 +328,8 @@ fn raise_file_limit() {
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
+}
+
+fn file_limit() -> usize {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
 }

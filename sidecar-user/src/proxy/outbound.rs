@@ -15,7 +15,7 @@ use super::join::join;
 use super::outcome::{self, Answer};
 use super::shard::{Entered, Shard};
 use crate::intercept::packet;
-use crate::model::addr::canonical;
+use crate::model::addr::{canonical, is_local_only};
 use crate::model::snapshot::LoadGuard;
 use crate::model::{
     Attempt, Cause, ClientAddr, Direction, Flow, HeldSyn, OriginalDst, Outcome, Pair, Party, Transport,
@@ -77,13 +77,18 @@ struct Failed {
 /// Something has happened to a connection that is not accepted yet.
 pub(super) fn attempt(shard: &Rc<Shard>, holding: &Rc<Holding<Ready>>, attempt: Attempt) {
     match attempt {
-        Attempt::Held(syn) => match holding.begin(&syn) {
-            Ok(Some(gone)) => {
-                tokio::task::spawn_local(hold(shard.clone(), holding.clone(), syn, gone));
+        Attempt::Held(syn) => {
+            if let Some(stale) = holding.earlier(&syn) {
+                give_up(stale);
             }
-            Ok(None) => {}
-            Err(_) => refuse(shard, holding, &syn),
-        },
+            match holding.begin(&syn) {
+                Ok(Some(gone)) => {
+                    tokio::task::spawn_local(hold(shard.clone(), holding.clone(), syn, gone));
+                }
+                Ok(None) => {}
+                Err(_) => refuse(shard, holding, &syn),
+            }
+        }
         Attempt::NoRoom(syn) => refuse(shard, holding, &syn),
         Attempt::Gone { pair, sequence } => gone(holding, pair, sequence),
     }
@@ -322,7 +327,7 @@ async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, 
             }
             Err(error) => {
                 let outcome = outcome::of_error(&error);
-                tracing::info!(
+                tracing::debug!(
                     client = %asked.client, destination = %asked.dst, endpoint = %up.endpoint,
                     error = error_chain(&error), "outbound connection failed"
                 );
@@ -333,8 +338,14 @@ async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, 
                 if !outcome::is_endpoints_fault(outcome) {
                     return Err(now);
                 }
-                failed = Some(now);
                 tried.push(up.endpoint);
+                // Silence is no answer where another endpoint has given one.
+                let answered = failed
+                    .as_ref()
+                    .is_some_and(|f| f.outcome.cause != Cause::TimedOut);
+                if !(answered && outcome.cause == Cause::TimedOut) {
+                    failed = Some(now);
+                }
             }
         }
     }
@@ -409,7 +420,7 @@ async fn plain(shard: &Shard, asked: &Asked, up: &Upstream) -> Result<TcpStream,
     // The server is to see the application's own address and port.
     let from = tcp::From {
         device: asked.device,
-        client: Some(asked.client),
+        client: Some(asked.client).filter(|client| !is_local_only(client.ip())),
     };
     let (stream, as_itself) = tcp::dial(up.endpoint, &*shard.mark, from, limit).await?;
     if !as_itself {

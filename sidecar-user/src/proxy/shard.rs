@@ -50,6 +50,9 @@ pub(super) struct Settings {
     /// The proxy's own ports: no destination for anybody.
     pub(super) own_ports: Vec<u16>,
     pub(super) hbone_port: u16,
+    /// How many shards there are, and how many files the process may open: they share those.
+    pub(super) shards: usize,
+    pub(super) files: usize,
     pub(super) bypass: Option<datapath::Bypass>,
     pub(super) world: watch::Receiver<Arc<Snapshot>>,
     pub(super) svid: watch::Receiver<Option<Arc<Svid>>>,
@@ -269,7 +272,15 @@ pub(super) fn run(
         let (attempts, holding) = match truthful {
             Some((hold, raw)) => {
                 let (attempts, approvals) = hold.start()?;
-                (Some(attempts), Some(Rc::new(Holding::new(approvals, raw))))
+                (
+                    Some(attempts),
+                    Some(Rc::new(Holding::new(
+                        approvals,
+                        raw,
+                        settings.shards,
+                        settings.files,
+                    ))),
+                )
             }
             None => (None, None),
         };
