@@ -1,5 +1,6 @@
 //! Urgent data: TCP's one byte out of band, which telnet and FTP's ABOR still use.
 
+use std::io;
 use std::mem::MaybeUninit;
 
 use crate::watch::Events;
@@ -56,13 +57,17 @@ fn listen(half: &mut Half, socket: Socket) -> Result<()> {
     let ready = watch::until(&socket, Events::RDHUP, half.patience)?;
     half.facts.say("poll", watch::words(ready));
     half.facts.result("at-mark", sys::count(&socket, SIOCATMARK));
-    half.facts.result("read", stream::recv_text(&socket));
+    let first = stream::recv_text(&socket);
     half.facts.result("at-mark-then", sys::count(&socket, SIOCATMARK));
     let mut byte = [MaybeUninit::uninit(); 8];
-    half.facts
-        .result("read-urgent", socket.recv_out_of_band(&mut byte));
-    half.facts.result("read-rest", stream::recv_text(&socket));
+    let urgent = socket.recv_out_of_band(&mut byte);
+    let rest = stream::recv_text(&socket);
     half.facts.result("read-end", stream::recv_text(&socket));
+    let bytes = text(&first).len() + urgent.as_ref().copied().unwrap_or(0) + text(&rest).len();
+    half.facts.say("bytes", bytes);
+    half.facts.result("read", first);
+    half.facts.result("read-urgent", urgent);
+    half.facts.result("read-rest", rest);
     half.peer.tell("heard")
 }
 
@@ -71,9 +76,20 @@ fn listen_inline(half: &mut Half, socket: Socket) -> Result<()> {
     half.peer.tell("listening")?;
     let ready = watch::until(&socket, Events::RDHUP, half.patience)?;
     half.facts.say("poll", watch::words(ready));
-    half.facts.result("read", stream::recv_text(&socket));
+    let first = stream::recv_text(&socket);
     half.facts.result("at-mark", sys::count(&socket, SIOCATMARK));
-    half.facts.result("read-rest", stream::recv_text(&socket));
+    let rest = stream::recv_text(&socket);
     half.facts.result("read-end", stream::recv_text(&socket));
+    half.facts.say("text", text(&first).to_owned() + text(&rest));
+    half.facts.result("read", first);
+    half.facts.result("read-rest", rest);
     half.peer.tell("heard")
+}
+
+/// What a read brought, if that was bytes.
+fn text(read: &io::Result<String>) -> &str {
+    match read {
+        Ok(text) if text != "EOF" => text,
+        _ => "",
+    }
 }

@@ -108,6 +108,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
+    // The urgent byte would not be among the others, and be lost.
+    socket.set_out_of_band_inline(true)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
             .with_time(KEEPALIVE_IDLE)
@@ -121,6 +123,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::SockRef;
     use std::net::TcpStream;
 
     #[test]
@@ -133,6 +136,10 @@ mod tests {
             let (accepted, peer) = listener.accept().unwrap();
             assert_eq!(original_dst(&accepted, ClientAddr::new(peer)), None, "{host}");
             assert!(accepted.nodelay().unwrap(), "inherited from the listener");
+            assert!(
+                SockRef::from(&accepted).out_of_band_inline().unwrap(),
+                "inherited from the listener"
+            );
         }
     }
 }

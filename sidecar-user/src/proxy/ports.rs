@@ -5,10 +5,25 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use crate::relay::Port;
+use crate::relay::{Polled, Port};
 use crate::transport::hbone::Stream;
 
 impl Port for Stream {
+    fn open(&mut self) -> impl Polled {
+        self
+    }
+
+    fn reset(&mut self) {
+        Stream::reset(self);
+    }
+
+    fn reset_finished(&mut self) {
+        // The peer's half of HTTP/2 keeps an end that it has received apart from the reset after it.
+        Stream::reset(self);
+    }
+}
+
+impl Polled for &mut Stream {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         Stream::poll_recv(self, cx)
     }
@@ -27,9 +42,5 @@ impl Port for Stream {
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         Stream::poll_gone(self, cx)
-    }
-
-    fn reset(&mut self) {
-        Stream::reset(self);
     }
 }

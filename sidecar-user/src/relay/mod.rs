@@ -2,7 +2,11 @@
 //!
 //! One future drives both directions. It owns no buffer: a read lands in a buffer that all connections of the
 //! thread share, and only what the other side could not take yet is kept, as a reference-counted slice.
+//!
+//! Whatever breaks a side off, the other side is told by a reset, the only such message that TCP has: where a lost
+//! link would give an application ETIMEDOUT without a proxy, the proxy gets that and the application ECONNRESET.
 
+mod sys;
 mod tcp;
 mod way;
 
@@ -19,9 +23,19 @@ use crate::model::flow;
 use way::Way;
 
 /// One of the two streams that are joined.
-///
-/// Every poll function follows the rules of `Future::poll`: `Pending` has arranged for a wake-up.
 pub trait Port {
+    /// The port while bytes move.
+    fn open(&mut self) -> impl Polled;
+
+    /// The peer will see a reset when this port is dropped, instead of an orderly end.
+    fn reset(&mut self);
+
+    /// As `reset`, after all was sent and the end told, unless the reset would overtake any of it.
+    fn reset_finished(&mut self);
+}
+
+/// Every poll function follows the rules of `Future::poll`: `Pending` has arranged for a wake-up.
+pub trait Polled {
     /// The next bytes, `None` at the end of the stream, or why it broke.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>>;
 
@@ -34,12 +48,14 @@ pub trait Port {
     /// Tells the peer that no more bytes follow.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// After the end of what it sends, a peer can still give up what it receives. Ready when it has.
+    /// Ready when the peer has reset the stream. For times when nothing is received, which would tell: after the end
+    /// of what the peer sends, and while the other side takes none of it. Bytes sent before may still be there.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-
-    /// The peer will see a reset when this port is dropped, instead of an orderly end.
-    fn reset(&mut self);
 }
+
+/// How long a receiver may take nothing of what a sender has left behind that has reset the connection. Longer than
+/// credit takes to come from far away; a receiver that does not read at all is to learn of the reset.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -68,22 +84,65 @@ pub enum End {
 pub async fn relay(down: &mut impl Port, up: &mut impl Port, bytes: &flow::Bytes, limits: Limits) -> End {
     let mut out = Way::default();
     let mut back = Way::default();
-    let mut idle = Idle {
-        limit: limits.half_closed,
-        timer: None,
-        seen: 0,
-    };
-    let end = poll_fn(|cx| {
-        let sent = out.poll(cx, down, up, |n| bytes.add_sent(n));
-        let received = back.poll(cx, up, down, |n| bytes.add_received(n));
+    let end = run(&mut out, &mut back, down.open(), up.open(), bytes, limits).await;
+    if !matches!(end, End::Eof) {
+        // What was handed over just now must leave before the reset does.
+        tokio::task::yield_now().await;
+    }
+    match end {
+        End::Eof => {}
+        End::Broken {
+            by: Side::Downstream, ..
+        } => cut(up, &out),
+        End::Broken {
+            by: Side::Upstream, ..
+        } => cut(down, &back),
+        End::Idle => {
+            if !out.is_done() {
+                up.reset();
+            }
+            if !back.is_done() {
+                down.reset();
+            }
+        }
+    }
+    end
+}
+
+/// Tells `to` that the sender of `way` broke off.
+fn cut(to: &mut impl Port, way: &Way) {
+    if way.is_done() {
+        // A direction that has ended stays ended: its reader may still be reading, and a reset would take away what
+        // it has not received yet (envoy#45190).
+        to.reset_finished();
+    } else {
+        // It must not look as if it had ended.
+        to.reset();
+    }
+}
+
+/// Moves bytes until there is an end, and tells nobody of it. No `async fn`: that keeps its arguments twice.
+fn run(
+    out: &mut Way,
+    back: &mut Way,
+    mut down: impl Polled,
+    mut up: impl Polled,
+    bytes: &flow::Bytes,
+    limits: Limits,
+) -> impl Future<Output = End> {
+    let mut half_closed = Silence::default();
+    let mut last_words = Silence::default();
+    poll_fn(move |cx| {
+        let sent = out.poll(cx, &mut down, &mut up, |n| bytes.add_sent(n));
+        let received = back.poll(cx, &mut up, &mut down, |n| bytes.add_received(n));
         match (sent, received) {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Eof),
             (Poll::Ready(Err(error)), _) => return broken(Side::Downstream, error),
             (_, Poll::Ready(Err(error))) => return broken(Side::Upstream, error),
             _ => {}
         }
-        // A side that could no longer be written to has told all that it had to tell.
-        if back.is_done()
+        // A side that could no longer be written to has told all that it had to tell, or nobody would hear it.
+        if !back.is_open()
             && let Some(error) = out.take_refusal()
         {
             return broken(Side::Upstream, error);
@@ -93,58 +152,46 @@ pub async fn relay(down: &mut impl Port, up: &mut impl Port, bytes: &flow::Bytes
         {
             return broken(Side::Downstream, error);
         }
-        if out.is_done() && down.poll_gone(cx).is_ready() {
+        // Where nothing is received a reset has to be asked for.
+        let down_gone = !out.is_receiving() && down.poll_gone(cx).is_ready();
+        let up_gone = !back.is_receiving() && up.poll_gone(cx).is_ready();
+        if out.is_done() && down_gone {
             return broken(Side::Downstream, io::ErrorKind::ConnectionReset.into());
         }
-        if back.is_done() && up.poll_gone(cx).is_ready() {
+        if back.is_done() && up_gone {
             return broken(Side::Upstream, io::ErrorKind::ConnectionReset.into());
         }
+        let moved = || bytes.sent() + bytes.received() + out.taken() + back.taken();
+        if (down_gone || up_gone) && last_words.poll(cx, LAST_WORDS, moved()).is_ready() {
+            let by = if down_gone {
+                Side::Downstream
+            } else {
+                Side::Upstream
+            };
+            return broken(by, io::ErrorKind::ConnectionReset.into());
+        }
         if out.is_done() || back.is_done() {
-            let moved = bytes.sent() + bytes.received();
-            return idle.poll(cx, moved).map(|()| End::Idle);
+            return half_closed
+                .poll(cx, limits.half_closed, moved())
+                .map(|()| End::Idle);
         }
         Poll::Pending
     })
-    .await;
-    if !matches!(end, End::Eof) {
-        // What was handed over just now must leave before the reset does.
-        tokio::task::yield_now().await;
-    }
-    // A direction that has ended stays ended: its reader may still be reading, and a reset would take away what it
-    // has not read yet (envoy#45190). One that has not ended must not look as if it had.
-    let (cut_up, cut_down) = match &end {
-        End::Eof => (false, false),
-        End::Broken {
-            by: Side::Downstream, ..
-        } => (!out.is_done(), false),
-        End::Broken {
-            by: Side::Upstream, ..
-        } => (false, !back.is_done()),
-        End::Idle => (!out.is_done(), !back.is_done()),
-    };
-    if cut_up {
-        up.reset();
-    }
-    if cut_down {
-        down.reset();
-    }
-    end
 }
 
 fn broken(by: Side, error: io::Error) -> Poll<End> {
     Poll::Ready(End::Broken { by, error })
 }
 
-/// A timer that exists only while a connection is half-closed.
-struct Idle {
-    limit: Duration,
+/// A timer that exists only while it is asked for, and starts again when bytes have moved.
+#[derive(Default)]
+struct Silence {
     timer: Option<Pin<Box<Sleep>>>,
     seen: u64,
 }
 
-impl Idle {
-    fn poll(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<()> {
-        let limit = self.limit;
+impl Silence {
+    fn poll(&mut self, cx: &mut Context<'_>, limit: Duration, moved: u64) -> Poll<()> {
         loop {
             let timer = self.timer.get_or_insert_with(|| {
                 self.seen = moved;

@@ -1,16 +1,18 @@
-//! A TCP socket as a port. Reads land in a buffer of the thread, not of the connection.
+//! A TCP socket as a port. Reads land in a buffer of the thread, not of the connection. Knows no other side.
 
 use std::cell::RefCell;
 use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncWrite;
+use socket2::SockRef;
+use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
-use tokio_util::io::poll_read_buf;
 
-use super::Port;
+use super::{Polled, Port, sys};
 
 /// The buffer's size. Bulk reads of 64 KiB and more are where the cost per system call stops to matter
 /// (10.3 us per 128 KiB, 6.1 us per 64 KiB on loopback).
@@ -25,22 +27,106 @@ thread_local! {
 }
 
 impl Port for TcpStream {
+    fn open(&mut self) -> impl Polled {
+        Socket {
+            stream: self,
+            was_reset: false,
+            gone: Gone::Unasked,
+        }
+    }
+
+    fn reset(&mut self) {
+        // Fails only on a socket that is gone already, which is what a reset wants.
+        let _ = self.set_zero_linger();
+    }
+
+    fn reset_finished(&mut self) {
+        // What waits for the peer to open its window would be thrown away with the reset, the end included.
+        if sys::unsent(self.as_fd()).is_ok_and(|bytes| bytes == 0) {
+            self.reset();
+        }
+    }
+}
+
+struct Socket<'s> {
+    stream: &'s TcpStream,
+    /// The kernel tells of a reset once, to whoever asks first. After a write that was told, a read sees an end.
+    was_reset: bool,
+    gone: Gone<'s>,
+}
+
+/// Waiting for the error that a reset leaves on the socket. Most connections never do.
+enum Gone<'s> {
+    Unasked,
+    Awaited(Pin<Box<dyn Future<Output = io::Result<Ready>> + Send + 's>>),
+    Known,
+}
+
+impl Socket<'_> {
+    /// An attempt to move up to `room` bytes. One that moved fewer has found the end of what the kernel has or takes
+    /// now, so the next attempt waits for news without asking the kernel again.
+    fn attempt(
+        &self,
+        interest: Interest,
+        room: usize,
+        transfer: impl FnOnce() -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut moved = None;
+        let attempt = self.stream.try_io(interest, || {
+            let n = transfer()?;
+            moved = Some(n);
+            match n {
+                // What forgets the readiness. News since the transfer began are not forgotten.
+                1.. if n < room => Err(io::ErrorKind::WouldBlock.into()),
+                _ => Ok(()),
+            }
+        });
+        match moved {
+            Some(n) => Ok(n),
+            None => attempt.map(|()| 0),
+        }
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, arena: &mut BytesMut) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            let room = arena.capacity() - arena.len();
+            match self.attempt(Interest::READABLE, room, || self.stream.try_read_buf(arena)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.attempt(Interest::WRITABLE, bytes.len(), || self.stream.try_write(bytes)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+}
+
+impl Polled for Socket<'_> {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         BUFFER.with_borrow_mut(|arena| {
             if arena.capacity() < ROOM {
                 // Reclaims the old memory when every chunk cut from it is gone, else takes new.
                 arena.reserve(ARENA);
             }
-            let n = ready!(poll_read_buf(Pin::new(self), cx, arena))?;
-            Poll::Ready(Ok(match n {
-                0 => None,
+            let n = ready!(self.poll_read(cx, arena))?;
+            Poll::Ready(match n {
+                0 if self.was_reset => Err(io::ErrorKind::ConnectionReset.into()),
+                0 => Ok(None),
                 1..=SMALL => {
                     let chunk = Bytes::copy_from_slice(arena);
                     arena.clear();
-                    Some(chunk)
+                    Ok(Some(chunk))
                 }
-                _ => Some(arena.split().freeze()),
-            }))
+                _ => Ok(Some(arena.split().freeze())),
+            })
         })
     }
 
@@ -50,27 +136,34 @@ impl Port for TcpStream {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
         while !chunk.is_empty() {
-            let n = ready!(Pin::new(&mut *self).poll_write(cx, chunk))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
+            let n = match ready!(self.poll_write(cx, chunk)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(n) => n,
+                Err(error) => {
+                    // Not EPIPE: that comes after an end, which stays one.
+                    self.was_reset |= error.kind() == io::ErrorKind::ConnectionReset;
+                    return Poll::Ready(Err(error));
+                }
+            };
             // Not `advance`: the last byte gone, the slice must let go of its memory.
             drop(chunk.split_to(n));
         }
         Poll::Ready(Ok(()))
     }
 
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self).poll_shutdown(cx)
+    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(self.stream).shutdown(Shutdown::Write))
     }
 
-    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        // TCP has no such message: the next write is answered by a reset.
-        Poll::Pending
-    }
-
-    fn reset(&mut self) {
-        // Fails only on a socket that is gone already, which is what a reset wants.
-        let _ = self.set_zero_linger();
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Gone::Unasked = self.gone {
+            self.gone = Gone::Awaited(Box::pin(self.stream.ready(Interest::ERROR)));
+        }
+        if let Gone::Awaited(error) = &mut self.gone {
+            // Fails only when the runtime ends.
+            let _ = ready!(error.as_mut().poll(cx));
+            self.gone = Gone::Known;
+        }
+        Poll::Ready(())
     }
 }

@@ -1,11 +1,16 @@
 //! Relaying facts on real sockets: app ⇄ (near) relay (far) ⇄ server.
 
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use socket2::{SockFilter, SockRef};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+
+/// For what has to happen at once, or after `LAST_WORDS`.
+const SOON: Duration = Duration::from_secs(10);
 
 const LIMITS: Limits = Limits {
     half_closed: Duration::from_secs(60),
@@ -27,14 +32,61 @@ struct Joined {
 }
 
 async fn joined(limits: Limits) -> Joined {
-    let (app, mut down) = pair().await;
-    let (mut up, server) = pair().await;
-    let relay = tokio::spawn(async move {
+    let (app, down) = pair().await;
+    let (up, server) = pair().await;
+    let relay = start(down, up, limits);
+    Joined { app, server, relay }
+}
+
+fn start(mut down: TcpStream, mut up: TcpStream, limits: Limits) -> tokio::task::JoinHandle<(End, u64, u64)> {
+    tokio::spawn(async move {
         let bytes = flow::Bytes::default();
         let end = relay(&mut down, &mut up, &bytes, limits).await;
         (end, bytes.sent(), bytes.received())
-    });
-    Joined { app, server, relay }
+    })
+}
+
+/// Writes until it is no longer writable for good: every buffer on the way is full.
+async fn fill(socket: &TcpStream) -> u64 {
+    let block = vec![1; 64 * 1024];
+    let mut written = 0_u64;
+    while tokio::time::timeout(Duration::from_millis(300), socket.writable())
+        .await
+        .is_ok()
+    {
+        written += socket.try_write(&block).unwrap_or(0) as u64;
+        assert!(written < 64 << 20, "no back-pressure after {written} bytes");
+    }
+    written
+}
+
+/// Reads to the end, and gives how much there was and what the end was.
+async fn drain(socket: &mut TcpStream) -> (u64, Option<ErrorKind>) {
+    let mut read = 0;
+    let mut buf = vec![0; 1 << 20];
+    loop {
+        match socket.read(&mut buf).await {
+            Ok(0) => return (read, None),
+            Ok(n) => read += n as u64,
+            Err(error) => return (read, Some(error.kind())),
+        }
+    }
+}
+
+fn abort(socket: TcpStream) {
+    socket.set_zero_linger().unwrap();
+}
+
+/// Waits until the kernel has told a socket of a reset.
+async fn told(socket: &TcpStream) {
+    tokio::time::timeout(SOON, socket.ready(Interest::ERROR))
+        .await
+        .expect("a reset that nobody tells of")
+        .unwrap();
+}
+
+fn is_by(end: &End, side: Side) -> bool {
+    matches!(end, End::Broken { by, .. } if *by == side)
 }
 
 #[tokio::test]
@@ -114,28 +166,142 @@ async fn a_writer_feels_a_reader_that_does_not_read() {
         mut server,
         relay,
     } = joined(LIMITS).await;
-    let block = vec![1; 64 * 1024];
-    let mut written = 0_u64;
-    // Stops being writable for good once every buffer on the way is full.
-    while tokio::time::timeout(Duration::from_millis(300), app.writable())
-        .await
-        .is_ok()
-    {
-        written += app.try_write(&block).unwrap_or(0) as u64;
-        assert!(written < 64 << 20, "no back-pressure after {written} bytes");
-    }
+    let written = fill(&app).await;
     drop(app);
-    let mut read = 0;
-    let mut buf = vec![0; 1 << 20];
-    loop {
-        match server.read(&mut buf).await.unwrap() {
-            0 => break,
-            n => read += n as u64,
-        }
-    }
-    assert_eq!(read, written, "nothing is lost on the way");
+    assert_eq!(
+        drain(&mut server).await,
+        (written, None),
+        "nothing is lost on the way"
+    );
     drop(server);
     assert_eq!(relay.await.unwrap().1, written);
+}
+
+#[tokio::test]
+async fn a_reset_that_a_write_meets_first_is_a_reset_to_the_reader_too() {
+    for by_app in [true, false] {
+        let Joined { app, server, relay } = joined(LIMITS).await;
+        let (breaker, mut other) = if by_app { (app, server) } else { (server, app) };
+        // Both before the relay gets its turn.
+        other.try_write(b"for nobody").unwrap();
+        abort(breaker);
+        assert_eq!(drain(&mut other).await, (0, Some(ErrorKind::ConnectionReset)));
+        let side = if by_app { Side::Downstream } else { Side::Upstream };
+        let (end, ..) = relay.await.unwrap();
+        assert!(is_by(&end, side), "{end:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reset_after_the_end_stops_the_other_side() {
+    for by_app in [true, false] {
+        let Joined { app, server, relay } = joined(LIMITS).await;
+        let (mut breaker, mut other) = if by_app { (app, server) } else { (server, app) };
+        breaker.shutdown().await.unwrap();
+        assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
+        abort(breaker);
+        told(&other).await;
+        let error = other.write(b"x").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe, "as without a relay");
+        let side = if by_app { Side::Downstream } else { Side::Upstream };
+        let (end, ..) = relay.await.unwrap();
+        assert!(is_by(&end, side), "{end:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_write_to_one_who_has_closed_is_answered_by_a_reset() {
+    for by_app in [true, false] {
+        let Joined { app, server, relay } = joined(LIMITS).await;
+        let (leaver, mut other) = if by_app { (app, server) } else { (server, app) };
+        drop(leaver);
+        assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
+        other.write_all(b"x").await.unwrap();
+        told(&other).await;
+        let error = other.write(b"x").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe, "as without a relay");
+        relay.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_reset_after_the_end_takes_away_nothing_that_waits_for_the_reader() {
+    const LEN: usize = 1 << 20;
+    let Joined {
+        mut app,
+        mut server,
+        relay,
+    } = joined(LIMITS).await;
+    app.write_all(&vec![1; LEN]).await.unwrap();
+    app.shutdown().await.unwrap();
+    // All of it has left the application's kernel, and most of it waits in the relay's.
+    while sys::unsent(app.as_fd()).unwrap() > 0 {
+        tokio::task::yield_now().await;
+    }
+    abort(app);
+    let (end, ..) = relay.await.unwrap();
+    assert!(is_by(&end, Side::Downstream), "{end:?}");
+    assert_eq!(drain(&mut server).await, (LEN as u64, None));
+}
+
+#[tokio::test]
+async fn a_reset_is_noticed_behind_a_receiver_that_does_not_read() {
+    for by_app in [true, false] {
+        let Joined { app, server, relay } = joined(LIMITS).await;
+        let (breaker, mut other) = if by_app { (app, server) } else { (server, app) };
+        fill(&breaker).await;
+        abort(breaker);
+        told(&other).await;
+        let (_, end) = drain(&mut other).await;
+        assert_eq!(end, Some(ErrorKind::ConnectionReset));
+        relay.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_arrived_before_a_reset_is_delivered_to_a_receiver_that_reads_on() {
+    let Joined {
+        app,
+        mut server,
+        relay,
+    } = joined(LIMITS).await;
+    fill(&app).await;
+    abort(app);
+    let (read, end) = drain(&mut server).await;
+    assert_eq!(end, Some(ErrorKind::ConnectionReset));
+    let (_, sent, _) = relay.await.unwrap();
+    assert_eq!(read, sent);
+}
+
+#[tokio::test]
+async fn a_connection_ends_that_neither_side_takes_anything_of() {
+    let Joined { app, server, relay } = joined(LIMITS).await;
+    fill(&server).await;
+    app.try_write(b"for nobody").unwrap();
+    abort(server);
+    abort(app);
+    let (end, ..) = tokio::time::timeout(SOON, relay).await.unwrap().unwrap();
+    assert!(matches!(end, End::Broken { .. }), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_peer_that_vanished_is_a_reset_and_no_end() {
+    let (mut app, down) = pair().await;
+    let (up, server) = pair().await;
+    // The kernel drops all that arrives, as on a cut link.
+    let nothing = SockFilter::new(0x06, 0, 0, 0);
+    SockRef::from(&server).attach_filter(&[nothing]).unwrap();
+    SockRef::from(&up)
+        .set_tcp_user_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let relay = start(down, up, LIMITS);
+    app.write_all(b"anyone there?").await.unwrap();
+    assert_eq!(drain(&mut app).await, (0, Some(ErrorKind::ConnectionReset)));
+    let (end, ..) = relay.await.unwrap();
+    let End::Broken { by, error } = &end else {
+        panic!("{end:?}")
+    };
+    assert_eq!((*by, error.kind()), (Side::Upstream, ErrorKind::TimedOut));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use super::Port;
+use super::Polled;
 
 /// Chunks moved before the other tasks of the shard get their turn.
 const BUDGET: usize = 16;
@@ -37,6 +37,29 @@ impl Way {
         matches!(self.state, State::Done)
     }
 
+    /// Something may still be delivered.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open | State::Finishing)
+    }
+
+    /// Will the next poll ask the sender, which then tells of a reset? Not for a receiver that refuses: it is the
+    /// other way that ends such a connection.
+    pub(super) fn is_receiving(&self) -> bool {
+        match self.state {
+            State::Open => self.parked.is_empty(),
+            State::Refused(_) => true,
+            State::Finishing | State::Done => false,
+        }
+    }
+
+    /// Bytes of the chunk in hand that the receiver has taken; not counted yet.
+    pub(super) fn taken(&self) -> u64 {
+        match self.parked.len() {
+            0 => 0,
+            rest => (self.chunk - rest) as u64,
+        }
+    }
+
     /// The receiver's refusal to take more, once.
     pub(super) fn take_refusal(&mut self) -> Option<io::Error> {
         match std::mem::take(&mut self.state) {
@@ -53,8 +76,8 @@ impl Way {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut impl Port,
-        to: &mut impl Port,
+        from: &mut impl Polled,
+        to: &mut impl Polled,
         mut count: impl FnMut(u64),
     ) -> Poll<io::Result<()>> {
         let mut budget = BUDGET;

@@ -109,8 +109,10 @@ fn socket_for(addr: SocketAddr) -> io::Result<TcpSocket> {
         TcpSocket::new_v6()?
     };
     socket.set_nodelay(true)?;
-    SockRef::from(&socket)
-        .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
+    let options = SockRef::from(&socket);
+    options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
+    // The urgent byte would not be among the others, and be lost.
+    options.set_out_of_band_inline(true)?;
     Ok(socket)
 }
 
