@@ -1,7 +1,7 @@
 //! The server's side of the program: runs the other half of whatever case a client asks for.
 
 use std::path::Path;
-use std::thread;
+use std::{fs, thread};
 
 use anyhow::{Context, Result};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -14,10 +14,13 @@ use crate::run::TALK;
 
 pub(crate) fn run(control: &Path) -> Result<()> {
     let listener = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
+    // It gets its name when it listens: whoever finds it may come in.
+    let unnamed = control.with_extension("new");
     listener
-        .bind(&SockAddr::unix(control)?)
-        .with_context(|| format!("listen at {}", control.display()))?;
+        .bind(&SockAddr::unix(&unnamed)?)
+        .with_context(|| format!("listen at {}", unnamed.display()))?;
     listener.listen(128)?;
+    fs::rename(&unnamed, control).with_context(|| format!("listen at {}", control.display()))?;
     loop {
         let (socket, _) = listener.accept()?;
         thread::spawn(move || {

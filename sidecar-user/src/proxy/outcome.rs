@@ -73,11 +73,14 @@ pub(super) enum Answer {
 }
 
 pub(super) fn to_application(error: &Error) -> Answer {
-    let net =
-        matches!(error, Error::Connect { source, .. } if source.kind() == io::ErrorKind::NetworkUnreachable);
-    match of_error(error).cause {
-        Cause::Unreachable if net => Answer::Unreachable(Unreachable::Net),
-        Cause::Unreachable => Answer::Unreachable(Unreachable::Host),
+    let errno = match error {
+        Error::Connect { source, .. } => source.raw_os_error().map(Errno::from_raw),
+        _ => None,
+    };
+    match (of_error(error).cause, errno) {
+        (Cause::Unreachable, Some(Errno::ENETUNREACH)) => Answer::Unreachable(Unreachable::Net),
+        (Cause::Unreachable, Some(Errno::EACCES)) => Answer::Unreachable(Unreachable::Prohibited),
+        (Cause::Unreachable, _) => Answer::Unreachable(Unreachable::Host),
         _ => Answer::Refused,
     }
 }

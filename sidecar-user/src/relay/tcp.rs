@@ -28,6 +28,8 @@ thread_local! {
 
 impl Port for TcpStream {
     fn open(&mut self) -> impl Polled {
+        // Fails on a socket that is gone already, as its first read will tell.
+        let _ = sys::tell_of_more(self.as_fd());
         Socket {
             stream: self,
             was_reset: false,
@@ -63,21 +65,20 @@ enum Gone<'s> {
 }
 
 impl Socket<'_> {
-    /// An attempt to move up to `room` bytes. One that moved fewer has found the end of what the kernel has or takes
-    /// now, so the next attempt waits for news without asking the kernel again.
+    /// A transfer that says how much it moved, and whether at once there is more to move. Where there is not, the
+    /// next one waits for news without asking the kernel again.
     fn attempt(
         &self,
         interest: Interest,
-        room: usize,
-        transfer: impl FnOnce() -> io::Result<usize>,
+        transfer: impl FnOnce() -> io::Result<(usize, bool)>,
     ) -> io::Result<usize> {
         let mut moved = None;
         let attempt = self.stream.try_io(interest, || {
-            let n = transfer()?;
+            let (n, more) = transfer()?;
             moved = Some(n);
             match n {
                 // What forgets the readiness. News since the transfer began are not forgotten.
-                1.. if n < room => Err(io::ErrorKind::WouldBlock.into()),
+                1.. if !more => Err(io::ErrorKind::WouldBlock.into()),
                 _ => Ok(()),
             }
         });
@@ -91,7 +92,11 @@ impl Socket<'_> {
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
             let room = arena.capacity() - arena.len();
-            match self.attempt(Interest::READABLE, room, || self.stream.try_read_buf(arena)) {
+            let read = || {
+                let sys::Received { bytes, more } = sys::receive(self.stream.as_fd(), arena)?;
+                Ok((bytes, more || bytes == room))
+            };
+            match self.attempt(Interest::READABLE, read) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return Poll::Ready(done),
             }
@@ -101,7 +106,11 @@ impl Socket<'_> {
     fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
-            match self.attempt(Interest::WRITABLE, bytes.len(), || self.stream.try_write(bytes)) {
+            let write = || {
+                let n = self.stream.try_write(bytes)?;
+                Ok((n, n == bytes.len()))
+            };
+            match self.attempt(Interest::WRITABLE, write) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return Poll::Ready(done),
             }

@@ -337,3 +337,26 @@ async fn a_silent_half_closed_connection_ends_and_traffic_keeps_it_open() {
         start.elapsed()
     );
 }
+
+#[tokio::test]
+async fn urgent_bytes_arrive_with_what_follows_them() {
+    let (mut app, down) = pair().await;
+    let (up, mut server) = pair().await;
+    SockRef::from(&down).set_out_of_band_inline(true).unwrap();
+    let relay = start(down, up, LIMITS);
+    app.write_all(b"x").await.unwrap();
+    server.read_exact(&mut [0]).await.unwrap();
+    // All there before the relay gets its turn, and then nothing more.
+    app.try_write(b"before").unwrap();
+    SockRef::from(&app).send_out_of_band(b"!").unwrap();
+    app.try_write(b"after").unwrap();
+    let mut got = [0; 12];
+    tokio::time::timeout(SOON, server.read_exact(&mut got))
+        .await
+        .expect("what follows the urgent byte")
+        .unwrap();
+    assert_eq!(&got, b"before!after");
+    app.shutdown().await.unwrap();
+    drop(server);
+    relay.await.unwrap();
+}

@@ -42,40 +42,40 @@ pub async fn dial(
     limit: Duration,
 ) -> Result<(TcpStream, bool), Error> {
     let connecting = async {
-        let with = |client: Option<SocketAddr>| {
+        let marked = || -> io::Result<TcpSocket> {
             let socket = socket_for(addr)?;
             if let Some(device) = from.device {
                 let name = nix::net::if_::if_indextoname(device)?;
                 SockRef::from(&socket).bind_device(Some(name.to_bytes()))?;
             }
             mark(socket.as_fd())?;
-            if let Some(client) = client {
-                socket.set_reuseaddr(true)?;
-                socket.bind(client)?;
-            }
-            Ok::<TcpSocket, io::Error>(socket)
+            Ok(socket)
         };
-        let client = from.client.filter(|client| client.is_ipv4() == addr.is_ipv4());
-        let as_itself = async {
-            let socket = with(client)?;
-            socket.connect(addr).await
+        let socket = marked()?;
+        let as_itself = match from.client {
+            Some(client) => client.is_ipv4() == addr.is_ipv4() && bind(&socket, client).is_ok(),
+            None => true,
         };
-        match as_itself.await {
-            Err(error) if client.is_some() && is_taken(&error) => {
-                let socket = with(None)?;
-                Ok((socket.connect(addr).await?, false))
+        match socket.connect(addr).await {
+            Err(error) if as_itself && from.client.is_some() && is_taken(&error) => {
+                Ok((marked()?.connect(addr).await?, false))
             }
-            connected => Ok((connected?, client.is_some() || from.client.is_none())),
+            connected => Ok((connected?, as_itself)),
         }
     };
     finish(addr, limit, connecting).await
 }
 
-/// Also when the address is none of this host's, as for a client that was shown another's.
+/// Fails where the port is taken, is a privileged one, or where the address is none of this host's.
+fn bind(socket: &TcpSocket, client: SocketAddr) -> io::Result<()> {
+    socket.set_reuseaddr(true)?;
+    socket.bind(client)
+}
+
 fn is_taken(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable | io::ErrorKind::PermissionDenied
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
     )
 }
 

@@ -31,7 +31,8 @@ impl Exception {
 }
 
 /// Of the bytes themselves none is lost, and none excepted.
-const URGENT: &str = "HTTP/2 has no place for the mark of an urgent byte, which arrives among the others, in its place";
+const URGENT: &str =
+    "HTTP/2 has no place for the mark of an urgent byte, which arrives among the others, in its place";
 
 /// In every pair in which the client has a sidecar.
 pub(crate) const CLIENT: &[Exception] = &[

@@ -46,13 +46,9 @@ const SUITES: &[Suite] = &[
         seconds: 900,
     },
     Suite {
-        name: "end to end",
+        name: "truth",
         target: ("e2e", Kind::Test),
-        prefixes: &[
-            "truth::",
-            "fabric::a_program_",
-            "identity::a_token_gives_only_the_identity_it_was_made_for",
-        ],
+        prefixes: &["truth::"],
         threads: 2,
         seconds: 1500,
     },
