@@ -189,7 +189,7 @@ fn optional(features: Features) -> Vec<Finding> {
         .into_iter()
         .map(
             |name| match absent.iter().find(|[feature, ..]| *feature == name) {
-                Some([_, consequence, remedy]) => wanted(name, false, *consequence, *remedy),
+                Some([_, consequence, remedy]) => wanted(name, false, *consequence, remedy),
                 None => wanted(name, true, "the kernel has the helper", ""),
             },
         )
