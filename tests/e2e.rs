@@ -4,6 +4,9 @@
 #[path = "e2e/fabric.rs"]
 mod fabric; // the harness itself: pods, programs and captures without Outrigger
 
+#[path = "e2e/check.rs"]
+mod check; // what this host lacks
+
 #[path = "e2e/reach.rs"]
 mod reach; // who reaches whom, by which address, over which family
 

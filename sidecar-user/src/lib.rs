@@ -21,8 +21,8 @@ pub mod relay;
 pub mod route;
 pub mod transport;
 
-/// An error with everything that led to it, on one line.
-pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
+/// An error with everything that led to it, each thing once.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use outrigger::cli::{Cli, run};
+use outrigger::error_chain;
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("outrigger: {error:#}");
+            eprintln!("outrigger: {}", error_chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::datapath;
+use crate::datapath::{self, State};
 
 pub(super) fn detach(pins: &Path) -> anyhow::Result<()> {
     for removed in datapath::detach(pins)? {
@@ -11,17 +11,26 @@ pub(super) fn detach(pins: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One line a finding; an error when one of them is missing, so that scripts can rely on the exit status.
+/// One line a finding, and at the end what the kernel says about refused programs. An error when something is missing,
+/// so that scripts can rely on the exit status; what is only degraded is none.
 pub(super) fn check() -> anyhow::Result<()> {
     let findings = datapath::check();
     for finding in &findings {
-        let mark = if finding.ok { "ok     " } else { "missing" };
-        println!("{mark}  {:<14}{}", finding.name, finding.detail);
-        if !finding.ok {
-            println!("         remedy: {}", finding.remedy);
+        let mark = match finding.state {
+            State::Ok => "ok",
+            State::Degraded => "degraded",
+            State::Missing => "missing",
+        };
+        println!("{mark:<10}{:<14}{}", finding.name, finding.detail);
+        if finding.state != State::Ok {
+            println!("          remedy: {}", finding.remedy);
         }
     }
-    let missing: Vec<&str> = findings.iter().filter(|f| !f.ok).map(|f| f.name).collect();
+    for finding in findings.iter().filter(|f| !f.report.is_empty()) {
+        println!("\n{}:\n{}", finding.name, finding.report);
+    }
+    let missing = findings.iter().filter(|f| f.state == State::Missing);
+    let missing: Vec<&str> = missing.map(|f| f.name).collect();
     anyhow::ensure!(
         missing.is_empty(),
         "this host is not fit for interception: {}",

@@ -12,6 +12,7 @@ use sidecar_ebpf::abi::{Counter, INBOUND_LISTENER, RING_BYTES, Settings, map};
 
 use super::hold::Approvals;
 use super::links::{self, HOOKS, Targets};
+use super::object::Features;
 use super::policy::{self, Policy, PolicyMap};
 use super::settings::Switches;
 use super::{
@@ -166,7 +167,11 @@ fn attach(
     let pins: &Path = &config.pins;
     pins::keep_or_forget_maps(pins, &settings)?;
     let log = logs::enabled();
-    let mut ebpf = object::load(Some(&pins::maps(pins)), log)?;
+    let features = Features::probe();
+    for [feature, consequence, remedy] in features.absent() {
+        tracing::warn!(feature, "{consequence}; {remedy}");
+    }
+    let mut ebpf = object::load(features, Some(&pins::maps(pins)), log)?;
     let logs = log.then(|| Logs::take(&mut ebpf).ok()).flatten();
     links::load_all(&mut ebpf)?;
 

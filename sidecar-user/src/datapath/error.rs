@@ -44,10 +44,11 @@ pub enum Error {
     Object { source: EbpfError },
     #[error("the BPF object holds no {kind} {name}; it belongs to another version")]
     Missing { kind: &'static str, name: &'static str },
-    #[error("program {program} was not accepted by the kernel{}", explain_load(source))]
+    /// Not a `source`: the verifier's log comes last, and whoever prints the chain would go on after it.
+    #[error("program {program} was not accepted by the kernel{}", explain_load(cause))]
     Load {
         program: &'static str,
-        source: ProgramError,
+        cause: ProgramError,
     },
     #[error(
         "program {program} cannot be attached to {}: {source}{}",
@@ -93,8 +94,7 @@ impl Error {
     }
 }
 
-const CAPABILITIES: &str =
-    "; the process needs CAP_BPF and CAP_NET_ADMIN (or root), `outrigger check` says what it has";
+const CAPABILITIES: &str = "; the process needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (or root), `outrigger check` says what it has";
 /// Enough for the verifier's verdict and the instructions before it.
 const VERIFIER_LINES: usize = 20;
 

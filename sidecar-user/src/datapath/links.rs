@@ -136,9 +136,9 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, targets: &Targets, pins: &Path
 fn new_program(program: &Program, hook: Hook) -> Result<BorrowedFd<'_>, Error> {
     match program.fd() {
         Ok(fd) => Ok(fd.as_fd()),
-        Err(source) => Err(Error::Load {
+        Err(cause) => Err(Error::Load {
             program: hook.program,
-            source,
+            cause,
         }),
     }
 }
@@ -153,17 +153,14 @@ pub(super) fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), Error> {
         Program::SocketFilter(p) => p.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     };
-    loaded.map_err(|source| Error::Load {
-        program: name,
-        source,
-    })
+    loaded.map_err(|cause| Error::Load { program: name, cause })
 }
 
 /// A descriptor of the filter that holds SYNs, which goes to listeners and has no link.
 pub(super) fn hold_program(ebpf: &mut Ebpf) -> Result<OwnedFd, Error> {
-    let fail = |source| Error::Load {
+    let fail = |cause| Error::Load {
         program: program::HOLD,
-        source,
+        cause,
     };
     let fd = program_mut(ebpf, program::HOLD)?.fd().map_err(fail)?;
     fd.as_fd().try_clone_to_owned().map_err(|source| Error::Host {
@@ -231,19 +228,27 @@ fn offender(error: &io::Error, hook: Hook, cgroup: &Path) -> Option<String> {
             ));
         }
     }
-    Some("the process needs CAP_BPF and CAP_NET_ADMIN; `outrigger check` says what it has".into())
+    Some(
+        "the process needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; `outrigger check` says what it has".into(),
+    )
 }
 
 /// Everything but attaching.
 pub(super) fn load_all(ebpf: &mut Ebpf) -> Result<(), Error> {
-    HOOKS.iter().try_for_each(|hook| load(ebpf, hook.program))?;
-    load(ebpf, program::HOLD)
+    program::ALL.iter().try_for_each(|name| load(ebpf, name))
+}
+
+/// As [`load_all`], to the end: all that the kernel refuses.
+pub(super) fn refused(ebpf: &mut Ebpf) -> Vec<Error> {
+    let loaded = program::ALL.iter().map(|name| load(ebpf, name));
+    loaded.filter_map(Result::err).collect()
 }
 
 /// In the way of everybody else: a program attached the old way, with flags 0, until the value is dropped.
 #[cfg(test)]
 pub(super) fn attach_exclusively(cgroup: &Path) -> Ebpf {
-    let mut ebpf = super::object::load(None, false).expect("maps");
+    let features = super::object::Features::probe();
+    let mut ebpf = super::object::load(features, None, false).expect("maps");
     load_all(&mut ebpf).expect("programs");
     let program = program_mut(&mut ebpf, program::CONNECT4).expect("built");
     let cgroup = File::open(cgroup).expect("a cgroup");

@@ -30,7 +30,7 @@ mod tests;
 pub use app_ports::AppPorts;
 pub use attach::Datapath;
 pub use bypass::Bypass;
-pub use check::{Finding, check};
+pub use check::{Finding, State, check};
 pub use error::Error;
 pub use explain::{Action, Connect, Explain, Verdict};
 pub use hold::{Approvals, Attempts, Hold};

@@ -18,7 +18,7 @@ const NO_LOGS: u32 = 4096;
 /// What not every kernel can do, and interception can do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Features {
-    /// Showing an MPTCP client the address it asked for. Since 5.19; needs CAP_PERFMON.
+    /// Showing an MPTCP client the address it asked for. Since 5.19.
     pub(super) mptcp: bool,
     /// Failing connect() with the errno of the routes instead of EPERM. Since 5.18.
     pub(super) retval: bool,
@@ -33,14 +33,31 @@ impl Features {
             retval: has(BpfHelper::BPF_FUNC_set_retval),
         }
     }
+
+    /// What applications notice of what is not there: the feature, the consequence and the remedy.
+    pub(super) fn absent(self) -> impl Iterator<Item = [&'static str; 3]> {
+        let mptcp = [
+            "mptcp",
+            "an MPTCP client is shown loopback addresses by getpeername() and getsockname()",
+            "use Linux 5.19 or later with CONFIG_MPTCP",
+        ];
+        let retval = [
+            "errno",
+            "connect() without a route fails with EPERM instead of the errno of the routes",
+            "use Linux 5.18 or later",
+        ];
+        let absent = [(self.mptcp, mptcp), (self.retval, retval)];
+        absent
+            .into_iter()
+            .filter_map(|(there, told)| (!there).then_some(told))
+    }
 }
 
 /// Makes the maps, and prepares the programs. Maps that are pinned below `pins` are taken from there, others are
 /// made and pinned; without `pins` everything dies with the returned value.
-pub(super) fn load(pins: Option<&Path>, log: bool) -> Result<Ebpf, Error> {
+pub(super) fn load(features: Features, pins: Option<&Path>, log: bool) -> Result<Ebpf, Error> {
     // aya-log's numbers: 0 is nothing, 4 is debug. Off, the verifier removes the log calls altogether.
     let level: u8 = if log { 4 } else { 0 };
-    let features = Features::probe();
     let (mptcp, retval) = (u8::from(features.mptcp), u8::from(features.retval));
     let mut loader = EbpfLoader::new();
     loader.override_global(aya_log::LEVEL, &level, true);

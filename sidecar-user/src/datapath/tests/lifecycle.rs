@@ -9,7 +9,7 @@ use std::thread;
 use sidecar_ebpf::abi::map;
 use socket2::{Domain, Socket, Type};
 
-use super::super::{Bypass, Config, Datapath, Error, Logs, check, detach};
+use super::super::{Bypass, Config, Datapath, Error, Logs, State, check, detach};
 use super::capture::Capture;
 use super::pod::{POD4, eventually, in_pod};
 use super::probe::{FAR4, counter, listener, original_dst};
@@ -242,11 +242,7 @@ fn without_debug_level_there_is_no_log_to_read() {
 fn this_host_is_fit() {
     in_pod(|_| {
         for finding in check() {
-            assert!(
-                finding.ok,
-                "{}: {}; {}",
-                finding.name, finding.detail, finding.remedy
-            );
+            assert_eq!(finding.state, State::Ok, "{finding:?}");
         }
     });
 }
