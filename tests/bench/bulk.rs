@@ -105,8 +105,10 @@ impl Load for Bulk {
         Ok(Facts {
             seconds: (last.0 - first.0).as_secs_f64(),
             operations: 0,
+            all_operations: 0,
             bytes: last.1 - first.1,
             latency_ns: None,
+            connect_ns: None,
         })
     }
 }

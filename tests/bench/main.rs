@@ -4,11 +4,12 @@
 //! connects to an address. It compares and judges nothing; it prints facts, one JSON object a line.
 //!
 //! * [`server`]: what answers and what discards
-//! * [`rr`], [`connect`], [`bulk`], [`idle`]: the loads
+//! * [`rr`], [`connect`], [`crowd`], [`bulk`], [`idle`]: the loads
 //! * [`mod@slice`]: how a load is told when to run; [`samples`]: percentiles
 
 mod bulk;
 mod connect;
+mod crowd;
 mod idle;
 mod rr;
 mod samples;
@@ -28,10 +29,10 @@ const MESSAGE: usize = 128;
 #[derive(Parser)]
 #[command(name = "outrigger-load")]
 enum Mode {
-    /// Echo on one port, discard on another.
+    /// Echo on some ports, discard on another.
     Serve {
-        #[arg(long)]
-        echo: u16,
+        #[arg(long, required = true)]
+        echo: Vec<u16>,
         #[arg(long)]
         sink: u16,
     },
@@ -43,6 +44,15 @@ enum Mode {
     },
     /// Connect, exchange 128 bytes, close; in sequence.
     Connect { to: SocketAddr },
+    /// The same with many at once.
+    Crowd {
+        to: SocketAddr,
+        #[arg(long, default_value_t = 64)]
+        connections: usize,
+        /// Nobody listens there: each must be refused by connect itself.
+        #[arg(long)]
+        refused: bool,
+    },
     /// Write 256 KB blocks to a port that discards; counts what has arrived there.
     Bulk { to: SocketAddr },
     /// Open connections, exchange once on each, and hold them until the standard input ends.
@@ -55,9 +65,14 @@ enum Mode {
 
 fn main() -> Result<()> {
     match Mode::parse() {
-        Mode::Serve { echo, sink } => server::run(echo, sink),
+        Mode::Serve { echo, sink } => server::run(&echo, sink),
         Mode::Rr { to, connections } => slice::run_each(&mut rr::Rr::connect(to, connections)?),
         Mode::Connect { to } => slice::run_each(&mut connect::Connect::new(to)),
+        Mode::Crowd {
+            to,
+            connections,
+            refused,
+        } => slice::run_each(&mut crowd::Crowd::new(to, connections, refused)?),
         Mode::Bulk { to } => slice::run_each(&mut bulk::Bulk::connect(to)?),
         Mode::Idle { to, connections } => idle::run(to, connections),
     }

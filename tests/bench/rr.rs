@@ -57,6 +57,7 @@ impl Load for Rr {
             connection.send()?;
         }
         let mut in_flight = self.connections.len();
+        let mut all_operations = 0;
         let mut events = [EpollEvent::empty(); 64];
         while in_flight > 0 {
             let ready = self.epoll.wait(&mut events, EpollTimeout::NONE)?;
@@ -66,6 +67,7 @@ impl Load for Rr {
                     continue;
                 }
                 let now = Instant::now();
+                all_operations += 1;
                 if span.counts(now) {
                     self.samples.add(now - connection.sent_at);
                 }
@@ -79,8 +81,10 @@ impl Load for Rr {
         Ok(Facts {
             seconds: span.seconds(),
             operations: self.samples.count(),
+            all_operations,
             bytes: 0,
             latency_ns: self.samples.latency(),
+            connect_ns: None,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The server of all loads: echoes on one port, discards on the other. One thread, one epoll.
+//! The server of all loads: echoes on some ports, discards on another. One thread, one epoll.
 //!
 //! Its sockets block, which is sound for its own clients only: they read what they are sent.
 
@@ -21,9 +21,10 @@ enum Open {
     Sink { stream: TcpStream, count: u64 },
 }
 
-pub(crate) fn run(echo: u16, sink: u16) -> Result<()> {
-    let listeners = [listen(echo)?, listen(sink)?];
-    let [echo, _] = &listeners;
+pub(crate) fn run(echo: &[u16], sink: u16) -> Result<()> {
+    let ports = echo.iter().chain([&sink]);
+    let listeners = ports.map(|port| listen(*port)).collect::<Result<Vec<_>>>()?;
+    let sink = listeners[echo.len()].as_raw_fd();
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     for listener in &listeners {
         epoll.add(listener, watch(listener))?;
@@ -44,10 +45,10 @@ pub(crate) fn run(echo: u16, sink: u16) -> Result<()> {
                 if open.len() <= fd {
                     open.resize_with(fd + 1, || None);
                 }
-                open[fd] = Some(if listener.as_raw_fd() == echo.as_raw_fd() {
-                    Open::Echo(stream)
-                } else {
+                open[fd] = Some(if listener.as_raw_fd() == sink {
                     Open::Sink { stream, count: 0 }
+                } else {
+                    Open::Echo(stream)
                 });
             } else if let Some(connection) = &mut open[fd]
                 && !connection.serve(&mut buffer)

@@ -28,10 +28,15 @@ pub(crate) struct Facts {
     pub(crate) seconds: f64,
     /// Exchanges or connections.
     pub(crate) operations: u64,
+    /// Those of the warm-up and the last ones too, for what is measured from outside, such as CPU time.
+    pub(crate) all_operations: u64,
     /// Arrived at the server; only where bytes are the point.
     pub(crate) bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) latency_ns: Option<Latency>,
+    /// Of connect() alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) connect_ns: Option<Latency>,
 }
 
 /// A slice for each line of the standard input.

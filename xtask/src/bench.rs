@@ -6,10 +6,11 @@
 //! * [`topology`]: who contends; [`rows`]: what is measured, and what is aimed at
 //! * [`generator`]: a load in a pod; [`blocks`]: contenders take turns; [`memory`]: what a sidecar weighs
 //! * [`statistics`]: from samples to a number and how sure it is; [`report`]: the table and the file
-//! * [`machine`]: what it ran on, and how disturbed; [`core`]: everything on one
+//! * [`machine`]: what it ran on, and how disturbed; [`core`]: everything on one; [`cpu`]: what that took
 
 mod blocks;
 mod core;
+mod cpu;
 mod generator;
 mod machine;
 mod memory;
@@ -96,8 +97,7 @@ pub(crate) fn run(opts: Opts) -> Result<ExitCode> {
     let mut measured = Vec::new();
     for row in ROWS.iter().filter(|row| is_wanted(row.name)) {
         announce(row.title);
-        let series =
-            blocks::measure(row, &topology.contenders, &plan, &core).with_context(|| row.title.to_owned())?;
+        let series = blocks::measure(row, &topology, &plan, &core).with_context(|| row.title.to_owned())?;
         measured.push((row, series));
     }
     drop(topology);

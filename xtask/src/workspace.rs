@@ -89,10 +89,10 @@ pub(crate) fn ask(command: &mut Command) -> Option<String> {
 /// Builds the programs of these packages as users get them, and says where they are.
 pub(crate) fn build_release(packages: &[&str]) -> Result<PathBuf> {
     announce("cargo build --release");
-    let named = packages.iter().flat_map(|package| ["--package", package]);
-    run(cargo()
-        .args(["build", "--quiet", "--release", "--bins"])
-        .args(named))?;
+    // One by one: built together, each has the features of dependencies that only the other asks for.
+    for package in packages {
+        run(cargo().args(["build", "--quiet", "--release", "--bins", "--package", package]))?;
+    }
     Ok(target_dir().join("release"))
 }
 

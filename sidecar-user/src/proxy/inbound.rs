@@ -295,7 +295,11 @@ async fn deliver(
             Ok(app)
         }
         Err(error) => {
-            tracing::info!(%destination, error = error_chain(&error), "the application cannot be reached");
+            if outcome::is_everyday(outcome::of_error(&error)) {
+                tracing::debug!(%destination, error = error_chain(&error), "the application cannot be reached");
+            } else {
+                tracing::info!(%destination, error = error_chain(&error), "the application cannot be reached");
+            }
             Err(error)
         }
     }

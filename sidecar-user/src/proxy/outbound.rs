@@ -327,10 +327,7 @@ async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, 
             }
             Err(error) => {
                 let outcome = outcome::of_error(&error);
-                tracing::debug!(
-                    client = %asked.client, destination = %asked.dst, endpoint = %up.endpoint,
-                    error = error_chain(&error), "outbound connection failed"
-                );
+                log_failure(asked, &up, &error, outcome);
                 let now = Failed {
                     outcome,
                     answer: outcome::to_application(&error),
@@ -348,6 +345,15 @@ async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, 
                 }
             }
         }
+    }
+}
+
+fn log_failure(asked: &Asked, up: &Upstream, error: &Error, outcome: Outcome) {
+    let (client, destination, endpoint) = (asked.client, asked.dst, up.endpoint);
+    if outcome::is_everyday(outcome) {
+        tracing::debug!(%client, %destination, %endpoint, error = error_chain(error), "outbound connection failed");
+    } else {
+        tracing::info!(%client, %destination, %endpoint, error = error_chain(error), "outbound connection failed");
     }
 }
 

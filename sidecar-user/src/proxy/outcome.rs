@@ -90,6 +90,12 @@ pub(super) fn is_endpoints_fault(outcome: Outcome) -> bool {
     outcome.by == Party::Upstream
 }
 
+/// A program that is not there, or not yet: clients ask again and again, and are told. A line of the log for each
+/// would cost more than the answer, and let any of them fill the disk.
+pub(super) fn is_everyday(outcome: Outcome) -> bool {
+    matches!(outcome.cause, Cause::ConnectionRefused | Cause::Unreachable)
+}
+
 pub(super) fn of_end(end: &End) -> Outcome {
     match end {
         End::Eof => Outcome::new(Party::Client, Cause::Eof),

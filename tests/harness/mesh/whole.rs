@@ -24,6 +24,7 @@ pub const SERVICE_PORTS: &[(u16, u16)] = &[
     (6379, 6379),
     (9000, 9000),
     (9001, 9001),
+    (9002, 9002),
 ];
 
 /// What to build. The defaults are one server and permissive sidecars.

@@ -7,11 +7,12 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use super::core::Core;
+use super::cpu::Meter;
 use super::generator::Generator;
 use super::machine::CoreTime;
-use super::rows::Row;
+use super::rows::{Row, Slice};
 use super::statistics::Random;
-use super::topology::Contender;
+use super::topology::Topology;
 
 /// The rule is fixed before a run: a block with more than this share of its time stolen by the hypervisor is dropped.
 pub(super) const MOST_STEAL: f64 = 0.05;
@@ -30,7 +31,7 @@ pub(super) struct Plan {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Series {
-    /// In the order of `figures` of a block.
+    /// In the order of each list in `figures` of a block.
     pub(super) contenders: Vec<&'static str>,
     pub(super) blocks: Vec<Block>,
 }
@@ -38,7 +39,8 @@ pub(super) struct Series {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Block {
-    pub(super) figures: Vec<f64>,
+    /// For each figure of the row, one value of each contender.
+    pub(super) figures: Vec<Vec<f64>>,
     pub(super) steal: f64,
 }
 
@@ -58,7 +60,9 @@ impl Block {
     }
 }
 
-pub(super) fn measure(row: &Row, contenders: &[Contender], plan: &Plan, core: &Core) -> Result<Series> {
+pub(super) fn measure(row: &Row, topology: &Topology, plan: &Plan, core: &Core) -> Result<Series> {
+    let contenders = (row.contenders)(topology);
+    let cpu = Meter::of(topology)?;
     let mut generators = core.pinned(|| {
         contenders
             .iter()
@@ -78,16 +82,22 @@ pub(super) fn measure(row: &Row, contenders: &[Contender], plan: &Plan, core: &C
     while series.kept().count() < plan.blocks && series.blocks.len() < TRIES * plan.blocks {
         random.shuffle(&mut turns);
         let before = CoreTime::now(core)?;
-        let mut figures = vec![0.0; contenders.len()];
+        let mut figures = vec![vec![0.0; contenders.len()]; row.figures.len()];
         for &turn in &turns {
+            let cpu_before = cpu.read()?;
             let facts = generators[turn].slice(plan.warm_up, plan.counted)?;
-            let figure = (row.figure)(&facts).unwrap_or_default();
-            ensure!(
-                figure > 0.0,
-                "{} did nothing in a slice; make it longer: --slice",
-                contenders[turn].name
-            );
-            figures[turn] = figure;
+            let slice = Slice {
+                facts,
+                cpu: cpu.read()? - cpu_before,
+            };
+            for (values, figure) in figures.iter_mut().zip(row.figures) {
+                values[turn] = (figure.of)(&slice).unwrap_or_default();
+                ensure!(
+                    values[turn] > 0.0,
+                    "{} did nothing in a slice; make it longer: --slice",
+                    contenders[turn].name
+                );
+            }
         }
         series.blocks.push(Block {
             figures,

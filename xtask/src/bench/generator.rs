@@ -28,13 +28,18 @@ pub(super) struct Generator {
 pub(super) struct Facts {
     pub(super) seconds: f64,
     pub(super) operations: f64,
+    /// Those that did not count too.
+    pub(super) all_operations: f64,
     pub(super) bytes: f64,
     pub(super) latency_ns: Option<Latency>,
+    /// Of connect() alone.
+    pub(super) connect_ns: Option<Latency>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Latency {
     pub(super) p50: f64,
+    pub(super) p99: f64,
 }
 
 impl Generator {

@@ -64,7 +64,7 @@ pub(super) fn measure(topology: &Topology, core: &Core) -> Result<Vec<Weight>> {
             with_connections: Vec::new(),
         });
     }
-    let contender = topology.contenders.last().context("no contender")?;
+    let contender = &topology.mesh_ways.truthful;
     let mut held = Vec::new();
     for step in 1..=STEPS {
         let args = [

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::blocks::{MOST_STEAL, Plan, Series};
 use super::machine::Machine;
 use super::memory::Weight;
-use super::rows::{Aim, IDLE_CONNECTION, IDLE_SIDECAR, Row, Unit, Verdict};
+use super::rows::{Aim, Figure, IDLE_CONNECTION, IDLE_SIDECAR, Row, Unit, Verdict};
 use super::statistics::{Estimate, estimate, median};
 
 #[derive(Serialize)]
@@ -28,13 +28,29 @@ pub(super) struct Report {
 struct Line {
     name: &'static str,
     title: &'static str,
+    figures: Vec<Found>,
+    series: Series,
+}
+
+/// What a figure of a row came to.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Found {
+    title: &'static str,
     unit: Unit,
-    aim: Aim,
+    /// Of a ratio to the first contender.
+    aim: Option<Aim>,
     /// Of each contender, over the blocks that were kept.
     medians: Vec<f64>,
-    /// Of each contender but the first, to the first.
-    ratios: Vec<Estimate>,
-    series: Series,
+    ratios: Vec<Ratio>,
+}
+
+/// Of one contender to another, taken inside each block.
+#[derive(Serialize)]
+struct Ratio {
+    of: usize,
+    to: usize,
+    estimate: Estimate,
 }
 
 impl Report {
@@ -76,12 +92,13 @@ impl Report {
             self.plan.warm_up.as_millis()
         );
         println!(
-            "direct: no sidecar, no eBPF; outrigger: two sidecars of one worker, {}\n",
+            "direct: no sidecar, no eBPF; the others: sidecars of one worker, warm tunnels of {};\n\
+             truthful (the default): connect() waits for the server; optimistic: it does not. A base is direct, where not named\n",
             self.protection
         );
         println!(
             "{}",
-            columns(["", "direct", "outrigger", "ratio [95 %]", "aim", ""])
+            columns(["", "base", "contender", "ratio [95 %]", "aim", ""])
         );
         for line in &self.rows {
             line.print();
@@ -112,44 +129,73 @@ impl Report {
 
 impl Line {
     fn of(row: &Row, series: Series) -> Self {
-        let column = |n: usize| -> Vec<f64> { series.kept().map(|block| block.figures[n]).collect() };
-        let count = series.contenders.len();
-        let ratios = |n: usize| -> Vec<f64> {
-            series
-                .kept()
-                .map(|block| block.figures[n] / block.figures[0])
-                .collect()
-        };
+        let found = |(index, figure): (usize, &Figure)| Found::of(figure, index, &series);
         Self {
             name: row.name,
             title: row.title,
-            unit: row.unit,
-            aim: row.aim,
-            medians: (0..count).map(|n| median(&column(n))).collect(),
-            ratios: (1..count).map(|n| estimate(&ratios(n))).collect(),
+            figures: row.figures.iter().enumerate().map(found).collect(),
             series,
         }
     }
 
     fn print(&self) {
-        for (n, ratio) in self.ratios.iter().enumerate() {
-            println!(
-                "{}",
-                columns([
-                    self.title,
-                    &self.unit.show(self.medians[0]),
-                    &self.unit.show(self.medians[n + 1]),
-                    &format!(
-                        "{} [{}, {}]",
-                        show_ratio(ratio.median),
-                        show_ratio(ratio.low),
-                        show_ratio(ratio.high)
-                    ),
-                    &self.aim.show(show_ratio),
-                    self.aim.verdict(ratio.low, ratio.high).show(),
-                ])
-            );
+        println!("{}", self.title);
+        for found in &self.figures {
+            for ratio in &found.ratios {
+                found.print(ratio, &self.series.contenders);
+            }
         }
+    }
+}
+
+impl Found {
+    fn of(figure: &Figure, index: usize, series: &Series) -> Self {
+        let blocks: Vec<&Vec<f64>> = series.kept().map(|block| &block.figures[index]).collect();
+        let column = |n: usize| -> Vec<f64> { blocks.iter().map(|values| values[n]).collect() };
+        let ratio = |(of, to): (usize, usize)| {
+            let values: Vec<f64> = blocks.iter().map(|values| values[of] / values[to]).collect();
+            Ratio {
+                of,
+                to,
+                estimate: estimate(&values),
+            }
+        };
+        let count = series.contenders.len();
+        // Each to the first, then each to the one before it, where that is another.
+        let to_first = (1..count).map(|of| (of, 0));
+        let to_previous = (2..count).map(|of| (of, of - 1));
+        Self {
+            title: figure.title,
+            unit: figure.unit,
+            aim: figure.aim,
+            medians: (0..count).map(|n| median(&column(n))).collect(),
+            ratios: to_first.chain(to_previous).map(ratio).collect(),
+        }
+    }
+
+    fn print(&self, ratio: &Ratio, contenders: &[&str]) {
+        let Estimate { median, low, high } = ratio.estimate;
+        let to = match ratio.to {
+            0 => String::new(),
+            to => format!(" / {}", contenders[to]),
+        };
+        let aim = self.aim.filter(|_| ratio.to == 0);
+        println!(
+            "{}",
+            columns([
+                &format!("  {}, {}{to}", self.title, contenders[ratio.of]),
+                &self.unit.show(self.medians[ratio.to]),
+                &self.unit.show(self.medians[ratio.of]),
+                &format!(
+                    "{} [{}, {}]",
+                    show_ratio(median),
+                    show_ratio(low),
+                    show_ratio(high)
+                ),
+                &aim.map(|aim| aim.show(show_ratio)).unwrap_or_default(),
+                aim.map(|aim| aim.verdict(low, high).show()).unwrap_or_default(),
+            ])
+        );
     }
 }
 
@@ -192,8 +238,8 @@ fn print_memory(weights: &[Weight]) {
     }
 }
 
-fn columns([title, direct, outrigger, ratio, aim, verdict]: [&str; 6]) -> String {
-    format!("{title:<34} {direct:>11} {outrigger:>11}   {ratio:<34} {aim:<10} {verdict}")
+fn columns([title, base, contender, ratio, aim, verdict]: [&str; 6]) -> String {
+    format!("{title:<44} {base:>11} {contender:>11}   {ratio:<34} {aim:<10} {verdict}")
         .trim_end()
         .to_owned()
 }

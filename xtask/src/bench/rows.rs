@@ -1,22 +1,39 @@
-//! What is measured, one row each, and what is aimed at. Knows no contender.
+//! What is measured, a load a row and what is read from it, and what is aimed at.
 
 use serde::Serialize;
 
 use super::generator::Facts;
-use super::topology::Contender;
+use super::topology::{Contender, Topology};
 
-/// A row that compares contenders by one figure of the load generator.
+/// A load that contenders are compared by.
 #[derive(Clone, Copy)]
 pub(super) struct Row {
     /// For `--only` and the JSON file.
     pub(super) name: &'static str,
     pub(super) title: &'static str,
+    /// The first is what the others are compared with.
+    pub(super) contenders: fn(&Topology) -> Vec<&Contender>,
     /// The arguments of `outrigger-load`.
     pub(super) load: fn(&Contender) -> Vec<String>,
-    pub(super) figure: fn(&Facts) -> Option<f64>,
+    pub(super) figures: &'static [Figure],
+}
+
+/// One number of a slice.
+#[derive(Clone, Copy)]
+pub(super) struct Figure {
+    pub(super) title: &'static str,
+    pub(super) of: fn(&Slice) -> Option<f64>,
     pub(super) unit: Unit,
     /// Of the ratio to the first contender.
-    pub(super) aim: Aim,
+    pub(super) aim: Option<Aim>,
+}
+
+/// What a contender did in a slice, and what it took.
+#[derive(Debug)]
+pub(super) struct Slice {
+    pub(super) facts: Facts,
+    /// Of everything in the pods, in nanoseconds, warm-up included.
+    pub(super) cpu: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -35,40 +52,136 @@ pub(super) enum Unit {
     Bytes,
 }
 
-pub(super) const ROWS: [Row; 4] = [
+pub(super) const ROWS: [Row; 9] = [
     Row {
         name: "round-trip",
-        title: "round trip, p50, 1 connection",
+        title: "round trip, 1 connection",
+        contenders: through_tunnel,
         load: |c| args(&["rr", &c.echo.to_string()]),
-        figure: |facts| facts.latency_ns.as_ref().map(|l| l.p50),
-        unit: Unit::Nanoseconds,
-        aim: Aim::AtMost(4.5),
+        figures: &[Figure {
+            title: "p50",
+            of: |slice| slice.facts.latency_ns.as_ref().map(|l| l.p50),
+            unit: Unit::Nanoseconds,
+            aim: Some(Aim::AtMost(4.5)),
+        }],
     },
     Row {
         name: "requests",
-        title: "requests/s, 32 connections",
+        title: "requests, 32 connections",
+        contenders: through_tunnel,
         load: |c| args(&["rr", &c.echo.to_string(), "--connections", "32"]),
-        figure: |facts| Some(facts.operations / facts.seconds),
-        unit: Unit::PerSecond,
-        aim: Aim::AtLeast(0.25),
+        figures: &[rate(Some(Aim::AtLeast(0.25)))],
     },
     Row {
         name: "connections",
-        title: "new connections/s, warm tunnels",
+        title: "connections, warm tunnel",
+        contenders: both_ways_in_mesh,
         load: |c| args(&["connect", &c.echo.to_string()]),
-        figure: |facts| Some(facts.operations / facts.seconds),
-        unit: Unit::PerSecond,
-        aim: Aim::AtLeast(0.15),
+        figures: CONNECTION,
+    },
+    Row {
+        name: "connections-plaintext",
+        title: "connections, to no sidecar",
+        contenders: both_ways_to_outside,
+        load: |c| args(&["connect", &c.echo.to_string()]),
+        figures: CONNECTION,
+    },
+    Row {
+        name: "crowd",
+        title: "64 at once, warm tunnel",
+        contenders: both_ways_in_mesh,
+        load: |c| args(&["crowd", &c.echo.to_string(), "--connections", "64"]),
+        figures: &[rate(None), CPU],
+    },
+    Row {
+        name: "crowd-plaintext",
+        title: "64 at once, to no sidecar",
+        contenders: both_ways_to_outside,
+        load: |c| args(&["crowd", &c.echo.to_string(), "--connections", "64"]),
+        figures: &[rate(None), CPU],
+    },
+    Row {
+        name: "refused",
+        title: "64 refused at once, warm tunnel",
+        contenders: through_tunnel,
+        load: |c| args(&["crowd", &c.refused.to_string(), "--refused"]),
+        figures: &[rate(None), CPU],
+    },
+    Row {
+        name: "refused-plaintext",
+        title: "64 refused at once, to no sidecar",
+        contenders: |t| vec![&t.direct, &t.plaintext_ways.truthful],
+        load: |c| args(&["crowd", &c.refused.to_string(), "--refused"]),
+        figures: &[rate(None), CPU],
     },
     Row {
         name: "bulk",
         title: "bulk, 1 connection",
+        contenders: through_tunnel,
         load: |c| args(&["bulk", &c.sink.to_string()]),
-        figure: |facts| Some(facts.bytes / facts.seconds),
-        unit: Unit::BytesPerSecond,
-        aim: Aim::AtLeast(0.2),
+        figures: &[Figure {
+            title: "rate",
+            of: |slice| Some(slice.facts.bytes / slice.facts.seconds),
+            unit: Unit::BytesPerSecond,
+            aim: Some(Aim::AtLeast(0.2)),
+        }],
     },
 ];
+
+const CONNECTION: &[Figure] = &[
+    rate(Some(Aim::AtLeast(0.15))),
+    latency("whole, p50", |slice| {
+        slice.facts.latency_ns.as_ref().map(|l| l.p50)
+    }),
+    latency("whole, p99", |slice| {
+        slice.facts.latency_ns.as_ref().map(|l| l.p99)
+    }),
+    latency("connect(), p50", |slice| {
+        slice.facts.connect_ns.as_ref().map(|l| l.p50)
+    }),
+    latency("connect(), p99", |slice| {
+        slice.facts.connect_ns.as_ref().map(|l| l.p99)
+    }),
+    CPU,
+];
+
+const CPU: Figure = latency("CPU of all, each", |slice| {
+    Some(slice.cpu / slice.facts.all_operations)
+});
+
+const fn rate(aim: Option<Aim>) -> Figure {
+    Figure {
+        title: "rate",
+        of: |slice| Some(slice.facts.operations / slice.facts.seconds),
+        unit: Unit::PerSecond,
+        aim,
+    }
+}
+
+const fn latency(title: &'static str, of: fn(&Slice) -> Option<f64>) -> Figure {
+    Figure {
+        title,
+        of,
+        unit: Unit::Nanoseconds,
+        aim: None,
+    }
+}
+
+fn through_tunnel(t: &Topology) -> Vec<&Contender> {
+    vec![&t.direct, &t.mesh_ways.truthful]
+}
+
+fn both_ways_in_mesh(t: &Topology) -> Vec<&Contender> {
+    vec![&t.direct, &t.mesh_ways.optimistic, &t.mesh_ways.truthful]
+}
+
+fn both_ways_to_outside(t: &Topology) -> Vec<&Contender> {
+    vec![
+        &t.direct,
+        &t.plaintext_ways.optimistic,
+        &t.plaintext_ways.truthful,
+    ]
+}
 
 /// Pss of a sidecar that is ready and has done nothing.
 pub(super) const IDLE_SIDECAR: Aim = Aim::AtMost(12e6);

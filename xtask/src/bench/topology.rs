@@ -1,25 +1,45 @@
 //! Who contends: pairs of pods on one bridge, a client and a server each. Measures nothing.
 //!
-//! Another contender is another pair here; the first is what all are compared with.
+//! Another contender is another pair here; the first of a row is what the others are compared with.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use harness::mesh::{Options, Plan, binaries};
-use harness::{Mesh, Pod, Process};
+use harness::{Mesh, Pod, Process, http};
+use serde_json::Value;
 
 use super::core::Core;
 use super::generator::Generator;
 
 const ECHO: u16 = 9000;
+/// As `ECHO`; the policy makes connect optimistic there.
+const OPTIMISTIC_ECHO: u16 = 9002;
 const SINK: u16 = 9001;
+/// A port of the service that no program listens on.
+const REFUSED: u16 = 6379;
 
 /// Dropped in this order: servers before their pods.
 #[derive(Debug)]
 pub(super) struct Topology {
-    pub(super) contenders: Vec<Contender>,
+    _servers: Vec<Process>,
+    /// No sidecar, no eBPF program.
+    pub(super) direct: Contender,
+    /// Through both sidecars and a tunnel.
+    pub(super) mesh_ways: Ways,
+    /// Through the client's sidecar, to a server that has none.
+    pub(super) plaintext_ways: Ways,
     pub(super) mesh: Mesh,
+}
+
+/// The same client and server, twice.
+#[derive(Debug)]
+pub(super) struct Ways {
+    /// connect() returns when the server has accepted: the default.
+    pub(super) truthful: Contender,
+    /// connect() returns at once.
+    pub(super) optimistic: Contender,
 }
 
 /// A client's pod, and where it finds a server.
@@ -29,44 +49,55 @@ pub(super) struct Contender {
     pub(super) client: Pod,
     pub(super) echo: SocketAddr,
     pub(super) sink: SocketAddr,
-    _server: Process,
+    pub(super) refused: SocketAddr,
 }
 
 impl Topology {
     pub(super) fn build(core: &Core) -> Result<Self> {
         core.pinned(|| {
+            let policy = format!("outbound:\n  - {{ports: [{OPTIMISTIC_ECHO}], connect: optimistic}}\n");
             let plan = Plan {
                 servers: 1,
-                client: sidecar("client"),
+                client: sidecar("client").policy(&policy),
                 server: sidecar("server"),
             };
             let mesh = Mesh::of("bench", &plan)?;
-            let client = mesh.fabric.pod("direct-client")?;
-            let server = mesh.fabric.pod("direct-server")?;
-            let contenders = vec![
-                Contender {
-                    name: "direct",
-                    client: prepare(client)?,
-                    echo: (server.ipv4(), ECHO).into(),
-                    sink: (server.ipv4(), SINK).into(),
-                    _server: serve(&prepare(server)?)?,
-                },
-                Contender {
-                    name: "outrigger",
-                    client: prepare(mesh.client.pod.clone())?,
-                    echo: mesh.vip4(ECHO),
-                    sink: mesh.vip4(SINK),
-                    _server: serve(&prepare(mesh.server().pod.clone())?)?,
-                },
-            ];
-            Ok(Self { contenders, mesh })
+            let direct_client = prepare(mesh.fabric.pod("direct-client")?)?;
+            let direct_server = prepare(mesh.fabric.pod("direct-server")?)?;
+            let client = prepare(mesh.client.pod.clone())?;
+            let server = prepare(mesh.server().pod.clone())?;
+            let outside = prepare(mesh.outside.clone())?;
+            let ways = |to: Ipv4Addr| Ways {
+                truthful: Contender::new("truthful", &client, to, ECHO),
+                optimistic: Contender::new("optimistic", &client, to, OPTIMISTIC_ECHO),
+            };
+            Ok(Self {
+                _servers: [&direct_server, &server, &outside]
+                    .map(serve)
+                    .into_iter()
+                    .collect::<Result<_>>()?,
+                direct: Contender::new("direct", &direct_client, direct_server.ipv4(), ECHO),
+                mesh_ways: ways(vip(&mesh)?),
+                plaintext_ways: ways(outside.ipv4()),
+                mesh,
+            })
         })
     }
 
-    /// How the sidecars protect what they carry, by their own account of a connection; an error if they do not.
-    /// A load that went past them would look very fast.
+    /// How the sidecars protect what they carry, by their own account of a connection; an error if they do not, or
+    /// if a contender is not what it is called. A load that went past them would look very fast.
     pub(super) fn protection(&self) -> Result<String> {
-        let contender = self.contenders.last().context("no contender")?;
+        for ways in [&self.mesh_ways, &self.plaintext_ways] {
+            for contender in [&ways.truthful, &ways.optimistic] {
+                let connect = self.why(contender.echo)?["connect"].clone();
+                ensure!(
+                    connect == contender.name,
+                    "connect to {} is {connect}",
+                    contender.echo
+                );
+            }
+        }
+        let contender = &self.mesh_ways.truthful;
         let args = ["idle", &contender.echo.to_string(), "--connections", "1"].map(str::to_owned);
         let mut connection = Generator::start(&contender.client, &args)?;
         connection.answer()?;
@@ -79,9 +110,18 @@ impl Topology {
         Ok([fact("version"), fact("cipher"), fact("keyExchange")].join(", "))
     }
 
+    /// What the client's sidecar would do.
+    fn why(&self, destination: SocketAddr) -> Result<Value> {
+        let socket = self.mesh.client.sidecar.admin_socket();
+        let (status, body) = http::get_unix(&socket, &format!("/why?destination={destination}"))?;
+        ensure!(status == 200, "/why answered {status}: {body}");
+        serde_json::from_str(&body).with_context(|| format!("/why is no JSON: {body}"))
+    }
+
     /// What is in force in every pod.
     pub(super) fn congestion_control(&self) -> Result<String> {
-        let text = self.contenders[0]
+        let text = self
+            .direct
             .client
             .run_in(|| fs::read_to_string(CONGESTION_CONTROL))?
             .with_context(|| format!("read {CONGESTION_CONTROL}"))?;
@@ -89,13 +129,36 @@ impl Topology {
     }
 }
 
+impl Contender {
+    fn new(name: &'static str, client: &Pod, server: Ipv4Addr, echo: u16) -> Self {
+        Self {
+            name,
+            client: client.clone(),
+            echo: (server, echo).into(),
+            sink: (server, SINK).into(),
+            refused: (server, REFUSED).into(),
+        }
+    }
+}
+
 fn sidecar(service_account: &str) -> Options {
     Options::new(service_account).workers(1)
 }
 
+/// The service's virtual address.
+fn vip(mesh: &Mesh) -> Result<Ipv4Addr> {
+    match mesh.vip4(ECHO) {
+        SocketAddr::V4(address) => Ok(*address.ip()),
+        SocketAddr::V6(address) => anyhow::bail!("{address} is no IPv4 address"),
+    }
+}
+
 fn serve(pod: &Pod) -> Result<Process> {
     let mut command = pod.command(binaries::path("outrigger-load")?);
-    command.args(["serve", "--echo", &ECHO.to_string(), "--sink", &SINK.to_string()]);
+    command.arg("serve");
+    for (flag, port) in [("--echo", ECHO), ("--echo", OPTIMISTIC_ECHO), ("--sink", SINK)] {
+        command.args([flag, &port.to_string()]);
+    }
     pod.spawn(command)?.until_listening(ECHO)?.until_listening(SINK)
 }
 
@@ -108,6 +171,8 @@ fn prepare(pod: Pod) -> Result<Pod> {
         for (setting, value) in [
             ("/proc/sys/net/ipv4/tcp_tw_reuse", "1"),
             ("/proc/sys/net/ipv4/ip_local_port_range", "20000 65535"),
+            // A port that the sidecar has bound to show it to a server outside is of no use for connect() meanwhile.
+            ("/proc/sys/net/ipv4/tcp_max_tw_buckets", "4096"),
         ] {
             fs::write(setting, value).with_context(|| format!("write {value} to {setting}"))?;
         }
