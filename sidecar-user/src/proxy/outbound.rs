@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use super::holding::{Gone, Holding};
 use super::join::join;
+use super::limits::{Arrival, Place, Resources};
 use super::outcome::{self, Answer};
 use super::shard::{Entered, Shard};
 use crate::intercept::packet;
@@ -55,6 +56,8 @@ enum UpstreamStream {
 pub(super) struct Ready {
     conn: Conn,
     flow: OpenFlow,
+    /// For the application's side of it, which is not accepted yet.
+    place: Option<Place>,
     _open: Entered,
 }
 
@@ -78,13 +81,19 @@ struct Failed {
 pub(super) fn attempt(shard: &Rc<Shard>, holding: &Rc<Holding<Ready>>, attempt: Attempt) {
     match attempt {
         Attempt::Held(syn) => match holding.begin(&syn) {
-            Ok(Some(gone)) => {
-                tokio::task::spawn_local(hold(shard.clone(), holding.clone(), syn, gone));
-            }
+            Ok(Some(gone)) => match shard.descriptors.reserve() {
+                Ok(place) => {
+                    tokio::task::spawn_local(hold(shard.clone(), holding.clone(), syn, gone, place));
+                }
+                Err(_) => {
+                    holding.gone(syn.pair, syn.sequence);
+                    refuse(shard, holding, &syn, Resources::Descriptors);
+                }
+            },
             Ok(None) => {}
-            Err(_) => refuse(shard, holding, &syn),
+            Err(_) => refuse(shard, holding, &syn, Resources::Places),
         },
-        Attempt::NoRoom(syn) => refuse(shard, holding, &syn),
+        Attempt::NoRoom(syn) => refuse(shard, holding, &syn, Resources::Places),
         Attempt::Gone { pair, sequence } => gone(holding, pair, sequence),
     }
 }
@@ -111,7 +120,8 @@ fn give_up(ready: Ready) {
 }
 
 /// There is no room to hold it.
-fn refuse(shard: &Shard, holding: &Holding<Ready>, syn: &HeldSyn) {
+fn refuse(shard: &Shard, holding: &Holding<Ready>, syn: &HeldSyn, lacking: Resources) {
+    shard.limited.report(lacking);
     holding.send(&packet::refusal(syn.pair, syn.sequence));
     open(shard, syn).close(Outcome::new(Party::Us, Cause::LimitReached));
 }
@@ -132,7 +142,7 @@ fn shown(shard: &Shard, syn: &HeldSyn) -> SocketAddr {
 }
 
 /// The walk of a held connection, up to its acceptance or its refusal.
-async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut gone: Gone) {
+async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut gone: Gone, place: Place) {
     let entered = shard.enter();
     let flow = open(&shard, &syn);
     let asked = Asked {
@@ -152,6 +162,7 @@ async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut g
             let ready = Ready {
                 conn,
                 flow,
+                place: Some(place),
                 _open: entered,
             };
             if let Err(late) = holding.ready(&syn, ready) {
@@ -160,7 +171,7 @@ async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut g
         }
         Err(failed) => {
             flow.close(failed.outcome);
-            drop(entered);
+            drop((entered, place));
             answer(&holding, &syn, failed.answer, gone).await;
         }
     }
@@ -190,13 +201,35 @@ async fn answer(holding: &Holding<Ready>, syn: &HeldSyn, answer: Answer, mut gon
 }
 
 /// An accepted connection: one that was held and is expected, or one whose connect() has returned already.
-pub(super) async fn serve(shard: Rc<Shard>, mut app: TcpStream, client: ClientAddr) {
-    let Ready { conn, flow, _open } = match expected(&shard, &app, client) {
+pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
+    let Arrival {
+        stream: mut app,
+        client,
+        admitted,
+    } = arrival;
+    let Ready {
+        mut conn,
+        flow,
+        place,
+        _open,
+    } = match expected(&shard, &app, client) {
         Some(ready) => ready,
+        None if !admitted => return turn_away(&shard, app, client),
         None => match accepted(&shard, &mut app, client).await {
             Some(ready) => ready,
             None => return,
         },
+    };
+    let mut app = match place {
+        Some(place) => match shard.descriptors.settle(app, place) {
+            Ok(app) => app,
+            Err(error) => {
+                tracing::error!(%client, %error, "an accepted connection cannot be watched");
+                conn.reset();
+                return flow.close(Outcome::new(Party::Us, Cause::Io));
+            }
+        },
+        None => app,
     };
     let outcome = match conn.stream {
         UpstreamStream::Plain(mut up) => join(&shard, &mut app, &mut up, &flow).await,
@@ -204,6 +237,18 @@ pub(super) async fn serve(shard: Rc<Shard>, mut app: TcpStream, client: ClientAd
     };
     drop(app);
     flow.close(outcome);
+}
+
+/// There is no descriptor for it, and it believes that it is connected.
+fn turn_away(shard: &Shard, mut app: TcpStream, client: ClientAddr) {
+    shard.limited.report(Resources::Descriptors);
+    let mut flow = Flow::new(Direction::Outbound, client.0, SystemTime::now());
+    flow.original_dst = intercept::original_dst(&app, client).map(|dst| dst.0);
+    Port::reset(&mut app);
+    shard
+        .observe
+        .open(flow)
+        .close(Outcome::new(Party::Us, Cause::LimitReached));
 }
 
 /// What is ready for a connection that was held.
@@ -245,6 +290,7 @@ async fn accepted(shard: &Rc<Shard>, app: &mut TcpStream, client: ClientAddr) ->
         Ok(conn) => Some(Ready {
             conn,
             flow,
+            place: None,
             _open: entered,
         }),
         Err(outcome) => {
@@ -322,10 +368,13 @@ async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, 
             }
             Err(error) => {
                 let outcome = outcome::of_error(&error);
-                tracing::info!(
-                    client = %asked.client, destination = %asked.dst, endpoint = %up.endpoint,
-                    error = error_chain(&error), "outbound connection failed"
-                );
+                match outcome::lacking(&error) {
+                    Some(what) => shard.limited.report(what),
+                    None => tracing::info!(
+                        client = %asked.client, destination = %asked.dst, endpoint = %up.endpoint,
+                        error = error_chain(&error), "outbound connection failed"
+                    ),
+                }
                 let now = Failed {
                     outcome,
                     answer: outcome::to_application(&error),
