@@ -162,7 +162,9 @@ impl Resources {
     fn remedy(self) -> &'static str {
         match self {
             Self::Descriptors => "raise the limit of open files (RLIMIT_NOFILE)",
-            Self::Ports => "widen net.ipv4.ip_local_port_range of the pod",
+            Self::Ports => {
+                "widen the pod's net.ipv4.ip_local_port_range, or set its net.ipv4.tcp_tw_reuse to 1"
+            }
             Self::Memory => "give the pod more memory",
             Self::Places => "too many connections wait at once for an answer from their other side",
         }
