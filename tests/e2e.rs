@@ -55,6 +55,9 @@ mod truth; // what an application can observe is the same with and without Outri
 #[path = "e2e/load.rs"]
 mod load; // a crowd, renewal under traffic, endpoints that come and go
 
+#[path = "e2e/limits.rs"]
+mod limits; // no descriptors, no ports, no memory: new connections fail cleanly, established ones live on
+
 #[path = "e2e/registry.rs"]
 mod registry; // a bad registry file
 

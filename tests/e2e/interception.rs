@@ -329,6 +329,7 @@ fn why_says_what_happens_to_those_who_dial_the_pod() -> Result<()> {
             .strict()
             .policy("inbound: [{ports: [22], action: leave}]"),
     )?;
+    let _app = apps::nginx(&mesh.client.pod, 8080)?;
     let at = |member: &Member, port: u16| SocketAddr::from((member.pod.ipv4(), port)).to_string();
     let outside = mesh.outside.ipv4().to_string();
     let from = ["--inbound", "--from", outside.as_str()];
@@ -336,6 +337,7 @@ fn why_says_what_happens_to_those_who_dial_the_pod() -> Result<()> {
     let (client, server) = (&mesh.client, mesh.server());
     let cases: &[(&Member, u16, &[&str], &str, &str)] = &[
         (client, 8080, &from, "admitted", "steers it to the proxy"),
+        (client, 8081, &from, "refused", "does not listen on this port"),
         (client, ports::HBONE, &from, "left_alone", "mesh peers"),
         (
             client,

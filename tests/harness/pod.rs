@@ -126,6 +126,13 @@ impl Pod {
         Output::of(command, limit)
     }
 
+    /// Sets a kernel parameter of the pod's network namespace, e.g. `net/ipv4/ip_local_port_range`.
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+        let path = Path::new("/proc/sys").join(name);
+        self.run_in(|| fs::write(&path, value))?
+            .with_context(|| format!("write {value:?} to {}", path.display()))
+    }
+
     /// Runs a closure in the pod's network namespace, but in the cgroup of the caller: a thread cannot move to
     /// another cgroup alone. So its connections are NOT intercepted; for intercepted traffic run a program.
     pub fn run_in<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use tokio::net::TcpStream;
 
 use super::join::join;
+use super::limits::{Arrival, Resources};
 use super::outcome;
 use super::shard::Shard;
 use crate::error_chain;
@@ -33,19 +34,32 @@ struct Tunnel {
 }
 
 /// A connection to the HBONE port: handshakes, then one walk for each CONNECT.
-pub(super) async fn hbone(shard: Rc<Shard>, tcp: TcpStream, client: ClientAddr) {
+pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
+    let Arrival {
+        stream: mut tcp,
+        client,
+        admitted,
+    } = arrival;
     let opened = SystemTime::now();
     let accepted = async {
         let local = tcp.local_addr().map_err(|e| Error::Tls {
             addr: client.0,
             source: Rc::new(e),
         })?;
-        let Some(_slot) = shard.enter_handshake() else {
-            return Err(Error::Refused {
+        let lacking = |what| {
+            shard.limited.report(what);
+            Error::Refused {
                 addr: client.0,
                 status: 503,
                 refusal: Some(Refusal::LimitReached),
-            });
+            }
+        };
+        if !admitted {
+            Port::reset(&mut tcp);
+            return Err(lacking(Resources::Descriptors));
+        }
+        let Some(_slot) = shard.enter_handshake() else {
+            return Err(lacking(Resources::Places));
         };
         let (config, own_end) = shard.tls_server()?;
         let session = Session::accept(tcp, client.0, config, shard.limits).await?;
@@ -54,11 +68,14 @@ pub(super) async fn hbone(shard: Rc<Shard>, tcp: TcpStream, client: ClientAddr) 
     let (session, local, own_end) = match accepted.await {
         Ok(accepted) => accepted,
         Err(error) => {
-            tracing::info!(%client, error = error_chain(&error), "tunnel refused");
+            let outcome = refused_tunnel(&error);
+            if outcome.cause != Cause::LimitReached {
+                tracing::info!(%client, error = error_chain(&error), "tunnel refused");
+            }
             let mut flow = Flow::new(Direction::Inbound, client.0, opened);
             flow.transport = Transport::Hbone;
             flow.destination_identity = Some(shard.id.clone());
-            shard.observe.open(flow).close(refused_tunnel(&error));
+            shard.observe.open(flow).close(outcome);
             return;
         }
     };
@@ -125,7 +142,11 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, incoming: Incoming) {
     let outcome = match delivered.await {
         Err(refusal) => {
             incoming.refuse(refusal);
-            outcome::of_answer(refusal)
+            match refusal {
+                Refusal::LimitReached => Outcome::new(Party::Us, Cause::LimitReached),
+                // Behind us is the application, before us the client.
+                refusal => outcome::of_answer(refusal),
+            }
         }
         // The application is there: only now does the peer's application learn that it is connected.
         Ok(mut app) => match incoming.accept() {
@@ -176,7 +197,12 @@ fn tunnelled(shard: &Shard, tunnel: &Tunnel, incoming: &Incoming) -> Flow {
 }
 
 /// A connection from outside the mesh, or from a pod without a sidecar.
-pub(super) async fn plaintext(shard: Rc<Shard>, mut client_side: TcpStream, client: ClientAddr) {
+pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
+    let Arrival {
+        stream: mut client_side,
+        client,
+        admitted,
+    } = arrival;
     let _open = shard.enter();
     let mut flow = Flow::new(Direction::Inbound, client.0, SystemTime::now());
     flow.destination_identity = Some(shard.id.clone());
@@ -188,6 +214,10 @@ pub(super) async fn plaintext(shard: Rc<Shard>, mut client_side: TcpStream, clie
             .map_err(|_| Outcome::new(Party::Client, Cause::Reset))?;
         let destination = canonical(dialled);
         flow.update(|f| f.original_dst = Some(destination));
+        if !admitted {
+            shard.limited.report(Resources::Descriptors);
+            return Err(Outcome::new(Party::Us, Cause::LimitReached));
+        }
         if shard.is_own_port(destination.port()) {
             return Err(Outcome::new(Party::Client, Cause::Loop));
         }
@@ -295,10 +325,14 @@ async fn deliver(
             Ok(app)
         }
         Err(error) => {
-            if outcome::is_everyday(outcome::of_error(&error)) {
-                tracing::debug!(%destination, error = error_chain(&error), "the application cannot be reached");
-            } else {
-                tracing::info!(%destination, error = error_chain(&error), "the application cannot be reached");
+            match outcome::lacking(&error) {
+                Some(what) => shard.limited.report(what),
+                None if outcome::is_everyday(outcome::of_error(&error)) => {
+                    tracing::debug!(%destination, error = error_chain(&error), "the application cannot be reached");
+                }
+                None => {
+                    tracing::info!(%destination, error = error_chain(&error), "the application cannot be reached");
+                }
             }
             Err(error)
         }

@@ -7,6 +7,7 @@ mod holding;
 mod inbound;
 mod interception;
 mod join;
+mod limits;
 mod network;
 mod outbound;
 mod outcome;
@@ -246,6 +247,7 @@ fn start_shards(
         draining,
         drain: config.drain,
         meters: observer.meters().clone(),
+        limited: Arc::default(),
         relay: relay::Limits {
             half_closed: config.half_closed,
         },

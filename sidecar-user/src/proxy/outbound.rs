@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use super::holding::{Gone, Holding};
 use super::join::join;
+use super::limits::{Arrival, Place, Resources};
 use super::outcome::{self, Answer};
 use super::shard::{Entered, Shard};
 use crate::intercept::packet;
@@ -55,6 +56,8 @@ enum UpstreamStream {
 pub(super) struct Ready {
     conn: Conn,
     flow: OpenFlow,
+    /// For the application's side of it, which is not accepted yet.
+    place: Option<Place>,
     _open: Entered,
 }
 
@@ -82,14 +85,20 @@ pub(super) fn attempt(shard: &Rc<Shard>, holding: &Rc<Holding<Ready>>, attempt: 
                 give_up(stale);
             }
             match holding.begin(&syn) {
-                Ok(Some(gone)) => {
-                    tokio::task::spawn_local(hold(shard.clone(), holding.clone(), syn, gone));
-                }
+                Ok(Some(gone)) => match shard.descriptors.reserve() {
+                    Ok(place) => {
+                        tokio::task::spawn_local(hold(shard.clone(), holding.clone(), syn, gone, place));
+                    }
+                    Err(_) => {
+                        holding.gone(syn.pair, syn.sequence);
+                        refuse(shard, holding, &syn, Resources::Descriptors);
+                    }
+                },
                 Ok(None) => {}
-                Err(_) => refuse(shard, holding, &syn),
+                Err(_) => refuse(shard, holding, &syn, Resources::Places),
             }
         }
-        Attempt::NoRoom(syn) => refuse(shard, holding, &syn),
+        Attempt::NoRoom(syn) => refuse(shard, holding, &syn, Resources::Places),
         Attempt::Gone { pair, sequence } => gone(holding, pair, sequence),
     }
 }
@@ -116,7 +125,8 @@ fn give_up(ready: Ready) {
 }
 
 /// There is no room to hold it.
-fn refuse(shard: &Shard, holding: &Holding<Ready>, syn: &HeldSyn) {
+fn refuse(shard: &Shard, holding: &Holding<Ready>, syn: &HeldSyn, lacking: Resources) {
+    shard.limited.report(lacking);
     holding.send(&packet::refusal(syn.pair, syn.sequence));
     open(shard, syn).close(Outcome::new(Party::Us, Cause::LimitReached));
 }
@@ -137,7 +147,7 @@ fn shown(shard: &Shard, syn: &HeldSyn) -> SocketAddr {
 }
 
 /// The walk of a held connection, up to its acceptance or its refusal.
-async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut gone: Gone) {
+async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut gone: Gone, place: Place) {
     let entered = shard.enter();
     let flow = open(&shard, &syn);
     let asked = Asked {
@@ -157,6 +167,7 @@ async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut g
             let ready = Ready {
                 conn,
                 flow,
+                place: Some(place),
                 _open: entered,
             };
             if let Err(late) = holding.ready(&syn, ready) {
@@ -165,7 +176,7 @@ async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut g
         }
         Err(failed) => {
             flow.close(failed.outcome);
-            drop(entered);
+            drop((entered, place));
             answer(&holding, &syn, failed.answer, gone).await;
         }
     }
@@ -195,13 +206,35 @@ async fn answer(holding: &Holding<Ready>, syn: &HeldSyn, answer: Answer, mut gon
 }
 
 /// An accepted connection: one that was held and is expected, or one whose connect() has returned already.
-pub(super) async fn serve(shard: Rc<Shard>, mut app: TcpStream, client: ClientAddr) {
-    let Ready { conn, flow, _open } = match expected(&shard, &app, client) {
+pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
+    let Arrival {
+        stream: mut app,
+        client,
+        admitted,
+    } = arrival;
+    let Ready {
+        mut conn,
+        flow,
+        place,
+        _open,
+    } = match expected(&shard, &app, client) {
         Some(ready) => ready,
+        None if !admitted => return turn_away(&shard, app, client),
         None => match accepted(&shard, &mut app, client).await {
             Some(ready) => ready,
             None => return,
         },
+    };
+    let mut app = match place {
+        Some(place) => match shard.descriptors.settle(app, place) {
+            Ok(app) => app,
+            Err(error) => {
+                tracing::error!(%client, %error, "an accepted connection cannot be watched");
+                conn.reset();
+                return flow.close(Outcome::new(Party::Us, Cause::Io));
+            }
+        },
+        None => app,
     };
     let outcome = match conn.stream {
         UpstreamStream::Plain(mut up) => join(&shard, &mut app, &mut up, &flow).await,
@@ -209,6 +242,18 @@ pub(super) async fn serve(shard: Rc<Shard>, mut app: TcpStream, client: ClientAd
     };
     drop(app);
     flow.close(outcome);
+}
+
+/// There is no descriptor for it, and it believes that it is connected.
+fn turn_away(shard: &Shard, mut app: TcpStream, client: ClientAddr) {
+    shard.limited.report(Resources::Descriptors);
+    let mut flow = Flow::new(Direction::Outbound, client.0, SystemTime::now());
+    flow.original_dst = intercept::original_dst(&app, client).map(|dst| dst.0);
+    Port::reset(&mut app);
+    shard
+        .observe
+        .open(flow)
+        .close(Outcome::new(Party::Us, Cause::LimitReached));
 }
 
 /// What is ready for a connection that was held.
@@ -250,6 +295,7 @@ async fn accepted(shard: &Rc<Shard>, app: &mut TcpStream, client: ClientAddr) ->
         Ok(conn) => Some(Ready {
             conn,
             flow,
+            place: None,
             _open: entered,
         }),
         Err(outcome) => {
@@ -327,7 +373,10 @@ async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, 
             }
             Err(error) => {
                 let outcome = outcome::of_error(&error);
-                log_failure(asked, &up, &error, outcome);
+                match outcome::lacking(&error) {
+                    Some(what) => shard.limited.report(what),
+                    None => log_failure(asked, &up, &error, outcome),
+                }
                 let now = Failed {
                     outcome,
                     answer: outcome::to_application(&error),
@@ -426,7 +475,7 @@ async fn plain(shard: &Shard, asked: &Asked, up: &Upstream) -> Result<TcpStream,
     // The server is to see the application's own address and port.
     let from = tcp::From {
         device: asked.device,
-        client: Some(asked.client).filter(|client| !is_local_only(client.ip())),
+        client: Some((asked.client, &shard.bound_ports)).filter(|(client, _)| !is_local_only(client.ip())),
     };
     let (stream, as_itself) = tcp::dial(up.endpoint, &*shard.mark, from, limit).await?;
     if !as_itself {

@@ -4,6 +4,7 @@ use std::io;
 
 use nix::errno::Errno;
 
+use super::limits::Resources;
 use crate::intercept::packet::Unreachable;
 use crate::model::{Cause, Outcome, Party};
 use crate::relay::{End, Side};
@@ -39,6 +40,14 @@ pub(super) fn of_error(error: &Error) -> Outcome {
         Error::Refused { status: 401, .. } => Outcome::new(Party::Policy, Cause::Denied),
         Error::Refused { status: 503, .. } => Outcome::new(Party::Upstream, Cause::ConnectionRefused),
         Error::Refused { .. } => Outcome::new(Party::Upstream, Cause::ProtocolError),
+    }
+}
+
+/// What this host is short of, where that is why.
+pub(super) fn lacking(error: &Error) -> Option<Resources> {
+    match error {
+        Error::Connect { source, .. } if of_io(source) == Cause::LimitReached => Some(Resources::of(source)),
+        _ => None,
     }
 }
 

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
 use super::holding::Holding;
 use super::join::Cut;
+use super::limits::{Arrival, Descriptors, Resources, Shared};
 use super::outbound::Ready;
 use super::{inbound, outbound};
 use crate::datapath::{Attempts, Hold};
@@ -25,13 +26,13 @@ use crate::observe::{Meters, ShardObserver};
 use crate::policy::Mode;
 use crate::route::Unknown;
 use crate::transport::pool::Pool;
-use crate::transport::tcp::Mark;
+use crate::transport::tcp::{BoundPorts, Mark};
 use crate::transport::{Error, Tally, Timeouts, tls};
 use crate::{datapath, relay};
 
 /// TLS handshakes of strangers under way at once, per shard; more are turned away.
 const HANDSHAKES: usize = 1024;
-/// After a failed accept (no descriptors left, say) the listener rests, so that the shard can free some.
+/// After a failed accept (no memory left, say) the listener rests, so that the shard can free some.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// How often held connections are looked over whose end may have been missed.
@@ -60,6 +61,7 @@ pub(super) struct Settings {
     pub(super) drain: Duration,
     pub(super) relay: relay::Limits,
     pub(super) meters: Meters,
+    pub(super) limited: Arc<Shared>,
 }
 
 pub(super) struct Shard {
@@ -74,7 +76,10 @@ pub(super) struct Shard {
     pub(super) limits: Timeouts,
     pub(super) relay: relay::Limits,
     pub(super) meters: Meters,
+    pub(super) bound_ports: BoundPorts,
     pub(super) inbound_tunnels: Tally,
+    pub(super) descriptors: Rc<Descriptors>,
+    pub(super) limited: Arc<Shared>,
     bypass: Option<datapath::Bypass>,
     own_ports: Vec<u16>,
     world: watch::Receiver<Arc<Snapshot>>,
@@ -102,21 +107,33 @@ struct Present {
 pub(super) struct Entered(Rc<Present>);
 
 impl Shard {
-    fn new(settings: Settings, observe: ShardObserver, holding: Option<Rc<Holding<Ready>>>) -> Self {
-        let mark: Mark = match settings.bypass.clone() {
-            Some(bypass) => Rc::new(move |fd| bypass.mark(fd)),
-            // Nothing is attached, so nothing would come back to us.
-            None => Rc::new(|_| Ok(())),
-        };
+    fn new(
+        settings: Settings,
+        observe: ShardObserver,
+        holding: Option<Rc<Holding<Ready>>>,
+    ) -> io::Result<Self> {
+        let descriptors = Rc::new(Descriptors::new(settings.limited.clone())?);
+        let (bypass, admission) = (settings.bypass.clone(), descriptors.clone());
+        let mark: Mark = Rc::new(move |fd| {
+            admission.admit(fd)?;
+            match &bypass {
+                Some(bypass) => bypass.mark(fd),
+                // Nothing is attached, so nothing would come back to us.
+                None => Ok(()),
+            }
+        });
         let limits = Timeouts::default();
-        Self {
+        Ok(Self {
             id: settings.id,
             mode: settings.mode,
             unknown: settings.unknown,
             addresses: settings.addresses,
             hbone_port: settings.hbone_port,
             pool: Pool::new(mark.clone(), Rc::new(settings.meters.outbound_tunnels()), limits),
+            bound_ports: BoundPorts::new(settings.shards),
             inbound_tunnels: Rc::new(settings.meters.inbound_tunnels()),
+            descriptors,
+            limited: settings.limited,
             mark,
             observe,
             limits,
@@ -133,7 +150,7 @@ impl Shard {
             open: Rc::default(),
             tunnels: Rc::default(),
             handshakes: Rc::default(),
-        }
+        })
     }
 
     /// The world as it is now. Read once per connection.
@@ -190,6 +207,7 @@ impl Shard {
 
     /// Marks a socket that dials the application on behalf of a client, whose address the application is to see.
     pub(super) fn present(&self, socket: BorrowedFd<'_>, client: SocketAddr) -> io::Result<()> {
+        self.descriptors.admit(socket)?;
         match &self.bypass {
             Some(bypass) => bypass.present(socket, client),
             // Nothing is attached, so nobody could show it.
@@ -284,7 +302,7 @@ pub(super) fn run(
             }
             None => (None, None),
         };
-        let shard = Rc::new(Shard::new(settings, observe, holding));
+        let shard = Rc::new(Shard::new(settings, observe, holding)?);
         let outbound = listeners.outbound.into_iter().map(TcpListener::from_std);
         let outbound: Vec<TcpListener> = outbound.collect::<io::Result<_>>()?;
         let inbound = TcpListener::from_std(listeners.inbound)?;
@@ -365,23 +383,27 @@ async fn accept_all(shard: &Rc<Shard>, listeners: Vec<TcpListener>) {
     while each.join_next().await.is_some() {}
 }
 
-async fn accept<F>(
-    shard: &Rc<Shard>,
-    listener: TcpListener,
-    walk: impl Fn(Rc<Shard>, TcpStream, ClientAddr) -> F,
-) where
+async fn accept<F>(shard: &Rc<Shard>, listener: TcpListener, walk: impl Fn(Rc<Shard>, Arrival) -> F)
+where
     F: Future<Output = ()> + 'static,
 {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let client = ClientAddr::new(peer);
-                tokio::task::spawn_local(walk(shard.clone(), stream, client));
+                let arrival = shard.descriptors.arrival(stream, ClientAddr::new(peer));
+                tokio::task::spawn_local(walk(shard.clone(), arrival));
             }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "accept failed; new connections wait");
-                tokio::time::sleep(ACCEPT_REST).await;
+                shard.limited.report(Resources::of(&error));
+                let Some(arrival) = shard.descriptors.last_resort(&listener).await else {
+                    tokio::time::sleep(ACCEPT_REST).await;
+                    continue;
+                };
+                tokio::task::spawn_local(walk(shard.clone(), arrival));
+                // It is turned away meanwhile.
+                tokio::task::yield_now().await;
+                shard.descriptors.restock();
             }
         }
     }

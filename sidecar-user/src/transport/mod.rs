@@ -3,6 +3,7 @@
 
 pub mod hbone;
 pub mod pool;
+mod sys;
 pub mod tcp;
 pub mod tls;
 

@@ -1,15 +1,17 @@
 //! Dialling plain TCP, with the socket flagged as our own before it connects.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::{Error, Step};
+use super::{Error, Step, sys};
 
 /// Flags a socket so that the connect hook leaves it alone. Without it a dial would come back to ourselves.
 pub type Mark = Rc<dyn Fn(BorrowedFd<'_>) -> io::Result<()>>;
@@ -23,22 +25,22 @@ const TUNNEL_USER_TIMEOUT: Duration = Duration::from_secs(30);
 const TUNNEL_NOTSENT_LOWAT: u32 = 128 * 1024;
 
 /// Where a connection is to come from, as far as that can be had.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct From {
+#[derive(Clone, Copy, Default)]
+pub struct From<'a> {
     /// The interface that it goes out by.
     pub device: Option<u32>,
     /// The address and port that the other side is to see.
-    pub client: Option<SocketAddr>,
+    pub client: Option<(SocketAddr, &'a BoundPorts)>,
 }
 
 /// A connection to an application or to a host outside the mesh.
 ///
-/// A client's own port may be taken: by a socket that it has bound to this very address, or by an earlier connection
-/// to the same server that still lingers. Then the kernel chooses another one, and `false` comes with the stream.
+/// A client's own port may be taken, as when an earlier connection to the same server lingers. Then the kernel chooses
+/// another one, and `false` comes with the stream.
 pub async fn dial(
     addr: SocketAddr,
     mark: impl Fn(BorrowedFd<'_>) -> io::Result<()>,
-    from: From,
+    from: From<'_>,
     limit: Duration,
 ) -> Result<(TcpStream, bool), Error> {
     let connecting = async {
@@ -51,25 +53,95 @@ pub async fn dial(
             mark(socket.as_fd())?;
             Ok(socket)
         };
-        let socket = marked()?;
-        let as_itself = match from.client {
-            Some(client) => client.is_ipv4() == addr.is_ipv4() && bind(&socket, client).is_ok(),
-            None => true,
+        let Some((client, bound)) = from.client else {
+            return Ok((marked()?.connect(addr).await?, true));
         };
-        match socket.connect(addr).await {
-            Err(error) if as_itself && from.client.is_some() && is_taken(&error) => {
-                Ok((marked()?.connect(addr).await?, false))
+        if client.is_ipv4() == addr.is_ipv4() {
+            for way in [choose as Way, bind] {
+                let socket = marked()?;
+                if way(bound, &socket, client).is_err() {
+                    continue;
+                }
+                match socket.connect(addr).await {
+                    Err(error) if is_taken(&error) => {}
+                    connected => return Ok((connected?, true)),
+                }
             }
-            connected => Ok((connected?, as_itself)),
         }
+        Ok((marked()?.connect(addr).await?, false))
     };
     finish(addr, limit, connecting).await
 }
 
+type Way = fn(&BoundPorts, &TcpSocket, SocketAddr) -> io::Result<()>;
+
+/// The port is connect()'s only choice. Not where an application has bound it explicitly, nor for ports that the
+/// kernel does not choose by itself.
+fn choose(bound: &BoundPorts, socket: &TcpSocket, client: SocketAddr) -> io::Result<()> {
+    if !bound.chosen_by_kernel.contains(&client.port()) {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    sys::choose_port(socket.as_fd(), client.port())?;
+    socket.bind(SocketAddr::new(client.ip(), 0))
+}
+
 /// Fails where the port is taken, is a privileged one, or where the address is none of this host's.
-fn bind(socket: &TcpSocket, client: SocketAddr) -> io::Result<()> {
+fn bind(bound: &BoundPorts, socket: &TcpSocket, client: SocketAddr) -> io::Result<()> {
+    if !bound.take() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
     socket.set_reuseaddr(true)?;
     socket.bind(client)
+}
+
+/// Ports that were taken by bind(): while such a connection lingers in TIME_WAIT, its port is of no use for any other
+/// destination, so that a busy application would run out of ports.
+#[derive(Debug)]
+pub struct BoundPorts {
+    chosen_by_kernel: RangeInclusive<u16>,
+    /// In each minute.
+    limit: u32,
+    taken: Cell<(u32, Option<Instant>)>,
+}
+
+/// Ports bound within one TIME_WAIT, of all shards: a small part of the some 28,000 that the kernel chooses from.
+const BOUND: u32 = 4096;
+const TIME_WAIT: Duration = Duration::from_secs(60);
+/// `net.ipv4.ip_local_port_range`, unless somebody has changed it.
+const KERNELS_CHOICE: RangeInclusive<u16> = 32768..=60999;
+
+impl BoundPorts {
+    /// For one of so many shards.
+    pub fn new(shards: usize) -> Self {
+        Self {
+            chosen_by_kernel: kernels_choice().unwrap_or(KERNELS_CHOICE),
+            limit: (BOUND / u32::try_from(shards.max(1)).unwrap_or(BOUND)).max(1),
+            taken: Cell::default(),
+        }
+    }
+
+    fn take(&self) -> bool {
+        let now = Instant::now();
+        let (mut taken, since) = self.taken.get();
+        let since = since.filter(|since| now - *since < TIME_WAIT);
+        if since.is_none() {
+            taken = 0;
+        }
+        if taken >= self.limit {
+            return false;
+        }
+        self.taken.set((taken + 1, since.or(Some(now))));
+        true
+    }
+}
+
+fn kernels_choice() -> Option<RangeInclusive<u16>> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut ends = text.split_whitespace().map(str::parse);
+    match (ends.next(), ends.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => Some(first..=last),
+        _ => None,
+    }
 }
 
 fn is_taken(error: &io::Error) -> bool {
@@ -132,5 +204,19 @@ async fn finish<T>(
             what: Step::Connect,
             after: limit,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minute_has_only_so_many_bound_ports() {
+        let ports = BoundPorts::new(64);
+        assert_eq!((0..100).filter(|_| ports.take()).count(), 64);
+        let long_ago = Instant::now().checked_sub(TIME_WAIT);
+        ports.taken.set((64, long_ago));
+        assert!(ports.take(), "a minute later");
     }
 }

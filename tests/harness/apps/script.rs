@@ -1,10 +1,12 @@
 //! Small Python programs for behaviour that no common client shows: resets, half-closes, crowds, long conversations.
 //! They use the plain socket calls of a program that knows nothing of a mesh.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 
@@ -21,6 +23,7 @@ pub enum Script {
     Dialogue,
     Connects,
     Crowd,
+    Keep,
     Echo,
     Smtp,
     Load,
@@ -33,6 +36,7 @@ impl Script {
             Self::Dialogue => ("dialogue.py", include_str!("../programs/dialogue.py")),
             Self::Connects => ("connects.py", include_str!("../programs/connects.py")),
             Self::Crowd => ("crowd.py", include_str!("../programs/crowd.py")),
+            Self::Keep => ("keep.py", include_str!("../programs/keep.py")),
             Self::Echo => ("echo.py", include_str!("../programs/echo.py")),
             Self::Smtp => ("smtp.py", include_str!("../programs/smtp.py")),
             Self::Load => ("load.py", include_str!("../programs/load.py")),
@@ -241,4 +245,58 @@ pub fn crowd(pod: &Pod, server: SocketAddr, count: usize) -> Result<usize> {
 /// `http://…/` for an address, with the brackets that IPv6 needs.
 pub fn url(server: impl Into<SocketAddr>) -> String {
     format!("http://{}/", server.into())
+}
+
+/// Connections that stay open until told otherwise (`programs/keep.py`).
+#[derive(Debug)]
+pub struct Keep {
+    process: Process,
+    stop: PathBuf,
+}
+
+/// How many connections had which result: `ok`, or the step that failed and its errno.
+pub type Results = BTreeMap<String, usize>;
+
+impl Keep {
+    /// That many to each of these echo servers, all at once; returns when each has a result.
+    pub fn open(pod: &Pod, servers: &[SocketAddr], count: usize) -> Result<(Self, Results)> {
+        Self::start(pod, "x", servers, count)
+    }
+
+    /// As [`Keep::open`], and nothing is sent.
+    pub fn silent(pod: &Pod, servers: &[SocketAddr], count: usize) -> Result<(Self, Results)> {
+        Self::start(pod, "", servers, count)
+    }
+
+    fn start(pod: &Pod, text: &str, servers: &[SocketAddr], count: usize) -> Result<(Self, Results)> {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let stop = pod.scratch().join(format!("keep-{number}.stop"));
+        let mut command = Script::Keep.command(pod)?;
+        command.arg(count.to_string()).arg(&stop).arg(text);
+        for server in servers {
+            command.args([server.ip().to_string(), server.port().to_string()]);
+        }
+        let mut process = pod.spawn(command)?;
+        process.until("has a result for each connection", |process| {
+            process.log().lines().any(|line| line == "opened")
+        })?;
+        let log = process.log();
+        let results = log.lines().take_while(|line| *line != "opened");
+        let results = results.filter_map(|line| {
+            let (result, count) = line.rsplit_once(' ')?;
+            Some((result.to_owned(), count.parse().ok()?))
+        });
+        let results = results.collect();
+        Ok((Self { process, stop }, results))
+    }
+
+    /// Tries each connection that was opened once more, closes all, and gives how many still worked.
+    pub fn close(mut self) -> Result<usize> {
+        fs::write(&self.stop, "")?;
+        self.process.wait(wait::SOON)?;
+        let log = self.process.log();
+        let alive = log.lines().find_map(|line| line.strip_prefix("alive "));
+        Ok(alive.context("keep.py did not end in order")?.parse()?)
+    }
 }

@@ -1,5 +1,7 @@
 //! `outrigger proxy` beside a pod's programs: in the pod's network namespace and cgroup, attached to both.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,6 +33,8 @@ pub struct Options {
     pub token: Option<PathBuf>,
     /// Run it without this capability, by its name without `cap_`.
     pub without_capability: Option<String>,
+    /// Run it with this limit of open files, which it cannot raise.
+    pub open_files: Option<u64>,
     /// Attach the hooks. Without them the proxy only answers on its own ports.
     pub intercept: bool,
     /// The interception policy at start, as YAML.
@@ -47,6 +51,7 @@ impl Options {
             workers: 0,
             token: None,
             without_capability: None,
+            open_files: None,
             intercept: true,
             policy: None,
         }
@@ -82,6 +87,11 @@ impl Options {
         self
     }
 
+    pub fn open_files(mut self, limit: u64) -> Self {
+        self.open_files = Some(limit);
+        self
+    }
+
     pub fn token(mut self, token: PathBuf) -> Self {
         self.token = Some(token);
         self
@@ -94,6 +104,7 @@ pub struct Sidecar {
     dir: PathBuf,
     intercepts: bool,
     without_capability: Option<String>,
+    open_files: Option<u64>,
     process: Option<Process>,
 }
 
@@ -126,6 +137,7 @@ impl Sidecar {
             dir,
             intercepts,
             without_capability: options.without_capability.clone(),
+            open_files: options.open_files,
             process: None,
         };
         let token = match &options.token {
@@ -189,15 +201,19 @@ impl Sidecar {
     fn launch(&mut self) -> Result<()> {
         self.process = None;
         let outrigger = binaries::path("outrigger")?;
-        let mut command = match &self.without_capability {
-            Some(name) => {
-                let mut command = self.pod.command("setpriv");
-                command.args([format!("--bounding-set=-{name}"), format!("--inh-caps=-{name}")]);
-                command.arg(outrigger);
-                command
-            }
-            None => self.pod.command(outrigger),
-        };
+        // Each of them replaces itself by what comes after it.
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(limit) = self.open_files {
+            words.extend(["prlimit".into(), format!("--nofile={limit}:{limit}").into()]);
+        }
+        if let Some(name) = &self.without_capability {
+            let without = [format!("--bounding-set=-{name}"), format!("--inh-caps=-{name}")];
+            words.push("setpriv".into());
+            words.extend(without.map(OsString::from));
+        }
+        words.push(outrigger.into());
+        let mut command = self.pod.command(&words[0]);
+        command.args(&words[1..]);
         command.arg("proxy").arg("--config").arg(self.config());
         let mut process = self.pod.spawn(command)?;
         let (pod, status, intercepts) = (self.pod.clone(), self.status_address(), self.intercepts);
@@ -313,6 +329,57 @@ impl Sidecar {
 
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)
+    }
+
+    /// Changes the limit of open files of the running proxy, which does not notice.
+    pub fn set_open_files(&self, limit: u64) -> Result<()> {
+        let pid = self.pid().context("the sidecar does not run")?;
+        let output = Command::new("prlimit")
+            .args(["--pid", &pid.to_string(), &format!("--nofile={limit}:")])
+            .output()
+            .context("run prlimit")?;
+        ensure!(
+            output.status.success(),
+            "prlimit: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+
+    /// Lowers the limit of open files of the running proxy to those that it has, once what is about to close is closed.
+    pub fn exhaust_files(&self) -> Result<()> {
+        let (mut limit, mut quiet) = (0, 0);
+        wait::until_some("its descriptors come to rest", wait::SOON, || {
+            let next = self.next_descriptor()?;
+            quiet = if next == limit { quiet + 1 } else { 0 };
+            if next != limit {
+                self.set_open_files(next)?;
+                limit = next;
+            }
+            Ok((quiet == 20).then_some(()))
+        })
+    }
+
+    /// The next descriptor that it will get.
+    fn next_descriptor(&self) -> Result<u64> {
+        let pid = self.pid().context("the sidecar does not run")?;
+        let open = fs::read_dir(format!("/proc/{pid}/fd"))?;
+        let open: BTreeSet<u64> = open
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect();
+        (0..)
+            .find(|fd| !open.contains(fd))
+            .context("all numbers are taken")
+    }
+
+    /// Memory that it has in use, in bytes.
+    pub fn resident(&self) -> Result<u64> {
+        let pid = self.pid().context("the sidecar does not run")?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        let kib: u64 = kib.context("VmRSS is missing")?.parse()?;
+        Ok(kib * 1024)
     }
 
     pub fn admin_socket(&self) -> PathBuf {

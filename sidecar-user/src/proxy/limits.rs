@@ -1,0 +1,223 @@
+//! What happens when the host has no more to give: who gets the last descriptors, and what the log says. Counts
+//! nothing: a connection that is refused for it is a flow with the cause `limit_reached`.
+//!
+//! Connections are not given all descriptors. Were they, nobody could ask the proxy why it refuses them, and it could
+//! not renew its certificate. The kernel gives the lowest free number, so that a number tells how many are in use, and
+//! no list has to be kept.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::fs::File;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::model::ClientAddr;
+
+/// Not for connections: three endpoints of 64 connections each, the certificate service, the registry's files.
+const CONTROL: u64 = 256;
+/// Where the limit is low, connections still get most of it.
+const CONTROL_PART: u64 = 8;
+
+/// So long must it be quiet until the next shortage is news.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// The descriptors of one shard.
+pub(super) struct Descriptors {
+    /// The first number that is not for connections.
+    end: RawFd,
+    /// Costs nothing to duplicate.
+    null: File,
+    /// Given up to accept a connection that is to be turned away: otherwise it would hang in the backlog.
+    spare: Cell<Option<OwnedFd>>,
+    shared: Arc<Shared>,
+}
+
+/// A descriptor that nobody else can take.
+pub(super) struct Place(#[expect(dead_code, reason = "only dropped")] OwnedFd);
+
+/// An accepted connection.
+pub(super) struct Arrival {
+    pub(super) stream: TcpStream,
+    pub(super) client: ClientAddr,
+    /// There is a descriptor for it. If not, it can only be told so.
+    pub(super) admitted: bool,
+}
+
+impl Descriptors {
+    pub(super) fn new(shared: Arc<Shared>) -> io::Result<Self> {
+        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let end = limit - CONTROL.min(limit / CONTROL_PART);
+        let null = File::open("/dev/null")?;
+        Ok(Self {
+            end: RawFd::try_from(end).unwrap_or(RawFd::MAX),
+            spare: Cell::new(Some(null.as_fd().try_clone_to_owned()?)),
+            null,
+            shared,
+        })
+    }
+
+    /// May a connection have this one? EMFILE if not, as if the limit were lower.
+    pub(super) fn admit(&self, fd: impl AsFd) -> io::Result<()> {
+        // One that a shard is about to take back is nobody's: there has to be another.
+        let spared = || self.shared.lent.load(Ordering::Relaxed) == 0 || self.duplicate().is_ok();
+        if fd.as_fd().as_raw_fd() < self.end && spared() {
+            Ok(())
+        } else {
+            Err(Errno::EMFILE.into())
+        }
+    }
+
+    /// For a connection that will be accepted later, when it is too late to refuse it.
+    pub(super) fn reserve(&self) -> io::Result<Place> {
+        let fd = self.duplicate()?;
+        self.admit(&fd)?;
+        Ok(Place(fd))
+    }
+
+    /// The connection has come for which the place was reserved.
+    pub(super) fn settle(&self, stream: TcpStream, place: Place) -> io::Result<TcpStream> {
+        drop(place);
+        if self.admit(&stream).is_ok() {
+            return Ok(stream);
+        }
+        // Accepted beside its place, it has got one of the others' descriptors: back to its own.
+        let stream = stream.into_std()?;
+        TcpStream::from_std(match stream.try_clone() {
+            Ok(moved) if self.admit(&moved).is_ok() => moved,
+            _ => stream,
+        })
+    }
+
+    pub(super) fn arrival(&self, stream: TcpStream, client: ClientAddr) -> Arrival {
+        let admitted = self.admit(&stream).is_ok();
+        Arrival {
+            stream,
+            client,
+            admitted,
+        }
+    }
+
+    /// Accepts with the spare descriptor. `None`: there is none now, or nobody waits any more.
+    pub(super) async fn last_resort(&self, listener: &TcpListener) -> Option<Arrival> {
+        self.restock();
+        let spare = self.spare.take()?;
+        self.shared.lent.fetch_add(1, Ordering::Relaxed);
+        drop(spare);
+        match poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await {
+            Poll::Ready(Ok((stream, peer))) => Some(Arrival {
+                stream,
+                client: ClientAddr::new(peer),
+                admitted: false,
+            }),
+            _ => {
+                self.restock();
+                None
+            }
+        }
+    }
+
+    /// Takes a new spare descriptor, if the last one is gone and there is one.
+    pub(super) fn restock(&self) {
+        let spare = self.spare.take().or_else(|| {
+            let spare = self.duplicate().ok()?;
+            self.shared.lent.fetch_sub(1, Ordering::Relaxed);
+            Some(spare)
+        });
+        self.spare.set(spare);
+    }
+
+    fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.null.as_fd().try_clone_to_owned()
+    }
+}
+
+/// What the host can be short of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Resources {
+    Descriptors,
+    Ports,
+    Memory,
+    /// For connections whose SYN is held, and for tunnels in their handshake.
+    Places,
+}
+
+impl Resources {
+    pub(super) fn of(error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EMFILE | Errno::ENFILE) => Self::Descriptors,
+            Some(Errno::EADDRNOTAVAIL) => Self::Ports,
+            _ => Self::Memory,
+        }
+    }
+
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Descriptors => "raise the limit of open files (RLIMIT_NOFILE)",
+            Self::Ports => {
+                "widen the pod's net.ipv4.ip_local_port_range, or set its net.ipv4.tcp_tw_reuse to 1"
+            }
+            Self::Memory => "give the pod more memory",
+            Self::Places => "too many connections wait at once for an answer from their other side",
+        }
+    }
+}
+
+/// What all shards share.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// When the proxy was last short of something: a line of the log for each burst, not for each connection or shard.
+    shortages: Mutex<HashMap<Resources, Instant>>,
+    /// Spare descriptors that are given up just now.
+    lent: AtomicUsize,
+}
+
+impl Shared {
+    pub(super) fn report(&self, what: Resources) {
+        if self.is_news(what, Instant::now()) {
+            tracing::warn!(
+                lacking = ?what, remedy = what.remedy(),
+                "new connections are refused for lack of something; those that exist go on"
+            );
+        }
+    }
+
+    fn is_news(&self, what: Resources, now: Instant) -> bool {
+        let mut last = self.shortages.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = last.insert(what, now);
+        last.is_none_or(|last| now - last > QUIET)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_news_once_and_again_after_it_was_quiet() {
+        let (shared, start) = (Shared::default(), Instant::now());
+        let is_news = |what, at: f32| shared.is_news(what, start + QUIET.mul_f32(at));
+        assert!(is_news(Resources::Descriptors, 0.0));
+        assert!(!is_news(Resources::Descriptors, 0.9));
+        assert!(is_news(Resources::Ports, 0.9), "something else");
+        assert!(!is_news(Resources::Descriptors, 1.8), "not quiet in between");
+        assert!(is_news(Resources::Descriptors, 2.9));
+    }
+
+    #[test]
+    fn a_number_beyond_the_end_is_not_for_connections() {
+        let mut descriptors = Descriptors::new(Arc::default()).unwrap();
+        drop(descriptors.reserve().unwrap());
+        descriptors.end = descriptors.null.as_raw_fd();
+        let refused = descriptors.reserve().err().unwrap();
+        assert_eq!(Resources::of(&refused), Resources::Descriptors);
+    }
+}

@@ -1,0 +1,36 @@
+//! The one system call of this room: which local ports connect() may choose from.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::libc;
+
+/// Of `linux/in.h`, since 6.3.
+const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+
+/// Lets connect() choose no port but this one; the socket is bound to its address without a port. Unlike a port that
+/// bind() has taken, it stays free for connections to other destinations while this one lingers in TIME_WAIT.
+/// `ENOPROTOOPT` before 6.3.
+pub(super) fn choose_port(fd: BorrowedFd<'_>, port: u16) -> io::Result<()> {
+    set(fd, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+    let port = u32::from(port);
+    set(fd, IP_LOCAL_PORT_RANGE, port << 16 | port)
+}
+
+fn set(fd: BorrowedFd<'_>, option: libc::c_int, value: u32) -> io::Result<()> {
+    // SAFETY: the kernel reads `value`, which is as long as it says, and the descriptor is borrowed for the call.
+    let rc = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_IP,
+            option,
+            (&raw const value).cast(),
+            size_of::<u32>() as libc::socklen_t,
+        )
+    };
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
