@@ -122,7 +122,9 @@ fn without_descriptors_a_server_s_proxy_refuses_every_way_in_and_open_connection
             is_for_lack(flow) && flow["transport"] == transport
         })?;
     }
-    assert!(refused(server, "inbound")? >= 41.0);
+    wait::until("the new tunnel's refusal is counted too", wait::SOON, || {
+        refused(server, "inbound").is_ok_and(|n| n >= 41.0)
+    })?;
     assert_eq!(lines(server, "Descriptors"), 1, "{}", server.log());
     Ok(())
 }
@@ -150,12 +152,21 @@ fn connections_leave_descriptors_for_those_who_ask_why_they_are_refused() -> Res
         let count = |result: &str| opened.get(result).copied().unwrap_or_default();
         assert_eq!(count("ok") + count(denial), 400, "{opened:?}");
         assert!(count("ok") > 50 && count(denial) > 100, "{opened:?}");
+        // On its way in a connection takes more than it needs later: until those are back, more are refused than must be.
+        let (mut denied, mut more) = (count(denial), Vec::new());
+        loop {
+            let (late, again) = Keep::open(pod, &[vip], 20)?;
+            let let_in = again.get("ok").copied().unwrap_or_default();
+            denied += 20 - let_in;
+            assert!(more.len() < 20, "there is no end of descriptors");
+            match let_in {
+                0 => break assert_eq!(late.close()?, 0),
+                _ => more.push(late),
+            }
+        }
         // While not one more is let in.
-        assert_eq!(refused(sidecar, "outbound")?, count(denial) as f64);
+        assert_eq!(refused(sidecar, "outbound")?, denied as f64);
         sidecar.until_flow("a refused flow", is_for_lack)?;
-        let (late, again) = Keep::open(pod, &[vip], 3)?;
-        assert_eq!(again, results([(denial, 3)]));
-        late.close()?;
         assert_eq!(lines(sidecar, "Descriptors"), 1, "{}", sidecar.log());
 
         assert_eq!(kept.close()?, count("ok"));
