@@ -15,8 +15,12 @@ const DEFAULT_ADDRESS: &str = "127.0.0.1:15000";
 
 #[derive(Debug, Args)]
 pub struct Why {
-    /// Where the connection goes, e.g. 10.0.0.1:80 or [fd00::1]:80
-    #[arg(value_name = "ADDRESS:PORT", value_parser = destination)]
+    // Not a comment of the documentation, which would take the brackets for a link.
+    #[arg(
+        value_name = "ADDRESS:PORT",
+        value_parser = destination,
+        help = "Where the connection goes, e.g. 10.0.0.1:80 or [fd00::1]:80"
+    )]
     destination: SocketAddr,
     /// The connection comes from outside to an address of the pod
     #[arg(long, requires = "from")]
