@@ -1,6 +1,7 @@
 //! What sockets say of their ends: getpeername, getsockname, accept, and the doors behind them.
 
-use std::fs;
+use std::time::Instant;
+use std::{fs, thread};
 
 use anyhow::Result;
 use nix::libc;
@@ -107,6 +108,11 @@ fn after_client(half: &mut Half) -> Result<()> {
         .done("shutdown", socket.shutdown(std::net::Shutdown::Both));
     let ready = watch::until(&socket, Events::HUP, half.patience)?;
     half.facts.say("poll", watch::words(ready));
+    // The other end still has to acknowledge.
+    let end = Instant::now() + half.patience;
+    while socket.peer_addr().is_ok() && Instant::now() < end {
+        thread::yield_now();
+    }
     half.facts.address("getpeername-after", socket.peer_addr());
     Ok(())
 }
