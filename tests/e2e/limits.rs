@@ -213,6 +213,25 @@ fn an_application_has_as_many_ports_as_bare() -> Result<()> {
 }
 
 #[test]
+fn a_port_that_lingers_for_one_server_outside_serves_for_another() -> Result<()> {
+    let mesh = Mesh::start("limits-linger")?;
+    let _servers = [apps::echo(&mesh.outside, 9000)?, apps::echo(&mesh.outside, 9001)?];
+    let client = &mesh.client;
+    client.pod.sysctl("net/ipv4/ip_local_port_range", "40000 40199")?;
+    // The client closes first: its port rests for a minute, for that server.
+    for port in [9000, 9001] {
+        let (kept, opened) = Keep::open(&client.pod, &[(mesh.outside.ipv4(), port).into()], 150)?;
+        assert_eq!(opened, results([("ok", 150)]), "{port}");
+        assert_eq!(kept.close()?, 150);
+    }
+    let changed = client
+        .sidecar
+        .metric("outrigger_outbound_client_ports_changed_total", &[])?;
+    assert_eq!(changed, 0.0, "the servers have seen the application's own ports");
+    Ok(())
+}
+
+#[test]
 fn without_ports_towards_the_application_new_connections_are_refused_and_open_ones_live_on() -> Result<()> {
     let mut mesh = Mesh::start("limits-server-ports")?;
     mesh.serve(apps::echo, 9000)?;

@@ -171,7 +171,7 @@ fn prepare(pod: Pod) -> Result<Pod> {
         for (setting, value) in [
             ("/proc/sys/net/ipv4/tcp_tw_reuse", "1"),
             ("/proc/sys/net/ipv4/ip_local_port_range", "20000 65535"),
-            // A port that the sidecar has bound to show it to a server outside is of no use for connect() meanwhile.
+            // The same for all contenders, whoever closes first.
             ("/proc/sys/net/ipv4/tcp_max_tw_buckets", "4096"),
         ] {
             fs::write(setting, value).with_context(|| format!("write {value} to {setting}"))?;
