@@ -192,6 +192,41 @@ fn a_socket_bound_to_a_device_is_redirected_and_still_sees_its_binding() {
     });
 }
 
+/// The kernel lets nobody without CAP_NET_RAW take a binding off again, and the hook acts for the application.
+#[test]
+fn a_socket_that_an_unprivileged_application_has_bound_to_a_device_passes_or_is_denied_in_strict() {
+    in_pod(|pod| {
+        let _outbound = pod.outbound();
+        let datapath = pod.attach(None);
+        let to = pod.neighbour4.local_addr().unwrap();
+        let nobody = nix::unistd::Uid::from_raw(65534);
+        nix::unistd::seteuid(nobody).expect("become nobody");
+        let bound = || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind_device(Some(b"eth0")).expect("bind to device");
+            socket
+        };
+        let passed = bound().connect(&to.into());
+        nix::unistd::seteuid(nix::unistd::Uid::from_raw(0)).expect("become root again");
+        datapath.set_strict(true).expect("strict");
+        nix::unistd::seteuid(nobody).expect("become nobody");
+        let denied = bound().connect(&to.into());
+        nix::unistd::seteuid(nix::unistd::Uid::from_raw(0)).expect("become root again");
+
+        passed.expect("it passes");
+        pod.neighbour4.accept().expect("the neighbour sees it");
+        let denied = denied.expect_err("it would pass the proxy by");
+        assert_eq!(denied.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(
+            [
+                counter(&datapath, "passed_device"),
+                counter(&datapath, "denied_device")
+            ],
+            [1, 1]
+        );
+    });
+}
+
 #[test]
 fn a_link_local_destination_is_denied_in_strict() {
     in_pod(|pod| {
