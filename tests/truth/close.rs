@@ -151,7 +151,7 @@ fn left(half: &mut Half, socket: Socket) -> Result<()> {
     half.facts.say("poll", watch::words(ready));
     half.facts.result("read", stream::recv_text(&socket));
     half.facts.result("send", socket.send(b"x"));
-    let ready = watch::until(&socket, Events::ERR, half.patience)?;
+    let ready = watch::until(&socket, Events::RESET, half.patience)?;
     half.facts.say("poll-after", watch::words(ready));
     half.facts.result("send-again", socket.send(b"x"));
     half.facts.result("send-once-more", socket.send(b"x"));

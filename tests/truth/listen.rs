@@ -158,7 +158,7 @@ fn inside_client(half: &mut Half) -> Result<()> {
     let socket = half.dial()?;
     half.facts.result("send", socket.send(b"hello"));
     half.peer.tell("inside")?;
-    let ready = watch::until(&socket, Events::ERR, half.patience)?;
+    let ready = watch::until(&socket, Events::RESET, half.patience)?;
     half.facts.say("poll", watch::words(ready));
     half.facts.result("read", stream::recv_text(&socket));
     Ok(())

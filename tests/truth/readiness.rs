@@ -191,7 +191,7 @@ fn reset_client(half: &mut Half) -> Result<()> {
     let socket = half.dial()?;
     // A reset that comes before connect() has returned is its answer, which is a race without a sidecar too.
     half.peer.tell("connected")?;
-    let ready = watch::until(&socket, Events::ERR, half.patience)?;
+    let ready = watch::until(&socket, Events::RESET, half.patience)?;
     half.facts.say("poll", watch::words(ready));
     half.facts.result("SO_ERROR", crate::connect::pending(&socket));
     half.facts.say("poll-after", watch::words(watch::now(&socket)?));

@@ -142,7 +142,7 @@ fn abort_after_data(half: &mut Half, socket: Socket) -> Result<()> {
 fn aborted_after_data(half: &mut Half, socket: Socket) -> Result<()> {
     watch::until(&socket, Events::IN, half.patience)?;
     half.peer.tell("arrived")?;
-    let ready = watch::until(&socket, Events::ERR, half.patience)?;
+    let ready = watch::until(&socket, Events::RESET, half.patience)?;
     half.facts.say("poll", watch::words(ready));
     half.facts.result("FIONREAD", sys::count(&socket, libc::FIONREAD));
     half.facts.result("read", stream::recv_text(&socket));
@@ -162,7 +162,7 @@ fn ignore(half: &mut Half, socket: Socket) -> Result<()> {
 fn ignored(half: &mut Half, socket: Socket) -> Result<()> {
     half.facts.result("send", socket.send(b"hello"));
     half.peer.hear("closed")?;
-    let ready = watch::until(&socket, Events::ERR, half.patience)?;
+    let ready = watch::until(&socket, Events::RESET, half.patience)?;
     half.facts.say("poll", watch::words(ready));
     half.facts.result("SO_ERROR", pending(&socket));
     half.facts.result("read", stream::recv_text(&socket));
@@ -182,7 +182,7 @@ fn answered(half: &mut Half, socket: Socket) -> Result<()> {
     half.facts.result("send", socket.send(&stream::pattern(0, 4096)));
     watch::until(&socket, Events::IN, half.patience)?;
     half.peer.tell("heard")?;
-    let ready = watch::until(&socket, Events::ERR, half.patience)?;
+    let ready = watch::until(&socket, Events::RESET, half.patience)?;
     half.facts.say("poll", watch::words(ready));
     half.facts.result("read", stream::recv_text(&socket));
     half.facts.result("read-again", stream::recv_text(&socket));
@@ -246,7 +246,7 @@ fn finish_then_abort(half: &mut Half, socket: Socket) -> Result<()> {
 fn finished_then_aborted(half: &mut Half, socket: Socket) -> Result<()> {
     half.facts.result("read", stream::recv_text(&socket));
     half.peer.tell("read")?;
-    let ready = watch::until(&socket, Events::ERR, half.patience)?;
+    let ready = watch::until(&socket, Events::RESET, half.patience)?;
     half.facts.say("poll", watch::words(ready));
     half.facts.result("SO_ERROR", pending(&socket));
     half.facts.result("send", socket.send(b"x"));

@@ -17,6 +17,8 @@ impl Events {
     pub(crate) const NONE: Self = Self(0);
     pub(crate) const IN: Self = Self(libc::POLLIN);
     pub(crate) const PRI: Self = Self(libc::POLLPRI);
+    /// All that a reset brings. The kernel sets the error first and the rest a moment later.
+    pub(crate) const RESET: Self = Self(libc::POLLERR | libc::POLLHUP | libc::POLLRDHUP);
     pub(crate) const OUT: Self = Self(libc::POLLOUT);
     pub(crate) const RDHUP: Self = Self(libc::POLLRDHUP);
     pub(crate) const HUP: Self = Self(libc::POLLHUP);
