@@ -122,9 +122,11 @@ fn without_descriptors_a_server_s_proxy_refuses_every_way_in_and_open_connection
             is_for_lack(flow) && flow["transport"] == transport
         })?;
     }
-    wait::until("the new tunnel's refusal is counted too", wait::SOON, || {
-        refused(server, "inbound").is_ok_and(|n| n >= 41.0)
+    // A tunnel is refused before anybody has proved who it is, and once for all who wait for it.
+    server.until_flow("the refused tunnel", |flow| {
+        is_for_lack(flow) && flow["transport"] == "hbone" && flow["sourceIdentity"].is_null()
     })?;
+    assert!(refused(server, "inbound")? >= 22.0, "20 in plaintext, and more");
     assert_eq!(lines(server, "Descriptors"), 1, "{}", server.log());
     Ok(())
 }

@@ -97,21 +97,22 @@ fn a_virtual_address_without_a_route_is_reached() -> Result<()> {
     Ok(())
 }
 
-/// Waits until the sidecar has heard of what the namespace looks like now, and each answer is that of a bare socket.
+/// Waits until the sidecar has heard of what the namespace looks like now, and each answer is that of a bare socket. Both
+/// are asked each time: the kernel itself takes a while to settle, as when it looks for duplicates of an address.
 #[track_caller]
 fn as_bare(pod: &Pod) -> Result<()> {
     let to: Vec<IpAddr> = DESTINATIONS
         .iter()
         .map(|ip| ip.parse())
         .collect::<Result<_, _>>()?;
-    let wanted = to
-        .iter()
-        .map(|to| Ok(twice(bare(pod, *to)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let mut last = Vec::new();
-    wait::until("every destination answers as bare", wait::SOON, || {
+    let (mut wanted, mut last) = (Vec::new(), Vec::new());
+    wait::until_some("every destination answers as bare", wait::SOON, || {
+        wanted = to
+            .iter()
+            .map(|to| Ok(twice(bare(pod, *to)?)))
+            .collect::<Result<_>>()?;
         last = intercepted(pod, &to).unwrap_or_default();
-        last == wanted
+        Ok((last == wanted).then_some(()))
     })
     .with_context(|| {
         let rows = to.iter().zip(&wanted).zip(&last);

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -65,17 +66,22 @@ pub(super) trait Lines: Send {
 pub(super) async fn serve(listener: impl Listen, handler: Arc<impl Handler>) {
     let mut tasks = JoinSet::new();
     let mut guests: VecDeque<Guest> = VecDeque::new();
+    let mut failing = false;
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let io = match accepted {
                     Ok(io) => io,
                     Err(error) => {
-                        tracing::warn!(%error, "the admin or status endpoint cannot accept");
+                        // Once, and not for as long as the shortage lasts.
+                        if !mem::replace(&mut failing, true) {
+                            tracing::warn!(%error, "the admin or status endpoint cannot accept");
+                        }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                         continue;
                     }
                 };
+                failing = false;
                 make_room(&mut guests);
                 let answering = Arc::new(AtomicBool::new(false));
                 let abort = tasks.spawn(connection(io, handler.clone(), answering.clone()));

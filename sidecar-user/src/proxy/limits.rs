@@ -5,11 +5,12 @@
 //! not renew its certificate. The kernel gives the lowest free number, so that a number tells how many are in use, and
 //! no list has to be kept.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +28,9 @@ const CONTROL: u64 = 256;
 /// Where the limit is low, connections still get most of it.
 const CONTROL_PART: u64 = 8;
 
+/// How soon the spare descriptor is looked for that somebody else has got hold of.
+const RESTOCK: Duration = Duration::from_millis(50);
+
 /// So long must it be quiet until the next shortage is news.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -35,8 +39,9 @@ pub(super) struct Descriptors {
     /// The first number that is not for connections.
     end: RawFd,
     /// Costs nothing to duplicate.
-    null: File,
-    /// Given up to accept a connection that is to be turned away: otherwise it would hang in the backlog.
+    null: RefCell<OwnedFd>,
+    /// Given up to accept a connection that is to be turned away: otherwise it would hang in the backlog. Of the two
+    /// it has the lower number, which is also below a limit that somebody lowers while we run.
     spare: Cell<Option<OwnedFd>>,
     shared: Arc<Shared>,
 }
@@ -56,11 +61,16 @@ impl Descriptors {
     pub(super) fn new(shared: Arc<Shared>) -> io::Result<Self> {
         let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
         let end = limit - CONTROL.min(limit / CONTROL_PART);
-        let null = File::open("/dev/null")?;
+        let mut spares = shared.spares.lock().unwrap_or_else(PoisonError::into_inner);
+        let [spare, null] = match spares.pop() {
+            Some(early) => early,
+            None => spares_of_one()?,
+        };
+        drop(spares);
         Ok(Self {
             end: RawFd::try_from(end).unwrap_or(RawFd::MAX),
-            spare: Cell::new(Some(null.as_fd().try_clone_to_owned()?)),
-            null,
+            null: RefCell::new(null),
+            spare: Cell::new(Some(spare)),
             shared,
         })
     }
@@ -128,16 +138,42 @@ impl Descriptors {
     /// Takes a new spare descriptor, if the last one is gone and there is one.
     pub(super) fn restock(&self) {
         let spare = self.spare.take().or_else(|| {
-            let spare = self.duplicate().ok()?;
+            let mut spare = self.duplicate().ok()?;
             self.shared.lent.fetch_sub(1, Ordering::Relaxed);
+            let null = &mut *self.null.borrow_mut();
+            if null.as_raw_fd() < spare.as_raw_fd() {
+                mem::swap(null, &mut spare);
+            }
             Some(spare)
         });
         self.spare.set(spare);
     }
 
-    fn duplicate(&self) -> io::Result<OwnedFd> {
-        self.null.as_fd().try_clone_to_owned()
+    /// Is the spare descriptor given up, and not back yet?
+    pub(super) fn is_lent(&self) -> bool {
+        let spare = self.spare.take();
+        let lent = spare.is_none();
+        self.spare.set(spare);
+        lent
     }
+
+    /// Completes when the spare descriptor is back. Somebody else may have had it for a while.
+    pub(super) async fn restocked(&self) {
+        while self.is_lent() {
+            tokio::time::sleep(RESTOCK).await;
+            self.restock();
+        }
+    }
+
+    fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.null.borrow().try_clone()
+    }
+}
+
+/// What one shard keeps in reserve: a descriptor to give up, and one to make it from again.
+fn spares_of_one() -> io::Result<[OwnedFd; 2]> {
+    let null = OwnedFd::from(File::open("/dev/null")?);
+    Ok([null.try_clone()?, null])
 }
 
 /// What the host can be short of.
@@ -178,9 +214,21 @@ pub(super) struct Shared {
     shortages: Mutex<HashMap<Resources, Instant>>,
     /// Spare descriptors that are given up just now.
     lent: AtomicUsize,
+    /// For shards that have not begun.
+    spares: Mutex<Vec<[OwnedFd; 2]>>,
 }
 
 impl Shared {
+    /// To be called before anything else is opened: the spare descriptors get low numbers, and are then of use also when
+    /// the limit is lowered while the proxy runs.
+    pub(super) fn early(shards: usize) -> io::Result<Self> {
+        let spares: io::Result<Vec<_>> = (0..shards).map(|_| spares_of_one()).collect();
+        Ok(Self {
+            spares: Mutex::new(spares?),
+            ..Self::default()
+        })
+    }
+
     pub(super) fn report(&self, what: Resources) {
         if self.is_news(what, Instant::now()) {
             tracing::warn!(
@@ -216,8 +264,29 @@ mod tests {
     fn a_number_beyond_the_end_is_not_for_connections() {
         let mut descriptors = Descriptors::new(Arc::default()).unwrap();
         drop(descriptors.reserve().unwrap());
-        descriptors.end = descriptors.null.as_raw_fd();
+        descriptors.end = descriptors.null.borrow().as_raw_fd();
         let refused = descriptors.reserve().err().unwrap();
         assert_eq!(Resources::of(&refused), Resources::Descriptors);
+    }
+
+    #[test]
+    fn the_spare_descriptor_is_the_lower_one_and_comes_back() {
+        let shared = Arc::new(Shared::early(1).unwrap());
+        let descriptors = Descriptors::new(shared.clone()).unwrap();
+        let numbers = || {
+            let spare = descriptors.spare.take();
+            let number = spare.as_ref().map(AsRawFd::as_raw_fd);
+            descriptors.spare.set(spare);
+            (number, descriptors.null.borrow().as_raw_fd())
+        };
+        assert!(!descriptors.is_lent());
+        drop(descriptors.spare.take());
+        shared.lent.fetch_add(1, Ordering::Relaxed);
+        assert!(descriptors.is_lent());
+        descriptors.restock();
+        assert!(!descriptors.is_lent());
+        let (spare, null) = numbers();
+        assert!(spare.is_some_and(|spare| spare < null), "{spare:?}, {null}");
+        assert_eq!(shared.lent.load(Ordering::Relaxed), 0);
     }
 }

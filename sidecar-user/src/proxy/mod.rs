@@ -64,13 +64,14 @@ pub struct Config {
 /// Runs until SIGTERM or SIGINT. Blocks.
 pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
     raise_file_limit();
+    let limited = limits::Shared::early(config.workers).context("cannot open /dev/null")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(control(config, log))
+    runtime.block_on(control(config, log, Arc::new(limited)))
 }
 
-async fn control(mut config: Config, log: LogFilter) -> anyhow::Result<()> {
+async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared>) -> anyhow::Result<()> {
     let mut shutdown = Shutdown::catch()?;
     let observer = Observer::new();
     let (feed, follow_registry) = discovery::watch(&config.discovery)?;
@@ -106,15 +107,17 @@ async fn control(mut config: Config, log: LogFilter) -> anyhow::Result<()> {
     };
     let listeners = listeners.into_iter().map(|l| (l, truthful.next())).collect();
     let (drain_out, draining) = watch::channel(false);
-    let shards = start_shards(
+    let (world, presented) = (feed.snapshots.clone(), svid.clone());
+    let settings = shard_settings(
         &config,
-        listeners,
-        &observer,
         kernel.as_ref(),
-        feed.snapshots.clone(),
-        &svid,
+        &observer,
+        world,
+        presented,
         draining,
-    )?;
+        limited,
+    );
+    let shards = start_shards(settings, listeners, &observer)?;
     let (shards, mut shard_ended) = shards;
     let (ask_drain, mut drain_asked) = mpsc::channel::<()>(1);
     let shown = watchers::shown_config(&config);
@@ -222,17 +225,17 @@ fn own_sockets(kernel: Option<&datapath::Datapath>) -> identity::Mark {
     }
 }
 
-fn start_shards(
+fn shard_settings(
     config: &Config,
-    listeners: Vec<(Listeners, Option<Truthful>)>,
-    observer: &Observer,
     kernel: Option<&datapath::Datapath>,
+    observer: &Observer,
     world: watch::Receiver<Arc<Snapshot>>,
-    svid: &watch::Receiver<Option<Arc<Svid>>>,
+    svid: watch::Receiver<Option<Arc<Svid>>>,
     draining: watch::Receiver<bool>,
-) -> anyhow::Result<(Vec<Shard>, mpsc::UnboundedReceiver<usize>)> {
+    limited: Arc<limits::Shared>,
+) -> Settings {
     let ports = config.intercept;
-    let settings = Settings {
+    Settings {
         id: config.identity.id.clone(),
         mode: config.mode,
         unknown: config.unknown,
@@ -243,15 +246,22 @@ fn start_shards(
         files: file_limit(),
         bypass: kernel.map(datapath::Datapath::bypass),
         world,
-        svid: svid.clone(),
+        svid,
         draining,
         drain: config.drain,
         meters: observer.meters().clone(),
-        limited: Arc::default(),
+        limited,
         relay: relay::Limits {
             half_closed: config.half_closed,
         },
-    };
+    }
+}
+
+fn start_shards(
+    settings: Settings,
+    listeners: Vec<(Listeners, Option<Truthful>)>,
+    observer: &Observer,
+) -> anyhow::Result<(Vec<Shard>, mpsc::UnboundedReceiver<usize>)> {
     let (tell_end, ended) = mpsc::unbounded_channel();
     let mut shards = Vec::new();
     for (n, (listeners, truthful)) in listeners.into_iter().enumerate() {

@@ -388,7 +388,11 @@ where
     F: Future<Output = ()> + 'static,
 {
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shard.descriptors.restocked(), if shard.descriptors.is_lent() => continue,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 let arrival = shard.descriptors.arrival(stream, ClientAddr::new(peer));
                 tokio::task::spawn_local(walk(shard.clone(), arrival));

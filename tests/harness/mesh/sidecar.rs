@@ -347,16 +347,24 @@ impl Sidecar {
     }
 
     /// Lowers the limit of open files of the running proxy to those that it has, once what is about to close is closed.
+    /// Not to a number that is free for a moment only: it may be the proxy's spare, which would then never come back.
     pub fn exhaust_files(&self) -> Result<()> {
-        let (mut limit, mut quiet) = (0, 0);
+        let (mut limit, mut next, mut quiet) = (None, None, 0);
         wait::until_some("its descriptors come to rest", wait::SOON, || {
-            let next = self.next_descriptor()?;
-            quiet = if next == limit { quiet + 1 } else { 0 };
-            if next != limit {
-                self.set_open_files(next)?;
-                limit = next;
+            let now = Some(self.next_descriptor()?);
+            quiet = if now == next { quiet + 1 } else { 0 };
+            next = now;
+            if quiet < 20 {
+                return Ok(None);
             }
-            Ok((quiet == 20).then_some(()))
+            if limit == next {
+                return Ok(Some(()));
+            }
+            if let Some(next) = next {
+                self.set_open_files(next)?;
+            }
+            (limit, quiet) = (next, 0);
+            Ok(None)
         })
     }
 
