@@ -96,7 +96,7 @@ fn shared_client(half: &mut Half) -> Result<()> {
 }
 
 fn shared_server(half: &mut Half) -> Result<()> {
-    let other = half.listen(0)?;
+    let other = half.listen(fresh_port())?;
     half.tell_of("other", &other)?;
     let (socket, from) = half.accept_named()?;
     half.facts.address("accept-one", Ok(from));

@@ -7,7 +7,7 @@ use anyhow::Result;
 use socket2::{Protocol, SockAddr, Socket, Type};
 
 use crate::case::{ALL, Case, Family, case, nothing};
-use crate::half::Half;
+use crate::half::{Half, fresh_port};
 use crate::refuse::{CLOSED_PORT, silent};
 use crate::{stream, sys, watch};
 
@@ -156,7 +156,7 @@ fn unspec_server(half: &mut Half) -> Result<()> {
     let socket = half.accept()?;
     half.peer.tell("accepted")?;
     half.facts.result("read", stream::recv_text(&socket));
-    let other = half.listen(0)?;
+    let other = half.listen(fresh_port())?;
     half.tell_of("other", &other)?;
     let (socket, _) = half.accept_from(&other)?;
     half.facts.result("send", socket.send(b"other"));

@@ -142,7 +142,8 @@ impl Half {
     }
 }
 
-/// A port that no other case of this run uses, outside the range that the kernel chooses from.
+/// A port that no other case of this run uses, outside the range that the kernel chooses from. Of a port that the kernel
+/// has chosen it may make another case's listener as soon as it is free, while one still asks whether it is closed.
 pub(crate) fn fresh_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(20_000);
     NEXT.fetch_add(1, Relaxed)

@@ -11,7 +11,7 @@ use socket2::Socket;
 
 use crate::case::{ALL, Case, Family, case, nothing};
 use crate::connect::pending;
-use crate::half::Half;
+use crate::half::{Half, fresh_port};
 use crate::world::written;
 use crate::{stream, sys, watch};
 
@@ -95,8 +95,7 @@ fn fail(half: &mut Half, at: SocketAddr) -> Result<()> {
     let socket = half.socket()?;
     socket.set_nonblocking(true)?;
     half.facts.done("non-blocking", socket.connect(&at.into()));
-    // The error is there a moment before the hang-up.
-    let ready = watch::until(&socket, Events::HUP, half.patience.max(LONG))?;
+    let ready = watch::until(&socket, Events::RESET, half.patience.max(LONG))?;
     half.facts.say("poll", watch::words(ready));
     half.facts.result("SO_ERROR", pending(&socket));
     aftermath(half, &socket, "non-blocking")
@@ -179,7 +178,7 @@ fn loopback_server(half: &mut Half) -> Result<()> {
         Family::V4 | Family::Mapped => Ipv4Addr::LOCALHOST.into(),
         Family::V6 => Ipv6Addr::LOCALHOST.into(),
     };
-    let listener = std::net::TcpListener::bind((loopback, 0))?;
+    let listener = std::net::TcpListener::bind((loopback, fresh_port()))?;
     half.peer
         .tell_number("port", listener.local_addr()?.port().into())?;
     half.peer.hear("failed").map(drop)
@@ -187,7 +186,7 @@ fn loopback_server(half: &mut Half) -> Result<()> {
 
 fn bound_server(half: &mut Half) -> Result<()> {
     let socket = half.socket()?;
-    half.bind_any(&socket, 0)?;
+    half.bind_any(&socket, fresh_port())?;
     half.tell_of("port", &socket)?;
     half.peer.hear("failed").map(drop)
 }

@@ -8,7 +8,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::case;
 use crate::facts::Facts;
-use crate::half::Half;
+use crate::half::{Half, fresh_port};
 use crate::peer::{Begin, Message, Peer};
 use crate::run::TALK;
 
@@ -52,7 +52,7 @@ fn one(socket: Socket) -> Result<()> {
         patience,
         listener: None,
     };
-    let listener = half.listen(0)?;
+    let listener = half.listen(fresh_port())?;
     let own = listener.local_addr()?.as_socket().context("a TCP listener")?;
     half.at.set_port(own.port());
     half.listener = Some(listener);

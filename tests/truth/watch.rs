@@ -17,7 +17,7 @@ impl Events {
     pub(crate) const NONE: Self = Self(0);
     pub(crate) const IN: Self = Self(libc::POLLIN);
     pub(crate) const PRI: Self = Self(libc::POLLPRI);
-    /// All that a reset brings. The kernel sets the error first and the rest a moment later.
+    /// All that a reset, or an attempt that fails, brings. The kernel sets one after the other.
     pub(crate) const RESET: Self = Self(libc::POLLERR | libc::POLLHUP | libc::POLLRDHUP);
     pub(crate) const OUT: Self = Self(libc::POLLOUT);
     pub(crate) const RDHUP: Self = Self(libc::POLLRDHUP);

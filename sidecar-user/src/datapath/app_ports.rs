@@ -6,7 +6,7 @@
 //! longer than it is: then the proxy accepts, and resets. A listener that the programs do not see is refused to outsiders
 //! until it is found, and never served around the proxy.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,6 +22,8 @@ pub struct AppPorts {
     counted: OwnedFd,
     inherited: OwnedFd,
     switches: Switches,
+    /// Cookies of the sockets in `written`.
+    strangers: HashSet<u64>,
     written: HashMap<u32, AppPort>,
     complete: bool,
 }
@@ -34,25 +36,43 @@ impl AppPorts {
             counted,
             inherited,
             switches,
+            strangers: HashSet::new(),
             written: HashMap::new(),
             complete: false,
         })
     }
 
-    /// All sockets that listen now, found after the programs were attached. From the first time on, attempts at other
-    /// ports are refused.
-    pub fn set(&mut self, listening: &[Listening]) -> Result<(), Error> {
-        let inherited = self.inherited(listening).map_err(fail)?;
+    /// Looks at all sockets that listen, after the programs were attached. From the first time on, attempts at other ports
+    /// are refused.
+    ///
+    /// Looks twice where there is somebody new: a socket of the programs' own that ended after the first look is not
+    /// counted any more when they are asked, and would pass for a stranger until the next time.
+    pub fn set<E: From<Error>>(
+        &mut self,
+        mut look: impl FnMut() -> Result<Vec<Listening>, E>,
+    ) -> Result<(), E> {
+        let mut strangers = self.uncounted(look()?).map_err(fail)?;
+        if strangers.iter().any(|s| !self.strangers.contains(&s.cookie)) {
+            let still: HashSet<u64> = look()?.iter().map(|s| s.cookie).collect();
+            strangers.retain(|s| still.contains(&s.cookie));
+        }
+        self.write(&strangers)?;
+        Ok(())
+    }
+
+    fn write(&mut self, strangers: &[Listening]) -> Result<(), Error> {
+        let ports = by_port(strangers);
         // What is new first: a listener must not seem to be gone because another one is.
-        for (port, sockets) in &inherited {
+        for (port, sockets) in &ports {
             if self.written.get(port) != Some(sockets) {
                 sys::map_set(self.inherited.as_fd(), port, sockets).map_err(fail)?;
             }
         }
-        for port in self.written.keys().filter(|port| !inherited.contains_key(port)) {
+        for port in self.written.keys().filter(|port| !ports.contains_key(port)) {
             remove(&self.inherited, *port).map_err(fail)?;
         }
-        self.written = inherited;
+        self.written = ports;
+        self.strangers = strangers.iter().map(|s| s.cookie).collect();
         if !self.complete {
             self.switches.change(|settings| settings.app_ports = 1)?;
             self.complete = true;
@@ -60,28 +80,35 @@ impl AppPorts {
         Ok(())
     }
 
-    /// Those that the programs do not count, by port. One of theirs that has ended since it was found is among them,
-    /// until the next time.
-    fn inherited(&self, listening: &[Listening]) -> io::Result<HashMap<u32, AppPort>> {
-        let mut ports = HashMap::new();
-        for socket in listening
-            .iter()
-            .filter(|socket| !socket.at.ip().to_canonical().is_loopback())
-        {
-            match sys::map_get::<u64, AppSocket>(self.counted.as_fd(), &socket.cookie) {
-                Ok(_) => continue,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-            let (v4, v6) = families(socket.at);
-            let sockets = ports
-                .entry(u32::from(socket.at.port()))
-                .or_insert(AppPort { v4: 0, v6: 0 });
-            sockets.v4 += u64::from(v4);
-            sockets.v6 += u64::from(v6);
-        }
-        Ok(ports)
+    /// Those that the programs do not count, and that outsiders could reach.
+    fn uncounted(&self, mut listening: Vec<Listening>) -> io::Result<Vec<Listening>> {
+        let mut failed = None;
+        listening.retain(|socket| {
+            !socket.at.ip().to_canonical().is_loopback()
+                && match sys::map_get::<u64, AppSocket>(self.counted.as_fd(), &socket.cookie) {
+                    Ok(_) => false,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+                    Err(error) => {
+                        failed.get_or_insert(error);
+                        false
+                    }
+                }
+        });
+        failed.map_or(Ok(listening), Err)
     }
+}
+
+fn by_port(sockets: &[Listening]) -> HashMap<u32, AppPort> {
+    let mut ports = HashMap::new();
+    for socket in sockets {
+        let (v4, v6) = families(socket.at);
+        let sockets = ports
+            .entry(u32::from(socket.at.port()))
+            .or_insert(AppPort { v4: 0, v6: 0 });
+        sockets.v4 += u64::from(v4);
+        sockets.v6 += u64::from(v6);
+    }
+    ports
 }
 
 /// By which addresses of the pod a socket is reached, as the programs decide it: one on :: counts for both families,

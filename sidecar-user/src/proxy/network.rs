@@ -68,9 +68,7 @@ struct Listeners {
 
 impl Listeners {
     fn look(&mut self) {
-        let looked = host::listening()
-            .map_err(anyhow::Error::from)
-            .and_then(|listening| Ok(self.ports.set(&listening)?));
+        let looked: anyhow::Result<()> = self.ports.set(|| Ok(host::listening()?));
         if let Err(error) = &looked
             && !self.failed
         {

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use socket2::{Domain, Socket, Type};
 
-use super::super::{Datapath, sys};
+use super::super::{AppPorts, Datapath, Error, sys};
 use super::pod::{POD4, POD6, Pod, in_pod};
 use super::probe::{address, counter, listener};
 use crate::model::network::Listening;
@@ -19,7 +19,7 @@ fn a_port_on_which_nobody_listens_is_refused() {
         let port = listener(Domain::IPV6).local_addr().unwrap().port();
         assert!(is_open(pod, POD4, port), "nothing is known yet");
         let mut ports = datapath.app_ports().expect("ports");
-        ports.set(&[]).expect("set");
+        set(&mut ports, &[]);
         for own in [POD4, POD6] {
             assert!(!is_open(pod, own, port), "{own}");
         }
@@ -37,7 +37,7 @@ fn a_listener_opens_its_port_at_once_and_its_end_closes_it() {
         let port = app.local_addr().unwrap().port();
         let mut ports = datapath.app_ports().expect("ports");
         // Found by user space, too, it still counts once.
-        ports.set(&[found(&app)]).expect("set");
+        set(&mut ports, &[found(&app)]);
         for own in [POD4, POD6] {
             assert!(is_open(pod, own, port), "{own}");
         }
@@ -55,12 +55,30 @@ fn a_listener_from_before_the_programs_counts_until_it_is_found_no_more() {
         let port = app.local_addr().unwrap().port();
         let datapath = pod.attach(Some(&inbound));
         let mut ports = datapath.app_ports().expect("ports");
-        ports.set(&[found(&app)]).expect("set");
+        set(&mut ports, &[found(&app)]);
         for own in [POD4, POD6] {
             assert!(is_open(pod, own, port), "{own}");
         }
         drop(app);
-        ports.set(&[]).expect("set");
+        set(&mut ports, &[]);
+        for own in [POD4, POD6] {
+            assert!(!is_open(pod, own, port), "{own}");
+        }
+    });
+}
+
+#[test]
+fn a_listener_that_ends_while_user_space_looks_closes_its_port_at_once() {
+    in_pod(|pod| {
+        let inbound = pod.inbound();
+        let datapath = attached(pod, &inbound, &[]);
+        let app = listener(Domain::IPV6);
+        let port = app.local_addr().unwrap().port();
+        let mut ports = datapath.app_ports().expect("ports");
+        let (seen, mut app) = (found(&app), Some(app));
+        // Seen once, and gone when the programs are asked whether they count it.
+        let look = || Ok::<_, Error>(app.take().map(|_| seen).into_iter().collect());
+        ports.set(look).expect("set");
         for own in [POD4, POD6] {
             assert!(!is_open(pod, own, port), "{own}");
         }
@@ -77,11 +95,11 @@ fn only_the_last_of_a_group_closes_the_port() {
         let datapath = pod.attach(Some(&inbound));
         let mut ports = datapath.app_ports().expect("ports");
         let (second, third) = (shared(port), shared(port));
-        ports.set(&[&first, &second, &third].map(found)).expect("set");
+        set(&mut ports, &[&first, &second, &third].map(found));
         drop(second);
         assert!(is_open(pod, POD4, port));
         drop(first);
-        ports.set(&[found(&third)]).expect("set");
+        set(&mut ports, &[found(&third)]);
         assert!(is_open(pod, POD4, port));
         drop(third);
         assert!(!is_open(pod, POD4, port));
@@ -129,10 +147,15 @@ fn the_proxy_that_takes_over_goes_on_counting() {
     });
 }
 
+/// As after a look that finds these.
+fn set(ports: &mut AppPorts, listening: &[Listening]) {
+    ports.set(|| Ok::<_, Error>(listening.to_vec())).expect("set");
+}
+
 fn attached(pod: &Pod, inbound: &TcpListener, listening: &[Listening]) -> Datapath {
     let datapath = pod.attach(Some(inbound));
     let mut ports = datapath.app_ports().expect("ports");
-    ports.set(listening).expect("set");
+    set(&mut ports, listening);
     datapath
 }
 
