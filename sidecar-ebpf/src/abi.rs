@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::addr::{Endpoint, Ip, Port};
 
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps, shared by the programs, the loader and the pins.
 pub mod map {
@@ -214,6 +214,8 @@ impl Event {
     pub const FULL: u8 = 2;
     /// The application's socket has left SYN_SENT before the proxy accepted it: it gave up, or was refused.
     pub const GONE: u8 = 3;
+    /// A SYN of a connection that nobody redirected: a program of the pod dials the port itself, and is to be refused.
+    pub const STRAY: u8 = 4;
 }
 
 /// The mark that the proxy puts on its own sockets before connect().

@@ -56,6 +56,18 @@ impl Ip {
         Self::from_v4((0x7f00_0000 | (host & 0x00ff_ffff)).to_be())
     }
 
+    /// 127.128.a.b: where the proxy dials an application from when the pod's own address has no port left. No program is
+    /// shown it.
+    #[inline(always)]
+    pub const fn spare_source(number: u16) -> Self {
+        Self::loopback4(0x0080_0000 | number as u32)
+    }
+
+    #[inline(always)]
+    pub const fn is_spare_source(self) -> bool {
+        self.is_v4() && u32::from_be(self.0[3]) >> 16 == 0x7f80
+    }
+
     /// The words in network order.
     #[inline(always)]
     pub const fn words(self) -> [u32; 4] {

@@ -166,6 +166,16 @@ pub fn is_outbound(settings: &Settings, port: Port) -> bool {
             .any(|p| p.get() == port.get() && port.get() != 0)
 }
 
+/// What a socket is shown as its other end, where no destination or client is known: not the address that the proxy
+/// falls back to when it has no other port, which programs would take for a client of their own host.
+#[inline(always)]
+pub fn stranger(settings: &Settings, peer: Ip) -> Option<Ip> {
+    if !peer.is_spare_source() {
+        return None;
+    }
+    settings.addresses.iter().find(|own| own.is_v4()).copied()
+}
+
 /// A connection attempt that looks for its listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Arriving {

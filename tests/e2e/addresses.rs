@@ -14,11 +14,16 @@ use crate::hbone::client::{Authority, Client, connect};
 fn the_server_sees_the_client_of_the_mesh() -> Result<()> {
     let mesh = Mesh::start("seen-mesh")?;
     for to in [mesh.vip4(9000), mesh.vip6(9000)] {
-        let own = address_of(&mesh.client.pod, to.is_ipv4());
-        let seen = seen(&mesh.client.pod, &mesh.server().pod, to)?;
-        assert_eq!(seen.client.ip(), own, "{to}");
-        assert_eq!(seen.server, seen.client, "{to}");
+        the_client_is_seen(&mesh, to)?;
     }
+    Ok(())
+}
+
+pub(crate) fn the_client_is_seen(mesh: &Mesh, to: SocketAddr) -> Result<()> {
+    let own = address_of(&mesh.client.pod, to.is_ipv4());
+    let seen = seen(&mesh.client.pod, &mesh.server().pod, to)?;
+    assert_eq!(seen.client.ip(), own, "{to}");
+    assert_eq!(seen.server, seen.client, "{to}");
     Ok(())
 }
 
@@ -147,7 +152,7 @@ struct Seen {
 }
 
 fn seen(client: &Pod, server: &Pod, to: SocketAddr) -> Result<Seen> {
-    let listener = Dialogue::listen(server, 9000, &["accepted", "peername", "send:x", "drain"])?;
+    let listener = Dialogue::listen(server, to.port(), &["accepted", "peername", "send:x", "drain"])?;
     let asked = Dialogue::connect(client, to, &["recv:1", "sockname", "peername", "close"])?.lines()?;
     let answered = listener.lines()?;
     assert_eq!(find(&asked, "peername")?, to, "whom the client sees");

@@ -69,6 +69,20 @@ fn nobody_outside_reaches_the_interception_ports() -> Result<()> {
     Ok(())
 }
 
+/// To the pod's own programs the port that connections are redirected to is closed, as it is without a sidecar.
+#[test]
+fn a_program_of_the_pod_that_dials_the_outbound_port_is_refused() -> Result<()> {
+    use harness::mesh::ports::OUTBOUND;
+    let mesh = Mesh::start("own-ports")?;
+    for host in ["127.0.0.1", "::1"] {
+        expect::connection_refused(&mesh.client.pod, SocketAddr::new(host.parse()?, OUTBOUND))?;
+    }
+    mesh.client.sidecar.until_flow("a refused flow", |flow| {
+        flow["closeCause"] == "no_original_destination"
+    })?;
+    Ok(())
+}
+
 #[test]
 fn registry_only_refuses_unknown_destinations() -> Result<()> {
     let plan = Plan {

@@ -3,23 +3,34 @@
 //!
 //! Leaves the proxy's accepted sockets alone: their peer is the true client.
 
+use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use sidecar_ebpf::abi::{Origin, Role};
+use sidecar_ebpf::addr::Ip;
+use sidecar_ebpf::verdict;
 
 use super::{ALLOW, load, store};
 use crate::maps;
 
 #[cgroup_sock_addr(getpeername4)]
 pub(crate) fn or_getpeername4(ctx: SockAddrContext) -> i32 {
-    if let Some(origin) = other_end(&ctx)
-        && let Some(ip4) = origin.ip.v4()
-    {
-        // SAFETY: fields that this hook may write.
-        unsafe {
-            store(&raw mut (*ctx.sock_addr).user_ip4, ip4);
-            store(&raw mut (*ctx.sock_addr).user_port, origin.port.to_user_port());
+    let addr = ctx.sock_addr;
+    if let Some(origin) = other_end(&ctx) {
+        if let Some(ip4) = origin.ip.v4() {
+            // SAFETY: fields that this hook may write.
+            unsafe {
+                store(&raw mut (*addr).user_ip4, ip4);
+                store(&raw mut (*addr).user_port, origin.port.to_user_port());
+            }
+            return ALLOW;
         }
+    }
+    // SAFETY: a field that this hook may read.
+    let shown = unsafe { Ip::from_v4(load(&raw const (*addr).user_ip4)) };
+    if let Some(ip4) = stranger(shown).and_then(Ip::v4) {
+        // SAFETY: a field that this hook may write.
+        unsafe { store(&raw mut (*addr).user_ip4, ip4) };
     }
     ALLOW
 }
@@ -27,18 +38,43 @@ pub(crate) fn or_getpeername4(ctx: SockAddrContext) -> i32 {
 /// An IPv6 socket whose other end is an IPv4 address is shown the v4-mapped form, which is how origins are kept.
 #[cgroup_sock_addr(getpeername6)]
 pub(crate) fn or_getpeername6(ctx: SockAddrContext) -> i32 {
+    let addr = ctx.sock_addr;
     if let Some(origin) = other_end(&ctx) {
-        let words = origin.ip.words();
-        // SAFETY: fields that this hook may write.
-        unsafe {
-            store(&raw mut (*ctx.sock_addr).user_ip6[0], words[0]);
-            store(&raw mut (*ctx.sock_addr).user_ip6[1], words[1]);
-            store(&raw mut (*ctx.sock_addr).user_ip6[2], words[2]);
-            store(&raw mut (*ctx.sock_addr).user_ip6[3], words[3]);
-            store(&raw mut (*ctx.sock_addr).user_port, origin.port.to_user_port());
-        }
+        show6(addr, origin.ip);
+        // SAFETY: a field that this hook may write.
+        unsafe { store(&raw mut (*addr).user_port, origin.port.to_user_port()) };
+        return ALLOW;
+    }
+    // SAFETY: fields that this hook may read.
+    let shown = unsafe {
+        Ip::from_v6([
+            load(&raw const (*addr).user_ip6[0]),
+            load(&raw const (*addr).user_ip6[1]),
+            load(&raw const (*addr).user_ip6[2]),
+            load(&raw const (*addr).user_ip6[3]),
+        ])
+    };
+    if let Some(own) = stranger(shown) {
+        show6(addr, own);
     }
     ALLOW
+}
+
+#[inline(always)]
+fn show6(addr: *mut bpf_sock_addr, ip: Ip) {
+    let words = ip.words();
+    // SAFETY: the hook's context, and fields that it may write.
+    unsafe {
+        store(&raw mut (*addr).user_ip6[0], words[0]);
+        store(&raw mut (*addr).user_ip6[1], words[1]);
+        store(&raw mut (*addr).user_ip6[2], words[2]);
+        store(&raw mut (*addr).user_ip6[3], words[3]);
+    }
+}
+
+#[inline(always)]
+fn stranger(peer: Ip) -> Option<Ip> {
+    verdict::stranger(maps::settings()?, peer)
 }
 
 #[inline(always)]

@@ -7,11 +7,13 @@
 
 use core::arch::asm;
 
-use aya_ebpf::bindings::{BPF_ANY, bpf_hdr_start_off::BPF_HDR_START_NET};
+use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, bpf_hdr_start_off::BPF_HDR_START_NET};
+use aya_ebpf::btf_maps::RingBuf;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes, bpf_skb_load_bytes_relative};
 use aya_ebpf::macros::socket_filter;
 use aya_ebpf::programs::SkBuffContext;
-use sidecar_ebpf::abi::{Counter, Event, Held, Origin, Settings, Tuple};
+use bytemuck::Zeroable;
+use sidecar_ebpf::abi::{Counter, Event, Held, Origin, RING_BYTES, Settings, Tuple};
 use sidecar_ebpf::addr::{Ip, Port};
 
 use super::load;
@@ -76,12 +78,11 @@ fn hold(ctx: &SkBuffContext, syn: &Syn) -> i64 {
         if origin.flags & Origin::OPTIMISTIC != 0 {
             return PASS;
         }
-        return begin(ctx, syn, &tuple, settings, origin);
+        return begin(ctx, syn, &tuple, settings, origin, Since::Now);
     }
     // SAFETY: as above.
     let Some(held) = (unsafe { HELD.get(tuple).copied() }) else {
-        // Nobody was redirected: the proxy accepts it, finds no original destination and refuses.
-        return PASS;
+        return refuse(ctx, syn, &tuple);
     };
     tuple.sequence = syn.sequence;
     // SAFETY: only asked whether it is there.
@@ -94,19 +95,27 @@ fn hold(ctx: &SkBuffContext, syn: &Syn) -> i64 {
     }
     // Also where the shard knows: what it has lost, or its refusal that was lost, comes right by this. A client sends
     // its SYN again once a second at most.
-    begin(ctx, syn, &tuple, settings, held.origin)
+    begin(ctx, syn, &tuple, settings, held.origin, Since::Before)
+}
+
+/// When a SYN's connection was taken over from the handshake map.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Since {
+    Now,
+    Before,
 }
 
 /// Takes the connection over from the handshake map, which may forget, and tells the shard.
 #[inline(always)]
-fn begin(ctx: &SkBuffContext, syn: &Syn, tuple: &Tuple, settings: &Settings, origin: Origin) -> i64 {
-    // SAFETY: the context is this program's. While a filter runs, the packet belongs to the filter's listener.
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
-    // SAFETY: copied at once.
-    let Some(shard) = (unsafe { SHARDS.get(cookie).copied() }) else {
-        return PASS;
-    };
-    let Some(ring) = RINGS.get(shard) else {
+fn begin(
+    ctx: &SkBuffContext,
+    syn: &Syn,
+    tuple: &Tuple,
+    settings: &Settings,
+    origin: Origin,
+    since: Since,
+) -> i64 {
+    let Some((shard, ring)) = shard(ctx) else {
         return PASS;
     };
     let mut held = Held {
@@ -119,15 +128,110 @@ fn begin(ctx: &SkBuffContext, syn: &Syn, tuple: &Tuple, settings: &Settings, ori
     let Some(mut record) = ring.reserve_untyped::<Event>(0) else {
         maps::count(Counter::RingFull);
         held.epoch = 0;
-        if HELD.insert(tuple, held, u64::from(BPF_ANY)).is_ok() && HANDSHAKE.remove(tuple).is_ok() {
-            maps::count(Counter::Held);
-        }
+        keep(tuple, &held, since);
         return DROP;
     };
     let event = record.as_mut_ptr();
-    // SAFETY: the record is as large as the event, and only its fields are written. The options' length is within
-    // their part of the array, as `syn` has checked.
-    let read = unsafe {
+    // SAFETY: the record is as large as the event.
+    if !unsafe { describe(ctx, syn, tuple, origin, event) } {
+        record.discard(0);
+        return DROP;
+    }
+    let kind = match keep(tuple, &held, since) {
+        Kept::Yes => Event::HELD,
+        // It stays in the handshake map, so that the next SYN is refused again should this refusal be lost.
+        Kept::NoRoom => Event::FULL,
+        Kept::Over => {
+            record.discard(0);
+            return DROP;
+        }
+    };
+    // SAFETY: as above.
+    unsafe { (&raw mut (*event).kind).write(kind) };
+    record.submit(0);
+    DROP
+}
+
+/// Nobody was redirected by this tuple: a program dials the port itself. To it the port is closed, as it is without the
+/// proxy; the shard sends what says so.
+#[inline(always)]
+fn refuse(ctx: &SkBuffContext, syn: &Syn, tuple: &Tuple) -> i64 {
+    let Some((_, ring)) = shard(ctx) else {
+        return PASS;
+    };
+    let Some(mut record) = ring.reserve_untyped::<Event>(0) else {
+        maps::count(Counter::RingFull);
+        return DROP;
+    };
+    let event = record.as_mut_ptr();
+    // SAFETY: the record is as large as the event.
+    let described = unsafe { describe(ctx, syn, tuple, Origin::zeroed(), event) };
+    if !described {
+        record.discard(0);
+        return DROP;
+    }
+    maps::count(Counter::Unclaimed);
+    // SAFETY: as above.
+    unsafe { (&raw mut (*event).kind).write(Event::STRAY) };
+    record.submit(0);
+    DROP
+}
+
+/// The shard whose listener this is, and its ring. A listener without one holds nothing.
+#[inline(always)]
+fn shard(ctx: &SkBuffContext) -> Option<(u32, &'static RingBuf<(), RING_BYTES>)> {
+    // SAFETY: the context is this program's. While a filter runs, the packet belongs to the filter's listener.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
+    // SAFETY: copied at once.
+    let shard = unsafe { SHARDS.get(cookie).copied() }?;
+    Some((shard, RINGS.get(shard)?))
+}
+
+enum Kept {
+    Yes,
+    NoRoom,
+    /// The connection has ended while its SYN was on the way here.
+    Over,
+}
+
+/// Remembers what is held, unless sockops has seen its end meanwhile: an entry that is made after that has nobody to
+/// remove it.
+#[inline(always)]
+fn keep(tuple: &Tuple, held: &Held, since: Since) -> Kept {
+    match since {
+        // Where there is no memory for it the old entry stays, and the next SYN tries again.
+        Since::Before => match HELD.insert(tuple, held, u64::from(BPF_EXIST)) {
+            Ok(()) => Kept::Yes,
+            Err(_) => Kept::Over,
+        },
+        // In this order: sockops looks here after it has looked in the handshake map. And before the shard is told,
+        // which may answer at once.
+        Since::Now => match HELD.insert(tuple, held, u64::from(BPF_ANY)) {
+            Ok(()) if HANDSHAKE.remove(tuple).is_ok() => {
+                maps::count(Counter::Held);
+                Kept::Yes
+            }
+            Ok(()) => {
+                let _: Result<(), i32> = HELD.remove(tuple);
+                Kept::Over
+            }
+            Err(_) => {
+                maps::count(Counter::HeldFull);
+                Kept::NoRoom
+            }
+        },
+    }
+}
+
+/// Fills in all but the kind. False where the packet cannot be read.
+///
+/// # Safety
+/// `event` is writable.
+#[inline(always)]
+unsafe fn describe(ctx: &SkBuffContext, syn: &Syn, tuple: &Tuple, origin: Origin, event: *mut Event) -> bool {
+    // SAFETY: only fields of the event are written. The options' length is within their part of the array, as `syn` has
+    // checked.
+    unsafe {
         (&raw mut (*event).tuple).write(*tuple);
         (&raw mut (*event).origin).write(origin);
         (&raw mut (*event).sequence).write(syn.sequence);
@@ -135,29 +239,7 @@ fn begin(ctx: &SkBuffContext, syn: &Syn, tuple: &Tuple, settings: &Settings, ori
         (&raw mut (*event).tcp_len).write((HEADER + syn.options) as u8);
         (&raw mut (*event).reserved).write(0);
         header(ctx, &raw mut (*event).tcp, syn.options)
-    };
-    if !read {
-        record.discard(0);
-        return DROP;
     }
-    let kind = match HELD.insert(tuple, held, u64::from(BPF_ANY)) {
-        Ok(()) => {
-            // Before the shard is told, which may answer at once.
-            if HANDSHAKE.remove(tuple).is_ok() {
-                maps::count(Counter::Held);
-            }
-            Event::HELD
-        }
-        // It stays in the handshake map, so that the next SYN is refused again should this refusal be lost.
-        Err(_) => {
-            maps::count(Counter::HeldFull);
-            Event::FULL
-        }
-    };
-    // SAFETY: as above.
-    unsafe { (&raw mut (*event).kind).write(kind) };
-    record.submit(0);
-    DROP
 }
 
 /// Copies the TCP header.

@@ -211,7 +211,10 @@ fn attach(
         maps,
         filter: links::hold_program(&mut ebpf)?,
         counters: counters(&mut ebpf)?,
-        bypass: Bypass::new(map_fd(&ebpf, map::BYPASS)?),
+        bypass: Bypass::new(
+            map_fd(&ebpf, map::BYPASS)?,
+            [map_fd(&ebpf, map::APP_PORTS)?, map_fd(&ebpf, map::INHERITED)?],
+        ),
         policy,
         explain,
         logs,

@@ -4,24 +4,30 @@
 //! the client that an accepting application of this pod is to see; whether to believe that client is not asked here.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use sidecar_ebpf::abi;
-use sidecar_ebpf::addr::{Endpoint, Port};
+use sidecar_ebpf::abi::{self, AppPort};
+use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 
-use super::settings::kernel_ip;
+use super::settings::{kernel_ip, user_ip};
 use super::sys;
 
 #[derive(Clone, Debug)]
 pub struct Bypass {
     map: Arc<OwnedFd>,
+    app_ports: Arc<OwnedFd>,
+    inherited: Arc<OwnedFd>,
 }
 
 impl Bypass {
-    pub(super) fn new(map: OwnedFd) -> Self {
-        Self { map: Arc::new(map) }
+    pub(super) fn new(map: OwnedFd, [app_ports, inherited]: [OwnedFd; 2]) -> Self {
+        Self {
+            map: Arc::new(map),
+            app_ports: Arc::new(app_ports),
+            inherited: Arc::new(inherited),
+        }
     }
 
     /// Marks one of the proxy's own sockets. To be called before connect(), which is when it is looked at.
@@ -37,5 +43,19 @@ impl Bypass {
             port: Port::new(client.port()),
         };
         sys::storage_set(self.map.as_fd(), socket, &abi::Bypass::presenting(client))
+    }
+
+    /// One of many addresses of loopback to dial an application from that has no port left for the pod's own address.
+    ///
+    /// `None` where a program might be shown it, and take the client for one of its own host: where somebody listens
+    /// that is no program of the pod's cgroup, which the hooks do not see. IPv6 has no such addresses.
+    pub fn spare_source(&self, to: SocketAddr, number: u16) -> Option<IpAddr> {
+        let port = u32::from(to.port());
+        let listens = |map: &OwnedFd| {
+            let sockets = sys::map_get::<u32, AppPort>(map.as_fd(), &port);
+            sockets.is_ok_and(|sockets| sockets.v4 != 0)
+        };
+        let hidden = to.is_ipv4() && listens(&self.app_ports) && !listens(&self.inherited);
+        hidden.then(|| user_ip(Ip::spare_source(number)))
     }
 }

@@ -3,7 +3,7 @@
 //! Does not send packets and knows no upstream; `intercept` and the outbound walk do.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use sidecar_ebpf::abi::{self, Held, Tuple};
 use sidecar_ebpf::addr::{Ip, Port};
 use tokio::io::unix::AsyncFd;
 
-use super::settings::kernel_ip;
+use super::settings::{kernel_ip, user_ip};
 use super::sys;
 use crate::model::{Attempt, HeldSyn, OriginalDst, Pair};
 
@@ -129,7 +129,7 @@ fn attempt(record: &[u8]) -> Option<Attempt> {
             pair,
             sequence: event.sequence,
             original_dst: OriginalDst::new(address(origin.ip, origin.port)),
-            source: (!origin.source.is_zero()).then(|| ip(origin.source)),
+            source: (!origin.source.is_zero()).then(|| user_ip(origin.source)),
             device: (origin.device != 0).then_some(origin.device),
             traffic_class: event.traffic_class,
             header: event.tcp.get(..usize::from(event.tcp_len))?.to_vec(),
@@ -138,6 +138,10 @@ fn attempt(record: &[u8]) -> Option<Attempt> {
     match event.kind {
         abi::Event::HELD => syn().map(Attempt::Held),
         abi::Event::FULL => syn().map(Attempt::NoRoom),
+        abi::Event::STRAY => Some(Attempt::Stray {
+            pair,
+            sequence: event.sequence,
+        }),
         abi::Event::GONE => Some(Attempt::Gone {
             pair,
             sequence: event.sequence,
@@ -147,10 +151,5 @@ fn attempt(record: &[u8]) -> Option<Attempt> {
 }
 
 fn address(from: Ip, port: Port) -> SocketAddr {
-    SocketAddr::new(ip(from), port.get())
-}
-
-fn ip(from: Ip) -> IpAddr {
-    let octets: [u8; 16] = bytemuck::cast(from);
-    IpAddr::from(octets).to_canonical()
+    SocketAddr::new(user_ip(from), port.get())
 }

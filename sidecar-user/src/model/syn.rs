@@ -34,6 +34,11 @@ pub enum Attempt {
     Held(HeldSyn),
     /// There was no room to hold it: it has to be refused.
     NoRoom(HeldSyn),
+    /// A program dials the outbound port itself. It has to be refused.
+    Stray {
+        pair: Pair,
+        sequence: u32,
+    },
     /// The application's socket is no longer waiting: it gave up, or has got its refusal.
     Gone {
         pair: Pair,

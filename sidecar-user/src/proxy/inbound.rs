@@ -318,9 +318,8 @@ async fn deliver(
     let start = Instant::now();
     let destination = permit.destination();
     flow.update(|f| f.chosen_dst = Some(destination));
-    let mark = |socket: BorrowedFd<'_>| shard.present(socket, client);
-    match tcp::dial(destination, mark, tcp::From::default(), shard.limits.connect).await {
-        Ok((app, _)) => {
+    match dial(shard, destination, client).await {
+        Ok(app) => {
             flow.update(|f| f.connect_time = Some(start.elapsed()));
             Ok(app)
         }
@@ -336,5 +335,31 @@ async fn deliver(
             }
             Err(error)
         }
+    }
+}
+
+/// From the pod's own address while it has ports left towards this application: all connections have one destination.
+/// After that from addresses that nobody is shown, of which there are enough.
+async fn dial(shard: &Shard, destination: SocketAddr, client: SocketAddr) -> Result<TcpStream, Error> {
+    let mark = |socket: BorrowedFd<'_>| shard.present(socket, client);
+    let from = async |source| {
+        let from = tcp::From {
+            source,
+            ..tcp::From::default()
+        };
+        let (app, _) = tcp::dial(destination, mark, from, shard.limits.connect).await?;
+        Ok(app)
+    };
+    let spare = || shard.spare_source(destination);
+    let source = shard.is_crowded().then(spare).flatten();
+    match from(source).await {
+        Err(error) if source.is_none() && outcome::lacking(&error) == Some(Resources::Ports) => {
+            shard.crowd();
+            match spare() {
+                Some(source) => from(Some(source)).await,
+                None => Err(error),
+            }
+        }
+        dialled => dialled,
     }
 }

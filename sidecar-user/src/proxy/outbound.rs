@@ -99,6 +99,12 @@ pub(super) fn attempt(shard: &Rc<Shard>, holding: &Rc<Holding<Ready>>, attempt: 
             }
         }
         Attempt::NoRoom(syn) => refuse(shard, holding, &syn, Resources::Places),
+        Attempt::Stray { pair, sequence } => {
+            holding.send(&packet::refusal(pair, sequence));
+            let flow = Flow::new(Direction::Outbound, pair.client, SystemTime::now());
+            let outcome = Outcome::new(Party::Client, Cause::NoOriginalDestination);
+            shard.observe.open(flow).close(outcome);
+        }
         Attempt::Gone { pair, sequence } => gone(holding, pair, sequence),
     }
 }
@@ -475,6 +481,7 @@ async fn plain(shard: &Shard, asked: &Asked, up: &Upstream) -> Result<TcpStream,
     // The server is to see the application's own address and port.
     let from = tcp::From {
         device: asked.device,
+        source: None,
         client: Some((asked.client, &shard.bound_ports)).filter(|(client, _)| !is_local_only(client.ip())),
     };
     let (stream, as_itself) = tcp::dial(up.endpoint, &*shard.mark, from, limit).await?;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
@@ -34,6 +34,9 @@ use crate::{datapath, relay};
 const HANDSHAKES: usize = 1024;
 /// After a failed accept (no memory left, say) the listener rests, so that the shard can free some.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// How long a port rests that was used (TIME_WAIT).
+const CROWDED: Duration = Duration::from_secs(60);
 
 /// How often held connections are looked over whose end may have been missed.
 const HOLDING_LOOK: Duration = Duration::from_secs(5);
@@ -81,6 +84,8 @@ pub(super) struct Shard {
     pub(super) descriptors: Rc<Descriptors>,
     pub(super) limited: Arc<Shared>,
     bypass: Option<datapath::Bypass>,
+    /// When the pod's own address had no port left towards an application.
+    crowded: Cell<Option<Instant>>,
     own_ports: Vec<u16>,
     world: watch::Receiver<Arc<Snapshot>>,
     svid: watch::Receiver<Option<Arc<Svid>>>,
@@ -140,6 +145,7 @@ impl Shard {
             relay: settings.relay,
             meters: settings.meters,
             bypass: settings.bypass,
+            crowded: Cell::default(),
             own_ports: settings.own_ports,
             world: settings.world,
             svid: settings.svid,
@@ -213,6 +219,21 @@ impl Shard {
             // Nothing is attached, so nobody could show it.
             None => Ok(()),
         }
+    }
+
+    /// The pod's own address has no port left towards an application. To find that out again each time would take longer
+    /// than all the rest: the kernel looks at every port.
+    pub(super) fn crowd(&self) {
+        self.crowded.set(Some(Instant::now()));
+    }
+
+    pub(super) fn is_crowded(&self) -> bool {
+        self.crowded.get().is_some_and(|since| since.elapsed() < CROWDED)
+    }
+
+    /// Another address to dial an application from, where nobody is shown it.
+    pub(super) fn spare_source(&self, application: SocketAddr) -> Option<IpAddr> {
+        self.bypass.as_ref()?.spare_source(application, fastrand::u16(..))
     }
 
     /// The address that the application has for others: redirected connections come from loopback.

@@ -1,4 +1,4 @@
-//! The one system call of this room: which local ports connect() may choose from.
+//! The one system call of this room, setsockopt(): which local ports connect() may choose from.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -12,9 +12,14 @@ const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
 /// bind() has taken, it stays free for connections to other destinations while this one lingers in TIME_WAIT.
 /// `ENOPROTOOPT` before 6.3.
 pub(super) fn choose_port(fd: BorrowedFd<'_>, port: u16) -> io::Result<()> {
-    set(fd, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+    choose_late(fd)?;
     let port = u32::from(port);
     set(fd, IP_LOCAL_PORT_RANGE, port << 16 | port)
+}
+
+/// bind() takes an address only; connect() chooses the port, which then has to be free for that destination alone.
+pub(super) fn choose_late(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set(fd, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
 fn set(fd: BorrowedFd<'_>, option: libc::c_int, value: u32) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -29,6 +29,8 @@ const TUNNEL_NOTSENT_LOWAT: u32 = 128 * 1024;
 pub struct From<'a> {
     /// The interface that it goes out by.
     pub device: Option<u32>,
+    /// The address of this host that it comes from, on any port.
+    pub source: Option<IpAddr>,
     /// The address and port that the other side is to see.
     pub client: Option<(SocketAddr, &'a BoundPorts)>,
 }
@@ -49,6 +51,10 @@ pub async fn dial(
             if let Some(device) = from.device {
                 let name = nix::net::if_::if_indextoname(device)?;
                 SockRef::from(&socket).bind_device(Some(name.to_bytes()))?;
+            }
+            if let Some(source) = from.source {
+                sys::choose_late(socket.as_fd())?;
+                socket.bind(SocketAddr::new(source, 0))?;
             }
             mark(socket.as_fd())?;
             Ok(socket)
@@ -158,7 +164,10 @@ pub(super) async fn dial_tunnel(
     device: Option<u32>,
     limit: Duration,
 ) -> Result<TcpStream, Error> {
-    let from = From { device, client: None };
+    let from = From {
+        device,
+        ..From::default()
+    };
     let (stream, _) = dial(addr, &**mark, from, limit).await?;
     tune_tunnel(&stream).map_err(|e| Error::Connect {
         addr,

@@ -204,6 +204,27 @@ fn the_next_proxy_is_told_of_what_the_last_one_held() {
 }
 
 #[test]
+fn who_dials_the_outbound_port_itself_is_to_be_refused() {
+    in_pod(|pod| {
+        let datapath = pod.attach(None);
+        let mut shard = Shard::start(pod, &datapath);
+        let port = shard.listener.local_addr().unwrap().port();
+        for host in ["127.0.0.1", "::1"] {
+            let to = SocketAddr::new(host.parse().unwrap(), port);
+            let app = dial(to);
+            let own = app.local_addr().unwrap().as_socket().unwrap();
+            match shard.attempts().pop() {
+                Some(Attempt::Stray { pair, .. }) => assert_eq!((pair.client, pair.listener), (own, to)),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(shard.is_quiet());
+        assert_eq!(counter(&datapath, "unclaimed"), 2);
+        assert_eq!(entries(pod, map::HELD), 0);
+    });
+}
+
+#[test]
 fn without_room_a_connection_is_to_be_refused_and_others_live_on() {
     in_pod(|pod| {
         let datapath = pod.attach(None);

@@ -68,6 +68,41 @@ fn an_ipv6_client_of_an_ipv4_socket_is_not_shown_but_counted() {
 }
 
 #[test]
+fn a_spare_source_of_the_proxy_is_shown_to_nobody() {
+    in_pod(|pod| {
+        let before = listen_on("0.0.0.0:0");
+        let datapath = pod.attach(None);
+        let bypass = datapath.bypass();
+        for app in [listen_on("0.0.0.0:0"), listener(Domain::IPV6)] {
+            let to = at(&app, POD4);
+            let spare = bypass
+                .spare_source(to, 0x0102)
+                .expect("the hooks see this listener");
+            assert_eq!(spare, IpAddr::from([127, 128, 1, 2]));
+            for client in [Some(address(CLIENT4)), None] {
+                let from = SocketAddr::new(spare, 0);
+                let dialled = dial_from(&bypass, from, to, client).expect("connect");
+                let own = SocketAddr::new(to.ip(), dialled.local_addr().unwrap().port());
+                let (accepted, shown) = app.accept().expect("accept");
+                assert_eq!(canonical(shown), client.unwrap_or(own), "accept");
+                assert_eq!(
+                    canonical(accepted.peer_addr().unwrap()),
+                    canonical(shown),
+                    "getpeername"
+                );
+            }
+        }
+        assert_eq!(
+            bypass.spare_source(at(&before, POD4), 1),
+            None,
+            "perhaps of another cgroup"
+        );
+        let app = listener(Domain::IPV6);
+        assert_eq!(bypass.spare_source(at(&app, POD6), 1), None, "IPv6");
+    });
+}
+
+#[test]
 fn what_a_presented_connection_leaves_speaks_for_no_later_one() {
     in_pod(|pod| {
         let datapath = pod.attach(None);
