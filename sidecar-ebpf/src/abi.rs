@@ -86,17 +86,21 @@ pub const HELD_ENTRIES: usize = 16384;
 pub const PRESENTED_ENTRIES: usize = 8192;
 /// The slot of the inbound listener.
 pub const INBOUND_LISTENER: u32 = 0;
-pub const LISTENER_SLOTS: usize = 1;
+/// The slot of the outbound listener, for redirected IPv6 connections: they arrive at ports on which nobody listens.
+pub const OUTBOUND_LISTENER: u32 = 1;
+pub const LISTENER_SLOTS: usize = 2;
 pub const MAX_ADDRESSES: usize = 16;
 pub const MAX_OPEN_PORTS: usize = 16;
 /// More network devices than this and an application's binding to the others cannot be shown to it.
 pub const MAX_DEVICES: usize = 8;
-/// A power of two, for the hash.
-pub const OUTBOUND_PORTS6: usize = 8;
+/// The first of the ports of ::1 on which redirected IPv6 connections are spread; IPv6 has no other loopback address to
+/// spread over. Accepted sockets occupy them, so they lie above those that the kernel chooses from, where few programs
+/// listen.
+pub const SPREAD6_FIRST: u16 = 61440;
+/// How many: a power of two, for the hash. The last one is 65535.
+pub const SPREAD6_PORTS: u32 = 4096;
 /// Shards of the proxy, each with its own outbound listener and ring.
 pub const MAX_SHARDS: usize = 64;
-/// Outbound listeners of all shards.
-pub const MAX_OUTBOUND_LISTENERS: usize = MAX_SHARDS * OUTBOUND_PORTS6;
 /// Bytes of one shard's ring: room for some 400 held connections that it has not looked at yet.
 pub const RING_BYTES: usize = 64 * 1024;
 /// Every port there is.
@@ -372,9 +376,6 @@ pub struct Settings {
     pub routes: u32,
     /// Not zero: `or_app_ports` is complete.
     pub app_ports: u32,
-    /// Ports of ::1 on which redirected IPv6 connections are spread, `outbound_port` among them. IPv6 has no other
-    /// loopback address to spread over.
-    pub outbound_ports6: [Port; OUTBOUND_PORTS6],
     /// Ports on which the proxy itself serves outsiders.
     pub open_ports: [Port; MAX_OPEN_PORTS],
     /// The pod's own addresses.

@@ -170,6 +170,12 @@ impl Port {
         Self::new(u32::from_be(word) as u16)
     }
 
+    /// From `remote_port` of a lookup context: network order.
+    #[inline(always)]
+    pub const fn from_network(half: u16) -> Self {
+        Self(half)
+    }
+
     /// As `user_port` wants it.
     #[inline(always)]
     pub const fn to_user_port(self) -> u32 {

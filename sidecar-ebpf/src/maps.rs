@@ -12,8 +12,8 @@ use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_sk_storage_get, bpf_skc_t
 use aya_ebpf::macros::btf_map;
 use sidecar_ebpf::abi::{
     APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, Counter, Direction, HANDSHAKE_ENTRIES,
-    HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_OUTBOUND_LISTENERS, MAX_SHARDS, Origin, POLICY_ENTRIES,
-    PRESENTED_ENTRIES, Path, Policy, PolicyKey, RING_BYTES, ROUTE_ENTRIES, Settings, Tuple,
+    HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES, Path, Policy,
+    PolicyKey, RING_BYTES, ROUTE_ENTRIES, Settings, Tuple,
 };
 use sidecar_ebpf::addr::Ip;
 
@@ -76,7 +76,7 @@ pub(crate) static ROUTES: LpmTrie<Ip, Path, ROUTE_ENTRIES> = LpmTrie::new();
 
 /// The shard of an outbound listener, by the listener's cookie.
 #[btf_map(name = "or_shards")]
-pub(crate) static SHARDS: HashMap<u64, u32, MAX_OUTBOUND_LISTENERS, GROWS> = HashMap::new();
+pub(crate) static SHARDS: HashMap<u64, u32, MAX_SHARDS, GROWS> = HashMap::new();
 
 /// By shard. A ring is untyped: the kernel wants no size of it.
 #[btf_map(name = "or_rings")]

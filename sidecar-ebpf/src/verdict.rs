@@ -2,7 +2,7 @@
 //!
 //! Calls no helper and reads no context; the hooks translate. The order of the rules is the rule.
 
-use crate::abi::{ABI_VERSION, Action, Counter, OUTBOUND_PORTS6, Path, Policy, Range, Settings};
+use crate::abi::{ABI_VERSION, Action, Counter, Path, Policy, Range, SPREAD6_FIRST, SPREAD6_PORTS, Settings};
 use crate::addr::{Endpoint, Ip, Port};
 
 const TCP: u32 = 6;
@@ -132,14 +132,15 @@ pub fn of_port(policy: Option<&Policy>, port: Port) -> Range {
     }
 }
 
-/// One of 127.64.0.0/10, or one of some ports of ::1, by the original destination. One address and port would cap a
+/// One of 127.64.0.0/10, or one of many ports of ::1, by the original destination. One address and port would cap a
 /// pod at one range of ephemeral ports for all of its connections. The choice depends on nothing but the destination,
 /// so that a source port can be shared by different destinations, and by no two connections to the same one, as
 /// without redirection.
 #[inline(always)]
 fn spread(to: Endpoint, settings: &Settings) -> Endpoint {
     let words = to.ip.words();
-    let mut hash = words[3] ^ to.port.to_user_port().wrapping_mul(0x85eb_ca6b);
+    let network = words[0] ^ words[1].rotate_left(8) ^ words[2].rotate_left(16);
+    let mut hash = network ^ words[3] ^ to.port.to_user_port().wrapping_mul(0x85eb_ca6b);
     hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
     hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
     hash ^= hash >> 16;
@@ -151,19 +152,21 @@ fn spread(to: Endpoint, settings: &Settings) -> Endpoint {
     } else {
         Endpoint {
             ip: Ip::LOOPBACK6,
-            port: settings.outbound_ports6[hash as usize % OUTBOUND_PORTS6],
+            port: Port::new(SPREAD6_FIRST + (hash % SPREAD6_PORTS) as u16),
         }
     }
 }
 
-/// Whether redirected connections arrive at this port.
+/// Whether this is the port of the outbound listener: what arrives there was redirected, or is refused.
 #[inline(always)]
 pub fn is_outbound(settings: &Settings, port: Port) -> bool {
     settings.outbound_port.get() == port.get()
-        || settings
-            .outbound_ports6
-            .iter()
-            .any(|p| p.get() == port.get() && port.get() != 0)
+}
+
+/// Whether redirected IPv6 connections may arrive here, among those of programs that listen there themselves.
+#[inline(always)]
+pub fn is_spread6(at: Endpoint) -> bool {
+    at.ip.same(&Ip::LOOPBACK6) && at.port.get() >= SPREAD6_FIRST
 }
 
 /// What a socket is shown as its other end, where no destination or client is known: not the address that the proxy
@@ -181,6 +184,7 @@ pub fn stranger(settings: &Settings, peer: Ip) -> Option<Ip> {
 pub struct Arriving {
     pub protocol: u32,
     pub from: Ip,
+    pub from_port: Port,
     pub to: Endpoint,
     /// The interface it came in by. Not `lo` for what the pod sends to its own address.
     pub ingress: u32,
@@ -192,6 +196,8 @@ pub enum Lookup {
     Pass(Counter),
     /// To the inbound listener.
     Steer,
+    /// To the outbound listener: the port is not its own.
+    Redirected,
     /// The client gets a reset.
     Drop(Counter),
 }
@@ -205,10 +211,18 @@ pub struct InboundFacts {
 }
 
 #[inline(always)]
-pub fn lookup(attempt: &Arriving, settings: &Settings, facts: impl FnOnce() -> InboundFacts) -> Lookup {
+pub fn lookup(
+    attempt: &Arriving,
+    settings: &Settings,
+    redirected: impl FnOnce() -> bool,
+    facts: impl FnOnce() -> InboundFacts,
+) -> Lookup {
     // Answers of a steered UDP socket would leave from the wrong port.
     if attempt.protocol != TCP {
         return Lookup::Pass(Counter::InboundPassed);
+    }
+    if is_spread6(attempt.to) && redirected() {
+        return Lookup::Redirected;
     }
     // From this pod. Outsiders cannot claim these sources: the kernel drops them as martian.
     if attempt.ingress == LOOPBACK_IFINDEX

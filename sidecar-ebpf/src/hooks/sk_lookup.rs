@@ -1,15 +1,16 @@
-//! A SYN looks for its listener: plaintext from outside goes to the proxy's inbound listener.
+//! A SYN looks for its listener: plaintext from outside goes to the proxy's inbound listener, redirected IPv6 connections
+//! to its outbound one, whatever port of ::1 they were spread to.
 
 use aya_ebpf::bindings::{bpf_sk_lookup, sk_action};
 use aya_ebpf::macros::sk_lookup;
 use aya_ebpf::programs::SkLookupContext;
 use aya_log_ebpf::debug;
-use sidecar_ebpf::abi::{AppPort, Counter, Direction, INBOUND_LISTENER};
+use sidecar_ebpf::abi::{AppPort, Counter, Direction, INBOUND_LISTENER, OUTBOUND_LISTENER, Settings, Tuple};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Arriving, InboundFacts, Lookup};
 
 use super::load;
-use crate::maps::{self, APP_PORTS, INHERITED};
+use crate::maps::{self, APP_PORTS, HANDSHAKE, HELD, INHERITED};
 
 const AF_INET: u32 = 2;
 
@@ -20,7 +21,8 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
     };
     // SAFETY: the pointer is this program's context.
     let attempt = unsafe { read(ctx.lookup) };
-    let verdict = verdict::lookup(&attempt, settings, || InboundFacts {
+    let redirected = || redirected(&attempt, settings);
+    let verdict = verdict::lookup(&attempt, settings, redirected, || InboundFacts {
         policy: verdict::of_port(
             maps::policy(settings, Direction::INBOUND, attempt.from),
             attempt.to.port,
@@ -40,6 +42,11 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
             }
             Err(_) => Counter::DroppedListener,
         },
+        // By the same tuple the same one of the group each time: its shard holds the connection.
+        Lookup::Redirected => match maps::LISTENERS.redirect_sk_lookup(&ctx, OUTBOUND_LISTENER, 0) {
+            Ok(()) => return sk_action::SK_PASS,
+            Err(_) => Counter::DroppedListener,
+        },
         Lookup::Drop(why) => why,
     };
     maps::count(dropped);
@@ -50,6 +57,21 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
         dropped as u32
     );
     sk_action::SK_DROP
+}
+
+/// Is this the SYN of a connection that was redirected, or the last acknowledgement of its handshake (SYN cookies)?
+#[inline(always)]
+fn redirected(attempt: &Arriving, settings: &Settings) -> bool {
+    let tuple = Tuple {
+        netns: settings.netns,
+        source: attempt.from,
+        destination: attempt.to.ip,
+        source_port: attempt.from_port,
+        destination_port: attempt.to.port,
+        sequence: 0,
+    };
+    // SAFETY: only asked whether it is there.
+    unsafe { HANDSHAKE.get(tuple).is_some() || HELD.get(tuple).is_some() }
 }
 
 #[inline(always)]
@@ -98,6 +120,7 @@ unsafe fn read(lookup: *mut bpf_sk_lookup) -> Arriving {
         Arriving {
             protocol: load(&raw const (*lookup).protocol),
             from,
+            from_port: Port::from_network(load(&raw const (*lookup).remote_port)),
             to: Endpoint {
                 ip: to,
                 port: Port::from_local_port(load(&raw const (*lookup).local_port)),

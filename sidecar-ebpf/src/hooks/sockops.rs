@@ -198,21 +198,26 @@ fn claim(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     let (tuple, family) = unsafe { (incoming(ctx.ops), load(&raw const (*ctx.ops).family)) };
     let outbound =
         maps::settings().is_some_and(|settings| verdict::is_outbound(settings, tuple.destination_port));
-    if outbound {
-        claim_destination(ctx, sk, tuple);
+    let at = Endpoint {
+        ip: tuple.destination,
+        port: tuple.destination_port,
+    };
+    if outbound || verdict::is_spread6(at) {
+        claim_destination(ctx, sk, tuple, outbound);
     } else {
         claim_client(sk, tuple, family);
     }
 }
 
-/// The proxy's end of a redirected connection.
+/// The proxy's end of a redirected connection; `outbound`: it cannot be anything else.
 #[inline(always)]
-fn claim_destination(ctx: &SockOpsContext, sk: *mut bpf_sock, tuple: Tuple) {
+fn claim_destination(ctx: &SockOpsContext, sk: *mut bpf_sock, tuple: Tuple, outbound: bool) {
     // SAFETY: the values are copied before anything else touches the maps.
     let (held, published) = unsafe { (HELD.get(tuple).copied(), HANDSHAKE.get(tuple).copied()) };
     let mut origin = match (&held, published) {
         (Some(held), _) => held.origin,
         (None, Some(origin)) => origin,
+        (None, None) if !outbound => return,
         (None, None) => {
             maps::count(Counter::Unclaimed);
             debug!(

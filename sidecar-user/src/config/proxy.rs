@@ -63,7 +63,6 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
             cgroup,
             pins,
             outbound_port: ports.outbound_port,
-            outbound_ports6: ports.outbound_ports6(),
             inbound_port: ports.inbound_port,
             open_ports: vec![ports.hbone_port, observe.status_port],
             pod_addresses: addresses.clone(),
@@ -212,20 +211,6 @@ fn check_distinct(layers: &Layers, ports: &intercept::Config, observe: &observe:
         ("listen.status", Some(observe.status_port)),
         ("listen.admin", observe.admin.map(|admin| admin.port())),
     ];
-    for (path, port) in &all[1..] {
-        let spread = ports.outbound_ports6();
-        if let Some(port) = port.filter(|port| spread[1..].contains(port)) {
-            layers.problem(
-                path,
-                format!(
-                    "port {port} is one of {}-{}, over which `listen.outbound` spreads IPv6",
-                    spread[1],
-                    spread[spread.len() - 1]
-                ),
-                "choose a port outside of them",
-            );
-        }
-    }
     for (n, (path, port)) in all.iter().enumerate() {
         let same = all[..n].iter().find(|(_, other)| port.is_some() && other == port);
         if let (Some((other, _)), Some(port)) = (same, port) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use aya::Ebpf;
 use aya::maps::{Map, MapData, PerCpuArray};
 use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
-use sidecar_ebpf::abi::{Counter, INBOUND_LISTENER, RING_BYTES, Settings, map};
+use sidecar_ebpf::abi::{Counter, INBOUND_LISTENER, OUTBOUND_LISTENER, RING_BYTES, Settings, map};
 
 use super::hold::Approvals;
 use super::links::{self, HOOKS, Targets};
@@ -31,6 +31,16 @@ pub struct Datapath {
     logs: Option<Logs>,
 }
 
+/// The listeners that `sk_lookup` brings connections to. Each is a TCP socket made in the pod's network namespace, and may
+/// be one of an SO_REUSEPORT group, which then shares them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Steered<'a> {
+    /// For plaintext connections from outside.
+    pub inbound: Option<BorrowedFd<'a>>,
+    /// For the pod's own IPv6 connections; those by IPv4 find it by themselves.
+    pub outbound: Option<BorrowedFd<'a>>,
+}
+
 /// The maps that user space writes.
 struct Maps {
     approved: Arc<OwnedFd>,
@@ -50,10 +60,8 @@ impl Datapath {
     /// Where an earlier proxy left its pins, its programs go on working until these take their place, one by one
     /// and without a gap. Where there were none, a failure leaves none.
     ///
-    /// `inbound_listener` gets the plaintext connections from outside; it listens on a TCP socket made in this
-    /// network namespace, and may be one of an SO_REUSEPORT group, which then shares them. Without it, and
-    /// whenever it is closed, such connections are refused.
-    pub fn attach(config: &Config, inbound_listener: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
+    /// Without the listeners, and whenever they are closed, what they are for is refused.
+    pub fn attach(config: &Config, listeners: Steered<'_>) -> Result<Self, Error> {
         let settings = settings::settings(config)?;
         if pins::file_system(&config.cgroup).map_err(Error::path("cgroup", &config.cgroup))?
             != CGROUP2_SUPER_MAGIC
@@ -67,7 +75,7 @@ impl Datapath {
         links::check_pins(&config.pins, &targets)?;
 
         let intercepted = pins::any_link(&config.pins);
-        let attached = attach(config, &targets, settings, inbound_listener);
+        let attached = attach(config, &targets, settings, listeners);
         if attached.is_err() && !intercepted {
             // The first error is the one to tell.
             let _: Result<_, Error> = pins::detach(&config.pins);
@@ -95,16 +103,14 @@ impl Datapath {
         self.switches.change(|settings| settings.strict = strict.into())
     }
 
-    /// Prepares a shard for holding SYNs: its own ring, and the filter on its outbound listeners. SYNs are held from
+    /// Prepares a shard for holding SYNs: its own ring, and the filter on its outbound listener. SYNs are held from
     /// [`Self::set_hold`] on, so that no shard waits for another.
-    pub fn hold(&self, shard: u32, listeners: &[BorrowedFd<'_>]) -> Result<Hold, Error> {
+    pub fn hold(&self, shard: u32, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
         let prepare = || {
             let ring = sys::ring_create(RING_BYTES as u32)?;
             sys::map_set(self.maps.rings.as_fd(), &shard, &ring.as_raw_fd())?;
-            for listener in listeners {
-                sys::map_set(self.maps.shards.as_fd(), &sys::socket_cookie(*listener)?, &shard)?;
-                sys::attach_filter(*listener, self.filter.as_fd())?;
-            }
+            sys::map_set(self.maps.shards.as_fd(), &sys::socket_cookie(listener)?, &shard)?;
+            sys::attach_filter(listener, self.filter.as_fd())?;
             let approvals = Approvals {
                 approved: self.maps.approved.clone(),
                 held: self.maps.held.clone(),
@@ -162,7 +168,7 @@ fn attach(
     config: &Config,
     targets: &Targets,
     mut settings: Settings,
-    inbound_listener: Option<BorrowedFd<'_>>,
+    listeners: Steered<'_>,
 ) -> Result<Datapath, Error> {
     let pins: &Path = &config.pins;
     pins::keep_or_forget_maps(pins, &settings)?;
@@ -200,8 +206,14 @@ fn attach(
         map: map::SHARDS,
         source,
     })?;
-    if let Some(listener) = inbound_listener {
-        set_listener(&ebpf, listener)?;
+    let slots = [
+        (INBOUND_LISTENER, listeners.inbound),
+        (OUTBOUND_LISTENER, listeners.outbound),
+    ];
+    for (slot, listener) in slots {
+        if let Some(listener) = listener {
+            set_listener(&ebpf, slot, listener)?;
+        }
     }
     for hook in HOOKS {
         links::attach(&mut ebpf, hook, targets, pins)?;
@@ -234,9 +246,9 @@ fn write_policy(ebpf: &Ebpf, settings: &mut Settings, policy: &Policy) -> Result
     Ok(written)
 }
 
-fn set_listener(ebpf: &Ebpf, listener: BorrowedFd<'_>) -> Result<(), Error> {
+fn set_listener(ebpf: &Ebpf, slot: u32, listener: BorrowedFd<'_>) -> Result<(), Error> {
     let listeners = map_fd(ebpf, map::LISTENERS)?;
-    sys::map_set(listeners.as_fd(), &INBOUND_LISTENER, &listener.as_raw_fd()).map_err(|source| Error::MapIo {
+    sys::map_set(listeners.as_fd(), &slot, &listener.as_raw_fd()).map_err(|source| Error::MapIo {
         map: map::LISTENERS,
         source,
     })

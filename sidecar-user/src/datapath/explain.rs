@@ -121,18 +121,21 @@ impl Explain {
         let attempt = Arriving {
             protocol,
             from: kernel_ip(from),
+            from_port: Port::new(0),
             to: endpoint(to),
             ingress: FROM_OUTSIDE,
         };
         let mut asked = false;
-        let verdict = verdict::lookup(&attempt, &settings, || {
+        let facts = || {
             asked = true;
             InboundFacts { policy, listening }
-        });
+        };
+        // Somebody outside is asked about, whom nobody redirects.
+        let verdict = verdict::lookup(&attempt, &settings, || false, facts);
         let (action, counter) = match verdict {
             Lookup::Pass(why) => (Action::Leave, why),
             Lookup::Drop(why) => (Action::Refuse, why),
-            Lookup::Steer => (Action::Take(Connect::NotHeld), Counter::Steered),
+            Lookup::Steer | Lookup::Redirected => (Action::Take(Connect::NotHeld), Counter::Steered),
         };
         let mut verdict = Verdict::new(action, counter, asked, rule);
         // One counter for three causes.

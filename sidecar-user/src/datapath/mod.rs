@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-pub use sidecar_ebpf::abi::{HELD_ENTRIES, MAX_SHARDS, OUTBOUND_PORTS6};
+pub use sidecar_ebpf::abi::{HELD_ENTRIES, MAX_SHARDS};
 
 mod app_ports;
 mod attach;
@@ -28,7 +28,7 @@ mod sys;
 mod tests;
 
 pub use app_ports::AppPorts;
-pub use attach::Datapath;
+pub use attach::{Datapath, Steered};
 pub use bypass::Bypass;
 pub use check::{Finding, State, check};
 pub use error::Error;
@@ -48,8 +48,6 @@ pub struct Config {
     /// A directory on a bpffs, made when absent; links and maps are pinned below it.
     pub pins: PathBuf,
     pub outbound_port: u16,
-    /// Ports of ::1 that redirected IPv6 connections are spread over.
-    pub outbound_ports6: [u16; OUTBOUND_PORTS6],
     pub inbound_port: u16,
     /// Ports that outsiders reach the proxy on (15008, 15020): never steered. At most 16.
     pub open_ports: Vec<u16>,

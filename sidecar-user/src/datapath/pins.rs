@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{self, BPF_FS_MAGIC, FsType};
 use sidecar_ebpf::abi::{
     APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, Counter, HANDSHAKE_ENTRIES,
-    HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_OUTBOUND_LISTENERS, MAX_SHARDS, Origin, POLICY_ENTRIES,
-    PRESENTED_ENTRIES, Path as RoutePath, Policy, PolicyKey, ROUTE_ENTRIES, Settings, Tuple, map,
+    HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES,
+    Path as RoutePath, Policy, PolicyKey, ROUTE_ENTRIES, Settings, Tuple, map,
 };
 use sidecar_ebpf::addr::Ip;
 
@@ -96,7 +96,7 @@ pub(super) fn shape(name: &str) -> [u32; 3] {
             size_of::<RoutePath>(),
             ROUTE_ENTRIES,
         ],
-        map::SHARDS => [size_of::<u64>(), size_of::<u32>(), MAX_OUTBOUND_LISTENERS],
+        map::SHARDS => [size_of::<u64>(), size_of::<u32>(), MAX_SHARDS],
         map::RINGS => [size_of::<u32>(), size_of::<u32>(), MAX_SHARDS],
         map::BYPASS => [size_of::<i32>(), size_of::<Bypass>(), 0],
         map::LISTENERS => [size_of::<u32>(), size_of::<u32>(), LISTENER_SLOTS],

@@ -70,7 +70,6 @@ pub(super) fn settings(config: &Config) -> Result<Settings, Error> {
             source,
         })?,
         outbound_port: Port::new(config.outbound_port),
-        outbound_ports6: config.outbound_ports6.map(Port::new),
         inbound_port: Port::new(config.inbound_port),
         epoch: epoch(),
         ..Settings::zeroed()

@@ -41,50 +41,24 @@ pub enum Error {
     },
 }
 
-/// Ports of ::1 for redirected IPv6 connections: they all go to one address, so that one port would cap their number.
-pub const SPREAD6: usize = 8;
-/// The further ones begin so many after the outbound port, behind those that the field has given a meaning.
-const SPREAD6_AFTER: u16 = 30;
-
-impl Config {
-    /// The outbound port and the further ones, in the order in which the kernel side counts them.
-    pub fn outbound_ports6(&self) -> [u16; SPREAD6] {
-        std::array::from_fn(|n| match n as u16 {
-            0 => self.outbound_port,
-            n => self.outbound_port.saturating_add(SPREAD6_AFTER + n),
-        })
-    }
-}
-
 /// One shard's listeners. Each shard binds the same ports; the kernel spreads connections over them.
 #[derive(Debug)]
 pub struct Listeners {
-    /// The dual-stack one first, then those of ::1.
-    pub outbound: Vec<TcpListener>,
+    pub outbound: TcpListener,
     pub inbound: TcpListener,
     pub hbone: TcpListener,
 }
 
 impl Listeners {
     pub fn bind(config: &Config) -> Result<Self, Error> {
-        let bind =
-            |what, ip, port| listen((ip, port).into()).map_err(|source| Error::Listen { what, port, source });
-        let any = Ipv6Addr::UNSPECIFIED;
-        let mut outbound = vec![bind("outbound connections", any, config.outbound_port)?];
-        for port in &config.outbound_ports6()[1..] {
-            match bind("outbound IPv6 connections", Ipv6Addr::LOCALHOST, *port) {
-                Ok(listener) => outbound.push(listener),
-                // Without ::1 there is no IPv6 to redirect.
-                Err(Error::Listen { source, .. }) if source.kind() == io::ErrorKind::AddrNotAvailable => {
-                    break;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let bind = |what, port| {
+            let any = Ipv6Addr::UNSPECIFIED;
+            listen((any, port).into()).map_err(|source| Error::Listen { what, port, source })
+        };
         Ok(Self {
-            outbound,
-            inbound: bind("inbound plaintext", any, config.inbound_port)?,
-            hbone: bind("HBONE", any, config.hbone_port)?,
+            outbound: bind("outbound connections", config.outbound_port)?,
+            inbound: bind("inbound plaintext", config.inbound_port)?,
+            hbone: bind("HBONE", config.hbone_port)?,
         })
     }
 }

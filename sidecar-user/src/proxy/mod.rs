@@ -191,7 +191,12 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
 
 fn attach(config: &datapath::Config, listeners: &[Listeners]) -> Result<datapath::Datapath, datapath::Error> {
     // The listeners of all shards are one SO_REUSEPORT group: naming one of them names the group.
-    datapath::Datapath::attach(config, listeners.first().map(|l| l.inbound.as_fd()))
+    let first = listeners.first();
+    let steered = datapath::Steered {
+        inbound: first.map(|l| l.inbound.as_fd()),
+        outbound: first.map(|l| l.outbound.as_fd()),
+    };
+    datapath::Datapath::attach(config, steered)
 }
 
 /// Prepares every shard for truthful connects: one each, or none where the raw socket cannot be had.
@@ -210,8 +215,7 @@ fn hold_syns(kernel: &datapath::Datapath, listeners: &[Listeners]) -> anyhow::Re
     };
     let mut truthful = Vec::new();
     for ((n, listeners), raw) in (0..).zip(listeners).zip(raw) {
-        let outbound: Vec<_> = listeners.outbound.iter().map(AsFd::as_fd).collect();
-        truthful.push((kernel.hold(n, &outbound)?, raw));
+        truthful.push((kernel.hold(n, listeners.outbound.as_fd())?, raw));
     }
     kernel.set_hold(true)?;
     Ok(truthful)
@@ -298,7 +302,6 @@ fn own_ports(config: &Config) -> Vec<u16> {
         ports.hbone_port,
         config.observe.status_port,
     ];
-    own.extend(ports.outbound_ports6());
     own.extend(config.observe.admin.map(|a| a.port()));
     own
 }

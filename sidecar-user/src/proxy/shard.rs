@@ -324,13 +324,12 @@ pub(super) fn run(
             None => (None, None),
         };
         let shard = Rc::new(Shard::new(settings, observe, holding)?);
-        let outbound = listeners.outbound.into_iter().map(TcpListener::from_std);
-        let outbound: Vec<TcpListener> = outbound.collect::<io::Result<_>>()?;
+        let outbound = TcpListener::from_std(listeners.outbound)?;
         let inbound = TcpListener::from_std(listeners.inbound)?;
         let hbone = TcpListener::from_std(listeners.hbone)?;
         let applications = async {
             tokio::select! {
-                () = accept_all(&shard, outbound) => {}
+                () = accept(&shard, outbound, outbound::serve) => {}
                 () = watch_attempts(&shard, attempts) => {}
             }
         };
@@ -392,16 +391,6 @@ async fn watch_attempts(shard: &Rc<Shard>, attempts: Option<Attempts>) {
             },
         }
     }
-}
-
-/// The applications of this pod. Never ends.
-async fn accept_all(shard: &Rc<Shard>, listeners: Vec<TcpListener>) {
-    let mut each = tokio::task::JoinSet::new();
-    for listener in listeners {
-        let shard = shard.clone();
-        each.spawn_local(async move { accept(&shard, listener, outbound::serve).await });
-    }
-    while each.join_next().await.is_some() {}
 }
 
 async fn accept<F>(shard: &Rc<Shard>, listener: TcpListener, walk: impl Fn(Rc<Shard>, Arrival) -> F)

@@ -73,7 +73,7 @@ fn vsftpd(world: &World) -> Result<Process> {
     }
     let (root, log) = (root.display(), log(world));
     // Not from port 20: over IPv6 two destinations that share a port of ::1 cannot be dialled from one source port at
-    // once (docs/transparency.md), which is one pair of eight. The truth suite asks for that.
+    // once (docs/transparency.md), which is one pair of 4,096. The truth suite asks for one source port.
     let config = format!(
         "listen_ipv6=YES\nlisten_port={PORT}\nbackground=NO\nanonymous_enable=YES\nanon_root={root}\n\
          write_enable=YES\nanon_upload_enable=YES\nanon_umask=022\nno_anon_password=YES\nseccomp_sandbox=NO\n\

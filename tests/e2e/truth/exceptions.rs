@@ -50,7 +50,7 @@ pub(crate) const CLIENT: &[Exception] = &[
     ),
     accept_by_chance(
         "bind/same-port-to-two-servers/v6: *",
-        "IPv6 has one loopback address: two destinations share one of eight ports of it in one case of eight, and then \
+        "IPv6 has one loopback address: two destinations share one of 4,096 ports of it in one case of 4,096, and then \
          no source port",
     ),
     accept(

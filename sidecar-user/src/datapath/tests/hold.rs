@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sidecar_ebpf::abi::{HELD_ENTRIES, Held, Tuple, map};
@@ -22,13 +23,13 @@ struct Shard {
     runtime: Runtime,
     attempts: Attempts,
     approvals: Approvals,
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
 }
 
 impl Shard {
     fn start(pod: &Pod, datapath: &Datapath) -> Self {
         let listener = pod.outbound();
-        let hold = datapath.hold(0, &[listener.as_fd()]).expect("hold");
+        let hold = datapath.hold(0, listener.as_fd()).expect("hold");
         datapath.set_hold(true).expect("hold");
         let runtime = Builder::new_current_thread()
             .enable_all()

@@ -2,11 +2,10 @@
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
 
 use socket2::Domain;
 
-use super::super::{Config, Datapath};
+use super::super::Config;
 use super::pod::{POD4, POD6, in_pod};
 use super::probe::{canonical, counter, listener};
 
@@ -71,7 +70,7 @@ fn strict_refuses_plaintext_from_outside_until_it_is_lifted() {
             strict: true,
             ..pod.config.clone()
         };
-        let datapath = Datapath::attach(&strict, Some(inbound.as_fd())).expect("attach");
+        let datapath = pod.attach_as(&strict, Some(&inbound)).expect("attach");
         let refused = pod.outsider(to).connect(&to.into()).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         assert_eq!(counter(&datapath, "dropped_strict"), 1);

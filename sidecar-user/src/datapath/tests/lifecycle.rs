@@ -9,7 +9,7 @@ use std::thread;
 use sidecar_ebpf::abi::map;
 use socket2::{Domain, Socket, Type};
 
-use super::super::{Bypass, Config, Datapath, Error, Logs, State, check, detach};
+use super::super::{Bypass, Config, Datapath, Error, Logs, State, Steered, check, detach};
 use super::capture::Capture;
 use super::pod::{POD4, eventually, in_pod};
 use super::probe::{FAR4, counter, listener, original_dst};
@@ -77,7 +77,7 @@ fn while_programs_are_replaced_no_connection_escapes() {
                     open_ports: vec![15008, 16000 + round / 2],
                     ..pod.config.clone()
                 };
-                Datapath::attach(&config, None).expect("attach again");
+                pod.attach_as(&config, None).expect("attach again");
             }
             done.store(true, Relaxed);
             attempts = dialler.join().unwrap();
@@ -125,7 +125,7 @@ fn pins_that_hold_another_pod_are_not_taken_over() {
             ..pod.config.clone()
         };
         std::fs::create_dir(&other.cgroup).expect("a cgroup");
-        let error = Datapath::attach(&other, None).map(drop).unwrap_err();
+        let error = pod.attach_as(&other, None).map(drop).unwrap_err();
         assert!(matches!(error, Error::OtherTarget { .. }), "{error}");
         std::fs::remove_dir(&other.cgroup).expect("clean up");
         TcpStream::connect(FAR4).expect_err("the first pod is still intercepted");
@@ -141,11 +141,11 @@ fn pins_whose_cgroup_is_gone_are_replaced() {
             ..pod.config.clone()
         };
         std::fs::create_dir(&gone.cgroup).expect("a cgroup");
-        drop(Datapath::attach(&gone, None).expect("attach"));
+        drop(pod.attach_as(&gone, None).expect("attach"));
         std::fs::remove_dir(&gone.cgroup).expect("it goes");
         // The kernel severs the links of a dead cgroup in its own time.
         eventually("the links are severed", || {
-            Datapath::attach(&pod.config, None).is_ok()
+            pod.attach_as(&pod.config, None).is_ok()
         });
         TcpStream::connect(FAR4).expect("redirected");
     });
@@ -155,9 +155,11 @@ fn pins_whose_cgroup_is_gone_are_replaced() {
 fn a_failed_attachment_leaves_nothing_behind() {
     in_pod(|pod| {
         let not_a_listener = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
-        let error = Datapath::attach(&pod.config, Some(not_a_listener.as_fd()))
-            .map(drop)
-            .unwrap_err();
+        let steered = Steered {
+            inbound: Some(not_a_listener.as_fd()),
+            ..Steered::default()
+        };
+        let error = Datapath::attach(&pod.config, steered).map(drop).unwrap_err();
         assert!(error.to_string().contains(map::LISTENERS), "{error}");
         assert!(!pod.config.pins.exists());
         pod.neighbour4
@@ -171,7 +173,8 @@ fn a_failed_attachment_leaves_nothing_behind() {
 fn whoever_attached_exclusively_is_named() {
     in_pod(|pod| {
         let exclusive = super::super::links::attach_exclusively(&pod.config.cgroup);
-        let error = Datapath::attach(&pod.config, None)
+        let error = pod
+            .attach_as(&pod.config, None)
             .map(drop)
             .unwrap_err()
             .to_string();
@@ -192,7 +195,7 @@ fn wrong_directories_are_refused_with_their_names() {
             pins: std::env::temp_dir().join("outrigger-not-bpffs"),
             ..pod.config.clone()
         };
-        let error = Datapath::attach(&pins, None).map(drop).unwrap_err();
+        let error = pod.attach_as(&pins, None).map(drop).unwrap_err();
         assert!(
             matches!(&error, Error::NotBpffs { path } if *path == pins.pins),
             "{error}"
@@ -201,7 +204,7 @@ fn wrong_directories_are_refused_with_their_names() {
             cgroup: std::env::temp_dir(),
             ..pod.config.clone()
         };
-        let error = Datapath::attach(&cgroup, None).map(drop).unwrap_err();
+        let error = pod.attach_as(&cgroup, None).map(drop).unwrap_err();
         assert!(
             matches!(&error, Error::NotCgroup2 { path } if *path == cgroup.cgroup),
             "{error}"

@@ -1,9 +1,10 @@
 //! Facts about connections that leave the pod.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
+use sidecar_ebpf::abi::SPREAD6_FIRST;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::pod::{POD4, POD6, in_pod};
@@ -53,6 +54,49 @@ fn a_destination_is_kept_per_connection_when_many_are_open() {
         assert_eq!(counter(&datapath, "claimed"), 500);
         assert_eq!(counter(&datapath, "redirected"), 500);
         assert_eq!(handshakes(pod), 0, "every entry was claimed");
+    });
+}
+
+#[test]
+fn one_source_port_serves_for_several_ipv6_destinations() {
+    in_pod(|pod| {
+        let outbound = pod.outbound();
+        let _datapath = pod.attach(None);
+        let mut apps = Vec::new();
+        for n in 0..20 {
+            let asked = address(&format!("[2001:db8:{n}::7]:80"));
+            let app = Socket::new(Domain::IPV6, Type::STREAM, None).expect("socket");
+            app.set_reuse_address(true).expect("reuse");
+            app.bind(&address("[fd99::2]:4711").into()).expect("bind");
+            app.connect(&asked.into())
+                .unwrap_or_else(|e| panic!("{asked}: {e}"));
+            let (accepted, client) = outbound.accept().expect("accept");
+            assert_eq!(original_dst(&accepted), Some(asked));
+            assert_eq!(client.port(), 4711);
+            apps.push((app, accepted));
+        }
+    });
+}
+
+#[test]
+fn a_program_that_listens_on_a_port_of_the_spread_keeps_its_connections() {
+    in_pod(|pod| {
+        let outbound = pod.outbound();
+        let datapath = pod.attach(None);
+        let app = TcpStream::connect(FAR6).expect("connect");
+        let (redirected, _) = outbound.accept().expect("accept");
+        let port = redirected.local_addr().unwrap().port();
+        assert!(port >= SPREAD6_FIRST, "{port}");
+        // As every server does, it shares its port with connections that there are.
+        let own = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).expect("listen");
+        let _caller = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).expect("connect");
+        let (served, _) = own.accept().expect("its own caller");
+        assert_eq!(original_dst(&served), None);
+        let again = TcpStream::connect(FAR6).expect("connect");
+        let (accepted, _) = outbound.accept().expect("redirected as before");
+        assert_eq!(original_dst(&accepted), Some(address(FAR6)));
+        assert_eq!(counter(&datapath, "unclaimed"), 0);
+        drop((app, again));
     });
 }
 

@@ -9,18 +9,20 @@ use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use sidecar_ebpf::abi::{OUTBOUND_LISTENER, map};
 use socket2::{Domain, Socket, Type};
 
-use super::super::{Config, Datapath, OUTBOUND_PORTS6, Policy};
+use super::super::{Config, Datapath, Error, Policy, Steered, pins, sys};
 
 pub(super) const POD4: &str = "10.99.0.2";
 pub(super) const POD6: &str = "fd99::2";
@@ -48,6 +50,8 @@ pub(super) struct Pod {
     sockets4: RefCell<Vec<Socket>>,
     sockets6: RefCell<Vec<Socket>>,
     sleeper: Child,
+    /// The last one, if it still listens.
+    outbound: RefCell<Weak<TcpListener>>,
 }
 
 /// Runs a test's body in a pod.
@@ -162,16 +166,36 @@ impl Pod {
             sockets4,
             sockets6,
             sleeper,
+            outbound: RefCell::default(),
         }
     }
 
     pub(super) fn attach(&self, inbound: Option<&TcpListener>) -> Datapath {
-        Datapath::attach(&self.config, inbound.map(AsFd::as_fd)).unwrap_or_else(|e| panic!("attach: {e}"))
+        self.attach_as(&self.config, inbound)
+            .unwrap_or_else(|e| panic!("attach: {e}"))
     }
 
-    /// The dual-stack listener that redirected connections arrive at.
-    pub(super) fn outbound(&self) -> TcpListener {
-        dual_stack(self.config.outbound_port)
+    pub(super) fn attach_as(
+        &self,
+        config: &Config,
+        inbound: Option<&TcpListener>,
+    ) -> Result<Datapath, Error> {
+        let outbound = self.outbound.borrow().upgrade();
+        let steered = Steered {
+            inbound: inbound.map(AsFd::as_fd),
+            outbound: outbound.as_ref().map(AsFd::as_fd),
+        };
+        Datapath::attach(config, steered)
+    }
+
+    /// The dual-stack listener that redirected connections arrive at, before and after the programs are attached.
+    pub(super) fn outbound(&self) -> Arc<TcpListener> {
+        let listener = Arc::new(dual_stack(self.config.outbound_port));
+        if let Ok(slots) = sys::open_pin(&pins::maps(&self.config.pins).join(map::LISTENERS)) {
+            sys::map_set(slots.as_fd(), &OUTBOUND_LISTENER, &listener.as_raw_fd()).expect("a slot");
+        }
+        *self.outbound.borrow_mut() = Arc::downgrade(&listener);
+        listener
     }
 
     pub(super) fn inbound(&self) -> TcpListener {
@@ -230,9 +254,13 @@ impl Drop for Proxy {
 }
 
 fn play_proxy(config: &Config) -> ! {
-    let _outbound = dual_stack(config.outbound_port);
+    let outbound = dual_stack(config.outbound_port);
     let inbound = dual_stack(config.inbound_port);
-    let _datapath = Datapath::attach(config, Some(inbound.as_fd())).unwrap_or_else(|e| panic!("attach: {e}"));
+    let steered = Steered {
+        inbound: Some(inbound.as_fd()),
+        outbound: Some(outbound.as_fd()),
+    };
+    let _datapath = Datapath::attach(config, steered).unwrap_or_else(|e| panic!("attach: {e}"));
     println!("{READY}");
     loop {
         thread::park();
@@ -300,7 +328,6 @@ fn config(directory: &Path) -> Config {
         cgroup: cgroup(directory),
         pins: bpffs(directory).join("node/pod"),
         outbound_port: 15001,
-        outbound_ports6: [15001; OUTBOUND_PORTS6],
         inbound_port: 15006,
         open_ports: vec![15008],
         pod_addresses: [POD4, POD6].map(|ip| ip.parse().expect("an address")).into(),

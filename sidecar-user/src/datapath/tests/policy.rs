@@ -73,7 +73,7 @@ fn what_the_policy_names_is_left_alone_and_the_rest_is_taken() {
             }
         };
         let all = policy("outbound: [{destinations: [10.99.0.0/16, \"fd99::/64\"], action: leave}]");
-        let datapath = Datapath::attach(&with(pod, all), None).expect("attach");
+        let datapath = pod.attach_as(&with(pod, all), None).expect("attach");
         cases(&datapath, true, "named by its network");
         assert_eq!(counter(&datapath, "passed_policy"), 3);
 
@@ -182,7 +182,9 @@ fn a_change_takes_effect_at_once_and_no_connection_sees_half_of_it() {
             "outbound: [{action: leave}]".to_owned(),
         ]
         .map(|text| policy(&text));
-        let datapath = Datapath::attach(&with(pod, policies[0].clone()), None).expect("attach");
+        let datapath = pod
+            .attach_as(&with(pod, policies[0].clone()), None)
+            .expect("attach");
         let established = TcpStream::connect(at4).expect("connect");
         let (theirs, _) = pod.neighbour4.accept().expect("accept");
         let stop = AtomicBool::new(false);
@@ -248,7 +250,9 @@ fn what_policy_leaves_alone_inbound_reaches_the_application_in_strict_too() {
             "inbound: [{{sources: [10.99.0.0/24, \"fd99::/64\"], ports: [{}], action: leave}}]",
             port(&open)
         );
-        let datapath = Datapath::attach(&with(pod, policy(&text)), Some(inbound.as_fd())).expect("attach");
+        let datapath = pod
+            .attach_as(&with(pod, policy(&text)), Some(&inbound))
+            .expect("attach");
         for strict in [false, true] {
             datapath.set_strict(strict).expect("mode");
             for ip in [POD4, POD6] {
@@ -294,7 +298,7 @@ fn a_full_map_leaves_the_old_policy_in_force() {
         let to = pod.neighbour4.local_addr().unwrap();
         let first = policy("outbound: [{destinations: [10.99.0.0/16], action: leave}]");
         let before = first.prefixes().len();
-        let datapath = Datapath::attach(&with(pod, first), None).expect("attach");
+        let datapath = pod.attach_as(&with(pod, first), None).expect("attach");
         let fill: Vec<String> = (0..POLICY_ENTRIES / 2 - 7)
             .map(|n| format!("10.{}.{}.0/24", n / 256, n % 256))
             .collect();
@@ -349,7 +353,7 @@ fn the_next_proxy_takes_over_with_its_own_policy() {
         let outbound = pod.outbound();
         let to = pod.neighbour4.local_addr().unwrap();
         let leave = policy("outbound: [{destinations: [10.99.0.0/16], action: leave}]");
-        let first = Datapath::attach(&with(pod, leave.clone()), None).expect("attach");
+        let first = pod.attach_as(&with(pod, leave.clone()), None).expect("attach");
         drop(first);
         assert!(
             goes_directly(to, &pod.neighbour4, &outbound),
@@ -358,7 +362,7 @@ fn the_next_proxy_takes_over_with_its_own_policy() {
         let _second = pod.attach(None);
         assert!(!goes_directly(to, &pod.neighbour4, &outbound));
         assert_eq!(entries(pod), Policy::default().prefixes().len());
-        let _third = Datapath::attach(&with(pod, leave), None).expect("attach");
+        let _third = pod.attach_as(&with(pod, leave), None).expect("attach");
         assert!(goes_directly(to, &pod.neighbour4, &outbound));
     });
 }
