@@ -6,13 +6,13 @@
 //! | map | kind | written by | read by | an entry dies |
 //! |---|---|---|---|---|
 //! | `or_origin` | socket storage: [`abi::Origin`] | connect hooks, sockops on accept | getpeername, getsockname, getsockopt, sockops | with its socket |
-//! | `or_handshake` | LRU hash: [`abi::Tuple`] → [`abi::Origin`] | sockops before the SYN | the filter, sockops on accept | when held or claimed, when the client closes, else by LRU |
-//! | `or_held` | hash: [`abi::Tuple`] → [`abi::Held`] | the filter of the outbound listeners | the filter, sockops | when accepted, when the client closes |
+//! | `or_handshake` | LRU hash: [`abi::Tuple`] → [`abi::Origin`] | sockops before the SYN | the filter, sk_lookup, sockops on accept | when held or claimed, when the client closes, else by LRU |
+//! | `or_held` | hash: [`abi::Tuple`] → [`abi::Held`] | the filter of the outbound listeners | the filter, sk_lookup, sockops | when accepted, when the client closes |
 //! | `or_approved` | hash: [`abi::Tuple`] with a sequence number | the proxy, when the upstream is up | the filter | when accepted, when the client closes; else the proxy takes it back |
 //! | `or_presented` | hash: [`abi::Tuple`] → [`abi::Origin`] | sockops before the proxy's SYN to the application | sockops on accept | when claimed, when the proxy's socket closes |
 //! | `or_bypass` | socket storage: [`abi::Bypass`] | the proxy, on its own sockets | connect hooks, sockops | with its socket |
-//! | `or_listeners` | sockmap, one slot | the proxy | sk_lookup | with the last close of the listener |
-//! | `or_app_ports` | hash: port → [`abi::AppPort`] | sockops on listen and close | sk_lookup | never, it counts |
+//! | `or_listeners` | sockmap, a slot for each direction | the proxy | sk_lookup | with the last close of the listener |
+//! | `or_app_ports` | hash: port → [`abi::AppPort`] | sockops on listen and close | sk_lookup, the proxy | never, it counts |
 //! | `or_app_sockets` | hash: cookie → [`abi::AppSocket`] | sockops on listen and close | sockops on close, the proxy | when the socket stops to listen |
 //! | `or_inherited` | hash: port → [`abi::AppPort`] | the proxy, for listeners that sockops did not see begin | sk_lookup | when the proxy finds no such listener any more |
 //! | `or_policy` | LPM trie: [`abi::PolicyKey`] → [`abi::Policy`] | the proxy | connect hooks, sk_lookup | when its generation is over |

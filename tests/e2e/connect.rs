@@ -70,6 +70,44 @@ fn a_port_that_nobody_listens_on_refuses_connect_itself() -> Result<()> {
     Ok(())
 }
 
+/// The kernel keeps nothing of a SYN that it answers with a cookie: what is held, where it goes and who called is found
+/// again by the acknowledgement.
+#[test]
+fn syn_cookies_change_nothing() -> Result<()> {
+    let mut mesh = Mesh::start("truth-cookies")?;
+    mesh.serve(apps::echo, 9000)?;
+    let _echo = apps::echo(&mesh.outside, 9000)?;
+    let (client, server) = (mesh.client.pod.clone(), mesh.server().pod.clone());
+    for pod in [&client, &server] {
+        pod.sysctl("net/ipv4/tcp_syncookies", "2")?;
+    }
+    let everywhere = [mesh.vip4(9000), mesh.vip6(9000)]
+        .into_iter()
+        .chain(mesh.outside.addresses().map(|ip| SocketAddr::new(ip, 9000)));
+    for to in everywhere {
+        assert_eq!(apps::crowd(&client, to, 50)?, 50, "{to}");
+    }
+    for to in server.addresses().map(|ip| SocketAddr::new(ip, 9000)) {
+        assert_eq!(apps::crowd(&mesh.outside, to, 50)?, 50, "{to}");
+    }
+    for to in [mesh.vip4(9001), mesh.vip6(9001)] {
+        assert_eq!(connect(&client, to)?, ["connect errno ECONNREFUSED"], "{to}");
+        crate::addresses::the_client_is_seen(&mesh, to)?;
+    }
+    let sent = server.run_in(|| std::fs::read_to_string("/proc/thread-self/net/netstat"))??;
+    assert!(cookies(&sent).is_some_and(|sent| sent > 0), "{sent}");
+    assert_eq!(held(&mesh, "unclaimed")?, 0.0);
+    Ok(())
+}
+
+/// SyncookiesSent of `/proc/net/netstat`: a line of names, and one of numbers.
+fn cookies(netstat: &str) -> Option<u64> {
+    let mut lines = netstat.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let at = names.split(' ').position(|name| name == "SyncookiesSent")?;
+    numbers.split(' ').nth(at)?.parse().ok()
+}
+
 #[test]
 fn what_policy_or_identity_forbids_refuses_connect_itself() -> Result<()> {
     let mut mesh = Mesh::of(
