@@ -76,7 +76,7 @@ pub fn smtp(pod: &Pod, port: u16) -> Result<Process> {
 /// iperf3, which talks on a control connection and on one more for each stream.
 pub fn iperf3_server(pod: &Pod, port: u16) -> Result<Process> {
     let mut command = pod.command("iperf3");
-    command.args(["--server", "--port", &port.to_string()]);
+    command.args(["--server", "--forceflush", "--port", &port.to_string()]);
     pod.spawn(command)?.until_listening(port)
 }
 
