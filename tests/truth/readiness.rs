@@ -184,7 +184,9 @@ fn edges_refused(half: &mut Half) -> Result<()> {
     let nobody = half.at_port(CLOSED_PORT);
     half.facts.done("connect", socket.connect(&nobody.into()));
     let edges = Edges::of(&socket)?;
-    edges.next(half, "refused", EpollFlags::EPOLLERR)
+    // The kernel sets one after the other, and makes an edge of each.
+    let all = EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP;
+    edges.next(half, "refused", all)
 }
 
 fn reset_client(half: &mut Half) -> Result<()> {
