@@ -153,19 +153,22 @@ fn connections_leave_descriptors_for_those_who_ask_why_they_are_refused() -> Res
         };
         let count = |result: &str| opened.get(result).copied().unwrap_or_default();
         assert_eq!(count("ok") + count(denial), 400, "{opened:?}");
-        assert!(count("ok") > 50 && count(denial) > 100, "{opened:?}");
+        assert!(count("ok") > 0 && count(denial) > 100, "{opened:?}");
         // On its way in a connection takes more than it needs later: until those are back, more are refused than must be.
-        let (mut denied, mut more) = (count(denial), Vec::new());
+        let (mut denied, mut served, mut more) = (count(denial), count("ok"), Vec::new());
         loop {
             let (late, again) = Keep::open(pod, &[vip], 20)?;
             let let_in = again.get("ok").copied().unwrap_or_default();
             denied += 20 - let_in;
+            served += let_in;
             assert!(more.len() < 20, "there is no end of descriptors");
             match let_in {
                 0 => break assert_eq!(late.close()?, 0),
                 _ => more.push(late),
             }
         }
+        // Most of the 256 are for connections.
+        assert!(served > 128, "{served} at once");
         // While not one more is let in.
         assert_eq!(refused(sidecar, "outbound")?, denied as f64);
         sidecar.until_flow("a refused flow", is_for_lack)?;
