@@ -1,6 +1,6 @@
 //! connect(2): remember where the application wants to go, and send it to the proxy instead.
 
-use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
+use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{bpf_getsockopt, bpf_setsockopt};
 use aya_ebpf::macros::cgroup_sock_addr;
@@ -10,7 +10,7 @@ use sidecar_ebpf::abi::{Counter, Direction, Origin, Role};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Connect, Connecting, Facts};
 
-use super::{ALLOW, DENY, SO_BINDTOIFINDEX, SO_REUSEADDR, SOL_SOCKET, load, store};
+use super::{ALLOW, DENY, SO_BINDTOIFINDEX, SO_REUSEADDR, SOL_SOCKET, load, set_user_ip6, store, user_ip6};
 use crate::maps::{self, ROUTES};
 
 const AF_INET: u32 = 2;
@@ -37,19 +37,15 @@ pub(crate) fn or_connect4(ctx: SockAddrContext) -> i32 {
 pub(crate) fn or_connect6(ctx: SockAddrContext) -> i32 {
     let addr = ctx.sock_addr;
     // SAFETY: fields that this hook may read.
-    let to = unsafe { Ip::from_v6(user_ip6(addr)) };
+    let to = unsafe { user_ip6(addr) };
     let Ok(redirect) = decide(&ctx, to) else {
         return DENY;
     };
     if let Some(Endpoint { ip, port }) = redirect {
         // A v4-mapped destination comes by this hook too, and stays mapped: the target has the same spelling.
-        let words = ip.words();
         // SAFETY: fields that this hook may write.
         unsafe {
-            store(&raw mut (*addr).user_ip6[0], words[0]);
-            store(&raw mut (*addr).user_ip6[1], words[1]);
-            store(&raw mut (*addr).user_ip6[2], words[2]);
-            store(&raw mut (*addr).user_ip6[3], words[3]);
+            set_user_ip6(addr, ip);
             store(&raw mut (*addr).user_port, port.to_user_port());
         }
     }
@@ -240,19 +236,6 @@ unsafe fn own_address(sk: *mut bpf_sock) -> Ip {
         } else {
             Ip::from_v6(v6)
         }
-    }
-}
-
-#[inline(always)]
-unsafe fn user_ip6(addr: *mut bpf_sock_addr) -> [u32; 4] {
-    // SAFETY: as the caller's.
-    unsafe {
-        [
-            load(&raw const (*addr).user_ip6[0]),
-            load(&raw const (*addr).user_ip6[1]),
-            load(&raw const (*addr).user_ip6[2]),
-            load(&raw const (*addr).user_ip6[3]),
-        ]
     }
 }
 

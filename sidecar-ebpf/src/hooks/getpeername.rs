@@ -3,14 +3,13 @@
 //!
 //! Leaves the proxy's accepted sockets alone: their peer is the true client.
 
-use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use sidecar_ebpf::abi::{Origin, Role};
 use sidecar_ebpf::addr::Ip;
 use sidecar_ebpf::verdict;
 
-use super::{ALLOW, load, store};
+use super::{ALLOW, load, set_user_ip6, store, user_ip6};
 use crate::maps;
 
 #[cgroup_sock_addr(getpeername4)]
@@ -40,36 +39,20 @@ pub(crate) fn or_getpeername4(ctx: SockAddrContext) -> i32 {
 pub(crate) fn or_getpeername6(ctx: SockAddrContext) -> i32 {
     let addr = ctx.sock_addr;
     if let Some(origin) = other_end(&ctx) {
-        show6(addr, origin.ip);
-        // SAFETY: a field that this hook may write.
-        unsafe { store(&raw mut (*addr).user_port, origin.port.to_user_port()) };
+        // SAFETY: fields that this hook may write.
+        unsafe {
+            set_user_ip6(addr, origin.ip);
+            store(&raw mut (*addr).user_port, origin.port.to_user_port());
+        }
         return ALLOW;
     }
     // SAFETY: fields that this hook may read.
-    let shown = unsafe {
-        Ip::from_v6([
-            load(&raw const (*addr).user_ip6[0]),
-            load(&raw const (*addr).user_ip6[1]),
-            load(&raw const (*addr).user_ip6[2]),
-            load(&raw const (*addr).user_ip6[3]),
-        ])
-    };
+    let shown = unsafe { user_ip6(addr) };
     if let Some(own) = stranger(shown) {
-        show6(addr, own);
+        // SAFETY: fields that this hook may write.
+        unsafe { set_user_ip6(addr, own) };
     }
     ALLOW
-}
-
-#[inline(always)]
-fn show6(addr: *mut bpf_sock_addr, ip: Ip) {
-    let words = ip.words();
-    // SAFETY: the hook's context, and fields that it may write.
-    unsafe {
-        store(&raw mut (*addr).user_ip6[0], words[0]);
-        store(&raw mut (*addr).user_ip6[1], words[1]);
-        store(&raw mut (*addr).user_ip6[2], words[2]);
-        store(&raw mut (*addr).user_ip6[3], words[3]);
-    }
 }
 
 #[inline(always)]

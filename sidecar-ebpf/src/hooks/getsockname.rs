@@ -8,7 +8,7 @@ use aya_ebpf::programs::SockAddrContext;
 use sidecar_ebpf::abi::Role;
 use sidecar_ebpf::addr::Ip;
 
-use super::{ALLOW, load, store};
+use super::{ALLOW, load, set_user_ip6, store, user_ip6};
 use crate::maps;
 
 #[cgroup_sock_addr(getsockname4)]
@@ -29,23 +29,10 @@ pub(crate) fn or_getsockname4(ctx: SockAddrContext) -> i32 {
 pub(crate) fn or_getsockname6(ctx: SockAddrContext) -> i32 {
     let addr = ctx.sock_addr;
     // SAFETY: fields that this hook may read.
-    let shown = unsafe {
-        Ip::from_v6([
-            load(&raw const (*addr).user_ip6[0]),
-            load(&raw const (*addr).user_ip6[1]),
-            load(&raw const (*addr).user_ip6[2]),
-            load(&raw const (*addr).user_ip6[3]),
-        ])
-    };
+    let shown = unsafe { user_ip6(addr) };
     if let Some(source) = source(&ctx, shown) {
-        let words = source.words();
         // SAFETY: fields that this hook may write.
-        unsafe {
-            store(&raw mut (*addr).user_ip6[0], words[0]);
-            store(&raw mut (*addr).user_ip6[1], words[1]);
-            store(&raw mut (*addr).user_ip6[2], words[2]);
-            store(&raw mut (*addr).user_ip6[3], words[3]);
-        }
+        unsafe { set_user_ip6(addr, source) };
     }
     ALLOW
 }

@@ -9,6 +9,9 @@ mod listen;
 mod sk_lookup;
 mod sockops;
 
+use aya_ebpf::bindings::bpf_sock_addr;
+use sidecar_ebpf::addr::Ip;
+
 const SOL_SOCKET: i32 = 1;
 const SO_REUSEADDR: i32 = 2;
 const SO_BINDTOIFINDEX: i32 = 62;
@@ -30,4 +33,37 @@ unsafe fn load<T: Copy>(field: *const T) -> T {
 unsafe fn store<T: Copy>(field: *mut T, value: T) {
     // SAFETY: the caller points into the context it was called with.
     unsafe { core::ptr::write_volatile(field, value) }
+}
+
+/// The IPv6 address of a socket address context.
+///
+/// # Safety
+/// `addr` is the context of a hook that may read it.
+#[inline(always)]
+unsafe fn user_ip6(addr: *mut bpf_sock_addr) -> Ip {
+    // SAFETY: as the caller's.
+    unsafe {
+        Ip::from_v6([
+            load(&raw const (*addr).user_ip6[0]),
+            load(&raw const (*addr).user_ip6[1]),
+            load(&raw const (*addr).user_ip6[2]),
+            load(&raw const (*addr).user_ip6[3]),
+        ])
+    }
+}
+
+/// Writes it.
+///
+/// # Safety
+/// `addr` is the context of a hook that may write it.
+#[inline(always)]
+unsafe fn set_user_ip6(addr: *mut bpf_sock_addr, ip: Ip) {
+    let words = ip.words();
+    // SAFETY: as the caller's.
+    unsafe {
+        store(&raw mut (*addr).user_ip6[0], words[0]);
+        store(&raw mut (*addr).user_ip6[1], words[1]);
+        store(&raw mut (*addr).user_ip6[2], words[2]);
+        store(&raw mut (*addr).user_ip6[3], words[3]);
+    }
 }
