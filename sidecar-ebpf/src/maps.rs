@@ -11,9 +11,9 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_sk_storage_get, bpf_skc_to_mptcp_sock};
 use aya_ebpf::macros::btf_map;
 use sidecar_ebpf::abi::{
-    APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, Counter, Direction, HANDSHAKE_ENTRIES,
-    HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES, Path, Policy,
-    PolicyKey, RING_BYTES, ROUTE_ENTRIES, Settings, Tuple,
+    APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, Counter, Direction, Event,
+    HANDSHAKE_ENTRIES, HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES,
+    PRESENTED_ENTRIES, Path, Policy, PolicyKey, RING_BYTES, ROUTE_ENTRIES, Settings, Tuple,
 };
 use sidecar_ebpf::addr::Ip;
 
@@ -112,6 +112,29 @@ pub(crate) fn count(counter: Counter) {
         // SAFETY: the slot belongs to this CPU. A nested program may lose one count, which is no harm.
         unsafe { *value += 1 };
     }
+}
+
+/// Tells a shard what has become of a connection, where the SYN does not matter. False, and counted, when its ring has no
+/// room.
+#[inline(always)]
+pub(crate) fn tell(shard: u32, tuple: Tuple, origin: Origin, sequence: u32, kind: u8) -> bool {
+    let record = RINGS.get(shard).and_then(|ring| ring.reserve_untyped::<Event>(0));
+    let Some(mut record) = record else {
+        count(Counter::RingFull);
+        return false;
+    };
+    record.write(Event {
+        tuple,
+        origin,
+        sequence,
+        kind,
+        traffic_class: 0,
+        tcp_len: 0,
+        reserved: 0,
+        tcp: [0; 64],
+    });
+    record.submit(0);
+    true
 }
 
 /// The origin of a socket, if it has one.

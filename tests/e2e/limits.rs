@@ -126,7 +126,19 @@ fn without_descriptors_a_server_s_proxy_refuses_every_way_in_and_open_connection
     server.until_flow("the refused tunnel", |flow| {
         is_for_lack(flow) && flow["transport"] == "hbone" && flow["sourceIdentity"].is_null()
     })?;
-    assert!(refused(server, "inbound")? >= 22.0, "20 in plaintext, and more");
+    // Those of the first twenty that found a tunnel of their shard, each; those that did not, once for all.
+    let by_transport = |transport: &str| {
+        let transport = format!("transport=\"{transport}\"");
+        let labels = [
+            "by=\"us\"",
+            "cause=\"limit_reached\"",
+            "direction=\"inbound\"",
+            &transport,
+        ];
+        server.metric("outrigger_tcp_connections_closed_total", &labels)
+    };
+    assert_eq!(by_transport("plain")?, 20.0);
+    assert!(by_transport("hbone")? >= 2.0, "of a stream, and of a tunnel");
     assert_eq!(lines(server, "Descriptors"), 1, "{}", server.log());
     Ok(())
 }
@@ -263,6 +275,7 @@ fn without_ports_towards_the_application_others_are_taken_or_new_connections_are
     assert_eq!(kept6.close()?, 20);
     // The proxy closes its side first where the client did, and that port rests for a minute otherwise.
     server.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
+    works_again(&mesh.client.pod, mesh.vip4(9000))?;
     works_again(&mesh.client.pod, mesh.vip6(9000))
 }
 

@@ -15,15 +15,15 @@ use crate::maps;
 #[cgroup_sock_addr(getpeername4)]
 pub(crate) fn or_getpeername4(ctx: SockAddrContext) -> i32 {
     let addr = ctx.sock_addr;
-    if let Some(origin) = other_end(&ctx) {
-        if let Some(ip4) = origin.ip.v4() {
-            // SAFETY: fields that this hook may write.
-            unsafe {
-                store(&raw mut (*addr).user_ip4, ip4);
-                store(&raw mut (*addr).user_port, origin.port.to_user_port());
-            }
-            return ALLOW;
+    if let Some(origin) = other_end(&ctx)
+        && let Some(ip4) = origin.ip.v4()
+    {
+        // SAFETY: fields that this hook may write.
+        unsafe {
+            store(&raw mut (*addr).user_ip4, ip4);
+            store(&raw mut (*addr).user_port, origin.port.to_user_port());
         }
+        return ALLOW;
     }
     // SAFETY: a field that this hook may read.
     let shown = unsafe { Ip::from_v4(load(&raw const (*addr).user_ip4)) };

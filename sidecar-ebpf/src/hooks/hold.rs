@@ -8,12 +8,11 @@
 use core::arch::asm;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, bpf_hdr_start_off::BPF_HDR_START_NET};
-use aya_ebpf::btf_maps::RingBuf;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes, bpf_skb_load_bytes_relative};
 use aya_ebpf::macros::socket_filter;
 use aya_ebpf::programs::SkBuffContext;
 use bytemuck::Zeroable;
-use sidecar_ebpf::abi::{Counter, Event, Held, Origin, RING_BYTES, Settings, Tuple};
+use sidecar_ebpf::abi::{Counter, Event, Held, Origin, Settings, Tuple};
 use sidecar_ebpf::addr::{Ip, Port};
 
 use super::load;
@@ -115,7 +114,10 @@ fn begin(
     origin: Origin,
     since: Since,
 ) -> i64 {
-    let Some((shard, ring)) = shard(ctx) else {
+    let Some(shard) = shard(ctx) else {
+        return PASS;
+    };
+    let Some(ring) = RINGS.get(shard) else {
         return PASS;
     };
     let mut held = Held {
@@ -132,8 +134,18 @@ fn begin(
         return DROP;
     };
     let event = record.as_mut_ptr();
-    // SAFETY: the record is as large as the event.
-    if !unsafe { describe(ctx, syn, tuple, origin, event) } {
+    // SAFETY: the record is as large as the event, and only its fields are written. The options' length is within
+    // their part of the array, as `syn` has checked.
+    let read = unsafe {
+        (&raw mut (*event).tuple).write(*tuple);
+        (&raw mut (*event).origin).write(origin);
+        (&raw mut (*event).sequence).write(syn.sequence);
+        (&raw mut (*event).traffic_class).write(syn.traffic_class);
+        (&raw mut (*event).tcp_len).write((HEADER + syn.options) as u8);
+        (&raw mut (*event).reserved).write(0);
+        header(ctx, &raw mut (*event).tcp, syn.options)
+    };
+    if !read {
         record.discard(0);
         return DROP;
     }
@@ -156,35 +168,22 @@ fn begin(
 /// proxy; the shard sends what says so.
 #[inline(always)]
 fn refuse(ctx: &SkBuffContext, syn: &Syn, tuple: &Tuple) -> i64 {
-    let Some((_, ring)) = shard(ctx) else {
+    let Some(shard) = shard(ctx) else {
         return PASS;
     };
-    let Some(mut record) = ring.reserve_untyped::<Event>(0) else {
-        maps::count(Counter::RingFull);
-        return DROP;
-    };
-    let event = record.as_mut_ptr();
-    // SAFETY: the record is as large as the event.
-    let described = unsafe { describe(ctx, syn, tuple, Origin::zeroed(), event) };
-    if !described {
-        record.discard(0);
-        return DROP;
+    if maps::tell(shard, *tuple, Origin::zeroed(), syn.sequence, Event::STRAY) {
+        maps::count(Counter::Unclaimed);
     }
-    maps::count(Counter::Unclaimed);
-    // SAFETY: as above.
-    unsafe { (&raw mut (*event).kind).write(Event::STRAY) };
-    record.submit(0);
     DROP
 }
 
-/// The shard whose listener this is, and its ring. A listener without one holds nothing.
+/// The shard whose listener this is. A listener without one holds nothing.
 #[inline(always)]
-fn shard(ctx: &SkBuffContext) -> Option<(u32, &'static RingBuf<(), RING_BYTES>)> {
+fn shard(ctx: &SkBuffContext) -> Option<u32> {
     // SAFETY: the context is this program's. While a filter runs, the packet belongs to the filter's listener.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
     // SAFETY: copied at once.
-    let shard = unsafe { SHARDS.get(cookie).copied() }?;
-    Some((shard, RINGS.get(shard)?))
+    unsafe { SHARDS.get(cookie).copied() }
 }
 
 enum Kept {
@@ -220,25 +219,6 @@ fn keep(tuple: &Tuple, held: &Held, since: Since) -> Kept {
                 Kept::NoRoom
             }
         },
-    }
-}
-
-/// Fills in all but the kind. False where the packet cannot be read.
-///
-/// # Safety
-/// `event` is writable.
-#[inline(always)]
-unsafe fn describe(ctx: &SkBuffContext, syn: &Syn, tuple: &Tuple, origin: Origin, event: *mut Event) -> bool {
-    // SAFETY: only fields of the event are written. The options' length is within their part of the array, as `syn` has
-    // checked.
-    unsafe {
-        (&raw mut (*event).tuple).write(*tuple);
-        (&raw mut (*event).origin).write(origin);
-        (&raw mut (*event).sequence).write(syn.sequence);
-        (&raw mut (*event).traffic_class).write(syn.traffic_class);
-        (&raw mut (*event).tcp_len).write((HEADER + syn.options) as u8);
-        (&raw mut (*event).reserved).write(0);
-        header(ctx, &raw mut (*event).tcp, syn.options)
     }
 }
 

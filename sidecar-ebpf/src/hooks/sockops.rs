@@ -20,7 +20,7 @@ use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict;
 
 use super::{SO_REUSEADDR, SOL_SOCKET, listen, load};
-use crate::maps::{self, APPROVED, HANDSHAKE, HELD, PRESENTED, RINGS};
+use crate::maps::{self, APPROVED, HANDSHAKE, HELD, PRESENTED};
 
 const AF_INET: u32 = 2;
 
@@ -154,7 +154,8 @@ fn closed(ops: *mut bpf_sock_ops, old: u32) {
     // SAFETY: copied before anything else touches the map.
     if let Some(held) = unsafe { HELD.get(tuple).copied() } {
         forget(tuple, &held);
-        gone(tuple, &held);
+        // Without room in its ring the shard finds out when it sends the SYN again.
+        maps::tell(held.shard, tuple, held.origin, held.sequence, Event::GONE);
     }
 }
 
@@ -166,29 +167,6 @@ fn forget(tuple: Tuple, held: &Held) {
         ..tuple
     };
     let _: Result<(), i32> = APPROVED.remove(approved);
-}
-
-/// Tells the shard that holds the connection. Without room in its ring it finds out when it sends the SYN again.
-#[inline(always)]
-fn gone(tuple: Tuple, held: &Held) {
-    let record = RINGS
-        .get(held.shard)
-        .and_then(|ring| ring.reserve_untyped::<Event>(0));
-    let Some(mut record) = record else {
-        maps::count(Counter::RingFull);
-        return;
-    };
-    record.write(Event {
-        tuple,
-        origin: held.origin,
-        sequence: held.sequence,
-        kind: Event::GONE,
-        traffic_class: 0,
-        tcp_len: 0,
-        reserved: 0,
-        tcp: [0; 64],
-    });
-    record.submit(0);
 }
 
 /// On the accepted socket, before its owner can see it.

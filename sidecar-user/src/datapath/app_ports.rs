@@ -8,8 +8,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use sidecar_ebpf::abi::{AppPort, AppSocket, map};
 
@@ -22,9 +22,8 @@ pub struct AppPorts {
     counted: OwnedFd,
     inherited: OwnedFd,
     switches: Switches,
-    /// Cookies of the sockets in `written`.
-    strangers: HashSet<u64>,
-    written: HashMap<u32, AppPort>,
+    /// Those in the map, by cookie.
+    strangers: HashMap<u64, SocketAddr>,
     complete: bool,
 }
 
@@ -36,8 +35,7 @@ impl AppPorts {
             counted,
             inherited,
             switches,
-            strangers: HashSet::new(),
-            written: HashMap::new(),
+            strangers: HashMap::new(),
             complete: false,
         })
     }
@@ -51,28 +49,30 @@ impl AppPorts {
         &mut self,
         mut look: impl FnMut() -> Result<Vec<Listening>, E>,
     ) -> Result<(), E> {
-        let mut strangers = self.uncounted(look()?).map_err(fail)?;
-        if strangers.iter().any(|s| !self.strangers.contains(&s.cookie)) {
-            let still: HashSet<u64> = look()?.iter().map(|s| s.cookie).collect();
-            strangers.retain(|s| still.contains(&s.cookie));
+        let mut strangers = self.uncounted(&look()?).map_err(fail)?;
+        if strangers
+            .keys()
+            .any(|cookie| !self.strangers.contains_key(cookie))
+        {
+            let still: HashSet<u64> = look()?.iter().map(|socket| socket.cookie).collect();
+            strangers.retain(|cookie, _| still.contains(cookie));
         }
-        self.write(&strangers)?;
+        self.write(strangers)?;
         Ok(())
     }
 
-    fn write(&mut self, strangers: &[Listening]) -> Result<(), Error> {
-        let ports = by_port(strangers);
+    fn write(&mut self, strangers: HashMap<u64, SocketAddr>) -> Result<(), Error> {
+        let (before, after) = (by_port(&self.strangers), by_port(&strangers));
         // What is new first: a listener must not seem to be gone because another one is.
-        for (port, sockets) in &ports {
-            if self.written.get(port) != Some(sockets) {
+        for (port, sockets) in &after {
+            if before.get(port) != Some(sockets) {
                 sys::map_set(self.inherited.as_fd(), port, sockets).map_err(fail)?;
             }
         }
-        for port in self.written.keys().filter(|port| !ports.contains_key(port)) {
+        for port in before.keys().filter(|port| !after.contains_key(port)) {
             remove(&self.inherited, *port).map_err(fail)?;
         }
-        self.written = ports;
-        self.strangers = strangers.iter().map(|s| s.cookie).collect();
+        self.strangers = strangers;
         if !self.complete {
             self.switches.change(|settings| settings.app_ports = 1)?;
             self.complete = true;
@@ -81,29 +81,42 @@ impl AppPorts {
     }
 
     /// Those that the programs do not count, and that outsiders could reach.
-    fn uncounted(&self, mut listening: Vec<Listening>) -> io::Result<Vec<Listening>> {
-        let mut failed = None;
-        listening.retain(|socket| {
-            !socket.at.ip().to_canonical().is_loopback()
-                && match sys::map_get::<u64, AppSocket>(self.counted.as_fd(), &socket.cookie) {
-                    Ok(_) => false,
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-                    Err(error) => {
-                        failed.get_or_insert(error);
-                        false
-                    }
+    fn uncounted(&self, listening: &[Listening]) -> io::Result<HashMap<u64, SocketAddr>> {
+        let mut uncounted = HashMap::new();
+        for Listening { cookie, at } in listening {
+            if at.ip().to_canonical().is_loopback() {
+                continue;
+            }
+            match sys::map_get::<u64, AppSocket>(self.counted.as_fd(), cookie) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    uncounted.insert(*cookie, *at);
                 }
-        });
-        failed.map_or(Ok(listening), Err)
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(uncounted)
     }
 }
 
-fn by_port(sockets: &[Listening]) -> HashMap<u32, AppPort> {
+/// Whether a map of ports, of either kind, has a socket that an attempt at this address would reach.
+pub(super) fn listens(ports: BorrowedFd<'_>, at: SocketAddr) -> io::Result<bool> {
+    match sys::map_get::<u32, AppPort>(ports, &u32::from(at.port())) {
+        Ok(sockets) => Ok(match at.ip().to_canonical() {
+            IpAddr::V4(_) => sockets.v4 != 0,
+            IpAddr::V6(_) => sockets.v6 != 0,
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn by_port(sockets: &HashMap<u64, SocketAddr>) -> HashMap<u32, AppPort> {
     let mut ports = HashMap::new();
-    for socket in sockets {
-        let (v4, v6) = families(socket.at);
+    for at in sockets.values() {
+        let (v4, v6) = families(*at);
         let sockets = ports
-            .entry(u32::from(socket.at.port()))
+            .entry(u32::from(at.port()))
             .or_insert(AppPort { v4: 0, v6: 0 });
         sockets.v4 += u64::from(v4);
         sockets.v6 += u64::from(v6);

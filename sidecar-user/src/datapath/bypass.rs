@@ -8,9 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use sidecar_ebpf::abi::{self, AppPort};
+use sidecar_ebpf::abi;
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 
+use super::app_ports::listens;
 use super::settings::{kernel_ip, user_ip};
 use super::sys;
 
@@ -50,12 +51,11 @@ impl Bypass {
     /// `None` where a program might be shown it, and take the client for one of its own host: where somebody listens
     /// that is no program of the pod's cgroup, which the hooks do not see. IPv6 has no such addresses.
     pub fn spare_source(&self, to: SocketAddr, number: u16) -> Option<IpAddr> {
-        let port = u32::from(to.port());
-        let listens = |map: &OwnedFd| {
-            let sockets = sys::map_get::<u32, AppPort>(map.as_fd(), &port);
-            sockets.is_ok_and(|sockets| sockets.v4 != 0)
+        let is_hidden = || -> io::Result<bool> {
+            Ok(listens(self.app_ports.as_fd(), to)? && !listens(self.inherited.as_fd(), to)?)
         };
-        let hidden = to.is_ipv4() && listens(&self.app_ports) && !listens(&self.inherited);
+        // Where the maps cannot be asked, nobody knows that it is.
+        let hidden = to.is_ipv4() && is_hidden().unwrap_or(false);
         hidden.then(|| user_ip(Ip::spare_source(number)))
     }
 }

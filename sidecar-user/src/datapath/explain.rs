@@ -8,10 +8,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use sidecar_ebpf::abi::{AppPort, Counter, Path, map};
+use sidecar_ebpf::abi::{Counter, Path, map};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Arriving, Connecting, Facts, InboundFacts, Lookup};
 
+use super::app_ports::listens;
 use super::policy::{Direction, Rule};
 use super::settings::{Switches, kernel_ip};
 use super::{Error, PolicyMap, sys};
@@ -165,17 +166,11 @@ impl Explain {
     }
 
     fn is_listening(&self, at: SocketAddr) -> Result<bool, Error> {
-        let key = u32::from(at.port());
-        for (name, ports) in [
+        for (map, ports) in [
             (map::APP_PORTS, &self.app_ports),
             (map::INHERITED, &self.inherited),
         ] {
-            let sockets: Option<AppPort> = found(name, sys::map_get(ports.as_fd(), &key))?;
-            let listening = sockets.is_some_and(|sockets| match at.ip().to_canonical() {
-                IpAddr::V4(_) => sockets.v4 != 0,
-                IpAddr::V6(_) => sockets.v6 != 0,
-            });
-            if listening {
+            if listens(ports.as_fd(), at).map_err(|source| Error::MapIo { map, source })? {
                 return Ok(true);
             }
         }

@@ -26,7 +26,7 @@ use crate::observe::{Meters, ShardObserver};
 use crate::policy::Mode;
 use crate::route::Unknown;
 use crate::transport::pool::Pool;
-use crate::transport::tcp::{BoundPorts, Mark};
+use crate::transport::tcp::{BoundPorts, Mark, TIME_WAIT};
 use crate::transport::{Error, Tally, Timeouts, tls};
 use crate::{datapath, relay};
 
@@ -34,9 +34,6 @@ use crate::{datapath, relay};
 const HANDSHAKES: usize = 1024;
 /// After a failed accept (no memory left, say) the listener rests, so that the shard can free some.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
-
-/// How long a port rests that was used (TIME_WAIT).
-const CROWDED: Duration = Duration::from_secs(60);
 
 /// How often held connections are looked over whose end may have been missed.
 const HOLDING_LOOK: Duration = Duration::from_secs(5);
@@ -228,7 +225,9 @@ impl Shard {
     }
 
     pub(super) fn is_crowded(&self) -> bool {
-        self.crowded.get().is_some_and(|since| since.elapsed() < CROWDED)
+        self.crowded
+            .get()
+            .is_some_and(|since| since.elapsed() < TIME_WAIT)
     }
 
     /// Another address to dial an application from, where nobody is shown it.

@@ -112,7 +112,8 @@ pub struct BoundPorts {
 
 /// Ports bound within one TIME_WAIT, of all shards: a small part of the some 28,000 that the kernel chooses from.
 const BOUND: u32 = 4096;
-const TIME_WAIT: Duration = Duration::from_secs(60);
+/// How long a port rests that was used, towards the same destination.
+pub const TIME_WAIT: Duration = Duration::from_secs(60);
 /// `net.ipv4.ip_local_port_range`, unless somebody has changed it.
 const KERNELS_CHOICE: RangeInclusive<u16> = 32768..=60999;
 

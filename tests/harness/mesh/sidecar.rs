@@ -349,9 +349,9 @@ impl Sidecar {
     /// Lowers the limit of open files of the running proxy to those that it has, once what is about to close is closed.
     /// Not to a number that is free for a moment only: it may be the proxy's spare, which would then never come back.
     pub fn exhaust_files(&self) -> Result<()> {
-        let (mut limit, mut next, mut quiet) = (None, None, 0);
+        let (mut limit, mut next, mut quiet) = (0, 0, 0);
         wait::until_some("its descriptors come to rest", wait::SOON, || {
-            let now = Some(self.next_descriptor()?);
+            let now = self.next_descriptor()?;
             quiet = if now == next { quiet + 1 } else { 0 };
             next = now;
             if quiet < 20 {
@@ -360,9 +360,7 @@ impl Sidecar {
             if limit == next {
                 return Ok(Some(()));
             }
-            if let Some(next) = next {
-                self.set_open_files(next)?;
-            }
+            self.set_open_files(next)?;
             (limit, quiet) = (next, 0);
             Ok(None)
         })

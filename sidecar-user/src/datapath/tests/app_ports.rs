@@ -20,9 +20,7 @@ fn a_port_on_which_nobody_listens_is_refused() {
         assert!(is_open(pod, POD4, port), "nothing is known yet");
         let mut ports = datapath.app_ports().expect("ports");
         set(&mut ports, &[]);
-        for own in [POD4, POD6] {
-            assert!(!is_open(pod, own, port), "{own}");
-        }
+        assert_eq!(are_open(pod, port), [false; 2]);
         assert_eq!(counter(&datapath, "dropped_closed"), 2);
         assert_eq!(counter(&datapath, "steered"), 1);
     });
@@ -38,13 +36,9 @@ fn a_listener_opens_its_port_at_once_and_its_end_closes_it() {
         let mut ports = datapath.app_ports().expect("ports");
         // Found by user space, too, it still counts once.
         set(&mut ports, &[found(&app)]);
-        for own in [POD4, POD6] {
-            assert!(is_open(pod, own, port), "{own}");
-        }
+        assert_eq!(are_open(pod, port), [true; 2]);
         drop(app);
-        for own in [POD4, POD6] {
-            assert!(!is_open(pod, own, port), "{own}");
-        }
+        assert_eq!(are_open(pod, port), [false; 2]);
     });
 }
 
@@ -56,14 +50,10 @@ fn a_listener_from_before_the_programs_counts_until_it_is_found_no_more() {
         let datapath = pod.attach(Some(&inbound));
         let mut ports = datapath.app_ports().expect("ports");
         set(&mut ports, &[found(&app)]);
-        for own in [POD4, POD6] {
-            assert!(is_open(pod, own, port), "{own}");
-        }
+        assert_eq!(are_open(pod, port), [true; 2]);
         drop(app);
         set(&mut ports, &[]);
-        for own in [POD4, POD6] {
-            assert!(!is_open(pod, own, port), "{own}");
-        }
+        assert_eq!(are_open(pod, port), [false; 2]);
     });
 }
 
@@ -79,9 +69,7 @@ fn a_listener_that_ends_while_user_space_looks_closes_its_port_at_once() {
         // Seen once, and gone when the programs are asked whether they count it.
         let look = || Ok::<_, Error>(app.take().map(|_| seen).into_iter().collect());
         ports.set(look).expect("set");
-        for own in [POD4, POD6] {
-            assert!(!is_open(pod, own, port), "{own}");
-        }
+        assert_eq!(are_open(pod, port), [false; 2]);
     });
 }
 
@@ -167,6 +155,11 @@ fn is_open(pod: &Pod, own: &str, port: u16) -> bool {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => false,
         Err(error) => panic!("{to}: {error}"),
     }
+}
+
+/// Whether one does at the pod's addresses, IPv4 first.
+fn are_open(pod: &Pod, port: u16) -> [bool; 2] {
+    [POD4, POD6].map(|own| is_open(pod, own, port))
 }
 
 /// As a look at the sockets of the pod would find it.
