@@ -35,6 +35,8 @@ pub struct Meters {
     pub plaintext_accepted: Counter,
     /// `outrigger_inbound_plaintext_refused_total`
     pub plaintext_refused: Counter,
+    /// `outrigger_inbound_policy_cuts_total`
+    pub policy_cuts: Counter,
     /// `outrigger_outbound_client_ports_changed_total`
     pub client_ports_changed: Counter,
     /// `outrigger_inbound_client_claims_refused_total`
@@ -120,6 +122,10 @@ impl Meters {
             plaintext_refused: counter(
                 "outrigger_inbound_plaintext_refused",
                 "Inbound plaintext connections refused in strict mode by the proxy",
+            ),
+            policy_cuts: counter(
+                "outrigger_inbound_policy_cuts",
+                "Inbound connections that were open, or being opened, when they were forbidden, and were reset",
             ),
             client_ports_changed: counter(
                 "outrigger_outbound_client_ports_changed",

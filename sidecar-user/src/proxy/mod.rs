@@ -3,11 +3,13 @@
 //! This file and its neighbours assemble the rooms: the control work runs here on the calling thread, each shard of
 //! the data path on a thread of its own.
 
+mod authorize;
 mod holding;
 mod inbound;
 mod interception;
 mod join;
 mod limits;
+mod live;
 mod network;
 mod outbound;
 mod outcome;
