@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, watch};
 use crate::identity::Svid;
 use crate::intercept::{Listeners, RawSockets};
 use crate::lifecycle::{LogFilter, Shutdown};
-use crate::model::Snapshot;
+use crate::model::{Own, Snapshot};
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
 use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
 use shard::{Settings, Truthful};
@@ -149,7 +149,12 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     );
 
     tokio::spawn(follow_registry);
-    tokio::spawn(watchers::registry(observer.clone(), feed, conditions.registry));
+    tokio::spawn(watchers::registry(
+        observer.clone(),
+        feed,
+        own(&config),
+        conditions.registry,
+    ));
     tokio::spawn(watchers::certificate(
         observer.clone(),
         svid,
@@ -241,11 +246,13 @@ fn shard_settings(
     limited: Arc<limits::Shared>,
 ) -> Settings {
     let ports = config.intercept;
+    let own = own(config);
     Settings {
-        id: config.identity.id.clone(),
+        id: own.identity.clone(),
+        addresses: own.addresses.clone(),
+        own: Arc::new(own),
         mode: config.mode,
         unknown: config.unknown,
-        addresses: config.addresses.iter().map(IpAddr::to_canonical).collect(),
         own_ports: own_ports(config),
         hbone_port: ports.hbone_port,
         shards: config.workers,
@@ -292,6 +299,15 @@ impl Drop for Ended {
     fn drop(&mut self) {
         // Nobody asks once the proxy drains.
         let _ = self.1.send(self.0);
+    }
+}
+
+/// Who this proxy stands beside, as its configuration says.
+fn own(config: &Config) -> Own {
+    Own {
+        name: config.name.clone(),
+        identity: config.identity.id.clone(),
+        addresses: config.addresses.iter().map(IpAddr::to_canonical).collect(),
     }
 }
 

@@ -21,7 +21,7 @@ use super::{authorize, inbound, outbound};
 use crate::datapath::{Attempts, Hold};
 use crate::identity::Svid;
 use crate::intercept::{self, Listeners, RawSockets};
-use crate::model::{Cause, ClientAddr, OriginalDst, Outcome, Party, Snapshot, SpiffeId};
+use crate::model::{Cause, ClientAddr, OriginalDst, Outcome, Own, Party, Snapshot, SpiffeId};
 use crate::observe::{Meters, ShardObserver};
 use crate::policy::Mode;
 use crate::route::Unknown;
@@ -45,6 +45,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) id: SpiffeId,
+    /// Id and addresses once more, with the name: who asks the registry about itself.
+    pub(super) own: Arc<Own>,
     pub(super) mode: Mode,
     pub(super) unknown: Unknown,
     pub(super) addresses: Vec<IpAddr>,
@@ -66,6 +68,7 @@ pub(super) struct Settings {
 
 pub(super) struct Shard {
     pub(super) id: SpiffeId,
+    pub(super) own: Arc<Own>,
     pub(super) mode: Mode,
     pub(super) unknown: Unknown,
     pub(super) addresses: Vec<IpAddr>,
@@ -126,6 +129,7 @@ impl Shard {
         let limits = Timeouts::default();
         Ok(Self {
             id: settings.id,
+            own: settings.own,
             mode: settings.mode,
             unknown: settings.unknown,
             addresses: settings.addresses,
@@ -343,13 +347,7 @@ pub(super) fn run(
         tokio::task::spawn_local(authorize::follow(shard.clone()));
         let pool = shard.pool.clone();
         let world = shard.world.clone();
-        let clean = pool.keep_clean(|key| {
-            let known = world
-                .borrow()
-                .workload_by_address(key.gateway.ip())
-                .map(|(w, _)| w.uid.clone());
-            known.as_deref() == Some(&*key.workload)
-        });
+        let clean = pool.keep_clean(|key| world.borrow().is_at(&key.workload, key.gateway.ip()));
         tokio::pin!(applications);
         tokio::select! {
             () = &mut applications => {}

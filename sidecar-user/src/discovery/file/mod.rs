@@ -255,7 +255,7 @@ impl Entries {
             .iter()
             .map(|e| {
                 let names = e.policies.iter().map(|(name, _)| name.clone()).collect();
-                (e.workload.uid.clone(), names)
+                (e.workload.uid.clone(), (e.workload.namespace.clone(), names))
             })
             .collect();
         let workloads = self
@@ -268,7 +268,7 @@ impl Entries {
         Snapshot::build(before, services, workloads)
             .without_addresses(shared)
             .with_waypoints(behind_waypoint)
-            .with_policies(policies, selects)
+            .with_policies(before, policies, selects)
     }
 }
 
