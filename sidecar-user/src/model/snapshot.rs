@@ -172,6 +172,11 @@ impl Snapshot {
         self.policies.of(workload)
     }
 
+    /// The policies that speak about every workload of a namespace.
+    pub fn policies_in(&self, namespace: &str) -> Applicable<'_> {
+        self.policies.within(namespace)
+    }
+
     /// Which policies hold for the workload that asks, on `address`, which is one of its own whether it knows or not.
     ///
     /// The entry of its name that has one of its addresses is its own, beyond doubt. Failing that, every entry counts that
@@ -277,3 +282,6 @@ impl Snapshot {
         self.by_address.iter().map(|(ip, (w, _))| (ip, w))
     }
 }
+
+#[cfg(test)]
+mod tests;

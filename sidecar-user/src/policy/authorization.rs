@@ -124,4 +124,6 @@ impl fmt::Display for By {
 }
 
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod tests;

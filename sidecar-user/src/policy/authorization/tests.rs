@@ -235,3 +235,58 @@ fn a_dry_run_policy_is_told_and_not_obeyed() {
         Some(Decision::Deny(Denial::Denied(by("deny").unwrap())))
     );
 }
+
+#[test]
+fn no_positive_condition_holds_for_a_source_without_identity() {
+    let anything = [
+        StringMatch::Prefix(String::new()),
+        StringMatch::Suffix(String::new()),
+        StringMatch::Exact(String::new()),
+        StringMatch::Presence,
+    ];
+    for text in anything {
+        let namespace = Match {
+            namespaces: only(text.clone()),
+            ..Match::default()
+        };
+        for m in [namespace, principal(text.clone())] {
+            let policies = [policy(Action::Allow, vec![m])];
+            assert_eq!(
+                decide(&policies, None),
+                Decision::Deny(Denial::NotAllowed),
+                "{text:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_source_is_in_a_network_by_any_of_its_addresses() {
+    let of_v4 = |positive: bool| {
+        let net = "10.0.0.2/32".parse().unwrap();
+        Match {
+            source_ips: if positive { only(net) } else { none(net) },
+            ..Match::default()
+        }
+    };
+    let both = ["fd00::2".parse().unwrap(), "10.0.0.2".parse().unwrap()];
+    let decide = |action, positive, source_ips: &[IpAddr]| {
+        let facts = Facts {
+            source: None,
+            source_ips,
+            destination: "10.0.0.3:80".parse().unwrap(),
+        };
+        let policies = [policy(action, vec![of_v4(positive)])];
+        let applicable = Applicable {
+            namespace: &policies,
+            ..Applicable::default()
+        };
+        allowed(&evaluate(&applicable, &facts))
+    };
+    assert!(decide(Action::Allow, true, &both));
+    assert!(!decide(Action::Allow, true, &both[..1]));
+    assert!(!decide(Action::Deny, true, &both));
+    // Neither by the other family into what is closed to it, nor out of what is opened to it.
+    assert!(!decide(Action::Allow, false, &both));
+    assert!(decide(Action::Deny, false, &both));
+}
