@@ -67,7 +67,7 @@ pub(super) async fn join(
         id: None,
     };
     let end = {
-        let mut relay = pin!(relay(down, up, &bytes, shard.relay));
+        let mut relay = pin!(relay(down, up, &bytes, &shard.budget, shard.relay));
         poll_fn(|cx| {
             if waiting.cut.done.get() {
                 return Poll::Ready(None);
