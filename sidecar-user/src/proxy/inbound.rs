@@ -10,15 +10,17 @@ use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
+use super::authorize::admit;
 use super::join::join;
 use super::limits::{Arrival, Resources};
+use super::live::{Inbound, TunnelId};
 use super::outcome;
 use super::shard::Shard;
 use crate::error_chain;
 use crate::model::addr::canonical;
-use crate::model::{Cause, ClientAddr, Direction, Flow, Outcome, Party, ServiceName, SpiffeId, Transport};
+use crate::model::{Cause, ClientAddr, Direction, Flow, Outcome, Party, ServiceName, Transport};
 use crate::observe::OpenFlow;
-use crate::policy::{self, Claim, Facts, Permit};
+use crate::policy::{self, Claim, Permit};
 use crate::relay::Port;
 use crate::transport::hbone::Refusal;
 use crate::transport::hbone::server::{Ended, Incoming, Session};
@@ -27,6 +29,7 @@ use crate::transport::{Error, tcp};
 
 /// The tunnel that a stream came through.
 struct Tunnel {
+    id: TunnelId,
     peer: Peer,
     client: ClientAddr,
     /// The address of ours that the peer dialled.
@@ -80,6 +83,7 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
         }
     };
     let tunnel = Rc::new(Tunnel {
+        id: shard.live.next_tunnel(),
         peer: session.peer.clone(),
         client,
         local,
@@ -147,10 +151,22 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: Incoming) {
             f.original_dst = Some(destination);
             f.service = service.or(f.service.take());
         });
-        let permit = admit(&shard, Some(&tunnel.peer.id), tunnel.client.0, destination)?;
-        deliver(&shard, permit, client, &flow)
-            .await
-            .map_err(|e| outcome::to_answer(&e))
+        let (permit, live) = admit(
+            &shard,
+            Inbound {
+                source: Some(tunnel.peer.id.clone()),
+                from: tunnel.client.0,
+                destination,
+                tunnel: Some(tunnel.id),
+                opened: Instant::now(),
+                bytes: flow.bytes(),
+            },
+        )?;
+        match live.unless_cut(deliver(&shard, permit, client, &flow)).await {
+            Ok(Ok(app)) => Ok((app, live)),
+            Ok(Err(error)) => Err(outcome::to_answer(&error)),
+            Err(cut) => Err(outcome::of_cut(cut)),
+        }
     };
     let delivered = tokio::select! {
         delivered = delivered => delivered,
@@ -167,8 +183,8 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: Incoming) {
             }
         }
         // The application is there: only now does the peer's application learn that it is connected.
-        Ok(mut app) => match incoming.accept() {
-            Ok(mut down) => join(&shard, &mut down, &mut app, &flow).await,
+        Ok((mut app, live)) => match incoming.accept() {
+            Ok(mut down) => join(&shard, &live, &mut down, &mut app, &flow).await,
             Err(_) => {
                 Port::reset(&mut app);
                 Outcome::new(Party::Client, Cause::Reset)
@@ -239,17 +255,24 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
         if shard.is_own_port(destination.port()) {
             return Err(Outcome::new(Party::Client, Cause::Loop));
         }
-        let permit = admit(&shard, None, client.0, destination).map_err(|refusal| {
+        let inbound = Inbound {
+            source: None,
+            from: client.0,
+            destination,
+            tunnel: None,
+            opened: Instant::now(),
+            bytes: flow.bytes(),
+        };
+        let (permit, live) = admit(&shard, inbound).map_err(|refusal| {
             shard.meters.plaintext_refused.inc();
             outcome::of_answer(refusal)
         })?;
         shard.meters.plaintext_accepted.inc();
-        deliver(&shard, permit, client.0, &flow)
-            .await
-            .map_err(|e| outcome::of_error(&e))
+        let app = live.unless_cut(deliver(&shard, permit, client.0, &flow)).await?;
+        Ok((app.map_err(|e| outcome::of_error(&e))?, live))
     };
     let outcome = match delivered.await {
-        Ok(mut app) => join(&shard, &mut client_side, &mut app, &flow).await,
+        Ok((mut app, live)) => join(&shard, &live, &mut client_side, &mut app, &flow).await,
         Err(outcome) => {
             Port::reset(&mut client_side);
             outcome
@@ -298,31 +321,6 @@ fn served(shard: &Shard, host: &str, port: u16) -> Option<(u16, ServiceName)> {
         .or_else(|| service.ports.get(&port))
         .copied()?;
     (target != 0).then(|| (target, service.name.clone()))
-}
-
-/// Asks policy, by the registry's entry of this workload. An address that the registry does not list is no way around
-/// it: the pod's other addresses tell which workload this is, and where none does, the namespace's policies hold.
-fn admit(
-    shard: &Shard,
-    source: Option<&SpiffeId>,
-    client: SocketAddr,
-    destination: SocketAddr,
-) -> Result<Permit, Refusal> {
-    let world = shard.world();
-    let mut own = std::iter::once(destination.ip()).chain(shard.addresses.iter().copied());
-    let policies = match own.find_map(|ip| world.workload_by_address(ip)) {
-        Some((workload, _)) => world.policies_for(workload),
-        None => world.policies_in(shard.id.namespace()),
-    };
-    let facts = Facts {
-        source,
-        source_ip: client.ip(),
-        destination,
-    };
-    policy::admit(shard.mode, &policies, &facts).map_err(|denied| {
-        tracing::info!(%client, %destination, peer = source.map(SpiffeId::as_str), %denied, "denied");
-        Refusal::Denied
-    })
 }
 
 /// Dials the application, on the pod's own address, so that a port bound to loopback only stays unreachable. The

@@ -242,9 +242,10 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
         },
         None => app,
     };
+    let live = shard.live.enter(None);
     let outcome = match conn.stream {
-        UpstreamStream::Plain(mut up) => join(&shard, &mut app, &mut up, &flow).await,
-        UpstreamStream::Mesh(mut up) => join(&shard, &mut app, &mut up, &flow).await,
+        UpstreamStream::Plain(mut up) => join(&shard, &live, &mut app, &mut up, &flow).await,
+        UpstreamStream::Mesh(mut up) => join(&shard, &live, &mut app, &mut up, &flow).await,
     };
     drop(app);
     flow.close(outcome);

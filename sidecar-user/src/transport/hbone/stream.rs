@@ -203,6 +203,11 @@ impl Stream {
     pub fn reset(&mut self) {
         self.send.send_reset(Reason::CONNECT_ERROR);
     }
+
+    /// The proxy's own end of it: nothing is wrong with the application (wire.md 1.7).
+    pub fn cancel(&mut self) {
+        self.send.send_reset(Reason::CANCEL);
+    }
 }
 
 fn broken(error: h2::Error) -> io::Error {
