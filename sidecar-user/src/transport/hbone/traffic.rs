@@ -56,6 +56,8 @@ struct State {
     round: u64,
     window: u32,
     changed: Instant,
+    /// Ended by us, because its peer is not believed any more.
+    distrusted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +94,7 @@ impl Traffic {
             round: 1,
             window: STREAM_WINDOW,
             changed: now,
+            distrusted: false,
         })))
     }
 
@@ -112,6 +115,10 @@ impl Traffic {
             id,
             round: 0,
         }
+    }
+
+    pub(super) fn distrust(&self) {
+        self.0.borrow_mut().distrusted = true;
     }
 
     pub(super) fn flood(&self) -> Option<Flood> {
@@ -263,6 +270,10 @@ impl Tracked {
         }
     }
 
+    pub(super) fn is_distrusted(&self) -> bool {
+        self.traffic.0.borrow().distrusted
+    }
+
     /// Ready when the tunnel takes more to send.
     pub(super) fn poll_room(&mut self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.traffic.0.borrow_mut();
@@ -372,7 +383,12 @@ mod tests {
         let one = traffic.track(1, 0);
         assert!(traffic.may_read(&context()));
         traffic.arrived(&data(1, 400_000));
-        assert!(!traffic.may_read(&context()), "{} of {}", budget.used(), budget.total());
+        assert!(
+            !traffic.may_read(&context()),
+            "{} of {}",
+            budget.used(),
+            budget.total()
+        );
         one.consumed(200_000);
         assert!(traffic.may_read(&context()));
     }
