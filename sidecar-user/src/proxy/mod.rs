@@ -4,6 +4,8 @@
 //! the data path on a thread of its own.
 
 mod authorize;
+mod bounds;
+mod doors;
 mod holding;
 mod inbound;
 mod interception;
@@ -15,6 +17,8 @@ mod outbound;
 mod outcome;
 mod ports;
 mod shard;
+mod trust;
+mod tunnels;
 mod watchers;
 mod why;
 
@@ -30,12 +34,14 @@ use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
+use crate::budget::Budget;
 use crate::identity::Svid;
 use crate::intercept::{Listeners, RawSockets};
 use crate::lifecycle::{LogFilter, Shutdown};
 use crate::model::{Own, Snapshot};
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
 use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
+use doors::Doors;
 use shard::{Settings, Truthful};
 
 /// The thread of one.
@@ -55,6 +61,8 @@ pub struct Config {
     pub discovery: discovery::Config,
     pub identity: identity::Config,
     pub observe: observe::Config,
+    /// The most memory for buffers, in bytes.
+    pub buffer_memory: usize,
     /// Shards of the data path, at least 1.
     pub workers: usize,
     /// How long open flows may go on after SIGTERM.
@@ -119,6 +127,8 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         draining,
         limited,
     );
+    bounds::show(&observer, &settings.budget, &settings.doors);
+    tokio::spawn(bounds::trim(settings.budget.clone()));
     let shards = start_shards(settings, listeners, &observer)?;
     let (shards, mut shard_ended) = shards;
     let (ask_drain, mut drain_asked) = mpsc::channel::<()>(1);
@@ -264,6 +274,8 @@ fn shard_settings(
         drain: config.drain,
         meters: observer.meters().clone(),
         limited,
+        budget: Budget::new(config.buffer_memory),
+        doors: Doors::new(file_limit()),
         relay: relay::Limits {
             half_closed: config.half_closed,
         },
