@@ -59,8 +59,6 @@ impl Meters {
     }
 
     pub(super) fn register(registry: &mut Registry) -> Self {
-        registry.register_collector(Box::new(BuildInfo));
-
         let tunnels = Family::<[(&'static str, &'static str); 1], Gauge>::default();
         registry.register(
             "outrigger_tunnels_open",
@@ -131,6 +129,10 @@ impl Meters {
             ),
         }
     }
+}
+
+pub(super) fn register_build(registry: &mut Registry) {
+    registry.register_collector(Box::new(BuildInfo));
 }
 
 #[derive(Debug)]

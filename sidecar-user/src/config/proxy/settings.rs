@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 27] = [
+pub const SETTINGS: [Setting; 28] = [
     Setting {
         path: "workload.name",
         flag: "name",
@@ -107,6 +107,14 @@ pub const SETTINGS: [Setting; 27] = [
         env: "OUTRIGGER_TTL",
         value: "DURATION",
         help: "The life asked for each certificate [default: 24h]",
+        list: false,
+    },
+    Setting {
+        path: "identity.refresh",
+        flag: "refresh",
+        env: "OUTRIGGER_REFRESH",
+        value: "DURATION",
+        help: "The longest time until the authority is asked again, and may tell of other roots [default: 1h]",
         list: false,
     },
     Setting {
