@@ -213,6 +213,14 @@ pub const SETTINGS: [Setting; 28] = [
         help: "How long a half-closed connection may stay silent [default: 1h]",
         list: false,
     },
+    Setting {
+        path: "bufferMemory",
+        flag: "buffer-memory",
+        env: "OUTRIGGER_BUFFER_MEMORY",
+        value: "SIZE",
+        help: "The most memory for buffers, e.g. 64MiB [default: a quarter of the cgroup's limit, at most 64MiB]",
+        list: false,
+    },
     logging::LEVEL,
     logging::FORMAT,
 ];
