@@ -70,7 +70,7 @@ impl Step {
 }
 
 pub fn status(state_dir: &Path) -> Result<Status, Error> {
-    let dir = StateDir::open(state_dir)?;
+    let dir = StateDir::existing(state_dir)?;
     let _locked = dir.lock()?;
     Ok(Files::read(&dir)?.status())
 }
@@ -78,7 +78,7 @@ pub fn status(state_dir: &Path) -> Result<Status, Error> {
 /// Takes a step, and says how things stand after it. `force` takes it although leaves or bundles are out that will then
 /// be refused.
 pub fn take(state_dir: &Path, step: Step, force: bool, now: SystemTime) -> Result<Status, Error> {
-    let dir = StateDir::open(state_dir)?;
+    let dir = StateDir::existing(state_dir)?;
     let locked = dir.lock()?;
     let files = Files::read(&dir)?;
     files.tidy(&locked)?;

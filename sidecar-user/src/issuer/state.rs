@@ -50,6 +50,11 @@ impl StateDir {
             .mode(0o700)
             .create(path)
             .map_err(io("create", path))?;
+        Self::existing(path)
+    }
+
+    /// Where it has to be there: a mistyped path must not become an empty directory.
+    pub(super) fn existing(path: &Path) -> Result<Self, Error> {
         let meta = std::fs::metadata(path).map_err(io("read", path))?;
         check_private(path, &meta, 0o700)?;
         Ok(Self(path.to_owned()))

@@ -95,7 +95,7 @@ pub fn create(state_dir: &Path, request: &Request, now: SystemTime) -> Result<Ma
 
 /// All tokens, those of one identity beside each other.
 pub fn list(state_dir: &Path) -> Result<Vec<Listed>, Error> {
-    let entries = token_file::read(&StateDir::open(state_dir)?)?;
+    let entries = token_file::read(&StateDir::existing(state_dir)?)?;
     let mut all: Vec<Listed> = entries.iter().map(|(hash, entry)| listed(hash, entry)).collect();
     all.sort_by(|a, b| (&a.identity, &a.label).cmp(&(&b.identity, &b.label)));
     Ok(all)
@@ -103,7 +103,7 @@ pub fn list(state_dir: &Path) -> Result<Vec<Listed>, Error> {
 
 /// Takes a token's worth away, at once: the running CA looks before it signs.
 pub fn revoke(state_dir: &Path, label_or_id: &str) -> Result<Listed, Error> {
-    let dir = StateDir::open(state_dir)?;
+    let dir = StateDir::existing(state_dir)?;
     let locked = dir.lock()?;
     let mut entries = token_file::read(&dir)?;
     let named = |hash: &str, entry: &Entry| entry.label(id(hash)) == label_or_id || id(hash) == label_or_id;

@@ -134,6 +134,16 @@ fn a_list_names_label_identity_and_times_and_a_label_is_one_tokens() {
 }
 
 #[test]
+fn only_the_first_token_makes_the_directory() {
+    let scratch = Scratch::new();
+    let mistyped = scratch.join("stat");
+    assert!(list(&mistyped).is_err() && revoke(&mistyped, "x").is_err());
+    assert!(!mistyped.exists());
+    make(&mistyped, &plain("a"));
+    assert_eq!(list(&mistyped).unwrap().len(), 1);
+}
+
+#[test]
 fn tokens_of_the_first_versions_are_good_listed_and_revoked() {
     let scratch = Scratch::new();
     let dir = scratch.join("state");
