@@ -25,6 +25,9 @@ mod secrecy; // what a capture sees
 #[path = "e2e/identity.rs"]
 mod identity; // wrong, unknown, expired or no identity
 
+#[path = "e2e/authority.rs"]
+mod authority; // strangers at the authority, tokens, and a new root while everything runs
+
 #[path = "e2e/modes.rs"]
 mod modes; // strict, permissive, registry-only
 

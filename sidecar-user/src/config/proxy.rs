@@ -134,6 +134,9 @@ fn read_identity(layers: &Layers) -> Option<identity::Config> {
         Duration::from_secs(24 * 60 * 60),
         |path| layers.read(path, lifetime),
     );
+    let refresh = or(layers, "identity.refresh", Duration::from_secs(60 * 60), |path| {
+        layers.read(path, lifetime)
+    });
     Some(identity::Config {
         id: read_id(layers)?,
         authority: authority?,
@@ -141,6 +144,7 @@ fn read_identity(layers: &Layers) -> Option<identity::Config> {
         roots: roots?,
         token: token?,
         ttl: ttl?,
+        refresh: refresh?,
     })
 }
 

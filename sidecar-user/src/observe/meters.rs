@@ -78,8 +78,6 @@ impl Meters {
     }
 
     pub(super) fn register(registry: &mut Registry) -> Self {
-        registry.register_collector(Box::new(BuildInfo));
-
         let tunnels = Family::<[(&'static str, &'static str); 1], Gauge>::default();
         registry.register(
             "outrigger_tunnels_open",
@@ -190,6 +188,10 @@ impl Meters {
             tunnels_ended,
         }
     }
+}
+
+pub(super) fn register_build(registry: &mut Registry) {
+    registry.register_collector(Box::new(BuildInfo));
 }
 
 /// Why an inbound tunnel is ended by us. All are shown from the start, so that an alert has a zero to begin with.

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 mod admin;
 mod bounds;
 mod exposition;
+mod figures;
 mod filter;
 mod http;
 mod labels;
@@ -34,6 +35,7 @@ mod why;
 
 pub use admin::{Admin, Explain, LogLevel, SetLevel, serve_admin};
 pub use bounds::{Bounds, BufferMemory};
+pub use figures::Figure;
 pub use meters::Meters;
 pub use observer::{Limits, Observer, OpenFlow, ShardObserver};
 pub use readiness::{Condition, Readiness};

@@ -31,13 +31,12 @@ use std::time::Duration;
 use std::{io, thread};
 
 use anyhow::Context;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
 use crate::budget::Budget;
 use crate::identity::Svid;
 use crate::intercept::{Listeners, RawSockets};
-use crate::lifecycle::{LogFilter, Shutdown};
+use crate::lifecycle::{self, LogFilter, Shutdown};
 use crate::model::{Own, Snapshot};
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
 use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
@@ -73,7 +72,7 @@ pub struct Config {
 
 /// Runs until SIGTERM or SIGINT. Blocks.
 pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
-    raise_file_limit();
+    lifecycle::raise_file_limit();
     let limited = limits::Shared::early(config.workers).context("cannot open /dev/null")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -266,7 +265,7 @@ fn shard_settings(
         own_ports: own_ports(config),
         hbone_port: ports.hbone_port,
         shards: config.workers,
-        files: file_limit(),
+        files: lifecycle::file_limit(),
         bypass: kernel.map(datapath::Datapath::bypass),
         world,
         svid,
@@ -364,17 +363,4 @@ fn log_level(log: LogFilter) -> LogLevel {
         get: Box::new(move || shown.get()),
         set: Box::new(move |filter| log.set(filter)),
     }
-}
-
-/// Each connection takes two descriptors; the usual soft limit of 1,024 is for programs that use select().
-fn raise_file_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
-}
-
-fn file_limit() -> usize {
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
 }

@@ -141,6 +141,7 @@ pub(super) fn shown_config(config: &Config) -> serde_json::Value {
             "roots": config.identity.roots,
             "token": config.identity.token,
             "ttl": humantime::format_duration(config.identity.ttl).to_string(),
+            "refresh": humantime::format_duration(config.identity.refresh).to_string(),
         },
         "interception": config.datapath.as_ref().map(|d| json!({
             "cgroup": d.cgroup,

@@ -447,7 +447,7 @@ fn is_ready(pod: &Pod, status: SocketAddr) -> bool {
     http::get(pod.netns(), status, "/readyz").is_ok_and(|(code, _)| code == 200)
 }
 
-fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
+pub(super) fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
     let series = text.lines().filter_map(|line| {
         let (series, value) = line.rsplit_once(' ')?;
         let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));

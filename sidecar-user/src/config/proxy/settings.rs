@@ -110,6 +110,14 @@ pub const SETTINGS: [Setting; 28] = [
         list: false,
     },
     Setting {
+        path: "identity.refresh",
+        flag: "refresh",
+        env: "OUTRIGGER_REFRESH",
+        value: "DURATION",
+        help: "The longest time until the authority is asked again, and may tell of other roots [default: 1h]",
+        list: false,
+    },
+    Setting {
         path: "interception.cgroup",
         flag: "cgroup",
         env: "OUTRIGGER_CGROUP",
