@@ -11,7 +11,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 mod admin;
-mod bounds;
 mod exposition;
 mod figures;
 mod filter;
@@ -34,7 +33,6 @@ mod watch;
 mod why;
 
 pub use admin::{Admin, Explain, LogLevel, SetLevel, serve_admin};
-pub use bounds::{Bounds, BufferMemory};
 pub use figures::Figure;
 pub use meters::Meters;
 pub use observer::{Limits, Observer, OpenFlow, ShardObserver};

@@ -274,7 +274,7 @@ fn shard_settings(
         meters: observer.meters().clone(),
         limited,
         budget: Budget::new(config.buffer_memory),
-        doors: Doors::new(file_limit()),
+        doors: Doors::new(lifecycle::file_limit()),
         relay: relay::Limits {
             half_closed: config.half_closed,
         },
