@@ -4,6 +4,11 @@
 /// Slots of the map.
 pub const COUNTER_SLOTS: usize = 64;
 
+const _: () = assert!(
+    Counter::COUNT <= COUNTER_SLOTS,
+    "the map needs more slots, and with them a new ABI_VERSION"
+);
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
         /// What the programs count: an index into the counters map.
