@@ -106,7 +106,7 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         Some(kernel) => Some(attach(kernel, &listeners)?),
         None => None,
     };
-    conditions.interception.met();
+    interception::prove(kernel.as_ref(), config.mode, conditions.interception);
     let followed_policy = interception::follow(interception_policy, kernel.as_ref(), &observer);
     let mark = own_sockets(kernel.as_ref());
 
@@ -115,6 +115,10 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         None => Vec::new().into_iter(),
     };
     let listeners = listeners.into_iter().map(|l| (l, truthful.next())).collect();
+    // Before the first connection is delivered: only to programs that are known to be of the pod's cgroup.
+    let following = kernel
+        .as_ref()
+        .map(|kernel| network::follow(kernel, config.addresses.clone(), feed.snapshots.clone()));
     let (drain_out, draining) = watch::channel(false);
     let (world, presented) = (feed.snapshots.clone(), svid.clone());
     let settings = shard_settings(
@@ -146,9 +150,6 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     if let Some(logs) = kernel.as_mut().and_then(datapath::Datapath::logs) {
         tokio::spawn(logs.run());
     }
-    let following = kernel
-        .as_ref()
-        .map(|kernel| network::follow(kernel, config.addresses.clone(), feed.snapshots.clone()));
     if let Some(kernel) = kernel {
         watchers::kernel_counters(&observer, kernel);
     }
