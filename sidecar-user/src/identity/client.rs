@@ -181,15 +181,18 @@ async fn call(channel: Channel, request: Request<CreateRequest>) -> Result<Vec<S
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, Error> {
+    roots_of(path, &read("roots", path, ROOTS_REMEDY)?)
+}
+
+pub(super) fn roots_of(path: &Path, pem: &[u8]) -> Result<RootCertStore, Error> {
     let bad = |reason: String| Error::Content {
         field: "roots",
         path: path.to_owned(),
         reason,
         remedy: ROOTS_REMEDY,
     };
-    let pem = read("roots", path, ROOTS_REMEDY)?;
     let mut store = RootCertStore::empty();
-    for cert in CertificateDer::pem_slice_iter(&pem) {
+    for cert in CertificateDer::pem_slice_iter(pem) {
         let cert = cert.map_err(|error| bad(format!("is no PEM: {error}")))?;
         store
             .add(cert)
@@ -202,13 +205,16 @@ fn roots(path: &Path) -> Result<RootCertStore, Error> {
 }
 
 fn bearer(path: &Path) -> Result<MetadataValue<Ascii>, Error> {
+    bearer_of(path, &read("token", path, TOKEN_REMEDY)?)
+}
+
+pub(super) fn bearer_of(path: &Path, bytes: &[u8]) -> Result<MetadataValue<Ascii>, Error> {
     let bad = |reason: &str| Error::Content {
         field: "token",
         path: path.to_owned(),
         reason: reason.to_owned(),
         remedy: TOKEN_REMEDY,
     };
-    let bytes = read("token", path, TOKEN_REMEDY)?;
     let token = bytes.trim_ascii();
     if token.is_empty() {
         return Err(bad("is empty"));

@@ -13,6 +13,8 @@ use crate::model::SpiffeId;
 
 mod answer;
 mod client;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod keep;
 mod schedule;
 mod svid;

@@ -12,8 +12,10 @@ use crate::model::SpiffeId;
 
 pub mod api;
 pub mod ca;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod listener;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod scratch;
 pub mod sign;
 mod state;

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 mod admin;
 mod exposition;
 mod filter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod http;
 mod labels;
 mod meters;

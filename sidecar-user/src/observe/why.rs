@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::filter::percent_decode;
+use super::filter::{broken, misfit, percent_decode};
 
 /// A connection that nobody opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +78,8 @@ impl Question {
         let (mut protocol, mut source, mut destination, mut port) = (Protocol::Tcp, None, None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = percent_decode(value).ok_or_else(|| format!("`{name}`: a broken %-escape"))?;
-            let wrong = |want: &str| format!("`{name}={value}`: it must be {want}");
+            let value = percent_decode(value).ok_or_else(|| broken(name))?;
+            let wrong = |want: &str| misfit(name, &value, want);
             match name {
                 "protocol" => {
                     protocol = match value.as_str() {
@@ -103,7 +103,8 @@ impl Question {
                 "port" => port = Some(value.parse().map_err(|_| wrong("a port"))?),
                 _ => {
                     return Err(format!(
-                        "unknown parameter `{name}`; there are destination, source, port, protocol"
+                        "unknown parameter `{}`; there are destination, source, port, protocol",
+                        name.escape_debug()
                     ));
                 }
             }

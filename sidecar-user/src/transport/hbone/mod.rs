@@ -1,6 +1,8 @@
 //! HBONE: TCP over HTTP/2 CONNECT over mutual TLS. The wire contract is that of Istio's ztunnel.
 
 pub mod client;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod headers;
 mod keepalive;
 pub mod server;

@@ -1,5 +1,8 @@
 //! The accepting side of a tunnel. Says who is there and what is asked for; whether it may be is policy's question.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -69,16 +72,7 @@ impl Session {
             .ok_or_else(|| failed(std::io::Error::other("the client proved no identity")))?;
         let handshake = start.elapsed();
         let (io, heard) = keepalive::Listening::new(tls);
-        let preface = Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(MAX_FRAME)
-            .max_header_list_size(MAX_HEADER_LIST)
-            .max_concurrent_streams(MAX_STREAMS)
-            .max_local_error_reset_streams(None)
-            .max_send_buffer_size(SEND_BUFFER)
-            .data_frame_budget(DATA_FRAME_BUDGET)
-            .handshake(io);
+        let preface = builder().handshake(io);
         let connection = tokio::time::timeout(limits.settings, preface)
             .await
             .map_err(|_| Error::TimedOut {
@@ -144,6 +138,20 @@ impl Session {
     }
 }
 
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_local_error_reset_streams(None)
+        .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(DATA_FRAME_BUDGET);
+    builder
+}
+
 /// What the task beside a tunnel tells its driver. Flags, because the driver looks at them with every frame.
 #[derive(Default)]
 struct Orders {
@@ -203,16 +211,7 @@ impl Drop for Steering {
 impl Incoming {
     /// The destination, when the request is a proper CONNECT with a port.
     pub fn authority(&self) -> Result<&Authority, Refusal> {
-        if self.request.method() != Method::CONNECT {
-            return Err(Refusal::BadRequest);
-        }
-        let authority = self.request.uri().authority().ok_or(Refusal::BadRequest)?;
-        let proper = authority.port_u16().is_some_and(|p| p != 0) && !authority.as_str().contains('@');
-        if proper {
-            Ok(authority)
-        } else {
-            Err(Refusal::BadRequest)
-        }
+        authority(&self.request)
     }
 
     pub fn forwarded(&self) -> Forwarded {
@@ -242,6 +241,25 @@ impl Incoming {
         mirror(self.request.headers(), answer.headers_mut());
         // The stream may be gone already, and then nobody waits for the answer.
         let _ = self.respond.send_response(answer, true);
+    }
+}
+
+/// The URI's own parser lets through an empty host, and text between the host and the port.
+pub(super) fn authority<B>(request: &Request<B>) -> Result<&Authority, Refusal> {
+    if request.method() != Method::CONNECT {
+        return Err(Refusal::BadRequest);
+    }
+    let authority = request.uri().authority().ok_or(Refusal::BadRequest)?;
+    let (whole, host) = (authority.as_str(), authority.host());
+    let port = whole.strip_prefix(host).and_then(|rest| rest.strip_prefix(':'));
+    let proper = !host.is_empty()
+        && port
+            .and_then(|port| port.parse().ok())
+            .is_some_and(|port: u16| port != 0);
+    if proper {
+        Ok(authority)
+    } else {
+        Err(Refusal::BadRequest)
     }
 }
 

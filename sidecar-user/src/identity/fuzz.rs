@@ -1,0 +1,50 @@
+//! What has to hold of an authority's answer, and of the files that the way to it is read from.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::answer::verify;
+use super::client::{bearer_of, roots_of};
+use super::svid::Key;
+use crate::error_chain;
+use crate::model::SpiffeId;
+
+/// The key of the leaves in the corpus.
+const KEY: &str = include_str!("../../../tests/fuzz/leaf-key.pem");
+
+/// An answer that is taken names this workload, and nothing of the bundle is shown to peers.
+pub(crate) fn answer(answer: &[String]) -> Result<String, String> {
+    let id = SpiffeId::new("td.test", "demo", "client").expect("a valid identity");
+    let key = Key::from_pem(KEY).expect("the kept key is a key");
+    // Within the life of the certificates in the corpus, which ends in a hundred years.
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let svid = verify(&id, &key, answer, now).map_err(|error| error_chain(&error))?;
+    assert_eq!(svid.id(), &id);
+    assert!(svid.is_valid_at(now) && svid.not_before() < svid.not_after());
+    let chain = &svid.certified_key().cert;
+    assert!(!chain.is_empty() && !svid.root_certs().is_empty());
+    assert!(chain.iter().all(|cert| !svid.root_certs().contains(cert)));
+    Ok(svid.serial().to_owned())
+}
+
+/// A token that is taken is one header value of printable characters, and marked as a secret.
+pub(crate) fn token(file: &[u8]) -> Result<String, String> {
+    let value = bearer_of(Path::new("token"), file).map_err(|error| error_chain(&error))?;
+    let token = value
+        .as_encoded_bytes()
+        .strip_prefix(b"Bearer ")
+        .unwrap_or_default();
+    assert!(
+        !token.is_empty() && token.iter().all(u8::is_ascii_graphic),
+        "{token:?}"
+    );
+    assert!(value.is_sensitive());
+    Ok(String::new())
+}
+
+/// A bundle that is taken holds at least one root.
+pub(crate) fn roots(file: &[u8]) -> Result<String, String> {
+    let roots = roots_of(Path::new("roots.pem"), file).map_err(|error| error_chain(&error))?;
+    assert!(!roots.is_empty());
+    Ok(roots.len().to_string())
+}
