@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use x509_parser::extensions::GeneralName;
+
 use super::answer::verify;
 use super::client::{bearer_of, roots_of};
 use super::svid::Key;
@@ -20,6 +22,12 @@ pub(crate) fn answer(answer: &[String]) -> Result<String, String> {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let svid = verify(&id, &key, answer, now).map_err(|error| error_chain(&error))?;
     assert_eq!(svid.id(), &id);
+    let (_, leaf) = x509_parser::parse_x509_certificate(&svid.certified_key().cert[0]).expect("it was taken");
+    let san = leaf.subject_alternative_name().ok().flatten();
+    let names = san.iter().flat_map(|san| &san.value.general_names);
+    let uris: Vec<_> = names.filter(|name| matches!(name, GeneralName::URI(_))).collect();
+    assert_eq!(uris, [&GeneralName::URI(id.as_str())]);
+    assert!(!leaf.is_ca());
     assert!(svid.is_valid_at(now) && svid.not_before() < svid.not_after());
     let chain = &svid.certified_key().cert;
     assert!(!chain.is_empty() && !svid.root_certs().is_empty());
