@@ -36,6 +36,11 @@ impl SpiffeId {
         &self.0
     }
 
+    /// The whole of it but its scheme, as policies write it.
+    pub fn principal(&self) -> &str {
+        &self.0["spiffe://".len()..]
+    }
+
     pub fn trust_domain(&self) -> &str {
         self.part(0)
     }
@@ -58,7 +63,8 @@ impl FromStr for SpiffeId {
 
     fn from_str(value: &str) -> Result<Self, InvalidId> {
         let fail = |reason| InvalidId {
-            value: value.chars().take(128).collect(),
+            // A stranger's words, for logs and terminals.
+            value: value.escape_debug().take(128).collect(),
             reason,
         };
         if value.len() > MAX_ID {

@@ -43,5 +43,8 @@ fn written(question: &Question) -> String {
     if let Some(ip) = question.source {
         query += &format!("&source={ip}");
     }
+    if let Some(id) = &question.identity {
+        query += &format!("&identity={id}");
+    }
     query
 }

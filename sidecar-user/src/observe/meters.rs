@@ -35,10 +35,24 @@ pub struct Meters {
     pub plaintext_accepted: Counter,
     /// `outrigger_inbound_plaintext_refused_total`
     pub plaintext_refused: Counter,
+    /// `outrigger_registry_workload_listed`: 1 where the registry lists this workload.
+    pub workload_listed: Gauge,
+    /// `outrigger_inbound_unlisted_refused_total`
+    pub unlisted_refused: Counter,
+    /// `outrigger_inbound_dry_run_total{verdict="allow"}`
+    pub dry_run_allowed: Counter,
+    /// `outrigger_inbound_dry_run_total{verdict="deny"}`
+    pub dry_run_denied: Counter,
+    /// `outrigger_inbound_policy_cuts_total`
+    pub policy_cuts: Counter,
     /// `outrigger_outbound_client_ports_changed_total`
     pub client_ports_changed: Counter,
     /// `outrigger_inbound_client_claims_refused_total`
     pub client_claims_refused: Counter,
+    /// `outrigger_inbound_streams_abandoned_total`
+    pub streams_abandoned: Counter,
+    /// `outrigger_inbound_tunnels_ended_total{reason="…"}`
+    tunnels_ended: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 fn follow(gauge: Gauge) -> impl Fn(i64) {
@@ -56,6 +70,11 @@ impl Meters {
     /// The same for inbound tunnels.
     pub fn inbound_tunnels(&self) -> impl Fn(i64) + use<> {
         follow(self.tunnels_inbound.clone())
+    }
+
+    /// An inbound tunnel that we ended, and why.
+    pub fn tunnel_ended(&self, reason: &'static str) {
+        self.tunnels_ended.get_or_create(&[("reason", reason)]).inc();
     }
 
     pub(super) fn register(registry: &mut Registry) -> Self {
@@ -83,12 +102,35 @@ impl Meters {
             "Generation of the registry in force, 0 before the first",
             registry_generation.clone(),
         );
+        let workload_listed = Gauge::default();
+        registry.register(
+            "outrigger_registry_workload_listed",
+            "Whether the registry lists this workload, by its name or an address",
+            workload_listed.clone(),
+        );
+        let dry_run = Family::<[(&'static str, &'static str); 1], Counter>::default();
+        registry.register(
+            "outrigger_inbound_dry_run",
+            "Inbound connections by what policies with dryRun would have decided, while there are any",
+            dry_run.clone(),
+        );
+        let dry_run_allowed = dry_run.get_or_create(&[("verdict", "allow")]).clone();
+        let dry_run_denied = dry_run.get_or_create(&[("verdict", "deny")]).clone();
         let interception_generation = Gauge::default();
         registry.register(
             "outrigger_interception_policy_generation",
             "Generation of the interception policy in force, 0 without a file",
             interception_generation.clone(),
         );
+        let tunnels_ended = Family::<[(&'static str, &'static str); 1], Counter>::default();
+        registry.register(
+            "outrigger_inbound_tunnels_ended",
+            "Inbound tunnels that this proxy ended, by reason",
+            tunnels_ended.clone(),
+        );
+        for reason in TUNNEL_ENDS {
+            drop(tunnels_ended.get_or_create(&[("reason", reason)]));
+        }
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -121,6 +163,18 @@ impl Meters {
                 "outrigger_inbound_plaintext_refused",
                 "Inbound plaintext connections refused in strict mode by the proxy",
             ),
+            workload_listed,
+            unlisted_refused: counter(
+                "outrigger_inbound_unlisted_refused",
+                "Inbound connections refused because the registry has policies that may be meant for this workload, \
+                 and does not list it",
+            ),
+            dry_run_allowed,
+            dry_run_denied,
+            policy_cuts: counter(
+                "outrigger_inbound_policy_cuts",
+                "Inbound connections that were open, or being opened, when they were forbidden, and were reset",
+            ),
             client_ports_changed: counter(
                 "outrigger_outbound_client_ports_changed",
                 "Plaintext connections that could not come from the application's own port",
@@ -129,9 +183,17 @@ impl Meters {
                 "outrigger_inbound_client_claims_refused",
                 "Tunnelled connections whose peer named a client that is not believed",
             ),
+            streams_abandoned: counter(
+                "outrigger_inbound_streams_abandoned",
+                "Tunnelled connections that their client gave up before anything was dialled for them",
+            ),
+            tunnels_ended,
         }
     }
 }
+
+/// Why an inbound tunnel is ended by us. All are shown from the start, so that an alert has a zero to begin with.
+const TUNNEL_ENDS: [&str; 4] = ["control_flood", "reset_flood", "identity_quota", "untrusted"];
 
 #[derive(Debug)]
 struct BuildInfo;

@@ -10,23 +10,26 @@ use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
+use super::authorize::admit;
 use super::join::join;
 use super::limits::{Arrival, Resources};
+use super::live::{Inbound, TunnelId};
 use super::outcome;
 use super::shard::Shard;
 use crate::error_chain;
 use crate::model::addr::canonical;
-use crate::model::{Cause, ClientAddr, Direction, Flow, Outcome, Party, ServiceName, SpiffeId, Transport};
+use crate::model::{Cause, ClientAddr, Direction, Flow, Outcome, Party, ServiceName, Transport};
 use crate::observe::OpenFlow;
-use crate::policy::{self, Claim, Facts, Permit};
+use crate::policy::{self, Claim, Permit};
 use crate::relay::Port;
 use crate::transport::hbone::Refusal;
-use crate::transport::hbone::server::{Incoming, Session};
+use crate::transport::hbone::server::{Ended, Incoming, Session};
 use crate::transport::tls::Peer;
 use crate::transport::{Error, tcp};
 
 /// The tunnel that a stream came through.
 struct Tunnel {
+    id: TunnelId,
     peer: Peer,
     client: ClientAddr,
     /// The address of ours that the peer dialled.
@@ -62,7 +65,7 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
             return Err(lacking(Resources::Places));
         };
         let (config, own_end) = shard.tls_server()?;
-        let session = Session::accept(tcp, client.0, config, shard.limits).await?;
+        let session = Session::accept(tcp, client.0, config, shard.limits, &shard.budget).await?;
         Ok((session, canonical(local).ip(), own_end))
     };
     let (session, local, own_end) = match accepted.await {
@@ -80,11 +83,17 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
         }
     };
     let tunnel = Rc::new(Tunnel {
+        id: shard.live.next_tunnel(),
         peer: session.peer.clone(),
         client,
         local,
     });
-    let each = |incoming| {
+    let each = |mut incoming: Incoming| {
+        // Applications give up connects by the hundred: nobody is dialled for those.
+        if incoming.is_gone() {
+            shard.meters.streams_abandoned.inc();
+            return;
+        }
         tokio::task::spawn_local(stream(shard.clone(), tunnel.clone(), incoming));
     };
     let _tunnel = shard.enter_tunnel();
@@ -102,8 +111,15 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
             () = tokio::time::sleep(expires) => {}
         }
     };
-    if let Err(error) = session.serve(no_more, &shard.inbound_tunnels, each).await {
-        tracing::debug!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
+    match session.serve(no_more, &shard.inbound_tunnels, each).await {
+        Ok(()) => {}
+        Err(Ended::Broken(error)) => {
+            tracing::debug!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
+        }
+        Err(error @ Ended::Flood(flood)) => {
+            shard.meters.tunnel_ended(flood.name());
+            tracing::warn!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
+        }
     }
 }
 
@@ -123,23 +139,41 @@ fn refused_tunnel(error: &Error) -> Outcome {
 }
 
 /// One CONNECT.
-async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, incoming: Incoming) {
+async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: Incoming) {
     let _open = shard.enter();
     let known = tunnelled(&shard, &tunnel, &incoming);
     let client = known.client;
     let flow = shard.observe.open(known);
+    let asked = destination(&shard, tunnel.local, &incoming);
     let delivered = async {
-        let (destination, service) = destination(&shard, tunnel.local, &incoming)?;
+        let (destination, service) = asked?;
         flow.update(|f| {
             f.original_dst = Some(destination);
             f.service = service.or(f.service.take());
         });
-        let permit = admit(&shard, Some(&tunnel.peer.id), tunnel.client.0, destination)?;
-        deliver(&shard, permit, client, &flow)
-            .await
-            .map_err(|e| outcome::to_answer(&e))
+        let (permit, live) = admit(
+            &shard,
+            Inbound {
+                source: Some(tunnel.peer.id.clone()),
+                from: tunnel.client.0,
+                destination,
+                tunnel: Some(tunnel.id),
+                opened: Instant::now(),
+                bytes: flow.bytes(),
+            },
+        )?;
+        match live.unless_cut(deliver(&shard, permit, client, &flow)).await {
+            Ok(Ok(app)) => Ok((app, live)),
+            Ok(Err(error)) => Err(outcome::to_answer(&error)),
+            Err(cut) => Err(outcome::of_cut(cut)),
+        }
     };
-    let outcome = match delivered.await {
+    let delivered = tokio::select! {
+        delivered = delivered => delivered,
+        // Nothing is dialled any longer for a client that has gone.
+        () = incoming.gone() => return flow.close(Outcome::new(Party::Client, Cause::Reset)),
+    };
+    let outcome = match delivered {
         Err(refusal) => {
             incoming.refuse(refusal);
             match refusal {
@@ -149,8 +183,8 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, incoming: Incoming) {
             }
         }
         // The application is there: only now does the peer's application learn that it is connected.
-        Ok(mut app) => match incoming.accept() {
-            Ok(mut down) => join(&shard, &mut down, &mut app, &flow).await,
+        Ok((mut app, live)) => match incoming.accept() {
+            Ok(mut down) => join(&shard, &live, &mut down, &mut app, &flow).await,
             Err(_) => {
                 Port::reset(&mut app);
                 Outcome::new(Party::Client, Cause::Reset)
@@ -221,17 +255,24 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
         if shard.is_own_port(destination.port()) {
             return Err(Outcome::new(Party::Client, Cause::Loop));
         }
-        let permit = admit(&shard, None, client.0, destination).map_err(|refusal| {
+        let inbound = Inbound {
+            source: None,
+            from: client.0,
+            destination,
+            tunnel: None,
+            opened: Instant::now(),
+            bytes: flow.bytes(),
+        };
+        let (permit, live) = admit(&shard, inbound).map_err(|refusal| {
             shard.meters.plaintext_refused.inc();
             outcome::of_answer(refusal)
         })?;
         shard.meters.plaintext_accepted.inc();
-        deliver(&shard, permit, client.0, &flow)
-            .await
-            .map_err(|e| outcome::of_error(&e))
+        let app = live.unless_cut(deliver(&shard, permit, client.0, &flow)).await?;
+        Ok((app.map_err(|e| outcome::of_error(&e))?, live))
     };
     let outcome = match delivered.await {
-        Ok(mut app) => join(&shard, &mut client_side, &mut app, &flow).await,
+        Ok((mut app, live)) => join(&shard, &live, &mut client_side, &mut app, &flow).await,
         Err(outcome) => {
             Port::reset(&mut client_side);
             outcome
@@ -282,31 +323,6 @@ fn served(shard: &Shard, host: &str, port: u16) -> Option<(u16, ServiceName)> {
     (target != 0).then(|| (target, service.name.clone()))
 }
 
-/// Asks policy, by the registry's entry of this workload. An address that the registry does not list is no way around
-/// it: the pod's other addresses tell which workload this is, and where none does, the namespace's policies hold.
-fn admit(
-    shard: &Shard,
-    source: Option<&SpiffeId>,
-    client: SocketAddr,
-    destination: SocketAddr,
-) -> Result<Permit, Refusal> {
-    let world = shard.world();
-    let mut own = std::iter::once(destination.ip()).chain(shard.addresses.iter().copied());
-    let policies = match own.find_map(|ip| world.workload_by_address(ip)) {
-        Some((workload, _)) => world.policies_for(workload),
-        None => world.policies_in(shard.id.namespace()),
-    };
-    let facts = Facts {
-        source,
-        source_ip: client.ip(),
-        destination,
-    };
-    policy::admit(shard.mode, &policies, &facts).map_err(|denied| {
-        tracing::info!(%client, %destination, peer = source.map(SpiffeId::as_str), %denied, "denied");
-        Refusal::Denied
-    })
-}
-
 /// Dials the application, on the pod's own address, so that a port bound to loopback only stays unreachable. The
 /// application sees `client`, which has to be the one that policy believes in.
 async fn deliver(
@@ -345,6 +361,7 @@ async fn dial(shard: &Shard, destination: SocketAddr, client: SocketAddr) -> Res
     let from = async |source| {
         let from = tcp::From {
             source,
+            to_application: true,
             ..tcp::From::default()
         };
         let (app, _) = tcp::dial(destination, mark, from, shard.limits.connect).await?;

@@ -3,11 +3,13 @@
 //! This file and its neighbours assemble the rooms: the control work runs here on the calling thread, each shard of
 //! the data path on a thread of its own.
 
+mod authorize;
 mod holding;
 mod inbound;
 mod interception;
 mod join;
 mod limits;
+mod live;
 mod network;
 mod outbound;
 mod outcome;
@@ -28,10 +30,11 @@ use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
+use crate::budget::Budget;
 use crate::identity::Svid;
 use crate::intercept::{Listeners, RawSockets};
 use crate::lifecycle::{LogFilter, Shutdown};
-use crate::model::Snapshot;
+use crate::model::{Own, Snapshot};
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
 use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
 use shard::{Settings, Truthful};
@@ -53,6 +56,8 @@ pub struct Config {
     pub discovery: discovery::Config,
     pub identity: identity::Config,
     pub observe: observe::Config,
+    /// The most memory for buffers, in bytes.
+    pub buffer_memory: usize,
     /// Shards of the data path, at least 1.
     pub workers: usize,
     /// How long open flows may go on after SIGTERM.
@@ -147,7 +152,12 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     );
 
     tokio::spawn(follow_registry);
-    tokio::spawn(watchers::registry(observer.clone(), feed, conditions.registry));
+    tokio::spawn(watchers::registry(
+        observer.clone(),
+        feed,
+        own(&config),
+        conditions.registry,
+    ));
     tokio::spawn(watchers::certificate(
         observer.clone(),
         svid,
@@ -239,11 +249,13 @@ fn shard_settings(
     limited: Arc<limits::Shared>,
 ) -> Settings {
     let ports = config.intercept;
+    let own = own(config);
     Settings {
-        id: config.identity.id.clone(),
+        id: own.identity.clone(),
+        addresses: own.addresses.clone(),
+        own: Arc::new(own),
         mode: config.mode,
         unknown: config.unknown,
-        addresses: config.addresses.iter().map(IpAddr::to_canonical).collect(),
         own_ports: own_ports(config),
         hbone_port: ports.hbone_port,
         shards: config.workers,
@@ -255,6 +267,7 @@ fn shard_settings(
         drain: config.drain,
         meters: observer.meters().clone(),
         limited,
+        budget: Budget::new(config.buffer_memory),
         relay: relay::Limits {
             half_closed: config.half_closed,
         },
@@ -290,6 +303,15 @@ impl Drop for Ended {
     fn drop(&mut self) {
         // Nobody asks once the proxy drains.
         let _ = self.1.send(self.0);
+    }
+}
+
+/// Who this proxy stands beside, as its configuration says.
+fn own(config: &Config) -> Own {
+    Own {
+        name: config.name.clone(),
+        identity: config.identity.id.clone(),
+        addresses: config.addresses.iter().map(IpAddr::to_canonical).collect(),
     }
 }
 

@@ -14,14 +14,15 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
 use super::holding::Holding;
-use super::join::Cut;
 use super::limits::{Arrival, Descriptors, Resources, Shared};
+use super::live::Live;
 use super::outbound::Ready;
-use super::{inbound, outbound};
+use super::{authorize, inbound, outbound};
+use crate::budget::Budget;
 use crate::datapath::{Attempts, Hold};
 use crate::identity::Svid;
 use crate::intercept::{self, Listeners, RawSockets};
-use crate::model::{ClientAddr, OriginalDst, Snapshot, SpiffeId};
+use crate::model::{Cause, ClientAddr, OriginalDst, Outcome, Own, Party, Snapshot, SpiffeId};
 use crate::observe::{Meters, ShardObserver};
 use crate::policy::Mode;
 use crate::route::Unknown;
@@ -45,6 +46,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) id: SpiffeId,
+    /// Id and addresses once more, with the name: who asks the registry about itself.
+    pub(super) own: Arc<Own>,
     pub(super) mode: Mode,
     pub(super) unknown: Unknown,
     pub(super) addresses: Vec<IpAddr>,
@@ -60,12 +63,14 @@ pub(super) struct Settings {
     pub(super) draining: watch::Receiver<bool>,
     pub(super) drain: Duration,
     pub(super) relay: relay::Limits,
+    pub(super) budget: Budget,
     pub(super) meters: Meters,
     pub(super) limited: Arc<Shared>,
 }
 
 pub(super) struct Shard {
     pub(super) id: SpiffeId,
+    pub(super) own: Arc<Own>,
     pub(super) mode: Mode,
     pub(super) unknown: Unknown,
     pub(super) addresses: Vec<IpAddr>,
@@ -75,6 +80,7 @@ pub(super) struct Shard {
     pub(super) observe: ShardObserver,
     pub(super) limits: Timeouts,
     pub(super) relay: relay::Limits,
+    pub(super) budget: Budget,
     pub(super) meters: Meters,
     pub(super) bound_ports: BoundPorts,
     pub(super) inbound_tunnels: Tally,
@@ -91,8 +97,7 @@ pub(super) struct Shard {
     server: RefCell<Option<(Arc<Svid>, Arc<ServerConfig>)>>,
     /// Where SYNs are held until their upstream has answered.
     holding: Option<Rc<Holding<Ready>>>,
-    /// Done when the time to drain is over.
-    pub(super) cut: Cut,
+    pub(super) live: Rc<Live>,
     open: Rc<Present>,
     tunnels: Rc<Present>,
     handshakes: Rc<Present>,
@@ -127,11 +132,17 @@ impl Shard {
         let limits = Timeouts::default();
         Ok(Self {
             id: settings.id,
+            own: settings.own,
             mode: settings.mode,
             unknown: settings.unknown,
             addresses: settings.addresses,
             hbone_port: settings.hbone_port,
-            pool: Pool::new(mark.clone(), Rc::new(settings.meters.outbound_tunnels()), limits),
+            pool: Pool::new(
+                mark.clone(),
+                Rc::new(settings.meters.outbound_tunnels()),
+                limits,
+                settings.budget.clone(),
+            ),
             bound_ports: BoundPorts::new(settings.shards),
             inbound_tunnels: Rc::new(settings.meters.inbound_tunnels()),
             descriptors,
@@ -140,6 +151,7 @@ impl Shard {
             observe,
             limits,
             relay: settings.relay,
+            budget: settings.budget,
             meters: settings.meters,
             bypass: settings.bypass,
             crowded: Cell::default(),
@@ -149,7 +161,7 @@ impl Shard {
             draining: settings.draining,
             server: RefCell::default(),
             holding,
-            cut: Cut::default(),
+            live: Rc::default(),
             open: Rc::default(),
             tunnels: Rc::default(),
             handshakes: Rc::default(),
@@ -159,6 +171,13 @@ impl Shard {
     /// The world as it is now. Read once per connection.
     pub(super) fn world(&self) -> Arc<Snapshot> {
         self.world.borrow().clone()
+    }
+
+    /// For those who have to know when the world changes. Each change is seen from now on.
+    pub(super) fn worlds(&self) -> watch::Receiver<Arc<Snapshot>> {
+        let mut worlds = self.world.clone();
+        worlds.mark_unchanged();
+        worlds
     }
 
     /// The world in which a destination is known that was not known before.
@@ -334,15 +353,10 @@ pub(super) fn run(
         };
         let strangers = accept(&shard, inbound, inbound::plaintext);
         let peers = accept(&shard, hbone, inbound::hbone);
+        tokio::task::spawn_local(authorize::follow(shard.clone()));
         let pool = shard.pool.clone();
         let world = shard.world.clone();
-        let clean = pool.keep_clean(|key| {
-            let known = world
-                .borrow()
-                .workload_by_address(key.gateway.ip())
-                .map(|(w, _)| w.uid.clone());
-            known.as_deref() == Some(&*key.workload)
-        });
+        let clean = pool.keep_clean(|key| world.borrow().is_at(&key.workload, key.gateway.ip()));
         tokio::pin!(applications);
         tokio::select! {
             () = &mut applications => {}
@@ -356,7 +370,7 @@ pub(super) fn run(
             () = shard.open.none_left() => {}
             () = tokio::time::sleep(drain) => {}
         }
-        shard.cut.now();
+        shard.live.cut_all(Outcome::new(Party::Us, Cause::Shutdown));
         if let Some(holding) = &shard.holding {
             outbound::let_go(holding);
         }

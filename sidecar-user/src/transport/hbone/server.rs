@@ -9,33 +9,39 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
-use h2::{PingPong, RecvStream};
+use h2::{PingPong, Reason, RecvStream};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::frames::PREFACE;
+use super::socket::{Heard, Socket};
 use super::stream::{Occupancy, Place};
+use super::traffic::{Tracked, Traffic};
 use super::{
-    CONNECTION_WINDOW, DATA_FRAME_BUDGET, Forwarded, MAX_FRAME, MAX_HEADER_LIST, MAX_STREAMS, Refusal,
-    SEND_BUFFER, STREAM_WINDOW, Stream, headers, keepalive,
+    CONNECTION_WINDOW, DATA_FRAME_BUDGET, ERROR_RESETS, Flood, Forwarded, MAX_FRAME, MAX_HEADER_LIST,
+    MAX_STREAMS, PENDING_RESETS, Refusal, SEND_BUFFER, STREAM_WINDOW, Stream, headers, keepalive,
 };
+use crate::budget::Budget;
 use crate::transport::tls::{self, Peer};
 use crate::transport::{Counted, Error, Step, Tally, Timeouts, tcp};
 
 /// A proven client with its tunnel.
-pub struct Session {
+pub struct Session<S = TlsStream<TcpStream>> {
     pub peer: Peer,
     pub handshake: Duration,
-    connection: Connection<keepalive::Listening<TlsStream<TcpStream>>, Bytes>,
-    heard: keepalive::Heard,
+    connection: Connection<Socket<S>, Bytes>,
+    heard: Heard,
+    traffic: Traffic,
     occupancy: Rc<Occupancy>,
 }
 
@@ -44,7 +50,20 @@ pub struct Incoming {
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     place: Place,
+    tracked: Tracked,
 }
+
+/// Why a tunnel did not end in peace.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    #[error("the tunnel broke")]
+    Broken(#[source] h2::Error),
+    #[error("the peer floods the tunnel: {0:?}")]
+    Flood(Flood),
+}
+
+/// How long a peer that floods may take to be told why its tunnel ends.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 impl Session {
     /// Both handshakes, each within its limit.
@@ -53,8 +72,9 @@ impl Session {
         client: SocketAddr,
         config: Arc<ServerConfig>,
         limits: Timeouts,
+        budget: &Budget,
     ) -> Result<Self, Error> {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let failed = |e| Error::Tls {
             addr: client,
             source: Rc::new(e),
@@ -71,8 +91,32 @@ impl Session {
         let peer = tls::peer(tls.get_ref().1, true)
             .ok_or_else(|| failed(std::io::Error::other("the client proved no identity")))?;
         let handshake = start.elapsed();
-        let (io, heard) = keepalive::Listening::new(tls);
-        let preface = builder().handshake(io);
+        Self::over(tls, client, (peer, handshake), limits, budget).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// The HTTP/2 handshake, over what a peer has proved to be its own.
+    async fn over(
+        io: S,
+        client: SocketAddr,
+        (peer, handshake): (Peer, Duration),
+        limits: Timeouts,
+        budget: &Budget,
+    ) -> Result<Self, Error> {
+        let traffic = Traffic::new(budget, (PREFACE, 0), Instant::now());
+        let (io, heard) = Socket::new(io, traffic.clone());
+        let preface = Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_pending_accept_reset_streams(PENDING_RESETS)
+            .max_local_error_reset_streams(Some(ERROR_RESETS))
+            .max_send_buffer_size(SEND_BUFFER)
+            .data_frame_budget(DATA_FRAME_BUDGET)
+            .handshake(io);
         let connection = tokio::time::timeout(limits.settings, preface)
             .await
             .map_err(|_| Error::TimedOut {
@@ -89,6 +133,7 @@ impl Session {
             handshake,
             connection,
             heard,
+            traffic,
             occupancy: Rc::default(),
         })
     }
@@ -100,7 +145,7 @@ impl Session {
         drain: impl Future<Output = ()> + 'static,
         tally: &Tally,
         mut on_request: impl FnMut(Incoming),
-    ) -> Result<(), h2::Error> {
+    ) -> Result<(), Ended> {
         let _counted = Counted::new(tally);
         let orders = Rc::new(Orders::default());
         let _steering = Steering::begin(
@@ -116,40 +161,62 @@ impl Session {
                 if orders.dead.get() || (orders.drain.get() && !draining) {
                     return Poll::Ready(None);
                 }
-                self.connection.poll_accept(cx).map(Some)
+                let accepted = self.connection.poll_accept(cx);
+                if accepted.is_pending() {
+                    self.end_turn(cx);
+                }
+                if self.traffic.flood().is_some() {
+                    return Poll::Ready(None);
+                }
+                accepted.map(Some)
             });
             match next.await {
                 Some(Some(Ok((request, respond)))) => {
+                    let mut request = request;
+                    let held = request.body_mut().flow_control().used_capacity();
+                    let tracked = self.traffic.track(respond.stream_id().as_u32(), held);
                     on_request(Incoming {
                         request,
                         respond,
                         place: Place::take(&self.occupancy),
+                        tracked,
                     });
                 }
-                Some(Some(Err(error))) => return Err(error),
+                Some(Some(Err(error))) => return Err(Ended::Broken(error)),
                 Some(None) => return Ok(()),
                 None if orders.dead.get() => return Ok(()),
-                None => {
-                    draining = true;
-                    self.connection.graceful_shutdown();
-                }
+                None => match self.traffic.flood() {
+                    Some(flood) => {
+                        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                        let told = poll_fn(|cx| self.connection.poll_closed(cx));
+                        // Nothing is read any more; only the GOAWAY has to leave.
+                        let _ = tokio::time::timeout(FAREWELL, told).await;
+                        return Err(Ended::Flood(flood));
+                    }
+                    None => {
+                        draining = true;
+                        self.connection.graceful_shutdown();
+                    }
+                },
             }
         }
     }
-}
 
-fn builder() -> Builder {
-    let mut builder = Builder::new();
-    builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(MAX_FRAME)
-        .max_header_list_size(MAX_HEADER_LIST)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_local_error_reset_streams(None)
-        .max_send_buffer_size(SEND_BUFFER)
-        .data_frame_budget(DATA_FRAME_BUDGET);
-    builder
+    /// The HTTP/2 layer has done what it could.
+    fn end_turn(&mut self, cx: &Context<'_>) {
+        let (again, window) = self.traffic.end_turn();
+        if again {
+            cx.waker().wake_by_ref();
+        }
+        // Refused while the change before this one is not acknowledged: the next turn asks again.
+        if let Some(window) = window
+            && self.connection.set_initial_window_size(window).is_ok()
+        {
+            self.traffic.window_changed(window, Instant::now());
+            // The connection has to send it.
+            cx.waker().wake_by_ref();
+        }
+    }
 }
 
 /// What the task beside a tunnel tells its driver. Flags, because the driver looks at them with every frame.
@@ -182,7 +249,7 @@ impl Steering {
         orders: Rc<Orders>,
         drain: impl Future<Output = ()> + 'static,
         ping: Option<PingPong>,
-        heard: keepalive::Heard,
+        heard: Heard,
     ) -> Self {
         let task = tokio::task::spawn_local(async move {
             let drain = async {
@@ -214,6 +281,18 @@ impl Incoming {
         authority(&self.request)
     }
 
+    /// Has the client given the stream up already?
+    pub fn is_gone(&mut self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        self.respond.poll_reset(&mut nobody).is_ready()
+    }
+
+    /// Completes when the client has given the stream up.
+    pub async fn gone(&mut self) {
+        // An error means that the tunnel is gone, and the client with it.
+        let _ = poll_fn(|cx| self.respond.poll_reset(cx)).await;
+    }
+
     pub fn forwarded(&self) -> Forwarded {
         Forwarded::from_headers(self.request.headers())
     }
@@ -224,11 +303,12 @@ impl Incoming {
             request,
             mut respond,
             place,
+            tracked,
         } = self;
         let mut answer = Response::new(());
         mirror(request.headers(), answer.headers_mut());
         let send = respond.send_response(answer, false)?;
-        Ok(Stream::new(send, request.into_body(), place))
+        Ok(Stream::new(send, request.into_body(), place, tracked))
     }
 
     /// An answer without a stream.

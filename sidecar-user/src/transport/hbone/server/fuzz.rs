@@ -1,83 +1,83 @@
-//! What has to hold of a tunnel, whatever its client sends inside TLS: it ends when its bytes do, hands over no more
-//! streams than it allows, and does not answer with much more than it was sent.
+//! What has to hold of a tunnel, whatever its client sends inside TLS: it ends when its bytes do, does not answer
+//! with much more than it was sent, and leaves nothing in the budget.
 
+use std::cell::RefCell;
+use std::future::pending;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
 
-use super::super::MAX_STREAMS;
-use super::{Incoming, Occupancy, Place, builder};
+use super::{FAREWELL, Session};
+use crate::budget::Budget;
+use crate::error_chain;
+use crate::model::{SpiffeId, TlsFacts};
+use crate::transport::Timeouts;
+use crate::transport::tls::Peer;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Our SETTINGS, a GOAWAY, and a few bytes for the smallest of requests, which an answer of a status and two headers
-/// exceeds.
+/// Our SETTINGS and a GOAWAY with its words.
 const ANSWER: usize = 4096;
+/// The shortest of requests is answered with a frame of a status and two headers.
 const PER_BYTE: usize = 64;
+const BUDGET: usize = 64 << 20;
 
 /// Takes the bytes that follow the client's preface.
 pub(crate) fn tunnel(bytes: &[u8]) -> Result<String, String> {
-    let wire = Wire {
-        unread: [PREFACE, bytes].concat(),
-        read: 0,
-        written: 0,
-    };
-    let served = drive(serve(wire));
-    served.map_err(|error| error.to_string())?;
-    Ok(String::new())
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without a driver needs only memory");
+    let budget = Budget::new(BUDGET);
+    let served = LocalSet::new().block_on(&runtime, serve(Wire::of(bytes), &budget));
+    assert_eq!(budget.used(), 0, "bytes are counted for a tunnel that has ended");
+    served.map(|()| String::new())
 }
 
-async fn serve(wire: Wire) -> Result<(), h2::Error> {
-    let mut connection = builder().handshake::<_, bytes::Bytes>(wire).await?;
-    let occupancy = Rc::<Occupancy>::default();
-    let mut held = Vec::new();
+async fn serve(wire: Wire, budget: &Budget) -> Result<(), String> {
+    let begun = Instant::now();
+    let client = ([10, 0, 0, 1], 40000).into();
+    let proved = (peer(), Duration::ZERO);
+    let session = Session::over(wire, client, proved, Timeouts::default(), budget)
+        .await
+        .map_err(|error| error_chain(&error))?;
+    let held = RefCell::new(Vec::new());
     let mut requests = 0;
-    while let Some(request) = connection.accept().await {
-        let (request, respond) = request?;
+    let served = session.serve(pending(), &(Rc::new(|_| {}) as _), |incoming| {
         requests += 1;
-        let incoming = Incoming {
-            request,
-            respond,
-            place: Place::take(&occupancy),
-        };
         let _ = incoming.forwarded();
         match incoming.authority() {
             // Some are held open, as a walk does, and others end at once.
-            Ok(_) if requests % 2 == 1 => held.extend(incoming.accept()),
+            Ok(_) if requests % 2 == 1 => held.borrow_mut().extend(incoming.accept()),
             Ok(_) => drop(incoming.accept()),
             Err(refusal) => incoming.refuse(refusal),
         }
-        assert!(
-            held.len() <= MAX_STREAMS as usize,
-            "{} streams are open",
-            held.len()
-        );
-    }
-    Ok(())
+    });
+    let served = served.await;
+    assert!(
+        begun.elapsed() <= FAREWELL,
+        "the bytes have ended, and the tunnel waited for {:?}",
+        begun.elapsed()
+    );
+    served.map_err(|error| error_chain(&error))
 }
 
-/// Runs a future that waits for nothing but itself.
-fn drive<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    let woken = Arc::new(Woken(AtomicBool::new(true)));
-    let waker = Waker::from(woken.clone());
-    while woken.0.swap(false, Ordering::Relaxed) {
-        if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return done;
-        }
-    }
-    panic!("the client's bytes have ended, and the tunnel waits");
-}
-
-struct Woken(AtomicBool);
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
+fn peer() -> Peer {
+    Peer {
+        id: SpiffeId::new("td.test", "demo", "client").expect("a valid identity"),
+        facts: TlsFacts {
+            version: "TLSv1.3",
+            cipher: "TLS13_AES_128_GCM_SHA256",
+            key_exchange: "X25519",
+            reused_tunnel: true,
+        },
+        expires: SystemTime::UNIX_EPOCH,
     }
 }
 
@@ -86,6 +86,16 @@ struct Wire {
     unread: Vec<u8>,
     read: usize,
     written: usize,
+}
+
+impl Wire {
+    fn of(bytes: &[u8]) -> Self {
+        Self {
+            unread: [PREFACE, bytes].concat(),
+            read: 0,
+            written: 0,
+        }
+    }
 }
 
 impl AsyncRead for Wire {
