@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 mod admin;
+mod bounds;
 mod exposition;
 mod filter;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -34,6 +35,7 @@ mod watch;
 mod why;
 
 pub use admin::{Admin, Explain, LogLevel, SetLevel, serve_admin};
+pub use bounds::{Bounds, BufferMemory};
 pub use meters::Meters;
 pub use observer::{Limits, Observer, OpenFlow, ShardObserver};
 pub use readiness::{Condition, Readiness};

@@ -6,16 +6,17 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
 use super::authorize::admit;
-use super::join::join;
+use super::join::{join, join_guest};
 use super::limits::{Arrival, Resources};
 use super::live::{Inbound, TunnelId};
 use super::outcome;
 use super::shard::Shard;
+use super::tunnels::Farewell;
 use crate::error_chain;
 use crate::model::addr::canonical;
 use crate::model::{Cause, ClientAddr, Direction, Flow, Outcome, Party, ServiceName, Transport};
@@ -25,7 +26,7 @@ use crate::relay::Port;
 use crate::transport::hbone::Refusal;
 use crate::transport::hbone::server::{Ended, Incoming, Session};
 use crate::transport::tls::Peer;
-use crate::transport::{Error, tcp};
+use crate::transport::{Error, Step, tcp};
 
 /// The tunnel that a stream came through.
 struct Tunnel {
@@ -44,31 +45,52 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
         admitted,
     } = arrival;
     let opened = SystemTime::now();
+    let guest = shard.doors.hbone.enter(Some(client.0.ip()));
+    let lacking = |what| {
+        shard.limited.report(what);
+        Error::Refused {
+            addr: client.0,
+            status: 503,
+            refusal: Some(Refusal::LimitReached),
+        }
+    };
     let accepted = async {
         let local = tcp.local_addr().map_err(|e| Error::Tls {
             addr: client.0,
             source: Rc::new(e),
         })?;
-        let lacking = |what| {
-            shard.limited.report(what);
-            Error::Refused {
-                addr: client.0,
-                status: 503,
-                refusal: Some(Refusal::LimitReached),
-            }
-        };
         if !admitted {
             Port::reset(&mut tcp);
             return Err(lacking(Resources::Descriptors));
         }
-        let Some(_slot) = shard.enter_handshake() else {
-            return Err(lacking(Resources::Places));
-        };
+        let first = guest.first_byte_limit();
+        if tokio::time::timeout(first, tcp.readable()).await.is_err() {
+            Port::reset(&mut tcp);
+            return Err(Error::TimedOut {
+                addr: client.0,
+                what: Step::FirstByte,
+                after: first,
+            });
+        }
         let (config, own_end) = shard.tls_server()?;
         let session = Session::accept(tcp, client.0, config, shard.limits, &shard.budget).await?;
         Ok((session, canonical(local).ip(), own_end))
     };
-    let (session, local, own_end) = match accepted.await {
+    let accepted = tokio::select! {
+        accepted = accepted => accepted,
+        // Its place was given to one who came later.
+        () = guest.evicted() => Err(lacking(Resources::Places)),
+    };
+    let accepted = accepted.and_then(|(session, local, own_end)| {
+        // What is proved needs no place at the door.
+        guest.proved();
+        let id = shard.live.next_tunnel();
+        let entered = shard.tunnels.enter(id, session.peer.clone(), session.streams());
+        let entered = entered.ok_or_else(|| lacking(Resources::Places))?;
+        Ok((session, local, own_end, id, entered))
+    });
+    drop(guest);
+    let (session, local, own_end, id, entered) = match accepted {
         Ok(accepted) => accepted,
         Err(error) => {
             let outcome = refused_tunnel(&error);
@@ -83,7 +105,7 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
         }
     };
     let tunnel = Rc::new(Tunnel {
-        id: shard.live.next_tunnel(),
+        id,
         peer: session.peer.clone(),
         client,
         local,
@@ -92,26 +114,28 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
         // Applications give up connects by the hundred: nobody is dialled for those.
         if incoming.is_gone() {
             shard.meters.streams_abandoned.inc();
-            return;
+        } else if entered.farewell() == Some(Farewell::Untrusted) {
+            incoming.refuse(Refusal::Denied);
+        } else {
+            tokio::task::spawn_local(stream(shard.clone(), tunnel.clone(), incoming));
         }
-        tokio::task::spawn_local(stream(shard.clone(), tunnel.clone(), incoming));
     };
     let _tunnel = shard.enter_tunnel();
     // A proof that has ended carries no new streams; the client opens its next ones on a tunnel with a newer one.
-    let expires = tunnel
-        .peer
-        .expires
-        .min(own_end)
-        .duration_since(SystemTime::now())
-        .unwrap_or_default();
-    let drained = shard.drained();
+    let expires = expired(tunnel.peer.expires.min(own_end));
+    let (drained, told) = (shard.drained(), entered.told());
     let no_more = async move {
         tokio::select! {
             () = drained => {}
-            () = tokio::time::sleep(expires) => {}
+            () = told => {}
+            () = expires => {}
         }
     };
-    match session.serve(no_more, &shard.inbound_tunnels, each).await {
+    let served = session.serve(no_more, &shard.inbound_tunnels, each).await;
+    if entered.farewell() == Some(Farewell::Quota) {
+        shard.meters.tunnel_ended(Farewell::Quota.name());
+    }
+    match served {
         Ok(()) => {}
         Err(Ended::Broken(error)) => {
             tracing::debug!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
@@ -120,6 +144,15 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
             shard.meters.tunnel_ended(flood.name());
             tracing::warn!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
         }
+    }
+}
+
+/// Completes when it is so late. Timers stand still while a machine sleeps and ignore a clock that is set, so the clock is
+/// looked at again and again.
+async fn expired(at: SystemTime) {
+    const LOOK: Duration = Duration::from_secs(60);
+    while let Ok(left) = at.duration_since(SystemTime::now()) {
+        tokio::time::sleep(left.min(LOOK)).await;
     }
 }
 
@@ -238,6 +271,7 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
         admitted,
     } = arrival;
     let _open = shard.enter();
+    let guest = shard.doors.plaintext.enter(Some(client.0.ip()));
     let mut flow = Flow::new(Direction::Inbound, client.0, SystemTime::now());
     flow.destination_identity = Some(shard.id.clone());
     let flow = shard.observe.open(flow);
@@ -271,8 +305,13 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
         let app = live.unless_cut(deliver(&shard, permit, client.0, &flow)).await?;
         Ok((app.map_err(|e| outcome::of_error(&e))?, live))
     };
-    let outcome = match delivered.await {
-        Ok((mut app, live)) => join(&shard, &live, &mut client_side, &mut app, &flow).await,
+    let delivered = tokio::select! {
+        delivered = delivered => delivered,
+        // Its place was given to one who came later.
+        () = guest.evicted() => Err(Outcome::new(Party::Us, Cause::LimitReached)),
+    };
+    let outcome = match delivered {
+        Ok((mut app, live)) => join_guest(&shard, (&live, &guest), &mut client_side, &mut app, &flow).await,
         Err(outcome) => {
             Port::reset(&mut client_side);
             outcome

@@ -4,6 +4,8 @@
 //! the data path on a thread of its own.
 
 mod authorize;
+mod bounds;
+mod doors;
 mod holding;
 mod inbound;
 mod interception;
@@ -15,6 +17,8 @@ mod outbound;
 mod outcome;
 mod ports;
 mod shard;
+mod trust;
+mod tunnels;
 mod watchers;
 mod why;
 
@@ -37,6 +41,7 @@ use crate::lifecycle::{LogFilter, Shutdown};
 use crate::model::{Own, Snapshot};
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
 use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
+use doors::Doors;
 use shard::{Settings, Truthful};
 
 /// The thread of one.
@@ -122,6 +127,8 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         draining,
         limited,
     );
+    bounds::show(&observer, &settings.budget, &settings.doors);
+    tokio::spawn(bounds::trim(settings.budget.clone()));
     let shards = start_shards(settings, listeners, &observer)?;
     let (shards, mut shard_ended) = shards;
     let (ask_drain, mut drain_asked) = mpsc::channel::<()>(1);
@@ -268,6 +275,7 @@ fn shard_settings(
         meters: observer.meters().clone(),
         limited,
         budget: Budget::new(config.buffer_memory),
+        doors: Doors::new(file_limit()),
         relay: relay::Limits {
             half_closed: config.half_closed,
         },
