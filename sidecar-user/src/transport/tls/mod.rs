@@ -68,7 +68,7 @@ impl Peer {
     }
 
     /// One that has shown nothing.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn for_tests(id: SpiffeId) -> Self {
         Self {
             id,

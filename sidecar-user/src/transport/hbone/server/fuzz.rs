@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::LocalSet;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{FAREWELL, Session};
 use crate::budget::Budget;
 use crate::error_chain;
-use crate::model::{SpiffeId, TlsFacts};
+use crate::model::SpiffeId;
 use crate::transport::Timeouts;
 use crate::transport::tls::Peer;
 
@@ -43,7 +43,8 @@ pub(crate) fn tunnel(bytes: &[u8]) -> Result<String, String> {
 async fn serve(wire: Wire, budget: &Budget) -> Result<(), String> {
     let begun = Instant::now();
     let client = ([10, 0, 0, 1], 40000).into();
-    let proved = (peer(), Duration::ZERO);
+    let id = SpiffeId::new("td.test", "demo", "client").expect("a valid identity");
+    let proved = (Peer::for_tests(id), Duration::ZERO);
     let session = Session::over(wire, client, proved, Timeouts::default(), budget)
         .await
         .map_err(|error| error_chain(&error))?;
@@ -66,19 +67,6 @@ async fn serve(wire: Wire, budget: &Budget) -> Result<(), String> {
         begun.elapsed()
     );
     served.map_err(|error| error_chain(&error))
-}
-
-fn peer() -> Peer {
-    Peer {
-        id: SpiffeId::new("td.test", "demo", "client").expect("a valid identity"),
-        facts: TlsFacts {
-            version: "TLSv1.3",
-            cipher: "TLS13_AES_128_GCM_SHA256",
-            key_exchange: "X25519",
-            reused_tunnel: true,
-        },
-        expires: SystemTime::UNIX_EPOCH,
-    }
 }
 
 /// Reads what is given and then its end; takes everything that is written, and counts it.
