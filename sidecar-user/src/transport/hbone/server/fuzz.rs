@@ -17,8 +17,8 @@ use super::{FAREWELL, Session};
 use crate::budget::Budget;
 use crate::error_chain;
 use crate::model::SpiffeId;
-use crate::transport::Timeouts;
 use crate::transport::tls::Peer;
+use crate::transport::{Tally, Timeouts};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Our SETTINGS and a GOAWAY with its words.
@@ -49,8 +49,9 @@ async fn serve(wire: Wire, budget: &Budget) -> Result<(), String> {
         .await
         .map_err(|error| error_chain(&error))?;
     let held = RefCell::new(Vec::new());
+    let tally: Tally = Rc::new(|_| {});
     let mut requests = 0;
-    let served = session.serve(pending(), &(Rc::new(|_| {}) as _), |incoming| {
+    let served = session.serve(pending(), &tally, |incoming| {
         requests += 1;
         let _ = incoming.forwarded();
         match incoming.authority() {
