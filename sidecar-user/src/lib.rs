@@ -9,6 +9,8 @@ pub mod control;
 pub mod datapath;
 pub mod discovery;
 pub mod document;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod host;
 pub mod identity;
 pub mod intercept;

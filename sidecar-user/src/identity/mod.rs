@@ -17,6 +17,8 @@ mod answer;
 mod chain;
 mod client;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod keep;
 mod schedule;
 mod svid;

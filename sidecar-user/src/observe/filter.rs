@@ -30,8 +30,8 @@ impl Query {
         let mut parsed = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = percent_decode(value).ok_or_else(|| format!("`{name}`: a broken %-escape"))?;
-            let wrong = |want: &str| Err(format!("`{name}={value}`: it must be {want}"));
+            let value = percent_decode(value).ok_or_else(|| broken(name))?;
+            let wrong = |want: &str| Err(misfit(name, &value, want));
             match (name, value.as_str()) {
                 ("direction", "inbound") => parsed.filter.direction = Some(Direction::Inbound),
                 ("direction", "outbound") => parsed.filter.direction = Some(Direction::Outbound),
@@ -50,7 +50,8 @@ impl Query {
                 ("identity", _) => parsed.filter.identity = Some(value),
                 _ => {
                     return Err(format!(
-                        "unknown parameter `{name}`; there are direction, service, identity, state, limit, watch"
+                        "unknown parameter `{}`; there are direction, service, identity, state, limit, watch",
+                        name.escape_debug()
                     ));
                 }
             }
@@ -88,6 +89,16 @@ fn names(id: &SpiffeId, wanted: &str) -> bool {
         || wanted.split_once('/').is_some_and(|(namespace, account)| {
             id.namespace() == namespace && id.service_account() == account
         })
+}
+
+pub(super) fn broken(name: &str) -> String {
+    format!("`{}`: a broken %-escape", name.escape_debug())
+}
+
+/// Escaped, because the answer is printed on terminals.
+pub(super) fn misfit(name: &str, value: &str, want: &str) -> String {
+    let (name, value) = (name.escape_debug(), value.escape_debug());
+    format!("`{name}={value}`: it must be {want}")
 }
 
 pub(super) fn percent_decode(value: &str) -> Option<String> {

@@ -14,6 +14,8 @@ mod admin;
 mod exposition;
 mod figures;
 mod filter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod http;
 mod labels;
 mod meters;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::filter::percent_decode;
+use super::filter::{broken, misfit, percent_decode};
 use crate::model::SpiffeId;
 use crate::model::identity::InvalidId;
 
@@ -83,8 +83,8 @@ impl Question {
         let mut identity = None;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = percent_decode(value).ok_or_else(|| format!("`{name}`: a broken %-escape"))?;
-            let wrong = |want: &str| format!("`{name}={value}`: it must be {want}");
+            let value = percent_decode(value).ok_or_else(|| broken(name))?;
+            let wrong = |want: &str| misfit(name, &value, want);
             match name {
                 "protocol" => {
                     protocol = match value.as_str() {
@@ -112,7 +112,8 @@ impl Question {
                 "port" => port = Some(value.parse().map_err(|_| wrong("a port"))?),
                 _ => {
                     return Err(format!(
-                        "unknown parameter `{name}`; there are destination, source, identity, port, protocol"
+                        "unknown parameter `{}`; there are destination, source, identity, port, protocol",
+                        name.escape_debug()
                     ));
                 }
             }
