@@ -42,7 +42,9 @@ fn socket_memory(pod: &Pod) -> Result<u64> {
     let held = listing.lines().filter_map(|line| {
         let memory = line.split("skmem:(").nth(1)?.split(')').next()?;
         let field = |name: char| -> u64 {
-            let value = memory.split(',').find_map(|field| field.strip_prefix(name)?.parse().ok());
+            let value = memory
+                .split(',')
+                .find_map(|field| field.strip_prefix(name)?.parse().ok());
             value.unwrap_or_default()
         };
         Some(field('r') + field('w') + field('f'))
@@ -74,9 +76,15 @@ fn connects_that_are_given_up_end_nobody_else_s_connection_and_leave_nothing_beh
         process.kill();
     }
     bystanders.live_on()?;
-    let ended = mesh.server().sidecar.metric("outrigger_inbound_tunnels_ended_total", &[])?;
+    let ended = mesh
+        .server()
+        .sidecar
+        .metric("outrigger_inbound_tunnels_ended_total", &[])?;
     assert_eq!(ended, 0.0, "no tunnel was ended for it");
-    for (sidecar, before) in [&mesh.client.sidecar, &mesh.server().sidecar].into_iter().zip(before) {
+    for (sidecar, before) in [&mesh.client.sidecar, &mesh.server().sidecar]
+        .into_iter()
+        .zip(before)
+    {
         wait::until("what was dialled is closed", wait::SOON, || {
             files(sidecar).is_ok_and(|now| now <= before + 5.0)
         })?;
@@ -190,7 +198,7 @@ fn strangers_that_say_nothing_yield_their_places_to_peers() -> Result<()> {
     mesh.client.sidecar.stop()?;
     mesh.client.sidecar.restart()?;
     serves(&mesh.client.pod, mesh.vip4(9000))?;
-    let leaf = crate::hbone::client::Authority::of(&mesh.control)?.leaf(&harness::mesh::identity("client"))?;
+    let leaf = crate::hbone::client::leaf_of(&mesh.control, &harness::mesh::identity("client"))?;
     let answer = crate::hbone::client::connect(
         &mesh,
         crate::hbone::client::Client::with(&leaf),
