@@ -150,7 +150,13 @@ impl Sidecar {
         Ok(sidecar)
     }
 
-    fn configure(pod: &Pod, control: &Control, registry: &RegistryFile, options: &Options) -> Result<Self> {
+    /// Only writes its files; [`Sidecar::restart`] starts it.
+    pub(crate) fn configure(
+        pod: &Pod,
+        control: &Control,
+        registry: &RegistryFile,
+        options: &Options,
+    ) -> Result<Self> {
         let dir = pod.scratch().join("sidecar");
         fs::create_dir_all(&dir)?;
         let intercepts = options.intercept;
