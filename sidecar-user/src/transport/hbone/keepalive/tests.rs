@@ -7,6 +7,7 @@ use tokio::io::DuplexStream;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::Instant;
 
+use super::super::frames::PREFACE;
 use super::super::socket::Socket;
 use super::super::traffic::Traffic;
 use super::*;
@@ -23,7 +24,7 @@ struct Watched {
 impl Watched {
     async fn begin() -> Self {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        let traffic = Traffic::new(&Budget::new(1 << 20), (0, 0), std::time::Instant::now());
+        let traffic = Traffic::new(&Budget::new(1 << 20), (0, PREFACE), std::time::Instant::now());
         let (io, heard) = Socket::new(ours, traffic);
         let (tunnel, peer) = tokio::join!(h2::client::handshake(io), Frames::server(theirs, &[]));
         let (requests, mut connection) = tunnel.unwrap();
