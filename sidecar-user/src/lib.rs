@@ -24,6 +24,8 @@ pub mod policy;
 pub mod proxy;
 pub mod relay;
 pub mod route;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod transport;
 
 /// An error with everything that led to it, each thing once.

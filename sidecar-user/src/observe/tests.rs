@@ -1,6 +1,7 @@
 //! The room as a role sees it: flows in, numbers and HTTP answers out. Real sockets, on loopback only.
 
 mod endpoints;
+mod heap;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,6 +1,5 @@
 //! `outrigger proxy` beside a pod's programs: in the pod's network namespace and cgroup, attached to both.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
@@ -16,6 +15,8 @@ use crate::mesh::{Control, NAMESPACE, RegistryFile, TRUST_DOMAIN, binaries, port
 use crate::pod::Pod;
 use crate::process::{Output, Process};
 use crate::wait;
+
+mod resources;
 
 /// What a test may want otherwise than usual.
 #[derive(Clone, Debug)]
@@ -150,7 +151,13 @@ impl Sidecar {
         Ok(sidecar)
     }
 
-    fn configure(pod: &Pod, control: &Control, registry: &RegistryFile, options: &Options) -> Result<Self> {
+    /// Only writes its files; [`Sidecar::restart`] starts it.
+    pub(crate) fn configure(
+        pod: &Pod,
+        control: &Control,
+        registry: &RegistryFile,
+        options: &Options,
+    ) -> Result<Self> {
         let dir = pod.scratch().join("sidecar");
         fs::create_dir_all(&dir)?;
         let intercepts = options.intercept;
@@ -366,63 +373,6 @@ impl Sidecar {
 
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)
-    }
-
-    /// Changes the limit of open files of the running proxy, which does not notice.
-    pub fn set_open_files(&self, limit: u64) -> Result<()> {
-        let pid = self.pid().context("the sidecar does not run")?;
-        let output = Command::new("prlimit")
-            .args(["--pid", &pid.to_string(), &format!("--nofile={limit}:")])
-            .output()
-            .context("run prlimit")?;
-        ensure!(
-            output.status.success(),
-            "prlimit: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(())
-    }
-
-    /// Lowers the limit of open files of the running proxy to those that it has, once what is about to close is closed.
-    /// Not to a number that is free for a moment only: it may be the proxy's spare, which would then never come back.
-    pub fn exhaust_files(&self) -> Result<()> {
-        let (mut limit, mut next, mut quiet) = (0, 0, 0);
-        wait::until_some("its descriptors come to rest", wait::SOON, || {
-            let now = self.next_descriptor()?;
-            quiet = if now == next { quiet + 1 } else { 0 };
-            next = now;
-            if quiet < 20 {
-                return Ok(None);
-            }
-            if limit == next {
-                return Ok(Some(()));
-            }
-            self.set_open_files(next)?;
-            (limit, quiet) = (next, 0);
-            Ok(None)
-        })
-    }
-
-    /// The next descriptor that it will get.
-    fn next_descriptor(&self) -> Result<u64> {
-        let pid = self.pid().context("the sidecar does not run")?;
-        let open = fs::read_dir(format!("/proc/{pid}/fd"))?;
-        let open: BTreeSet<u64> = open
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .collect();
-        (0..)
-            .find(|fd| !open.contains(fd))
-            .context("all numbers are taken")
-    }
-
-    /// Memory that it has in use, in bytes.
-    pub fn resident(&self) -> Result<u64> {
-        let pid = self.pid().context("the sidecar does not run")?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next());
-        let kib: u64 = kib.context("VmRSS is missing")?.parse()?;
-        Ok(kib * 1024)
     }
 
     pub fn admin_socket(&self) -> PathBuf {
