@@ -137,7 +137,12 @@ impl Shard {
             unknown: settings.unknown,
             addresses: settings.addresses,
             hbone_port: settings.hbone_port,
-            pool: Pool::new(mark.clone(), Rc::new(settings.meters.outbound_tunnels()), limits, settings.budget.clone()),
+            pool: Pool::new(
+                mark.clone(),
+                Rc::new(settings.meters.outbound_tunnels()),
+                limits,
+                settings.budget.clone(),
+            ),
             bound_ports: BoundPorts::new(settings.shards),
             inbound_tunnels: Rc::new(settings.meters.inbound_tunnels()),
             descriptors,

@@ -85,7 +85,8 @@ async fn gateway(svid: &Svid) -> Gateway {
             let (config, out, failed, drained) =
                 (config.clone(), out.clone(), failed.clone(), drained.clone());
             spawn_local(async move {
-                match Session::accept(tcp, client, config, Timeouts::default(), &Budget::new(64 << 20)).await {
+                match Session::accept(tcp, client, config, Timeouts::default(), &Budget::new(64 << 20)).await
+                {
                     Ok(session) => {
                         let _ = session
                             .serve(
@@ -109,7 +110,12 @@ async fn gateway(svid: &Svid) -> Gateway {
 }
 
 fn pool() -> Pool {
-    Pool::new(Rc::new(|_| Ok(())), Rc::new(|_| ()), Timeouts::default(), Budget::new(64 << 20))
+    Pool::new(
+        Rc::new(|_| Ok(())),
+        Rc::new(|_| ()),
+        Timeouts::default(),
+        Budget::new(64 << 20),
+    )
 }
 
 fn key(gateway: SocketAddr, expected: &SpiffeId) -> Key {

@@ -24,8 +24,8 @@ use super::socket::Socket;
 use super::stream::{Occupancy, Place};
 use super::traffic::Traffic;
 use super::{
-    CONNECTION_WINDOW, DATA_FRAME_BUDGET, ERROR_RESETS, Forwarded, MAX_FRAME, MAX_HEADER_LIST, Refusal, SEND_BUFFER,
-    STREAM_WINDOW, Stream, headers, keepalive,
+    CONNECTION_WINDOW, DATA_FRAME_BUDGET, ERROR_RESETS, Forwarded, MAX_FRAME, MAX_HEADER_LIST, Refusal,
+    SEND_BUFFER, STREAM_WINDOW, Stream, headers, keepalive,
 };
 use crate::budget::Budget;
 use crate::model::SpiffeId;

@@ -92,7 +92,8 @@ impl Bucket {
 
     fn take(&mut self, rate: &Rate, now: Instant) -> Option<()> {
         if self.left == 0 {
-            let gained = now.saturating_duration_since(self.filled).as_millis() * u128::from(rate.per_second) / 1000;
+            let gained =
+                now.saturating_duration_since(self.filled).as_millis() * u128::from(rate.per_second) / 1000;
             self.left = u32::try_from(gained).unwrap_or(u32::MAX).min(rate.burst);
             if self.left > 0 {
                 self.filled = now;

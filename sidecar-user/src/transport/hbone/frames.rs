@@ -139,10 +139,7 @@ mod tests {
             seen
         };
         let whole = walk(&mut || usize::MAX);
-        let seen: Vec<_> = whole
-            .iter()
-            .map(|f| (f.flags, f.stream, f.len, f.kind))
-            .collect();
+        let seen: Vec<_> = whole.iter().map(|f| (f.flags, f.stream, f.len, f.kind)).collect();
         let kinds = [
             Kind::Settings,
             Kind::Headers,

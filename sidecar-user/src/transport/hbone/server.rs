@@ -24,8 +24,8 @@ use super::socket::{Heard, Socket};
 use super::stream::{Occupancy, Place};
 use super::traffic::{Tracked, Traffic};
 use super::{
-    CONNECTION_WINDOW, DATA_FRAME_BUDGET, ERROR_RESETS, Flood, Forwarded, MAX_FRAME, MAX_HEADER_LIST, MAX_STREAMS,
-    PENDING_RESETS, Refusal, SEND_BUFFER, STREAM_WINDOW, Stream, headers, keepalive,
+    CONNECTION_WINDOW, DATA_FRAME_BUDGET, ERROR_RESETS, Flood, Forwarded, MAX_FRAME, MAX_HEADER_LIST,
+    MAX_STREAMS, PENDING_RESETS, Refusal, SEND_BUFFER, STREAM_WINDOW, Stream, headers, keepalive,
 };
 use crate::budget::Budget;
 use crate::transport::tls::{self, Peer};

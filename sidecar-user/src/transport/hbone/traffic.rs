@@ -372,7 +372,12 @@ mod tests {
         let one = traffic.track(1, 0);
         assert!(traffic.may_read(&context()));
         traffic.arrived(&data(1, 400_000));
-        assert!(!traffic.may_read(&context()), "{} of {}", budget.used(), budget.total());
+        assert!(
+            !traffic.may_read(&context()),
+            "{} of {}",
+            budget.used(),
+            budget.total()
+        );
         one.consumed(200_000);
         assert!(traffic.may_read(&context()));
     }
