@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 28] = [
+pub const SETTINGS: [Setting; 29] = [
     Setting {
         path: "workload.name",
         flag: "name",
