@@ -7,6 +7,9 @@ mod fabric; // the harness itself: pods, programs and captures without Outrigger
 #[path = "e2e/check.rs"]
 mod check; // what this host lacks
 
+#[path = "e2e/attach.rs"]
+mod attach; // a proxy that is not where it should be is not ready, and shows no application a wrong client
+
 #[path = "e2e/reach.rs"]
 mod reach; // who reaches whom, by which address, over which family
 
@@ -60,6 +63,9 @@ mod load; // a crowd, renewal under traffic, endpoints that come and go
 
 #[path = "e2e/limits.rs"]
 mod limits; // no descriptors, no ports, no memory: new connections fail cleanly, established ones live on
+
+#[path = "e2e/pressure.rs"]
+mod pressure; // neighbours that do not read, give up, or stand at the door: nobody else notices
 
 #[path = "e2e/registry.rs"]
 mod registry; // a bad registry file

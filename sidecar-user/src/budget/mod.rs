@@ -40,6 +40,8 @@ struct Shared {
     used: AtomicUsize,
     /// The most that was ever used.
     peak: AtomicUsize,
+    /// The most since somebody asked.
+    recent: AtomicUsize,
     /// Someone waits for the shares to grow.
     awaited: AtomicBool,
     waiting: Mutex<Vec<Waker>>,
@@ -59,6 +61,7 @@ impl Budget {
             total,
             used: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
+            recent: AtomicUsize::new(0),
             awaited: AtomicBool::new(false),
             waiting: Mutex::default(),
             waits: AtomicUsize::new(0),
@@ -77,6 +80,11 @@ impl Budget {
         self.0.peak.load(Relaxed)
     }
 
+    /// The most that was used since this was asked before.
+    pub fn take_peak(&self) -> usize {
+        self.0.recent.swap(self.used(), Relaxed)
+    }
+
     /// How often a holder had to wait for its share to grow.
     pub fn waits(&self) -> usize {
         self.0.waits.load(Relaxed)
@@ -88,9 +96,15 @@ impl Budget {
         self.part(whole).max(LEAST_CONNECTION)
     }
 
-    /// What a tunnel, which carries many connections, may hold now.
+    /// What a tunnel, which carries many connections, may promise to hold now.
     pub fn tunnel_share(&self) -> usize {
         self.part(self.0.total / TUNNEL).max(LEAST_TUNNEL)
+    }
+
+    /// Must a tunnel that holds so much wait? While anything is free, what it was promised bounds it, and to stop it would
+    /// stop the connections that move beside those that do not. Only when all is used, those who hold something wait.
+    pub fn must_wait(&self, held: usize) -> bool {
+        self.used() >= self.0.total && held > LEAST_TUNNEL
     }
 
     /// A holder that has nothing yet.
@@ -119,7 +133,12 @@ impl Budget {
 
     fn add(&self, bytes: usize) {
         let used = self.0.used.fetch_add(bytes, Relaxed) + bytes;
-        self.0.peak.fetch_max(used, Relaxed);
+        // Loads first: in the long run neither is written.
+        for peak in [&self.0.peak, &self.0.recent] {
+            if used > peak.load(Relaxed) {
+                peak.fetch_max(used, Relaxed);
+            }
+        }
     }
 
     fn give_back(&self, bytes: usize) {
@@ -214,6 +233,9 @@ mod tests {
         all.set(2 * MIB);
         assert_eq!(budget.connection_share(), LEAST_CONNECTION);
         assert_eq!(budget.tunnel_share(), LEAST_TUNNEL);
+        assert!(!budget.must_wait(LEAST_TUNNEL) && budget.must_wait(LEAST_TUNNEL + 1));
+        all.set(MIB - 1);
+        assert!(!budget.must_wait(MIB - 1), "something is free");
     }
 
     #[test]

@@ -159,7 +159,7 @@ impl Meters {
             ),
             plaintext_refused: counter(
                 "outrigger_inbound_plaintext_refused",
-                "Inbound plaintext connections refused in strict mode by the proxy",
+                "Inbound plaintext connections refused by the proxy, in strict mode or by policy",
             ),
             workload_listed,
             unlisted_refused: counter(

@@ -3,19 +3,21 @@
 //! `Accepted` → peer identity → `Permit` or denial → `deliver` (which needs the permit) → relay → the flow is
 //! recorded once.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
 use super::authorize::admit;
-use super::join::join;
+use super::join::{join, join_guest};
 use super::limits::{Arrival, Resources};
 use super::live::{Inbound, TunnelId};
 use super::outcome;
 use super::shard::Shard;
+use super::tunnels::Farewell;
 use crate::error_chain;
 use crate::model::addr::canonical;
 use crate::model::{Cause, ClientAddr, Direction, Flow, Outcome, Party, ServiceName, Transport};
@@ -25,7 +27,7 @@ use crate::relay::Port;
 use crate::transport::hbone::Refusal;
 use crate::transport::hbone::server::{Ended, Incoming, Session};
 use crate::transport::tls::Peer;
-use crate::transport::{Error, tcp};
+use crate::transport::{Error, Step, tcp};
 
 /// The tunnel that a stream came through.
 struct Tunnel {
@@ -44,31 +46,52 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
         admitted,
     } = arrival;
     let opened = SystemTime::now();
+    let guest = shard.doors.hbone.enter(Some(client.0.ip()));
+    let lacking = |what| {
+        shard.limited.report(what);
+        Error::Refused {
+            addr: client.0,
+            status: 503,
+            refusal: Some(Refusal::LimitReached),
+        }
+    };
     let accepted = async {
         let local = tcp.local_addr().map_err(|e| Error::Tls {
             addr: client.0,
             source: Rc::new(e),
         })?;
-        let lacking = |what| {
-            shard.limited.report(what);
-            Error::Refused {
-                addr: client.0,
-                status: 503,
-                refusal: Some(Refusal::LimitReached),
-            }
-        };
         if !admitted {
             Port::reset(&mut tcp);
             return Err(lacking(Resources::Descriptors));
         }
-        let Some(_slot) = shard.enter_handshake() else {
-            return Err(lacking(Resources::Places));
-        };
+        let first = guest.first_byte_limit();
+        if tokio::time::timeout(first, tcp.readable()).await.is_err() {
+            Port::reset(&mut tcp);
+            return Err(Error::TimedOut {
+                addr: client.0,
+                what: Step::FirstByte,
+                after: first,
+            });
+        }
         let (config, own_end) = shard.tls_server()?;
         let session = Session::accept(tcp, client.0, config, shard.limits, &shard.budget).await?;
         Ok((session, canonical(local).ip(), own_end))
     };
-    let (session, local, own_end) = match accepted.await {
+    let accepted = tokio::select! {
+        accepted = accepted => accepted,
+        // Its place was given to one who came later.
+        () = guest.evicted() => Err(lacking(Resources::Places)),
+    };
+    let accepted = accepted.and_then(|(session, local, own_end)| {
+        // What is proved needs no place at the door.
+        guest.proved();
+        let id = shard.live.next_tunnel();
+        let entered = shard.tunnels.enter(id, session.peer.clone(), session.streams());
+        let entered = entered.ok_or_else(|| lacking(Resources::Places))?;
+        Ok((session, local, own_end, id, entered))
+    });
+    drop(guest);
+    let (session, local, own_end, id, entered) = match accepted {
         Ok(accepted) => accepted,
         Err(error) => {
             let outcome = refused_tunnel(&error);
@@ -83,7 +106,7 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
         }
     };
     let tunnel = Rc::new(Tunnel {
-        id: shard.live.next_tunnel(),
+        id,
         peer: session.peer.clone(),
         client,
         local,
@@ -92,26 +115,28 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
         // Applications give up connects by the hundred: nobody is dialled for those.
         if incoming.is_gone() {
             shard.meters.streams_abandoned.inc();
-            return;
+        } else if entered.farewell() == Some(Farewell::Untrusted) {
+            incoming.refuse(Refusal::Denied);
+        } else {
+            tokio::task::spawn_local(stream(shard.clone(), tunnel.clone(), incoming));
         }
-        tokio::task::spawn_local(stream(shard.clone(), tunnel.clone(), incoming));
     };
     let _tunnel = shard.enter_tunnel();
     // A proof that has ended carries no new streams; the client opens its next ones on a tunnel with a newer one.
-    let expires = tunnel
-        .peer
-        .expires
-        .min(own_end)
-        .duration_since(SystemTime::now())
-        .unwrap_or_default();
-    let drained = shard.drained();
+    let expires = expired(tunnel.peer.expires.min(own_end));
+    let (drained, told) = (shard.drained(), entered.told());
     let no_more = async move {
         tokio::select! {
             () = drained => {}
-            () = tokio::time::sleep(expires) => {}
+            () = told => {}
+            () = expires => {}
         }
     };
-    match session.serve(no_more, &shard.inbound_tunnels, each).await {
+    let served = session.serve(no_more, &shard.inbound_tunnels, each).await;
+    if entered.farewell() == Some(Farewell::Quota) {
+        shard.meters.tunnel_ended(Farewell::Quota.name());
+    }
+    match served {
         Ok(()) => {}
         Err(Ended::Broken(error)) => {
             tracing::debug!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
@@ -120,6 +145,15 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
             shard.meters.tunnel_ended(flood.name());
             tracing::warn!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
         }
+    }
+}
+
+/// Completes when it is so late. Timers stand still while a machine sleeps and ignore a clock that is set, so the clock is
+/// looked at again and again.
+async fn expired(at: SystemTime) {
+    const LOOK: Duration = Duration::from_secs(60);
+    while let Ok(left) = at.duration_since(SystemTime::now()) {
+        tokio::time::sleep(left.min(LOOK)).await;
     }
 }
 
@@ -162,7 +196,10 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: Incoming) {
                 bytes: flow.bytes(),
             },
         )?;
-        match live.unless_cut(deliver(&shard, permit, client, &flow)).await {
+        match live
+            .unless_cut(deliver(&shard, permit, client, tunnel.client, &flow))
+            .await
+        {
             Ok(Ok(app)) => Ok((app, live)),
             Ok(Err(error)) => Err(outcome::to_answer(&error)),
             Err(cut) => Err(outcome::of_cut(cut)),
@@ -238,6 +275,7 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
         admitted,
     } = arrival;
     let _open = shard.enter();
+    let guest = shard.doors.plaintext.enter(Some(client.0.ip()));
     let mut flow = Flow::new(Direction::Inbound, client.0, SystemTime::now());
     flow.destination_identity = Some(shard.id.clone());
     let flow = shard.observe.open(flow);
@@ -268,11 +306,18 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
             outcome::of_answer(refusal)
         })?;
         shard.meters.plaintext_accepted.inc();
-        let app = live.unless_cut(deliver(&shard, permit, client.0, &flow)).await?;
+        let app = live
+            .unless_cut(deliver(&shard, permit, client.0, client, &flow))
+            .await?;
         Ok((app.map_err(|e| outcome::of_error(&e))?, live))
     };
-    let outcome = match delivered.await {
-        Ok((mut app, live)) => join(&shard, &live, &mut client_side, &mut app, &flow).await,
+    let delivered = tokio::select! {
+        delivered = delivered => delivered,
+        // Its place was given to one who came later.
+        () = guest.evicted() => Err(Outcome::new(Party::Us, Cause::LimitReached)),
+    };
+    let outcome = match delivered {
+        Ok((mut app, live)) => join_guest(&shard, (&live, &guest), &mut client_side, &mut app, &flow).await,
         Err(outcome) => {
             Port::reset(&mut client_side);
             outcome
@@ -325,16 +370,26 @@ fn served(shard: &Shard, host: &str, port: u16) -> Option<(u16, ServiceName)> {
 
 /// Dials the application, on the pod's own address, so that a port bound to loopback only stays unreachable. The
 /// application sees `client`, which has to be the one that policy believes in.
+///
+/// Of those that wait for an application the oldest goes when there are too many, first the oldest from the same `caller`:
+/// the kernel side has room for so many clients on their way, and whoever dials a program that does not answer must not
+/// take it from everybody else.
 async fn deliver(
     shard: &Shard,
     permit: Permit,
     client: SocketAddr,
+    caller: ClientAddr,
     flow: &OpenFlow,
 ) -> Result<TcpStream, Error> {
     let start = Instant::now();
     let destination = permit.destination();
     flow.update(|f| f.chosen_dst = Some(destination));
-    match dial(shard, destination, client).await {
+    let place = shard.doors.application.enter(Some(caller.0.ip()));
+    let dialled = tokio::select! {
+        dialled = dial(shard, destination, client) => dialled.map_err(|error| of_application(error, destination)),
+        () = place.evicted() => Err(no_place(destination)),
+    };
+    match dialled {
         Ok(app) => {
             flow.update(|f| f.connect_time = Some(start.elapsed()));
             Ok(app)
@@ -357,14 +412,15 @@ async fn deliver(
 /// From the pod's own address while it has ports left towards this application: all connections have one destination.
 /// After that from addresses that nobody is shown, of which there are enough.
 async fn dial(shard: &Shard, destination: SocketAddr, client: SocketAddr) -> Result<TcpStream, Error> {
-    let mark = |socket: BorrowedFd<'_>| shard.present(socket, client);
+    let mark = |socket: BorrowedFd<'_>| shard.present(socket, client, destination);
+    let door = shard.door(destination);
     let from = async |source| {
         let from = tcp::From {
             source,
             to_application: true,
             ..tcp::From::default()
         };
-        let (app, _) = tcp::dial(destination, mark, from, shard.limits.connect).await?;
+        let (app, _) = tcp::dial(door, mark, from, shard.limits.connect).await?;
         Ok(app)
     };
     let spare = || shard.spare_source(destination);
@@ -378,5 +434,33 @@ async fn dial(shard: &Shard, destination: SocketAddr, client: SocketAddr) -> Res
             }
         }
         dialled => dialled,
+    }
+}
+
+/// The application in the place of the address that the kernel side dials it by. That address is the pod's own, and so
+/// reachable: EHOSTUNREACH comes from the kernel side, which has no room for the client.
+fn of_application(error: Error, application: SocketAddr) -> Error {
+    match error {
+        Error::Connect { source, .. } if source.kind() == io::ErrorKind::HostUnreachable => {
+            no_place(application)
+        }
+        Error::Connect { source, .. } => Error::Connect {
+            addr: application,
+            source,
+        },
+        Error::TimedOut { what, after, .. } => Error::TimedOut {
+            addr: application,
+            what,
+            after,
+        },
+        other => other,
+    }
+}
+
+fn no_place(application: SocketAddr) -> Error {
+    let what = "too many connections wait for the applications of this pod to accept them";
+    Error::Connect {
+        addr: application,
+        source: Rc::new(io::Error::new(io::ErrorKind::QuotaExceeded, what)),
     }
 }

@@ -7,7 +7,8 @@ use std::task::Poll;
 use super::live::LiveConnection;
 use super::outcome;
 use super::shard::Shard;
-use crate::model::{Outcome, Party};
+use crate::admission::Guest;
+use crate::model::{Cause, Outcome, Party};
 use crate::observe::OpenFlow;
 use crate::relay::{Port, relay};
 
@@ -41,4 +42,30 @@ pub(super) async fn join(
             cut
         }
     }
+}
+
+/// The same for a connection that holds a place at a door until the client's first byte has reached its application.
+pub(super) async fn join_guest(
+    shard: &Shard,
+    (live, guest): (&LiveConnection, &Guest),
+    down: &mut impl Port,
+    up: &mut impl Port,
+    flow: &OpenFlow,
+) -> Outcome {
+    let bytes = flow.bytes();
+    let mut waiting = true;
+    let mut evicted = pin!(guest.evicted());
+    let mut joined = pin!(join(shard, live, down, up, flow));
+    poll_fn(|cx| {
+        if waiting && bytes.sent() > 0 {
+            waiting = false;
+            guest.proved();
+        }
+        if waiting && evicted.as_mut().poll(cx).is_ready() {
+            waiting = false;
+            live.cut(Outcome::new(Party::Us, Cause::LimitReached));
+        }
+        joined.as_mut().poll(cx)
+    })
+    .await
 }

@@ -87,10 +87,6 @@ impl Live {
     }
 
     /// Ends the inbound connections that `condemned` picks, and says how many.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "nobody withdraws roots or lacks room yet")
-    )]
     pub(super) fn cut_where(&self, outcome: Outcome, condemned: impl Fn(&Inbound) -> bool) -> usize {
         let entries = self.entries.borrow();
         let picked = entries.iter().filter(|(_, entry)| entry.is_picked(&condemned));
@@ -163,6 +159,11 @@ impl LiveConnection {
             *waker = Some(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    /// Ends this one, as if from outside.
+    pub(super) fn cut(&self, outcome: Outcome) {
+        self.entry.cut(outcome);
     }
 
     /// Does the work, unless the connection has to end before it is done.

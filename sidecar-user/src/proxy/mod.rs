@@ -4,6 +4,8 @@
 //! the data path on a thread of its own.
 
 mod authorize;
+mod bounds;
+mod doors;
 mod holding;
 mod inbound;
 mod interception;
@@ -15,6 +17,8 @@ mod outbound;
 mod outcome;
 mod ports;
 mod shard;
+mod trust;
+mod tunnels;
 mod watchers;
 mod why;
 
@@ -36,6 +40,7 @@ use crate::lifecycle::{self, LogFilter, Shutdown};
 use crate::model::{Own, Snapshot};
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
 use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
+use doors::Doors;
 use shard::{Settings, Truthful};
 
 /// The thread of one.
@@ -101,7 +106,7 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         Some(kernel) => Some(attach(kernel, &listeners)?),
         None => None,
     };
-    conditions.interception.met();
+    interception::prove(kernel.as_ref(), config.mode, conditions.interception);
     let followed_policy = interception::follow(interception_policy, kernel.as_ref(), &observer);
     let mark = own_sockets(kernel.as_ref());
 
@@ -110,6 +115,10 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         None => Vec::new().into_iter(),
     };
     let listeners = listeners.into_iter().map(|l| (l, truthful.next())).collect();
+    // Before the first connection is delivered: only to programs that are known to be of the pod's cgroup.
+    let following = kernel
+        .as_ref()
+        .map(|kernel| network::follow(kernel, config.addresses.clone(), feed.snapshots.clone()));
     let (drain_out, draining) = watch::channel(false);
     let (world, presented) = (feed.snapshots.clone(), svid.clone());
     let settings = shard_settings(
@@ -121,6 +130,8 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         draining,
         limited,
     );
+    bounds::show(&observer, &settings.budget, &settings.doors);
+    tokio::spawn(bounds::trim(settings.budget.clone()));
     let shards = start_shards(settings, listeners, &observer)?;
     let (shards, mut shard_ended) = shards;
     let (ask_drain, mut drain_asked) = mpsc::channel::<()>(1);
@@ -139,9 +150,6 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     if let Some(logs) = kernel.as_mut().and_then(datapath::Datapath::logs) {
         tokio::spawn(logs.run());
     }
-    let following = kernel
-        .as_ref()
-        .map(|kernel| network::follow(kernel, config.addresses.clone(), feed.snapshots.clone()));
     if let Some(kernel) = kernel {
         watchers::kernel_counters(&observer, kernel);
     }
@@ -267,6 +275,7 @@ fn shard_settings(
         meters: observer.meters().clone(),
         limited,
         budget: Budget::new(config.buffer_memory),
+        doors: Doors::new(lifecycle::file_limit()),
         relay: relay::Limits {
             half_closed: config.half_closed,
         },

@@ -245,7 +245,15 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
     let live = shard.live.enter(None);
     let outcome = match conn.stream {
         UpstreamStream::Plain(mut up) => join(&shard, &live, &mut app, &mut up, &flow).await,
-        UpstreamStream::Mesh(mut up) => join(&shard, &live, &mut app, &mut up, &flow).await,
+        UpstreamStream::Mesh(mut up) => {
+            let outcome = join(&shard, &live, &mut app, &mut up, &flow).await;
+            if up.is_distrusted() {
+                shard.meters.policy_cuts.inc();
+                Outcome::new(Party::Policy, Cause::Denied)
+            } else {
+                outcome
+            }
+        }
     };
     drop(app);
     flow.close(outcome);

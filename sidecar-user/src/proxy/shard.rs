@@ -13,11 +13,13 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
+use super::doors::Doors;
 use super::holding::Holding;
 use super::limits::{Arrival, Descriptors, Resources, Shared};
 use super::live::Live;
 use super::outbound::Ready;
-use super::{authorize, inbound, outbound};
+use super::tunnels::Tunnels;
+use super::{authorize, inbound, outbound, trust};
 use crate::budget::Budget;
 use crate::datapath::{Attempts, Hold};
 use crate::identity::Svid;
@@ -31,8 +33,6 @@ use crate::transport::tcp::{BoundPorts, Mark, TIME_WAIT};
 use crate::transport::{Error, Tally, Timeouts, tls};
 use crate::{datapath, relay};
 
-/// TLS handshakes of strangers under way at once, per shard; more are turned away.
-const HANDSHAKES: usize = 1024;
 /// After a failed accept (no memory left, say) the listener rests, so that the shard can free some.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -64,6 +64,7 @@ pub(super) struct Settings {
     pub(super) drain: Duration,
     pub(super) relay: relay::Limits,
     pub(super) budget: Budget,
+    pub(super) doors: Doors,
     pub(super) meters: Meters,
     pub(super) limited: Arc<Shared>,
 }
@@ -81,6 +82,8 @@ pub(super) struct Shard {
     pub(super) limits: Timeouts,
     pub(super) relay: relay::Limits,
     pub(super) budget: Budget,
+    pub(super) doors: Doors,
+    pub(super) tunnels: Rc<Tunnels>,
     pub(super) meters: Meters,
     pub(super) bound_ports: BoundPorts,
     pub(super) inbound_tunnels: Tally,
@@ -99,8 +102,7 @@ pub(super) struct Shard {
     holding: Option<Rc<Holding<Ready>>>,
     pub(super) live: Rc<Live>,
     open: Rc<Present>,
-    tunnels: Rc<Present>,
-    handshakes: Rc<Present>,
+    serving: Rc<Present>,
 }
 
 /// How many of something there are now.
@@ -151,7 +153,9 @@ impl Shard {
             observe,
             limits,
             relay: settings.relay,
+            tunnels: Rc::new(Tunnels::new(settings.budget.total(), settings.shards)),
             budget: settings.budget,
+            doors: settings.doors,
             meters: settings.meters,
             bypass: settings.bypass,
             crowded: Cell::default(),
@@ -163,8 +167,7 @@ impl Shard {
             holding,
             live: Rc::default(),
             open: Rc::default(),
-            tunnels: Rc::default(),
-            handshakes: Rc::default(),
+            serving: Rc::default(),
         })
     }
 
@@ -191,6 +194,11 @@ impl Shard {
             Ok(world) => world.clone(),
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// For those who have to know when the certificate or the roots change.
+    pub(super) fn svids(&self) -> watch::Receiver<Option<Arc<Svid>>> {
+        self.svid.clone()
     }
 
     /// Our certificate, if it is valid now.
@@ -227,13 +235,27 @@ impl Shard {
         self.is_own_port(addr.port()) && (self.addresses.contains(&addr.ip()) || addr.ip().is_loopback())
     }
 
-    /// Marks a socket that dials the application on behalf of a client, whose address the application is to see.
-    pub(super) fn present(&self, socket: BorrowedFd<'_>, client: SocketAddr) -> io::Result<()> {
+    /// Marks a socket that dials the application on behalf of a client, whose address the application is to see. It is to
+    /// be connected to [`Self::door`].
+    pub(super) fn present(
+        &self,
+        socket: BorrowedFd<'_>,
+        client: SocketAddr,
+        application: SocketAddr,
+    ) -> io::Result<()> {
         self.descriptors.admit(socket)?;
         match &self.bypass {
-            Some(bypass) => bypass.present(socket, client),
+            Some(bypass) => bypass.present(socket, client, application),
             // Nothing is attached, so nobody could show it.
             None => Ok(()),
+        }
+    }
+
+    /// The address to dial an application by.
+    pub(super) fn door(&self, application: SocketAddr) -> SocketAddr {
+        match &self.bypass {
+            Some(bypass) => bypass.door(application),
+            None => application,
         }
     }
 
@@ -272,11 +294,7 @@ impl Shard {
     }
 
     pub(super) fn enter_tunnel(&self) -> Entered {
-        Present::enter(&self.tunnels)
-    }
-
-    pub(super) fn enter_handshake(&self) -> Option<Entered> {
-        (self.handshakes.count.get() < HANDSHAKES).then(|| Present::enter(&self.handshakes))
+        Present::enter(&self.serving)
     }
 
     /// Completes when the proxy begins to drain.
@@ -354,6 +372,7 @@ pub(super) fn run(
         let strangers = accept(&shard, inbound, inbound::plaintext);
         let peers = accept(&shard, hbone, inbound::hbone);
         tokio::task::spawn_local(authorize::follow(shard.clone()));
+        tokio::task::spawn_local(trust::follow(shard.clone()));
         let pool = shard.pool.clone();
         let world = shard.world.clone();
         let clean = pool.keep_clean(|key| world.borrow().is_at(&key.workload, key.gateway.ip()));
@@ -378,7 +397,7 @@ pub(super) fn run(
         // Resets, last GOAWAYs and records of flows need a moment, and nobody's answer.
         let goodbye = async {
             shard.open.none_left().await;
-            shard.tunnels.none_left().await;
+            shard.serving.none_left().await;
         };
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
         Ok(())

@@ -28,6 +28,7 @@ pub enum Script {
     Smtp,
     Load,
     Ticker,
+    Hold,
     Strangers,
 }
 
@@ -42,6 +43,7 @@ impl Script {
             Self::Smtp => ("smtp.py", include_str!("../programs/smtp.py")),
             Self::Load => ("load.py", include_str!("../programs/load.py")),
             Self::Ticker => ("ticker.py", include_str!("../programs/ticker.py")),
+            Self::Hold => ("hold.py", include_str!("../programs/hold.py")),
             Self::Strangers => ("strangers.py", include_str!("../programs/strangers.py")),
         };
         let file = pod.scratch().join(name);

@@ -37,8 +37,12 @@ pub struct Options {
     pub open_files: Option<u64>,
     /// Attach the hooks. Without them the proxy only answers on its own ports.
     pub intercept: bool,
+    /// Name this cgroup below the pod's as the one to attach to, and not the pod's own, where everybody runs.
+    pub cgroup_below: Option<String>,
     /// The interception policy at start, as YAML.
     pub policy: Option<String>,
+    /// The most memory for buffers, e.g. `8MiB`.
+    pub buffer_memory: Option<String>,
 }
 
 impl Options {
@@ -53,8 +57,15 @@ impl Options {
             without_capability: None,
             open_files: None,
             intercept: true,
+            cgroup_below: None,
             policy: None,
+            buffer_memory: None,
         }
+    }
+
+    pub fn buffer_memory(mut self, size: &str) -> Self {
+        self.buffer_memory = Some(size.into());
+        self
     }
 
     pub fn strict(mut self) -> Self {
@@ -64,6 +75,17 @@ impl Options {
 
     pub fn registry_only(mut self) -> Self {
         self.registry_only = true;
+        self
+    }
+
+    /// Attach nothing.
+    pub fn intercept_nothing(mut self) -> Self {
+        self.intercept = false;
+        self
+    }
+
+    pub fn cgroup_below(mut self, name: &str) -> Self {
+        self.cgroup_below = Some(name.into());
         self
     }
 
@@ -174,17 +196,27 @@ impl Sidecar {
             sidecar.admin_socket().display(),
             options.workers,
         );
+        if let Some(size) = &options.buffer_memory {
+            config += &format!("bufferMemory: {size}\n");
+        }
         if intercepts {
             let mut policy = String::new();
             if let Some(yaml) = &options.policy {
                 sidecar.write_policy(yaml)?;
                 policy = format!(", policy: {}", sidecar.policy().display());
             }
+            let cgroup = match &options.cgroup_below {
+                Some(name) => pod.cgroup().join(name),
+                None => pod.cgroup().to_owned(),
+            };
+            crate::cgroup::create(&cgroup)?;
             config += &format!(
                 "interception: {{cgroup: {}, pins: {}{policy}}}\n",
-                pod.cgroup().display(),
+                cgroup.display(),
                 sidecar.pins().display()
             );
+        } else {
+            config += "interception: none\n";
         }
         fs::write(sidecar.config(), config)?;
         Ok(sidecar)
@@ -272,6 +304,11 @@ impl Sidecar {
             .find("-----END")
             .context("half a certificate was shown")?;
         Ok(output.stdout[begin..end].into())
+    }
+
+    /// What `/readyz` answers.
+    pub fn readiness(&self) -> Result<(u16, String)> {
+        http::get(self.pod.netns(), self.status_address(), "/readyz")
     }
 
     pub fn is_ready(&self) -> bool {

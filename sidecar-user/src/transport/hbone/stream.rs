@@ -185,6 +185,11 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
+    /// Was the tunnel ended because its peer is not believed any more?
+    pub fn is_distrusted(&self) -> bool {
+        self.tracked.is_distrusted()
+    }
+
     /// Ends our direction.
     pub fn finish(&mut self) -> io::Result<()> {
         self.send.send_data(Bytes::new(), true).map_err(broken)

@@ -56,6 +56,8 @@ struct State {
     round: u64,
     window: u32,
     changed: Instant,
+    /// Ended by us, because its peer is not believed any more.
+    distrusted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +94,7 @@ impl Traffic {
             round: 1,
             window: STREAM_WINDOW,
             changed: now,
+            distrusted: false,
         })))
     }
 
@@ -114,24 +117,28 @@ impl Traffic {
         }
     }
 
+    pub(super) fn distrust(&self) {
+        self.0.borrow_mut().distrusted = true;
+    }
+
     pub(super) fn flood(&self) -> Option<Flood> {
         self.0.borrow().flood
     }
 
     /// May the socket be read? Not when the turn is over or the peer floods, which the driver sees at the end of its turn;
-    /// and not while the tunnel holds more than its share of the budget: then the caller is woken when that changes.
+    /// and not when the budget is used up and the tunnel has a part in it: then the caller is woken when that changes.
     pub(super) fn may_read(&self, cx: &Context<'_>) -> bool {
         let state = self.0.borrow();
         if state.turn == 0 || state.flood.is_some() {
             return false;
         }
         let budget = state.held.budget();
-        if state.held.bytes() <= budget.tunnel_share() {
+        if !budget.must_wait(state.held.bytes()) {
             return true;
         }
         budget.wake_when_freed(cx.waker());
         // It may have been given back just now, before there was anybody to wake.
-        state.held.bytes() <= budget.tunnel_share()
+        !budget.must_wait(state.held.bytes())
     }
 
     pub(super) fn arrived(&self, bytes: &[u8]) {
@@ -263,6 +270,10 @@ impl Tracked {
         }
     }
 
+    pub(super) fn is_distrusted(&self) -> bool {
+        self.traffic.0.borrow().distrusted
+    }
+
     /// Ready when the tunnel takes more to send.
     pub(super) fn poll_room(&mut self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.traffic.0.borrow_mut();
@@ -367,19 +378,18 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_beyond_its_share_is_not_read_until_something_is_taken() {
-        let (budget, traffic) = traffic(2 << 20);
+    fn when_the_budget_is_used_up_a_tunnel_that_holds_some_of_it_is_not_read() {
+        let (budget, traffic) = traffic(1 << 20);
         let one = traffic.track(1, 0);
-        assert!(traffic.may_read(&context()));
-        traffic.arrived(&data(1, 400_000));
-        assert!(
-            !traffic.may_read(&context()),
-            "{} of {}",
-            budget.used(),
-            budget.total()
-        );
-        one.consumed(200_000);
-        assert!(traffic.may_read(&context()));
+        traffic.arrived(&data(1, 1_000_000));
+        assert!(traffic.may_read(&context()), "something is free");
+        let mut others = budget.holder();
+        others.set(100_000);
+        assert!(!traffic.may_read(&context()), "{} of {}", budget.used(), budget.total());
+        assert_eq!(budget.waits(), 1);
+        one.consumed(960_000);
+        others.set(1 << 20);
+        assert!(traffic.may_read(&context()), "it holds next to nothing");
     }
 
     #[test]
