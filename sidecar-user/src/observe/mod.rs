@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 mod admin;
 mod exposition;
+mod faults;
 mod filter;
 mod http;
 mod labels;
@@ -32,6 +33,7 @@ mod watch;
 mod why;
 
 pub use admin::{Admin, Explain, LogLevel, SetLevel, serve_admin};
+pub use faults::Faults;
 pub use meters::Meters;
 pub use observer::{Limits, Observer, OpenFlow, ShardObserver};
 pub use readiness::{Condition, Readiness};

@@ -59,7 +59,7 @@ pub struct ShardObserver {
 }
 
 /// The record of a flow that runs. Its walk owns it; dropping it without [`OpenFlow::close`] records the flow as
-/// ended by us, in a shutdown.
+/// ended by us, in a shutdown or by a panic.
 #[derive(Debug)]
 pub struct OpenFlow {
     shard: Arc<Shard>,
@@ -126,6 +126,11 @@ impl Observer {
     pub fn kernel_counters(&self, read: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static) {
         let counters = super::meters::KernelCounters::new(read);
         lock(&self.registry).register_collector(Box::new(counters));
+    }
+
+    /// Shows what goes wrong in the process itself, read at each scrape. To be called once.
+    pub fn faults(&self, faults: super::Faults) {
+        lock(&self.registry).register_collector(Box::new(faults));
     }
 
     pub(super) fn exposition(&self, format: Format) -> Result<String, std::fmt::Error> {
@@ -223,7 +228,13 @@ impl OpenFlow {
 
 impl Drop for OpenFlow {
     fn drop(&mut self) {
-        self.record(Outcome::new(Party::Us, Cause::Shutdown));
+        // Lost by unwinding, or by a shard that ends.
+        let cause = if std::thread::panicking() {
+            Cause::Internal
+        } else {
+            Cause::Shutdown
+        };
+        self.record(Outcome::new(Party::Us, cause));
     }
 }
 

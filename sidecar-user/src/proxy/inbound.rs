@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
+use super::contain::Abortive;
 use super::join::join;
 use super::limits::{Arrival, Resources};
 use super::outcome;
@@ -199,10 +200,11 @@ fn tunnelled(shard: &Shard, tunnel: &Tunnel, incoming: &Incoming) -> Flow {
 /// A connection from outside the mesh, or from a pod without a sidecar.
 pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
     let Arrival {
-        stream: mut client_side,
+        stream,
         client,
         admitted,
     } = arrival;
+    let mut client_side = Abortive::new(stream);
     let _open = shard.enter();
     let mut flow = Flow::new(Direction::Inbound, client.0, SystemTime::now());
     flow.destination_identity = Some(shard.id.clone());
@@ -231,9 +233,9 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
             .map_err(|e| outcome::of_error(&e))
     };
     let outcome = match delivered.await {
-        Ok(mut app) => join(&shard, &mut client_side, &mut app, &flow).await,
+        Ok(mut app) => join(&shard, &mut *client_side, &mut app, &flow).await,
         Err(outcome) => {
-            Port::reset(&mut client_side);
+            Port::reset(&mut *client_side);
             outcome
         }
     };

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Poll, Waker};
 
+use super::contain::Joined;
 use super::outcome;
 use super::shard::Shard;
 use crate::model::{Cause, Outcome, Party};
@@ -66,8 +67,9 @@ pub(super) async fn join(
         cut: &shard.cut,
         id: None,
     };
+    let ports = Joined { down, up };
     let end = {
-        let mut relay = pin!(relay(down, up, &bytes, shard.relay));
+        let mut relay = pin!(relay(&mut *ports.down, &mut *ports.up, &bytes, shard.relay));
         poll_fn(|cx| {
             if waiting.cut.done.get() {
                 return Poll::Ready(None);
@@ -81,8 +83,8 @@ pub(super) async fn join(
         Some(end) => outcome::of_end(&end),
         None => {
             // Cut in the middle, and so it must look.
-            down.reset();
-            up.reset();
+            ports.down.reset();
+            ports.up.reset();
             Outcome::new(Party::Us, Cause::Shutdown)
         }
     }

@@ -3,6 +3,7 @@
 //! This file and its neighbours assemble the rooms: the control work runs here on the calling thread, each shard of
 //! the data path on a thread of its own.
 
+mod contain;
 mod holding;
 mod inbound;
 mod interception;
@@ -32,8 +33,8 @@ use crate::identity::Svid;
 use crate::intercept::{Listeners, RawSockets};
 use crate::lifecycle::{LogFilter, Shutdown};
 use crate::model::Snapshot;
-use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
-use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
+use crate::observe::{Admin, AdminSocket, Faults, LogLevel, Observer};
+use crate::{datapath, discovery, identity, intercept, lifecycle, observe, policy, relay, route};
 use shard::{Settings, Truthful};
 
 /// The thread of one.
@@ -74,6 +75,11 @@ pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
 async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared>) -> anyhow::Result<()> {
     let mut shutdown = Shutdown::catch()?;
     let observer = Observer::new();
+    observer.faults(Faults {
+        log_lines_dropped: lifecycle::lines_dropped,
+        log_lines_suppressed: lifecycle::lines_suppressed,
+        panics: lifecycle::panics,
+    });
     let (feed, follow_registry) = discovery::watch(&config.discovery)?;
     let interception_policy = interception::open(&mut config)?;
     let (svid_out, svid) = watch::channel(None);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::contain::Abortive;
 use super::holding::{Gone, Holding};
 use super::join::join;
 use super::limits::{Arrival, Place, Resources};
@@ -81,6 +82,7 @@ struct Failed {
 pub(super) fn attempt(shard: &Rc<Shard>, holding: &Rc<Holding<Ready>>, attempt: Attempt) {
     match attempt {
         Attempt::Held(syn) => {
+            let _unwound = holding.refused_on_panic(syn.pair, syn.sequence);
             if let Some(stale) = holding.earlier(&syn) {
                 give_up(stale);
             }
@@ -154,6 +156,7 @@ fn shown(shard: &Shard, syn: &HeldSyn) -> SocketAddr {
 
 /// The walk of a held connection, up to its acceptance or its refusal.
 async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut gone: Gone, place: Place) {
+    let _unwound = holding.refused_on_panic(syn.pair, syn.sequence);
     let entered = shard.enter();
     let flow = open(&shard, &syn);
     let asked = Asked {
@@ -214,10 +217,11 @@ async fn answer(holding: &Holding<Ready>, syn: &HeldSyn, answer: Answer, mut gon
 /// An accepted connection: one that was held and is expected, or one whose connect() has returned already.
 pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
     let Arrival {
-        stream: mut app,
+        stream,
         client,
         admitted,
     } = arrival;
+    let mut app = Abortive::new(stream);
     let Ready {
         mut conn,
         flow,
@@ -225,15 +229,15 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
         _open,
     } = match expected(&shard, &app, client) {
         Some(ready) => ready,
-        None if !admitted => return turn_away(&shard, app, client),
+        None if !admitted => return turn_away(&shard, app.into_inner(), client),
         None => match accepted(&shard, &mut app, client).await {
             Some(ready) => ready,
             None => return,
         },
     };
     let mut app = match place {
-        Some(place) => match shard.descriptors.settle(app, place) {
-            Ok(app) => app,
+        Some(place) => match shard.descriptors.settle(app.into_inner(), place) {
+            Ok(app) => Abortive::new(app),
             Err(error) => {
                 tracing::error!(%client, %error, "an accepted connection cannot be watched");
                 conn.reset();
@@ -243,8 +247,8 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
         None => app,
     };
     let outcome = match conn.stream {
-        UpstreamStream::Plain(mut up) => join(&shard, &mut app, &mut up, &flow).await,
-        UpstreamStream::Mesh(mut up) => join(&shard, &mut app, &mut up, &flow).await,
+        UpstreamStream::Plain(mut up) => join(&shard, &mut *app, &mut up, &flow).await,
+        UpstreamStream::Mesh(mut up) => join(&shard, &mut *app, &mut up, &flow).await,
     };
     drop(app);
     flow.close(outcome);

@@ -13,6 +13,7 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
+use super::contain::contained;
 use super::holding::Holding;
 use super::join::Cut;
 use super::limits::{Arrival, Descriptors, Resources, Shared};
@@ -379,14 +380,14 @@ async fn watch_attempts(shard: &Rc<Shard>, attempts: Option<Attempts>) {
     let mut look = tokio::time::interval(HOLDING_LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let news = attempts.next(|attempt| outbound::attempt(shard, holding, attempt));
+        let news = attempts.next(|attempt| contained(|| outbound::attempt(shard, holding, attempt)));
         tokio::select! {
             read = news => if let Err(error) = read {
                 tracing::error!(%error, "held connections cannot be followed; they time out");
                 return std::future::pending().await;
             },
             _ = look.tick() => for (pair, sequence) in holding.doubtful() {
-                outbound::gone(holding, pair, sequence);
+                contained(|| outbound::gone(holding, pair, sequence));
             },
         }
     }
@@ -402,10 +403,10 @@ where
             () = shard.descriptors.restocked(), if shard.descriptors.is_lent() => continue,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((stream, peer)) => contained(|| {
                 let arrival = shard.descriptors.arrival(stream, ClientAddr::new(peer));
                 tokio::task::spawn_local(walk(shard.clone(), arrival));
-            }
+            }),
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
                 shard.limited.report(Resources::of(&error));
@@ -432,3 +433,6 @@ fn is_the_clients(error: &io::Error) -> bool {
 pub(super) fn listen(config: &intercept::Config, shards: usize) -> Result<Vec<Listeners>, intercept::Error> {
     (0..shards).map(|_| Listeners::bind(config)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,6 +121,8 @@ impl Socket<'_> {
 impl Polled for Socket<'_> {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         BUFFER.with_borrow_mut(|arena| {
+            // It is empty, unless a panic has cut another connection off here: nobody else is to get those bytes.
+            arena.clear();
             if arena.capacity() < ROOM {
                 // Reclaims the old memory when every chunk cut from it is gone, else takes new.
                 arena.reserve(ARENA);

@@ -1,5 +1,8 @@
 //! How the pool reuses tunnels, and when it opens another one.
 
+use std::cell::Cell;
+use std::os::fd::BorrowedFd;
+
 use super::*;
 
 #[tokio::test]
@@ -159,6 +162,28 @@ async fn one_dial_serves_all_who_wait_and_its_failure_too() {
             1,
             "one handshake was refused, not twenty"
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dial_that_panics_fails_those_who_wait_for_it_and_the_next_one_dials_anew() {
+    locally(async {
+        let ca = Authority::new();
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let bugs = Cell::new(1);
+        let mark = move |_: BorrowedFd<'_>| {
+            let left = bugs.replace(0);
+            assert_eq!(left, 0, "a bug while dialling");
+            Ok(())
+        };
+        let pool = Pool::new(Rc::new(mark), Rc::new(|_| ()), Timeouts::default());
+        let (svid, key) = (ca.svid(&id("client")), key(gateway.addr, &id("server")));
+        let failed = pool.connect(&key, &svid, &to("10.0.0.2:80")).await;
+        assert!(matches!(failed, Err(Error::Closed { .. })));
+        let (mut fresh, mut far) = streams(&pool, &key, &svid, &mut gateway).await;
+        send(&mut fresh.stream, "again").await;
+        assert_eq!(receive(&mut far).await.unwrap().unwrap(), "again");
     })
     .await;
 }
