@@ -8,6 +8,7 @@ mod ci;
 mod demo;
 mod host;
 mod setup;
+mod smoke;
 mod test;
 mod tidy;
 mod totals;

@@ -105,6 +105,8 @@ pub struct Sidecar {
     intercepts: bool,
     without_capability: Option<String>,
     open_files: Option<u64>,
+    /// Another place for its log than a file of ours, and the level.
+    log: Option<(PathBuf, String)>,
     process: Option<Process>,
 }
 
@@ -138,6 +140,7 @@ impl Sidecar {
             intercepts,
             without_capability: options.without_capability.clone(),
             open_files: options.open_files,
+            log: None,
             process: None,
         };
         let token = match &options.token {
@@ -203,6 +206,11 @@ impl Sidecar {
         let outrigger = binaries::path("outrigger")?;
         // Each of them replaces itself by what comes after it.
         let mut words: Vec<OsString> = Vec::new();
+        if let Some((to, _)) = &self.log {
+            // Opened for reading as well: to open a fifo for writing alone waits for a reader.
+            words.extend(["sh", "-c", "exec 2<>\"$0\"; exec \"$@\""].map(OsString::from));
+            words.push(to.into());
+        }
         if let Some(limit) = self.open_files {
             words.extend(["prlimit".into(), format!("--nofile={limit}:{limit}").into()]);
         }
@@ -215,6 +223,9 @@ impl Sidecar {
         let mut command = self.pod.command(&words[0]);
         command.args(&words[1..]);
         command.arg("proxy").arg("--config").arg(self.config());
+        if let Some((_, level)) = &self.log {
+            command.env("OUTRIGGER_LOG", level);
+        }
         let mut process = self.pod.spawn(command)?;
         let (pod, status, intercepts) = (self.pod.clone(), self.status_address(), self.intercepts);
         let pins = self.pins();
@@ -232,8 +243,18 @@ impl Sidecar {
         self.process = None;
     }
 
+    /// From its next start on it logs there, at this level.
+    pub fn log_to(&mut self, path: PathBuf, level: &str) {
+        self.log = Some((path, level.to_owned()));
+    }
+
     /// Asks it to end, and waits for that.
     pub fn stop(&mut self) -> Result<()> {
+        self.stop_and_read().map(drop)
+    }
+
+    /// As [`Sidecar::stop`], with all that it has logged.
+    pub fn stop_and_read(&mut self) -> Result<String> {
         let mut process = self.process.take().context("the sidecar does not run")?;
         process.signal(Signal::SIGTERM)?;
         let status = process.wait(wait::SOON)?;
@@ -242,7 +263,7 @@ impl Sidecar {
             "the sidecar ended with {status}\n{}",
             process.log()
         );
-        Ok(())
+        Ok(process.log())
     }
 
     /// Takes the pinned hooks of a stopped sidecar away.
