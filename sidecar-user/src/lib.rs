@@ -1,6 +1,7 @@
 //! Outrigger's user-space half: rooms with walls. `ARCHITECTURE.md` has the map; `proxy/outbound.rs` and
 //! `proxy/inbound.rs` are the two walks to read first.
 
+pub mod admission;
 pub mod cli;
 pub mod config;
 pub mod control;

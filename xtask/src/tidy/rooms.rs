@@ -19,6 +19,8 @@ pub(super) const ROOMS: &[Room] = &[
     room("model", "", "bytes ipnet serde"),
     room("policy", "model", ""),
     room("route", "model", ""),
+    // tokio for the waker of whoever loses its place.
+    room("admission", "", "tokio"),
     // The byte path. socket2 sets the options that tokio and nix have no name for, http holds the CONNECT request that
     // h2 sends, x509_parser reads the SPIFFE ID that webpki does not show, and tokio_util reads into spare capacity.
     room("intercept", "model", "nix socket2 tokio tracing"),
@@ -60,14 +62,14 @@ pub(super) const ROOMS: &[Room] = &[
     // nix for the permissions and the lock of the state directory, serde_json for its list of tokens.
     room(
         "issuer",
-        "model",
+        "model admission",
         "futures_util http humantime nix prost rcgen rustls serde_json sha2 tokio tokio_rustls tonic tonic_prost tracing \
          x509_parser zeroize",
     ),
     // nix and socket2 for the process's own figures and the admin socket.
     room(
         "observe",
-        "model",
+        "model admission",
         "bytes http http_body_util humantime hyper hyper_util nix prometheus_client serde serde_json socket2 tokio \
          tracing tracing_subscriber",
     ),
@@ -82,7 +84,7 @@ pub(super) const ROOMS: &[Room] = &[
 ];
 
 /// What a role may import: every room, and how a process lives and ends; no other role.
-const ALL_ROOMS: &str = "model document policy route intercept transport relay identity discovery datapath host issuer observe \
+const ALL_ROOMS: &str = "model document admission policy route intercept transport relay identity discovery datapath host issuer observe \
                          lifecycle";
 
 /// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`
