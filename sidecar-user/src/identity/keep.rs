@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::client::Authority;
+use super::contain::contained;
 use super::schedule::{next_renewal, next_retry};
 use super::{Config, Error, Key, Mark, Status, Svid};
 use crate::error_chain;
@@ -48,7 +49,7 @@ async fn renew(
 ) -> Infallible {
     let mut failures = 0;
     loop {
-        let obtained = obtain(authority).await;
+        let obtained = contained(obtain(authority)).await;
         let now = SystemTime::now();
         let next = match &obtained {
             Ok(svid) => {

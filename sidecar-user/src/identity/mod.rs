@@ -13,6 +13,7 @@ use crate::model::SpiffeId;
 
 mod answer;
 mod client;
+mod contain;
 mod keep;
 mod schedule;
 mod svid;
@@ -105,6 +106,8 @@ pub enum Error {
         #[source]
         source: BadAnswer,
     },
+    #[error("a bug was met while a certificate was asked for; the log has it as `panicked at`")]
+    Bug,
 }
 
 impl Error {

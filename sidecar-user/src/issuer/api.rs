@@ -94,7 +94,7 @@ impl Authority {
             .ok()
             .map(Duration::from_secs);
         let leaf = self.ca.sign(&message.csr, &identity, ttl, now).map_err(status)?;
-        info!(%identity, asked_seconds = message.validity_duration, peer = peer(request), "certificate issued");
+        info!(target: "outrigger::audit", %identity, asked_seconds = message.validity_duration, peer = peer(request), "certificate issued");
         Ok(CreateResponse {
             cert_chain: vec![leaf, self.ca.root_pem().to_owned()],
         })

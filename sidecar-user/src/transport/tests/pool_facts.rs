@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use super::*;
 
@@ -181,7 +182,9 @@ async fn a_dial_that_panics_fails_those_who_wait_for_it_and_the_next_one_dials_a
         let (svid, key) = (ca.svid(&id("client")), key(gateway.addr, &id("server")));
         let failed = pool.connect(&key, &svid, &to("10.0.0.2:80")).await;
         assert!(matches!(failed, Err(Error::Closed { .. })));
-        let (mut fresh, mut far) = streams(&pool, &key, &svid, &mut gateway).await;
+        let again = streams(&pool, &key, &svid, &mut gateway);
+        let again = tokio::time::timeout(Duration::from_secs(30), again).await;
+        let (mut fresh, mut far) = again.expect("the gateway is dialled again");
         send(&mut fresh.stream, "again").await;
         assert_eq!(receive(&mut far).await.unwrap().unwrap(), "again");
     })
