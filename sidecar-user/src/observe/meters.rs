@@ -39,6 +39,10 @@ pub struct Meters {
     pub client_ports_changed: Counter,
     /// `outrigger_inbound_client_claims_refused_total`
     pub client_claims_refused: Counter,
+    /// `outrigger_inbound_streams_abandoned_total`
+    pub streams_abandoned: Counter,
+    /// `outrigger_inbound_tunnels_ended_total{reason="…"}`
+    tunnels_ended: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 fn follow(gauge: Gauge) -> impl Fn(i64) {
@@ -56,6 +60,11 @@ impl Meters {
     /// The same for inbound tunnels.
     pub fn inbound_tunnels(&self) -> impl Fn(i64) + use<> {
         follow(self.tunnels_inbound.clone())
+    }
+
+    /// An inbound tunnel that we ended, and why.
+    pub fn tunnel_ended(&self, reason: &'static str) {
+        self.tunnels_ended.get_or_create(&[("reason", reason)]).inc();
     }
 
     pub(super) fn register(registry: &mut Registry) -> Self {
@@ -89,6 +98,15 @@ impl Meters {
             "Generation of the interception policy in force, 0 without a file",
             interception_generation.clone(),
         );
+        let tunnels_ended = Family::<[(&'static str, &'static str); 1], Counter>::default();
+        registry.register(
+            "outrigger_inbound_tunnels_ended",
+            "Inbound tunnels that this proxy ended, by reason",
+            tunnels_ended.clone(),
+        );
+        for reason in TUNNEL_ENDS {
+            drop(tunnels_ended.get_or_create(&[("reason", reason)]));
+        }
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -129,9 +147,17 @@ impl Meters {
                 "outrigger_inbound_client_claims_refused",
                 "Tunnelled connections whose peer named a client that is not believed",
             ),
+            streams_abandoned: counter(
+                "outrigger_inbound_streams_abandoned",
+                "Tunnelled connections that their client gave up before anything was dialled for them",
+            ),
+            tunnels_ended,
         }
     }
 }
+
+/// Why an inbound tunnel is ended by us. All are shown from the start, so that an alert has a zero to begin with.
+const TUNNEL_ENDS: [&str; 4] = ["control_flood", "reset_flood", "identity_quota", "untrusted"];
 
 #[derive(Debug)]
 struct BuildInfo;

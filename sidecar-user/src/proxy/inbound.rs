@@ -22,7 +22,7 @@ use crate::observe::OpenFlow;
 use crate::policy::{self, Claim, Facts, Permit};
 use crate::relay::Port;
 use crate::transport::hbone::Refusal;
-use crate::transport::hbone::server::{Incoming, Session};
+use crate::transport::hbone::server::{Ended, Incoming, Session};
 use crate::transport::tls::Peer;
 use crate::transport::{Error, tcp};
 
@@ -63,7 +63,7 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
             return Err(lacking(Resources::Places));
         };
         let (config, own_end) = shard.tls_server()?;
-        let session = Session::accept(tcp, client.0, config, shard.limits).await?;
+        let session = Session::accept(tcp, client.0, config, shard.limits, &shard.budget).await?;
         Ok((session, canonical(local).ip(), own_end))
     };
     let (session, local, own_end) = match accepted.await {
@@ -85,7 +85,12 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
         client,
         local,
     });
-    let each = |incoming| {
+    let each = |mut incoming: Incoming| {
+        // Applications give up connects by the hundred: nobody is dialled for those.
+        if incoming.is_gone() {
+            shard.meters.streams_abandoned.inc();
+            return;
+        }
         tokio::task::spawn_local(stream(shard.clone(), tunnel.clone(), incoming));
     };
     let _tunnel = shard.enter_tunnel();
@@ -103,8 +108,15 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
             () = tokio::time::sleep(expires) => {}
         }
     };
-    if let Err(error) = session.serve(no_more, &shard.inbound_tunnels, each).await {
-        tracing::debug!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
+    match session.serve(no_more, &shard.inbound_tunnels, each).await {
+        Ok(()) => {}
+        Err(Ended::Broken(error)) => {
+            tracing::debug!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
+        }
+        Err(error @ Ended::Flood(flood)) => {
+            shard.meters.tunnel_ended(flood.name());
+            tracing::warn!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
+        }
     }
 }
 
@@ -124,13 +136,14 @@ fn refused_tunnel(error: &Error) -> Outcome {
 }
 
 /// One CONNECT.
-async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, incoming: Incoming) {
+async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: Incoming) {
     let _open = shard.enter();
     let known = tunnelled(&shard, &tunnel, &incoming);
     let client = known.client;
     let flow = shard.observe.open(known);
+    let asked = destination(&shard, tunnel.local, &incoming);
     let delivered = async {
-        let (destination, service) = destination(&shard, tunnel.local, &incoming)?;
+        let (destination, service) = asked?;
         flow.update(|f| {
             f.original_dst = Some(destination);
             f.service = service.or(f.service.take());
@@ -140,7 +153,12 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, incoming: Incoming) {
             .await
             .map_err(|e| outcome::to_answer(&e))
     };
-    let outcome = match delivered.await {
+    let delivered = tokio::select! {
+        delivered = delivered => delivered,
+        // Nothing is dialled any longer for a client that has gone.
+        () = incoming.gone() => return flow.close(Outcome::new(Party::Client, Cause::Reset)),
+    };
+    let outcome = match delivered {
         Err(refusal) => {
             incoming.refuse(refusal);
             match refusal {
@@ -347,6 +365,7 @@ async fn dial(shard: &Shard, destination: SocketAddr, client: SocketAddr) -> Res
     let from = async |source| {
         let from = tcp::From {
             source,
+            to_application: true,
             ..tcp::From::default()
         };
         let (app, _) = tcp::dial(destination, mark, from, shard.limits.connect).await?;

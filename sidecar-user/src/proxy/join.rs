@@ -69,7 +69,13 @@ pub(super) async fn join(
     };
     let ports = Joined { down, up };
     let end = {
-        let mut relay = pin!(relay(&mut *ports.down, &mut *ports.up, &bytes, shard.relay));
+        let mut relay = pin!(relay(
+            &mut *ports.down,
+            &mut *ports.up,
+            &bytes,
+            &shard.budget,
+            shard.relay
+        ));
         poll_fn(|cx| {
             if waiting.cut.done.get() {
                 return Poll::Ready(None);

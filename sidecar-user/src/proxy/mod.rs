@@ -29,6 +29,7 @@ use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
+use crate::budget::Budget;
 use crate::identity::Svid;
 use crate::intercept::{Listeners, RawSockets};
 use crate::lifecycle::{LogFilter, Shutdown};
@@ -54,6 +55,8 @@ pub struct Config {
     pub discovery: discovery::Config,
     pub identity: identity::Config,
     pub observe: observe::Config,
+    /// The most memory for buffers, in bytes.
+    pub buffer_memory: usize,
     /// Shards of the data path, at least 1.
     pub workers: usize,
     /// How long open flows may go on after SIGTERM.
@@ -261,6 +264,7 @@ fn shard_settings(
         drain: config.drain,
         meters: observer.meters().clone(),
         limited,
+        budget: Budget::new(config.buffer_memory),
         relay: relay::Limits {
             half_closed: config.half_closed,
         },

@@ -487,6 +487,7 @@ async fn plain(shard: &Shard, asked: &Asked, up: &Upstream) -> Result<TcpStream,
         device: asked.device,
         source: None,
         client: Some((asked.client, &shard.bound_ports)).filter(|(client, _)| !is_local_only(client.ip())),
+        ..tcp::From::default()
     };
     let (stream, as_itself) = tcp::dial(up.endpoint, &*shard.mark, from, limit).await?;
     if !as_itself {

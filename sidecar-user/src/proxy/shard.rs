@@ -19,6 +19,7 @@ use super::join::Cut;
 use super::limits::{Arrival, Descriptors, Resources, Shared};
 use super::outbound::Ready;
 use super::{inbound, outbound};
+use crate::budget::Budget;
 use crate::datapath::{Attempts, Hold};
 use crate::identity::Svid;
 use crate::intercept::{self, Listeners, RawSockets};
@@ -61,6 +62,7 @@ pub(super) struct Settings {
     pub(super) draining: watch::Receiver<bool>,
     pub(super) drain: Duration,
     pub(super) relay: relay::Limits,
+    pub(super) budget: Budget,
     pub(super) meters: Meters,
     pub(super) limited: Arc<Shared>,
 }
@@ -76,6 +78,7 @@ pub(super) struct Shard {
     pub(super) observe: ShardObserver,
     pub(super) limits: Timeouts,
     pub(super) relay: relay::Limits,
+    pub(super) budget: Budget,
     pub(super) meters: Meters,
     pub(super) bound_ports: BoundPorts,
     pub(super) inbound_tunnels: Tally,
@@ -132,7 +135,12 @@ impl Shard {
             unknown: settings.unknown,
             addresses: settings.addresses,
             hbone_port: settings.hbone_port,
-            pool: Pool::new(mark.clone(), Rc::new(settings.meters.outbound_tunnels()), limits),
+            pool: Pool::new(
+                mark.clone(),
+                Rc::new(settings.meters.outbound_tunnels()),
+                limits,
+                settings.budget.clone(),
+            ),
             bound_ports: BoundPorts::new(settings.shards),
             inbound_tunnels: Rc::new(settings.meters.inbound_tunnels()),
             descriptors,
@@ -141,6 +149,7 @@ impl Shard {
             observe,
             limits,
             relay: settings.relay,
+            budget: settings.budget,
             meters: settings.meters,
             bypass: settings.bypass,
             crowded: Cell::default(),

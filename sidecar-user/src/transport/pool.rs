@@ -17,6 +17,7 @@ use super::hbone::client::{ConnectTo, Tunnel};
 use super::hbone::{MAX_STREAMS, Stream};
 use super::tls::{self, Peer};
 use super::{Error, Tally, Timeouts, tcp};
+use crate::budget::Budget;
 use crate::identity::Svid;
 use crate::model::SpiffeId;
 
@@ -60,6 +61,7 @@ struct Inner {
     mark: tcp::Mark,
     tally: Tally,
     limits: Timeouts,
+    budget: Budget,
     peers: RefCell<HashMap<Key, Tunnels>>,
 }
 
@@ -88,11 +90,12 @@ struct Dial {
 }
 
 impl Pool {
-    pub fn new(mark: tcp::Mark, tally: Tally, limits: Timeouts) -> Self {
+    pub fn new(mark: tcp::Mark, tally: Tally, limits: Timeouts, budget: Budget) -> Self {
         Self(Rc::new(Inner {
             mark,
             tally,
             limits,
+            budget,
             peers: RefCell::default(),
         }))
     }
@@ -188,10 +191,15 @@ impl Pool {
         tokio::task::spawn_local(async move {
             let config = tls::client_config(&svid, key.expected.clone());
             let Inner {
-                mark, tally, limits, ..
+                mark,
+                tally,
+                limits,
+                budget,
+                ..
             } = &*pool.0;
             let out_by = (mark, key.device);
-            let dialled = Tunnel::dial(key.gateway, config, &key.expected, out_by, tally, *limits).await;
+            let within = (*limits, budget);
+            let dialled = Tunnel::dial(key.gateway, config, &key.expected, out_by, tally, within).await;
             // Nobody may be waiting any more; the tunnel is in the pool all the same.
             let _ = done.send(Some(pool.finish_dial(&key, svid, dialled)));
         });

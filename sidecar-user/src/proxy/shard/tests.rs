@@ -25,7 +25,7 @@ struct Buggy {
 }
 
 impl Port for Buggy {
-    fn open(&mut self) -> impl Polled {
+    fn open(&mut self, _: &Budget) -> impl Polled {
         self
     }
 
@@ -42,6 +42,8 @@ impl Polled for &mut Buggy {
         }
         Poll::Ready(Ok(Some(std::mem::take(&mut self.answer))))
     }
+
+    fn park(&mut self, _: &mut Context<'_>, _: &mut Bytes) {}
 
     fn consumed(&mut self, _: usize) {}
 
@@ -88,6 +90,7 @@ fn shard(observer: &Observer) -> Rc<Shard> {
         relay: relay::Limits {
             half_closed: Duration::from_secs(60),
         },
+        budget: Budget::new(64 << 20),
         meters: observer.meters().clone(),
         limited: Arc::default(),
     };

@@ -178,7 +178,12 @@ async fn a_dial_that_panics_fails_those_who_wait_for_it_and_the_next_one_dials_a
             assert_eq!(left, 0, "a bug while dialling");
             Ok(())
         };
-        let pool = Pool::new(Rc::new(mark), Rc::new(|_| ()), Timeouts::default());
+        let pool = Pool::new(
+            Rc::new(mark),
+            Rc::new(|_| ()),
+            Timeouts::default(),
+            Budget::new(64 << 20),
+        );
         let (svid, key) = (ca.svid(&id("client")), key(gateway.addr, &id("server")));
         let failed = pool.connect(&key, &svid, &to("10.0.0.2:80")).await;
         assert!(matches!(failed, Err(Error::Closed { .. })));
