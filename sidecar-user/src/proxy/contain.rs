@@ -27,23 +27,21 @@ impl Abortive {
     }
 
     pub(super) fn into_inner(mut self) -> TcpStream {
-        self.0.take().expect(WHOLE)
+        self.0.take().expect("only its end takes the stream out")
     }
 }
-
-const WHOLE: &str = "only its end takes the stream out";
 
 impl Deref for Abortive {
     type Target = TcpStream;
 
     fn deref(&self) -> &TcpStream {
-        self.0.as_ref().expect(WHOLE)
+        self.0.as_ref().expect("only its end takes the stream out")
     }
 }
 
 impl DerefMut for Abortive {
     fn deref_mut(&mut self) -> &mut TcpStream {
-        self.0.as_mut().expect(WHOLE)
+        self.0.as_mut().expect("only its end takes the stream out")
     }
 }
 
