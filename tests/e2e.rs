@@ -61,6 +61,9 @@ mod limits; // no descriptors, no ports, no memory: new connections fail cleanly
 #[path = "e2e/log.rs"]
 mod log; // a log that nobody reads, and strangers who fill it
 
+#[path = "e2e/pressure.rs"]
+mod pressure; // neighbours that do not read, give up, or stand at the door: nobody else notices
+
 #[path = "e2e/registry.rs"]
 mod registry; // a bad registry file
 

@@ -40,6 +40,8 @@ struct Shared {
     used: AtomicUsize,
     /// The most that was ever used.
     peak: AtomicUsize,
+    /// The most since somebody asked.
+    recent: AtomicUsize,
     /// Someone waits for the shares to grow.
     awaited: AtomicBool,
     waiting: Mutex<Vec<Waker>>,
@@ -59,6 +61,7 @@ impl Budget {
             total,
             used: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
+            recent: AtomicUsize::new(0),
             awaited: AtomicBool::new(false),
             waiting: Mutex::default(),
             waits: AtomicUsize::new(0),
@@ -75,6 +78,11 @@ impl Budget {
 
     pub fn peak(&self) -> usize {
         self.0.peak.load(Relaxed)
+    }
+
+    /// The most that was used since this was asked before.
+    pub fn take_peak(&self) -> usize {
+        self.0.recent.swap(self.used(), Relaxed)
     }
 
     /// How often a holder had to wait for its share to grow.
@@ -119,7 +127,12 @@ impl Budget {
 
     fn add(&self, bytes: usize) {
         let used = self.0.used.fetch_add(bytes, Relaxed) + bytes;
-        self.0.peak.fetch_max(used, Relaxed);
+        // Loads first: in the long run neither is written.
+        for peak in [&self.0.peak, &self.0.recent] {
+            if used > peak.load(Relaxed) {
+                peak.fetch_max(used, Relaxed);
+            }
+        }
     }
 
     fn give_back(&self, bytes: usize) {

@@ -35,6 +35,16 @@ pub struct Meters {
     pub plaintext_accepted: Counter,
     /// `outrigger_inbound_plaintext_refused_total`
     pub plaintext_refused: Counter,
+    /// `outrigger_registry_workload_listed`: 1 where the registry lists this workload.
+    pub workload_listed: Gauge,
+    /// `outrigger_inbound_unlisted_refused_total`
+    pub unlisted_refused: Counter,
+    /// `outrigger_inbound_dry_run_total{verdict="allow"}`
+    pub dry_run_allowed: Counter,
+    /// `outrigger_inbound_dry_run_total{verdict="deny"}`
+    pub dry_run_denied: Counter,
+    /// `outrigger_inbound_policy_cuts_total`
+    pub policy_cuts: Counter,
     /// `outrigger_outbound_client_ports_changed_total`
     pub client_ports_changed: Counter,
     /// `outrigger_inbound_client_claims_refused_total`
@@ -92,6 +102,20 @@ impl Meters {
             "Generation of the registry in force, 0 before the first",
             registry_generation.clone(),
         );
+        let workload_listed = Gauge::default();
+        registry.register(
+            "outrigger_registry_workload_listed",
+            "Whether the registry lists this workload, by its name or an address",
+            workload_listed.clone(),
+        );
+        let dry_run = Family::<[(&'static str, &'static str); 1], Counter>::default();
+        registry.register(
+            "outrigger_inbound_dry_run",
+            "Inbound connections by what policies with dryRun would have decided, while there are any",
+            dry_run.clone(),
+        );
+        let dry_run_allowed = dry_run.get_or_create(&[("verdict", "allow")]).clone();
+        let dry_run_denied = dry_run.get_or_create(&[("verdict", "deny")]).clone();
         let interception_generation = Gauge::default();
         registry.register(
             "outrigger_interception_policy_generation",
@@ -138,6 +162,18 @@ impl Meters {
             plaintext_refused: counter(
                 "outrigger_inbound_plaintext_refused",
                 "Inbound plaintext connections refused in strict mode by the proxy",
+            ),
+            workload_listed,
+            unlisted_refused: counter(
+                "outrigger_inbound_unlisted_refused",
+                "Inbound connections refused because the registry has policies that may be meant for this workload, \
+                 and does not list it",
+            ),
+            dry_run_allowed,
+            dry_run_denied,
+            policy_cuts: counter(
+                "outrigger_inbound_policy_cuts",
+                "Inbound connections that were open, or being opened, when they were forbidden, and were reset",
             ),
             client_ports_changed: counter(
                 "outrigger_outbound_client_ports_changed",

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 mod admin;
+mod bounds;
 mod exposition;
 mod faults;
 mod filter;
@@ -33,6 +34,7 @@ mod watch;
 mod why;
 
 pub use admin::{Admin, Explain, LogLevel, SetLevel, serve_admin};
+pub use bounds::{Bounds, BufferMemory};
 pub use faults::Faults;
 pub use meters::Meters;
 pub use observer::{Limits, Observer, OpenFlow, ShardObserver};

@@ -133,6 +133,11 @@ impl Observer {
         lock(&self.registry).register_collector(Box::new(faults));
     }
 
+    /// Shows what is bounded, read at each scrape. To be called once.
+    pub fn bounds(&self, bounds: super::Bounds) {
+        lock(&self.registry).register_collector(Box::new(bounds));
+    }
+
     pub(super) fn exposition(&self, format: Format) -> Result<String, std::fmt::Error> {
         exposition::render(&lock(&self.registry), format)
     }

@@ -7,13 +7,17 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::filter::percent_decode;
+use crate::model::SpiffeId;
+use crate::model::identity::InvalidId;
 
 /// A connection that nobody opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     pub protocol: Protocol,
     /// Who connects, from outside of the pod; `None`: the application.
     pub source: Option<IpAddr>,
+    /// Whom the source proves to be, in a tunnel; `None`: it comes in plaintext.
+    pub identity: Option<SpiffeId>,
     /// `None`: that address of the pod that a source of this family would dial.
     pub destination: Option<IpAddr>,
     pub port: u16,
@@ -76,6 +80,7 @@ impl Question {
     /// An error is a sentence for the caller.
     pub(super) fn parse(query: &str) -> Result<Self, String> {
         let (mut protocol, mut source, mut destination, mut port) = (Protocol::Tcp, None, None, None);
+        let mut identity = None;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = percent_decode(value).ok_or_else(|| format!("`{name}`: a broken %-escape"))?;
@@ -100,18 +105,29 @@ impl Question {
                         .map_err(|_| wrong("an address such as 10.0.0.1 or fd00::1"))?;
                     source = Some(from.to_canonical());
                 }
+                "identity" => {
+                    let id: SpiffeId = value.parse().map_err(|error: InvalidId| error.to_string())?;
+                    identity = Some(id);
+                }
                 "port" => port = Some(value.parse().map_err(|_| wrong("a port"))?),
                 _ => {
                     return Err(format!(
-                        "unknown parameter `{name}`; there are destination, source, port, protocol"
+                        "unknown parameter `{name}`; there are destination, source, identity, port, protocol"
                     ));
                 }
             }
+        }
+        if identity.is_some() && source.is_none() {
+            return Err("`source=ADDRESS` is missing: where does that identity come from?".into());
+        }
+        if identity.is_some() && protocol == Protocol::Udp {
+            return Err("`identity` and `protocol=udp`: tunnels carry TCP only".into());
         }
         match (source, destination, port) {
             (None, Some(_), Some(port)) | (Some(_), _, Some(port)) => Ok(Self {
                 protocol,
                 source,
+                identity,
                 destination,
                 port,
             }),
@@ -170,6 +186,15 @@ mod tests {
             ("source=x&port=1", "an address such as"),
             ("source=10.0.0.1&port=65536", "a port"),
             ("protocol=sctp", "tcp or udp"),
+            (
+                "identity=spiffe://td/ns/n/sa/a&destination=10.0.0.1:1",
+                "`source=ADDRESS` is missing",
+            ),
+            ("source=10.0.0.1&port=1&identity=a", "no workload identity"),
+            (
+                "source=10.0.0.1&port=1&identity=spiffe://td/ns/n/sa/a&protocol=udp",
+                "TCP only",
+            ),
             ("to=x", "unknown parameter `to`"),
         ] {
             let error = Question::parse(query).unwrap_err();

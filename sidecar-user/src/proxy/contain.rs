@@ -6,15 +6,29 @@
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
 use crate::relay::Port;
 
+/// A bug that is met again at once must not take the shard's time.
+const RESTART: Duration = Duration::from_secs(1);
+
 /// Does something for one connection on the shard's own future. A panic ends it there, not the shard.
 pub(super) fn contained(work: impl FnOnce()) {
     // The tables that it may leave behind half changed keep each connection apart, and guards put their counts right.
     let _ = catch_unwind(AssertUnwindSafe(work));
+}
+
+/// Work that goes on as long as the shard does. After a panic it begins anew.
+pub(super) fn restarted<F: Future<Output = ()> + 'static>(work: impl Fn() -> F + 'static) {
+    tokio::task::spawn_local(async move {
+        // It fails by a panic alone: nobody aborts it.
+        while tokio::task::spawn_local(work()).await.is_err() {
+            tokio::time::sleep(RESTART).await;
+        }
+    });
 }
 
 /// A stream that is reset when its walk unwinds. A mere drop would end it in order, and what the other side has sent so

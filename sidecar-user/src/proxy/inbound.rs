@@ -6,28 +6,32 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
+use super::authorize::admit;
 use super::contain::Abortive;
-use super::join::join;
+use super::join::{join, join_guest};
 use super::limits::{Arrival, Resources};
+use super::live::{Inbound, TunnelId};
 use super::outcome;
 use super::shard::Shard;
+use super::tunnels::Farewell;
 use crate::error_chain;
 use crate::model::addr::canonical;
-use crate::model::{Cause, ClientAddr, Direction, Flow, Outcome, Party, ServiceName, SpiffeId, Transport};
+use crate::model::{Cause, ClientAddr, Direction, Flow, Outcome, Party, ServiceName, Transport};
 use crate::observe::OpenFlow;
-use crate::policy::{self, Claim, Facts, Permit};
+use crate::policy::{self, Claim, Permit};
 use crate::relay::Port;
 use crate::transport::hbone::Refusal;
 use crate::transport::hbone::server::{Ended, Incoming, Session};
 use crate::transport::tls::Peer;
-use crate::transport::{Error, tcp};
+use crate::transport::{Error, Step, tcp};
 
 /// The tunnel that a stream came through.
 struct Tunnel {
+    id: TunnelId,
     peer: Peer,
     client: ClientAddr,
     /// The address of ours that the peer dialled.
@@ -42,31 +46,52 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
         admitted,
     } = arrival;
     let opened = SystemTime::now();
+    let guest = shard.doors.hbone.enter(Some(client.0.ip()));
+    let lacking = |what| {
+        shard.limited.report(what);
+        Error::Refused {
+            addr: client.0,
+            status: 503,
+            refusal: Some(Refusal::LimitReached),
+        }
+    };
     let accepted = async {
         let local = tcp.local_addr().map_err(|e| Error::Tls {
             addr: client.0,
             source: Rc::new(e),
         })?;
-        let lacking = |what| {
-            shard.limited.report(what);
-            Error::Refused {
-                addr: client.0,
-                status: 503,
-                refusal: Some(Refusal::LimitReached),
-            }
-        };
         if !admitted {
             Port::reset(&mut tcp);
             return Err(lacking(Resources::Descriptors));
         }
-        let Some(_slot) = shard.enter_handshake() else {
-            return Err(lacking(Resources::Places));
-        };
+        let first = guest.first_byte_limit();
+        if tokio::time::timeout(first, tcp.readable()).await.is_err() {
+            Port::reset(&mut tcp);
+            return Err(Error::TimedOut {
+                addr: client.0,
+                what: Step::FirstByte,
+                after: first,
+            });
+        }
         let (config, own_end) = shard.tls_server()?;
         let session = Session::accept(tcp, client.0, config, shard.limits, &shard.budget).await?;
         Ok((session, canonical(local).ip(), own_end))
     };
-    let (session, local, own_end) = match accepted.await {
+    let accepted = tokio::select! {
+        accepted = accepted => accepted,
+        // Its place was given to one who came later.
+        () = guest.evicted() => Err(lacking(Resources::Places)),
+    };
+    let accepted = accepted.and_then(|(session, local, own_end)| {
+        // What is proved needs no place at the door.
+        guest.proved();
+        let id = shard.live.next_tunnel();
+        let entered = shard.tunnels.enter(id, session.peer.clone(), session.streams());
+        let entered = entered.ok_or_else(|| lacking(Resources::Places))?;
+        Ok((session, local, own_end, id, entered))
+    });
+    drop(guest);
+    let (session, local, own_end, id, entered) = match accepted {
         Ok(accepted) => accepted,
         Err(error) => {
             let outcome = refused_tunnel(&error);
@@ -81,6 +106,7 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
         }
     };
     let tunnel = Rc::new(Tunnel {
+        id,
         peer: session.peer.clone(),
         client,
         local,
@@ -89,26 +115,28 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
         // Applications give up connects by the hundred: nobody is dialled for those.
         if incoming.is_gone() {
             shard.meters.streams_abandoned.inc();
-            return;
+        } else if entered.farewell() == Some(Farewell::Untrusted) {
+            incoming.refuse(Refusal::Denied);
+        } else {
+            tokio::task::spawn_local(stream(shard.clone(), tunnel.clone(), incoming));
         }
-        tokio::task::spawn_local(stream(shard.clone(), tunnel.clone(), incoming));
     };
     let _tunnel = shard.enter_tunnel();
     // A proof that has ended carries no new streams; the client opens its next ones on a tunnel with a newer one.
-    let expires = tunnel
-        .peer
-        .expires
-        .min(own_end)
-        .duration_since(SystemTime::now())
-        .unwrap_or_default();
-    let drained = shard.drained();
+    let expires = expired(tunnel.peer.expires.min(own_end));
+    let (drained, told) = (shard.drained(), entered.told());
     let no_more = async move {
         tokio::select! {
             () = drained => {}
-            () = tokio::time::sleep(expires) => {}
+            () = told => {}
+            () = expires => {}
         }
     };
-    match session.serve(no_more, &shard.inbound_tunnels, each).await {
+    let served = session.serve(no_more, &shard.inbound_tunnels, each).await;
+    if entered.farewell() == Some(Farewell::Quota) {
+        shard.meters.tunnel_ended(Farewell::Quota.name());
+    }
+    match served {
         Ok(()) => {}
         Err(Ended::Broken(error)) => {
             tracing::debug!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
@@ -117,6 +145,15 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
             shard.meters.tunnel_ended(flood.name());
             tracing::warn!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
         }
+    }
+}
+
+/// Completes when it is so late. Timers stand still while a machine sleeps and ignore a clock that is set, so the clock is
+/// looked at again and again.
+async fn expired(at: SystemTime) {
+    const LOOK: Duration = Duration::from_secs(60);
+    while let Ok(left) = at.duration_since(SystemTime::now()) {
+        tokio::time::sleep(left.min(LOOK)).await;
     }
 }
 
@@ -148,10 +185,22 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: Incoming) {
             f.original_dst = Some(destination);
             f.service = service.or(f.service.take());
         });
-        let permit = admit(&shard, Some(&tunnel.peer.id), tunnel.client.0, destination)?;
-        deliver(&shard, permit, client, &flow)
-            .await
-            .map_err(|e| outcome::to_answer(&e))
+        let (permit, live) = admit(
+            &shard,
+            Inbound {
+                source: Some(tunnel.peer.id.clone()),
+                from: tunnel.client.0,
+                destination,
+                tunnel: Some(tunnel.id),
+                opened: Instant::now(),
+                bytes: flow.bytes(),
+            },
+        )?;
+        match live.unless_cut(deliver(&shard, permit, client, &flow)).await {
+            Ok(Ok(app)) => Ok((app, live)),
+            Ok(Err(error)) => Err(outcome::to_answer(&error)),
+            Err(cut) => Err(outcome::of_cut(cut)),
+        }
     };
     let delivered = tokio::select! {
         delivered = delivered => delivered,
@@ -168,8 +217,8 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: Incoming) {
             }
         }
         // The application is there: only now does the peer's application learn that it is connected.
-        Ok(mut app) => match incoming.accept() {
-            Ok(mut down) => join(&shard, &mut down, &mut app, &flow).await,
+        Ok((mut app, live)) => match incoming.accept() {
+            Ok(mut down) => join(&shard, &live, &mut down, &mut app, &flow).await,
             Err(_) => {
                 Port::reset(&mut app);
                 Outcome::new(Party::Client, Cause::Reset)
@@ -224,6 +273,7 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
     } = arrival;
     let mut client_side = Abortive::new(stream);
     let _open = shard.enter();
+    let guest = shard.doors.plaintext.enter(Some(client.0.ip()));
     let mut flow = Flow::new(Direction::Inbound, client.0, SystemTime::now());
     flow.destination_identity = Some(shard.id.clone());
     let flow = shard.observe.open(flow);
@@ -241,17 +291,29 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
         if shard.is_own_port(destination.port()) {
             return Err(Outcome::new(Party::Client, Cause::Loop));
         }
-        let permit = admit(&shard, None, client.0, destination).map_err(|refusal| {
+        let inbound = Inbound {
+            source: None,
+            from: client.0,
+            destination,
+            tunnel: None,
+            opened: Instant::now(),
+            bytes: flow.bytes(),
+        };
+        let (permit, live) = admit(&shard, inbound).map_err(|refusal| {
             shard.meters.plaintext_refused.inc();
             outcome::of_answer(refusal)
         })?;
         shard.meters.plaintext_accepted.inc();
-        deliver(&shard, permit, client.0, &flow)
-            .await
-            .map_err(|e| outcome::of_error(&e))
+        let app = live.unless_cut(deliver(&shard, permit, client.0, &flow)).await?;
+        Ok((app.map_err(|e| outcome::of_error(&e))?, live))
     };
-    let outcome = match delivered.await {
-        Ok(mut app) => join(&shard, &mut *client_side, &mut app, &flow).await,
+    let delivered = tokio::select! {
+        delivered = delivered => delivered,
+        // Its place was given to one who came later.
+        () = guest.evicted() => Err(Outcome::new(Party::Us, Cause::LimitReached)),
+    };
+    let outcome = match delivered {
+        Ok((mut app, live)) => join_guest(&shard, (&live, &guest), &mut *client_side, &mut app, &flow).await,
         Err(outcome) => {
             Port::reset(&mut *client_side);
             outcome
@@ -300,31 +362,6 @@ fn served(shard: &Shard, host: &str, port: u16) -> Option<(u16, ServiceName)> {
         .or_else(|| service.ports.get(&port))
         .copied()?;
     (target != 0).then(|| (target, service.name.clone()))
-}
-
-/// Asks policy, by the registry's entry of this workload. An address that the registry does not list is no way around
-/// it: the pod's other addresses tell which workload this is, and where none does, the namespace's policies hold.
-fn admit(
-    shard: &Shard,
-    source: Option<&SpiffeId>,
-    client: SocketAddr,
-    destination: SocketAddr,
-) -> Result<Permit, Refusal> {
-    let world = shard.world();
-    let mut own = std::iter::once(destination.ip()).chain(shard.addresses.iter().copied());
-    let policies = match own.find_map(|ip| world.workload_by_address(ip)) {
-        Some((workload, _)) => world.policies_for(workload),
-        None => world.policies_in(shard.id.namespace()),
-    };
-    let facts = Facts {
-        source,
-        source_ip: client.ip(),
-        destination,
-    };
-    policy::admit(shard.mode, &policies, &facts).map_err(|denied| {
-        tracing::info!(%client, %destination, peer = source.map(SpiffeId::as_str), %denied, "denied");
-        Refusal::Denied
-    })
 }
 
 /// Dials the application, on the pod's own address, so that a port bound to loopback only stays unreachable. The

@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::contain::Abortive;
@@ -246,9 +245,18 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
         },
         None => app,
     };
+    let live = shard.live.enter(None);
     let outcome = match conn.stream {
-        UpstreamStream::Plain(mut up) => join(&shard, &mut *app, &mut up, &flow).await,
-        UpstreamStream::Mesh(mut up) => join(&shard, &mut *app, &mut up, &flow).await,
+        UpstreamStream::Plain(mut up) => join(&shard, &live, &mut *app, &mut up, &flow).await,
+        UpstreamStream::Mesh(mut up) => {
+            let outcome = join(&shard, &live, &mut *app, &mut up, &flow).await;
+            if up.is_distrusted() {
+                shard.meters.policy_cuts.inc();
+                Outcome::new(Party::Policy, Cause::Denied)
+            } else {
+                outcome
+            }
+        }
     };
     drop(app);
     flow.close(outcome);
@@ -297,7 +305,7 @@ async fn accepted(shard: &Rc<Shard>, app: &mut TcpStream, client: ClientAddr) ->
             };
             tokio::select! {
                 connected = connect(shard, &asked, &flow) => connected.map_err(|failed| failed.outcome),
-                () = hung_up(app) => Err(Outcome::new(Party::Client, Cause::Reset)),
+                () = intercept::hung_up(app) => Err(Outcome::new(Party::Client, Cause::Reset)),
             }
         }
     };
@@ -314,13 +322,6 @@ async fn accepted(shard: &Rc<Shard>, app: &mut TcpStream, client: ClientAddr) ->
             flow.close(outcome);
             None
         }
-    }
-}
-
-/// Completes when the application has given the connection up. Its FIN is no such thing: it may still want an answer.
-async fn hung_up(app: &TcpStream) {
-    if app.ready(Interest::ERROR).await.is_err() {
-        std::future::pending().await
     }
 }
 

@@ -19,6 +19,10 @@ impl Port for Stream {
         Stream::reset(self);
     }
 
+    fn cancel(&mut self) {
+        Stream::cancel(self);
+    }
+
     fn reset_finished(&mut self) {
         // The peer's half of HTTP/2 keeps an end that it has received apart from the reset after it.
         Stream::reset(self);

@@ -13,17 +13,19 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
-use super::contain::contained;
+use super::contain::{contained, restarted};
+use super::doors::Doors;
 use super::holding::Holding;
-use super::join::Cut;
 use super::limits::{Arrival, Descriptors, Resources, Shared};
+use super::live::Live;
 use super::outbound::Ready;
-use super::{inbound, outbound};
+use super::tunnels::Tunnels;
+use super::{authorize, inbound, outbound, trust};
 use crate::budget::Budget;
 use crate::datapath::{Attempts, Hold};
 use crate::identity::Svid;
 use crate::intercept::{self, Listeners, RawSockets};
-use crate::model::{ClientAddr, OriginalDst, Snapshot, SpiffeId};
+use crate::model::{Cause, ClientAddr, OriginalDst, Outcome, Own, Party, Snapshot, SpiffeId};
 use crate::observe::{Meters, ShardObserver};
 use crate::policy::Mode;
 use crate::route::Unknown;
@@ -32,8 +34,6 @@ use crate::transport::tcp::{BoundPorts, Mark, TIME_WAIT};
 use crate::transport::{Error, Tally, Timeouts, tls};
 use crate::{datapath, relay};
 
-/// TLS handshakes of strangers under way at once, per shard; more are turned away.
-const HANDSHAKES: usize = 1024;
 /// After a failed accept (no memory left, say) the listener rests, so that the shard can free some.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -47,6 +47,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) id: SpiffeId,
+    /// Id and addresses once more, with the name: who asks the registry about itself.
+    pub(super) own: Arc<Own>,
     pub(super) mode: Mode,
     pub(super) unknown: Unknown,
     pub(super) addresses: Vec<IpAddr>,
@@ -63,12 +65,14 @@ pub(super) struct Settings {
     pub(super) drain: Duration,
     pub(super) relay: relay::Limits,
     pub(super) budget: Budget,
+    pub(super) doors: Doors,
     pub(super) meters: Meters,
     pub(super) limited: Arc<Shared>,
 }
 
 pub(super) struct Shard {
     pub(super) id: SpiffeId,
+    pub(super) own: Arc<Own>,
     pub(super) mode: Mode,
     pub(super) unknown: Unknown,
     pub(super) addresses: Vec<IpAddr>,
@@ -79,6 +83,8 @@ pub(super) struct Shard {
     pub(super) limits: Timeouts,
     pub(super) relay: relay::Limits,
     pub(super) budget: Budget,
+    pub(super) doors: Doors,
+    pub(super) tunnels: Rc<Tunnels>,
     pub(super) meters: Meters,
     pub(super) bound_ports: BoundPorts,
     pub(super) inbound_tunnels: Tally,
@@ -95,11 +101,9 @@ pub(super) struct Shard {
     server: RefCell<Option<(Arc<Svid>, Arc<ServerConfig>)>>,
     /// Where SYNs are held until their upstream has answered.
     holding: Option<Rc<Holding<Ready>>>,
-    /// Done when the time to drain is over.
-    pub(super) cut: Cut,
+    pub(super) live: Rc<Live>,
     open: Rc<Present>,
-    tunnels: Rc<Present>,
-    handshakes: Rc<Present>,
+    serving: Rc<Present>,
 }
 
 /// How many of something there are now.
@@ -131,6 +135,7 @@ impl Shard {
         let limits = Timeouts::default();
         Ok(Self {
             id: settings.id,
+            own: settings.own,
             mode: settings.mode,
             unknown: settings.unknown,
             addresses: settings.addresses,
@@ -149,7 +154,9 @@ impl Shard {
             observe,
             limits,
             relay: settings.relay,
+            tunnels: Rc::new(Tunnels::new(settings.budget.total(), settings.shards)),
             budget: settings.budget,
+            doors: settings.doors,
             meters: settings.meters,
             bypass: settings.bypass,
             crowded: Cell::default(),
@@ -159,16 +166,22 @@ impl Shard {
             draining: settings.draining,
             server: RefCell::default(),
             holding,
-            cut: Cut::default(),
+            live: Rc::default(),
             open: Rc::default(),
-            tunnels: Rc::default(),
-            handshakes: Rc::default(),
+            serving: Rc::default(),
         })
     }
 
     /// The world as it is now. Read once per connection.
     pub(super) fn world(&self) -> Arc<Snapshot> {
         self.world.borrow().clone()
+    }
+
+    /// For those who have to know when the world changes. Each change is seen from now on.
+    pub(super) fn worlds(&self) -> watch::Receiver<Arc<Snapshot>> {
+        let mut worlds = self.world.clone();
+        worlds.mark_unchanged();
+        worlds
     }
 
     /// The world in which a destination is known that was not known before.
@@ -182,6 +195,11 @@ impl Shard {
             Ok(world) => world.clone(),
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// For those who have to know when the certificate or the roots change.
+    pub(super) fn svids(&self) -> watch::Receiver<Option<Arc<Svid>>> {
+        self.svid.clone()
     }
 
     /// Our certificate, if it is valid now.
@@ -263,11 +281,7 @@ impl Shard {
     }
 
     pub(super) fn enter_tunnel(&self) -> Entered {
-        Present::enter(&self.tunnels)
-    }
-
-    pub(super) fn enter_handshake(&self) -> Option<Entered> {
-        (self.handshakes.count.get() < HANDSHAKES).then(|| Present::enter(&self.handshakes))
+        Present::enter(&self.serving)
     }
 
     /// Completes when the proxy begins to drain.
@@ -344,15 +358,12 @@ pub(super) fn run(
         };
         let strangers = accept(&shard, inbound, inbound::plaintext);
         let peers = accept(&shard, hbone, inbound::hbone);
+        let (judging, trusting) = (shard.clone(), shard.clone());
+        restarted(move || authorize::follow(judging.clone()));
+        restarted(move || trust::follow(trusting.clone()));
         let pool = shard.pool.clone();
         let world = shard.world.clone();
-        let clean = pool.keep_clean(|key| {
-            let known = world
-                .borrow()
-                .workload_by_address(key.gateway.ip())
-                .map(|(w, _)| w.uid.clone());
-            known.as_deref() == Some(&*key.workload)
-        });
+        let clean = pool.keep_clean(|key| world.borrow().is_at(&key.workload, key.gateway.ip()));
         tokio::pin!(applications);
         tokio::select! {
             () = &mut applications => {}
@@ -366,7 +377,7 @@ pub(super) fn run(
             () = shard.open.none_left() => {}
             () = tokio::time::sleep(drain) => {}
         }
-        shard.cut.now();
+        shard.live.cut_all(Outcome::new(Party::Us, Cause::Shutdown));
         if let Some(holding) = &shard.holding {
             outbound::let_go(holding);
         }
@@ -374,7 +385,7 @@ pub(super) fn run(
         // Resets, last GOAWAYs and records of flows need a moment, and nobody's answer.
         let goodbye = async {
             shard.open.none_left().await;
-            shard.tunnels.none_left().await;
+            shard.serving.none_left().await;
         };
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
         Ok(())

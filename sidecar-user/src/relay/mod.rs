@@ -31,6 +31,11 @@ pub trait Port {
     /// The peer will see a reset when this port is dropped, instead of an orderly end.
     fn reset(&mut self);
 
+    /// As `reset`, where not the other side broke off but the proxy ends the connection.
+    fn cancel(&mut self) {
+        self.reset();
+    }
+
     /// As `reset`, after all was sent and the end told, unless the reset would overtake any of it.
     fn reset_finished(&mut self);
 }

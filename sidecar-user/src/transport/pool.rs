@@ -7,13 +7,13 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-use super::hbone::client::{ConnectTo, Tunnel};
+use super::hbone::client::{ConnectTo, Life, Tunnel};
 use super::hbone::{MAX_STREAMS, Stream};
 use super::tls::{self, Peer};
 use super::{Error, Tally, Timeouts, tcp};
@@ -63,6 +63,8 @@ struct Inner {
     limits: Timeouts,
     budget: Budget,
     peers: RefCell<HashMap<Key, Tunnels>>,
+    /// All that are driven, those included that take no new streams.
+    lives: RefCell<Vec<Weak<Life>>>,
 }
 
 #[derive(Default)]
@@ -97,6 +99,7 @@ impl Pool {
             limits,
             budget,
             peers: RefCell::default(),
+            lives: RefCell::default(),
         }))
     }
 
@@ -213,6 +216,9 @@ impl Pool {
         tunnels.dialling.take_if(|dial| Arc::ptr_eq(&dial.svid, &svid));
         let outcome = match dialled {
             Ok(tunnel) if tunnel.is_open() && SystemTime::now() < tunnel.peer().expires => {
+                let mut lives = self.0.lives.borrow_mut();
+                lives.retain(|life| life.strong_count() > 0);
+                lives.push(tunnel.life());
                 tunnels.ready.push(Entry {
                     tunnel: Rc::new(tunnel),
                     svid,
@@ -250,6 +256,13 @@ impl Pool {
             });
             !tunnels.ready.is_empty() || tunnels.dialling.is_some()
         });
+    }
+
+    /// Ends the tunnels whose peers this certificate's roots do not lead to, and says how many.
+    pub fn distrust(&self, svid: &Svid) -> usize {
+        let lives: Vec<Rc<Life>> = self.0.lives.borrow().iter().filter_map(Weak::upgrade).collect();
+        let distrusted = lives.iter().filter(|life| !life.peer().is_trusted_by(svid));
+        distrusted.map(|life| life.distrust()).count()
     }
 
     /// Gives up every tunnel. Those without streams say GOAWAY and close at once.

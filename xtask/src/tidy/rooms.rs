@@ -90,9 +90,10 @@ const ALL_ROOMS: &str = "model document admission budget policy route intercept 
                          lifecycle";
 
 /// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`
-/// takes as an argument, ipnet for the routes that the host has and the mesh adds.
+/// takes as an argument, ipnet for the routes that the host has and the mesh adds, slab for the table of connections,
+/// each of which has its number in it.
 const ROLE_CRATES: &str =
-    "anyhow bytes fastrand futures_util humantime ipnet nix rustls serde_json socket2 tokio tracing";
+    "anyhow bytes fastrand futures_util humantime ipnet nix rustls serde_json slab socket2 tokio tracing";
 
 /// The door: raw arguments → one validated configuration. It may import anything, and no room imports it.
 pub(super) const DOOR: &[&str] = &["bin", "cli", "config", "lib", "lifecycle", "main"];

@@ -11,7 +11,7 @@ use tokio::task::LocalSet;
 use super::super::contain::Abortive;
 use super::super::join::join;
 use super::*;
-use crate::model::{Direction, Flow};
+use crate::model::{Direction, Flow, Own};
 use crate::observe::Observer;
 use crate::relay::{Polled, Port};
 
@@ -68,13 +68,20 @@ async fn walk(shard: Rc<Shard>, arrival: Arrival) {
     let _open = shard.enter();
     let flow = Flow::new(Direction::Inbound, arrival.client.0, SystemTime::now());
     let flow = shard.observe.open(flow);
-    let outcome = join(&shard, &mut *down, &mut Buggy::default(), &flow).await;
+    let live = shard.live.enter(None);
+    let outcome = join(&shard, &live, &mut *down, &mut Buggy::default(), &flow).await;
     flow.close(outcome);
 }
 
 fn shard(observer: &Observer) -> Rc<Shard> {
+    let id: SpiffeId = "spiffe://cluster.local/ns/demo/sa/server".parse().unwrap();
     let settings = Settings {
-        id: "spiffe://cluster.local/ns/demo/sa/server".parse().unwrap(),
+        id: id.clone(),
+        own: Arc::new(Own {
+            name: "server".to_owned(),
+            identity: id,
+            addresses: Vec::new(),
+        }),
         mode: Mode::Permissive,
         unknown: Unknown::PassThrough,
         addresses: Vec::new(),
@@ -91,6 +98,7 @@ fn shard(observer: &Observer) -> Rc<Shard> {
             half_closed: Duration::from_secs(60),
         },
         budget: Budget::new(64 << 20),
+        doors: Doors::new(1024),
         meters: observer.meters().clone(),
         limited: Arc::default(),
     };
@@ -165,4 +173,23 @@ fn a_bug_before_the_walk_does_not_end_the_shard() {
             assert!(matches!(ended, Ok(0) | Err(_)));
         }
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_follows_changes_begins_anew_after_a_bug() {
+    let begun = Rc::new(Cell::new(0));
+    let count = begun.clone();
+    let follow = move || {
+        count.set(count.get() + 1);
+        let first = count.get() == 1;
+        async move { assert!(!first, "a bug in the first round") }
+    };
+    LocalSet::new()
+        .run_until(async {
+            restarted(follow);
+            // Longer than the rest; the third round would be one too many.
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        })
+        .await;
+    assert_eq!(begun.get(), 2);
 }

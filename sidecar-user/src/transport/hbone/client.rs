@@ -1,10 +1,10 @@
 //! The dialling side of a tunnel: one TLS session, many CONNECT streams. Which tunnel to use is the pool's choice.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use super::frames::PREFACE;
@@ -53,6 +54,37 @@ pub struct Tunnel {
     occupancy: Rc<Occupancy>,
     traffic: Traffic,
     open: Rc<Cell<bool>>,
+    /// The same in the hands of those who may end it, also when it takes no new streams.
+    life: Rc<Life>,
+}
+
+/// A tunnel's connection. Lives as long as it is driven.
+#[derive(Debug)]
+pub(in crate::transport) struct Life {
+    addr: SocketAddr,
+    peer: Peer,
+    traffic: Traffic,
+    open: Rc<Cell<bool>>,
+    driver: OnceCell<AbortHandle>,
+}
+
+impl Life {
+    pub(in crate::transport) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Ends it, with all its streams, because its peer is not believed any more.
+    pub(in crate::transport) fn distrust(&self) {
+        self.traffic.distrust();
+        self.end();
+    }
+
+    fn end(&self) -> bool {
+        if let Some(driver) = self.driver.get() {
+            driver.abort();
+        }
+        self.open.replace(false)
+    }
 }
 
 impl Tunnel {
@@ -72,11 +104,12 @@ impl Tunnel {
         let tls = within(limits.tls, addr, Step::TlsHandshake, handshake)
             .await?
             .map_err(|source| refused_handshake(addr, expected, source))?;
-        let peer = tls::peer(tls.get_ref().1, false).ok_or_else(|| Error::WrongIdentity {
-            addr,
-            expected: expected.to_vec(),
-            found: vec![],
-        })?;
+        let peer =
+            tls::peer(tls.get_ref().1, tls::Side::Server, false).ok_or_else(|| Error::WrongIdentity {
+                addr,
+                expected: expected.to_vec(),
+                found: vec![],
+            })?;
         let handshake = start.elapsed();
         Self::open(addr, tls, (peer, handshake), tally, (limits, budget)).await
     }
@@ -115,28 +148,37 @@ impl Tunnel {
         .map_err(|e| broken(addr, e))?;
         let ping = connection.ping_pong();
         let open = Rc::new(Cell::new(true));
-        let opened = open.clone();
+        let life = Rc::new(Life {
+            addr,
+            peer: peer.clone(),
+            traffic: traffic.clone(),
+            open: open.clone(),
+            driver: OnceCell::new(),
+        });
         let counted = Counted::new(tally);
-        let passing = traffic.clone();
+        let driven = life.clone();
         let driver = tokio::task::spawn_local(async move {
-            match poll_fn(|cx| drive(&mut connection, &passing, cx)).await {
-                Ok(()) => {}
-                Err(error) => tracing::debug!(%addr, %error, "tunnel closed"),
+            let Life {
+                addr, traffic, open, ..
+            } = &*driven;
+            if let Err(error) = poll_fn(|cx| drive(&mut connection, traffic, cx)).await {
+                tracing::debug!(%addr, %error, "tunnel closed");
             }
-            if let Some(flood) = passing.flood() {
+            if let Some(flood) = traffic.flood() {
                 tracing::warn!(%addr, ?flood, "tunnel closed: its peer floods it");
             }
-            opened.set(false);
+            open.set(false);
             drop(counted);
         });
+        // Nobody else sets it.
+        let _ = life.driver.set(driver.abort_handle());
         // Beside the driver, not in it: what the driver polls, it polls with every frame.
         if let Some(ping) = ping {
-            let (driver, open) = (driver.abort_handle(), open.clone());
+            let watched = Rc::downgrade(&life);
             tokio::task::spawn_local(async move {
                 keepalive::watch(ping, heard).await;
-                if open.replace(false) {
+                if watched.upgrade().is_some_and(|life| life.end()) {
                     tracing::warn!(%addr, "tunnel closed: its peer does not answer any more");
-                    driver.abort();
                 }
             });
         }
@@ -148,7 +190,12 @@ impl Tunnel {
             occupancy: Rc::default(),
             traffic,
             open,
+            life,
         })
+    }
+
+    pub(in crate::transport) fn life(&self) -> Weak<Life> {
+        Rc::downgrade(&self.life)
     }
 
     pub fn peer(&self) -> &Peer {

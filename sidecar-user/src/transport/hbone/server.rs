@@ -49,6 +49,23 @@ pub struct Incoming {
     tracked: Tracked,
 }
 
+/// How many streams a tunnel carries now.
+#[derive(Clone, Debug)]
+pub struct Streams(Rc<Occupancy>);
+
+impl Streams {
+    pub fn open(&self) -> usize {
+        self.0.streams.get()
+    }
+
+    #[cfg(test)]
+    pub fn for_tests(open: usize) -> Self {
+        let occupancy = Occupancy::default();
+        occupancy.streams.set(open);
+        Self(Rc::new(occupancy))
+    }
+}
+
 /// Why a tunnel did not end in peace.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
@@ -57,6 +74,10 @@ pub enum Ended {
     #[error("the peer floods the tunnel: {0:?}")]
     Flood(Flood),
 }
+
+/// How long a tunnel without streams stays open after its client was told to open no more: longer than the answer takes
+/// that HTTP/2 waits for before it says so a second time (RFC 9113, section 6.8).
+const LINGER: Duration = Duration::from_secs(5);
 
 /// How long a peer that floods may take to be told why its tunnel ends.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -84,7 +105,7 @@ impl Session {
                 after: limits.tls,
             })?
             .map_err(failed)?;
-        let peer = tls::peer(tls.get_ref().1, true)
+        let peer = tls::peer(tls.get_ref().1, tls::Side::Client, true)
             .ok_or_else(|| failed(std::io::Error::other("the client proved no identity")))?;
         let handshake = start.elapsed();
         let traffic = Traffic::new(budget, (PREFACE, 0), start);
@@ -121,6 +142,11 @@ impl Session {
         })
     }
 
+    /// Counts the streams that are open.
+    pub fn streams(&self) -> Streams {
+        Streams(self.occupancy.clone())
+    }
+
     /// Drives the tunnel to its end and hands every CONNECT to `on_request`. When `drain` completes, the client is
     /// told to open its next streams elsewhere (GOAWAY); those that are open run on.
     pub async fn serve(
@@ -136,6 +162,7 @@ impl Session {
             drain,
             self.connection.ping_pong(),
             self.heard.clone(),
+            self.streams(),
         );
         let mut draining = false;
         loop {
@@ -233,11 +260,20 @@ impl Steering {
         drain: impl Future<Output = ()> + 'static,
         ping: Option<PingPong>,
         heard: Heard,
+        streams: Streams,
     ) -> Self {
         let task = tokio::task::spawn_local(async move {
             let drain = async {
                 drain.await;
                 orders.give(&orders.drain);
+                // A client that was told to go closes the tunnel when it carries nothing. One that does not is helped.
+                loop {
+                    tokio::time::sleep(LINGER).await;
+                    if streams.open() == 0 {
+                        break;
+                    }
+                }
+                orders.give(&orders.dead);
             };
             let alive = async {
                 match ping {

@@ -185,6 +185,11 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
+    /// Was the tunnel ended because its peer is not believed any more?
+    pub fn is_distrusted(&self) -> bool {
+        self.tracked.is_distrusted()
+    }
+
     /// Ends our direction.
     pub fn finish(&mut self) -> io::Result<()> {
         self.send.send_data(Bytes::new(), true).map_err(broken)
@@ -202,6 +207,11 @@ impl Stream {
     /// The application's RST, as RFC 9113 section 8.5 has it.
     pub fn reset(&mut self) {
         self.send.send_reset(Reason::CONNECT_ERROR);
+    }
+
+    /// The proxy's own end of it: nothing is wrong with the application (wire.md 1.7).
+    pub fn cancel(&mut self) {
+        self.send.send_reset(Reason::CANCEL);
     }
 }
 

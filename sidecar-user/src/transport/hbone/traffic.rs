@@ -56,6 +56,8 @@ struct State {
     round: u64,
     window: u32,
     changed: Instant,
+    /// Ended by us, because its peer is not believed any more.
+    distrusted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +94,7 @@ impl Traffic {
             round: 1,
             window: STREAM_WINDOW,
             changed: now,
+            distrusted: false,
         })))
     }
 
@@ -112,6 +115,10 @@ impl Traffic {
             id,
             round: 0,
         }
+    }
+
+    pub(super) fn distrust(&self) {
+        self.0.borrow_mut().distrusted = true;
     }
 
     pub(super) fn flood(&self) -> Option<Flood> {
@@ -261,6 +268,10 @@ impl Tracked {
             counts.held -= n;
             state.held.sub(n);
         }
+    }
+
+    pub(super) fn is_distrusted(&self) -> bool {
+        self.traffic.0.borrow().distrusted
     }
 
     /// Ready when the tunnel takes more to send.
