@@ -129,12 +129,12 @@ pub(super) fn finish(patience: Duration) {
 }
 
 /// Lines that were lost because nobody read the log fast enough, or it could not be written.
-pub fn lines_dropped() -> u64 {
+pub(super) fn lines_dropped() -> u64 {
     LOG.get().map_or(0, |log| log.queue.dropped())
 }
 
 /// Lines that the gate left out of bursts.
-pub fn lines_suppressed() -> u64 {
+pub(super) fn lines_suppressed() -> u64 {
     LOG.get().map_or(0, |log| log.gate.suppressed())
 }
 

@@ -4,6 +4,8 @@
 //! A line's way: an event passes the filter, then the gate (`gate.rs`), is formatted where it happened, and copied into a
 //! bounded queue (`writer.rs`). One thread writes the queue out, and nobody else ever waits for whoever reads the log.
 
+mod figures;
+mod files;
 mod gate;
 mod logging;
 mod panics;
@@ -16,8 +18,9 @@ use std::time::Duration;
 
 use crate::error_chain;
 
-pub use logging::{Error, Format, LogFilter, Logging, lines_dropped, lines_suppressed, start_logging};
-pub use panics::panics;
+pub use figures::figures;
+pub use files::{file_limit, raise_file_limit};
+pub use logging::{Error, Format, LogFilter, Logging, start_logging};
 pub use signals::Shutdown;
 
 /// How long the end of the process waits for a reader of its log. A pipe's reader that is alive takes all that can wait

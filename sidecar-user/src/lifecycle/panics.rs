@@ -24,7 +24,7 @@ const BACKTRACE_EVERY: Duration = Duration::from_secs(60);
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// How often code of this process has panicked.
-pub fn panics() -> u64 {
+pub(super) fn panics() -> u64 {
     PANICS.load(Relaxed)
 }
 

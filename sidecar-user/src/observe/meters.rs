@@ -78,8 +78,6 @@ impl Meters {
     }
 
     pub(super) fn register(registry: &mut Registry) -> Self {
-        registry.register_collector(Box::new(BuildInfo));
-
         let tunnels = Family::<[(&'static str, &'static str); 1], Gauge>::default();
         registry.register(
             "outrigger_tunnels_open",
@@ -161,7 +159,7 @@ impl Meters {
             ),
             plaintext_refused: counter(
                 "outrigger_inbound_plaintext_refused",
-                "Inbound plaintext connections refused in strict mode by the proxy",
+                "Inbound plaintext connections refused by the proxy, in strict mode or by policy",
             ),
             workload_listed,
             unlisted_refused: counter(
@@ -190,6 +188,10 @@ impl Meters {
             tunnels_ended,
         }
     }
+}
+
+pub(super) fn register_build(registry: &mut Registry) {
+    registry.register_collector(Box::new(BuildInfo));
 }
 
 /// Why an inbound tunnel is ended by us. All are shown from the start, so that an alert has a zero to begin with.

@@ -11,9 +11,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 mod admin;
-mod bounds;
 mod exposition;
-mod faults;
+mod figures;
 mod filter;
 mod http;
 mod labels;
@@ -34,8 +33,7 @@ mod watch;
 mod why;
 
 pub use admin::{Admin, Explain, LogLevel, SetLevel, serve_admin};
-pub use bounds::{Bounds, BufferMemory};
-pub use faults::Faults;
+pub use figures::Figure;
 pub use meters::Meters;
 pub use observer::{Limits, Observer, OpenFlow, ShardObserver};
 pub use readiness::{Condition, Readiness};

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use prometheus_client::registry::Registry;
 
 use super::exposition::{self, Format};
+use super::figures::{Figure, Figures};
 use super::filter::Filter;
 use super::labels::{LabelTable, Labels};
 use super::lock;
@@ -73,6 +74,16 @@ impl Observer {
         Self::with_limits(Limits::default())
     }
 
+    /// For a process that has no data path: the process's own figures, its conditions, and what [`Observer::figures`]
+    /// adds.
+    pub fn plain() -> Self {
+        let observer = Self::new();
+        Self {
+            registry: Arc::new(Mutex::new(registry_of_any_process(&observer.readiness))),
+            ..observer
+        }
+    }
+
     pub fn with_limits(limits: Limits) -> Self {
         let shared = Shared {
             next_id: AtomicU64::new(1),
@@ -80,11 +91,9 @@ impl Observer {
             ring: Ring::new(limits.closed_flows),
             watchers: Watchers::new(limits.watchers, limits.watch_queue),
         };
-        let mut registry = Registry::default();
-        let meters = Meters::register(&mut registry);
         let readiness = Readiness::new();
-        registry.register_collector(Box::new(readiness.clone()));
-        registry.register_collector(Box::new(super::process::Process::new()));
+        let mut registry = registry_of_any_process(&readiness);
+        let meters = Meters::register(&mut registry);
         let observer = Self {
             shared: Arc::new(shared),
             shards: Arc::default(),
@@ -128,14 +137,9 @@ impl Observer {
         lock(&self.registry).register_collector(Box::new(counters));
     }
 
-    /// Shows what goes wrong in the process itself, read at each scrape. To be called once.
-    pub fn faults(&self, faults: super::Faults) {
-        lock(&self.registry).register_collector(Box::new(faults));
-    }
-
-    /// Shows what is bounded, read at each scrape. To be called once.
-    pub fn bounds(&self, bounds: super::Bounds) {
-        lock(&self.registry).register_collector(Box::new(bounds));
+    /// Shows what a role counts by itself, read at each scrape. To be called once for each set of names.
+    pub fn figures(&self, read: impl Fn() -> Vec<Figure> + Send + Sync + 'static) {
+        lock(&self.registry).register_collector(Box::new(Figures::new(read)));
     }
 
     pub(super) fn exposition(&self, format: Format) -> Result<String, std::fmt::Error> {
@@ -184,6 +188,15 @@ impl Observer {
     pub(super) fn watch_queue(&self) -> usize {
         self.shared.watchers.queue_len()
     }
+}
+
+/// What every process shows, whatever it does.
+fn registry_of_any_process(readiness: &Readiness) -> Registry {
+    let mut registry = Registry::default();
+    super::meters::register_build(&mut registry);
+    registry.register_collector(Box::new(readiness.clone()));
+    registry.register_collector(Box::new(super::process::Process::new()));
+    registry
 }
 
 impl Default for Observer {

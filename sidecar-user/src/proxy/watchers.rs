@@ -141,11 +141,13 @@ pub(super) fn shown_config(config: &Config) -> serde_json::Value {
             "roots": config.identity.roots,
             "token": config.identity.token,
             "ttl": humantime::format_duration(config.identity.ttl).to_string(),
+            "refresh": humantime::format_duration(config.identity.refresh).to_string(),
         },
-        "interception": config.datapath.as_ref().map(|d| json!({
+        "interception": config.datapath.as_ref().map_or_else(|| json!("none"), |d| json!({
             "cgroup": d.cgroup,
             "pins": d.pins,
             "policy": config.interception_policy,
+            "allowWholeHost": d.allow_whole_host,
         })),
         "listen": {
             "outbound": config.intercept.outbound_port,
