@@ -9,6 +9,7 @@ mod demo;
 mod fuzz;
 mod host;
 mod setup;
+mod smoke;
 mod test;
 mod tidy;
 mod totals;

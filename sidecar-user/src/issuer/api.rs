@@ -140,8 +140,10 @@ impl Service {
         }
         let message = request.get_ref();
         if let Some(other) = message.impersonated().filter(|name| *name != identity.as_str()) {
-            let text =
-                format!("ImpersonatedIdentity: `{}` is asked for, but the token stands for {identity}", other.escape_debug());
+            let text = format!(
+                "ImpersonatedIdentity: `{}` is asked for, but the token stands for {identity}",
+                other.escape_debug()
+            );
             return Err(Denial::new(Refused::OtherName, Status::permission_denied(text)));
         }
         let ttl = u64::try_from(message.validity_duration)

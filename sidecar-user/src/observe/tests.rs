@@ -159,6 +159,20 @@ fn a_flow_is_recorded_once_however_it_ends() {
 }
 
 #[test]
+fn a_flow_whose_walk_panics_is_our_fault() {
+    let observer = Observer::new();
+    let flow = open(&observer, "s");
+    let walk = std::thread::spawn(move || {
+        let _flow = flow;
+        panic!("a bug");
+    });
+    assert!(walk.join().is_err());
+    let (closed, _) = observer.closed_flows(&Default::default(), 1);
+    let (_, outcome) = closed[0].closed.unwrap();
+    assert_eq!(outcome, Outcome::new(Party::Us, Cause::Internal));
+}
+
+#[test]
 fn bytes_of_open_flows_are_counted_once_and_never_go_back() {
     let observer = Observer::new();
     let totals = || {

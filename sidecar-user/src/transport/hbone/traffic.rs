@@ -385,7 +385,12 @@ mod tests {
         assert!(traffic.may_read(&context()), "something is free");
         let mut others = budget.holder();
         others.set(100_000);
-        assert!(!traffic.may_read(&context()), "{} of {}", budget.used(), budget.total());
+        assert!(
+            !traffic.may_read(&context()),
+            "{} of {}",
+            budget.used(),
+            budget.total()
+        );
         assert_eq!(budget.waits(), 1);
         one.consumed(960_000);
         others.set(1 << 20);

@@ -1,6 +1,8 @@
 //! How the pool reuses tunnels, and when it opens another one.
 
 use std::cell::Cell;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use super::*;
 
@@ -382,6 +384,35 @@ async fn a_dial_that_failed_is_tried_again_by_the_next_who_asks() {
         let mut gateway = gateway_at(socket.listen(16).unwrap(), &ca.svid(&id("server"))).await;
         let (connected, _far) = streams(&pool, &key, &svid, &mut gateway).await;
         assert!(connected.handshake.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dial_that_panics_fails_those_who_wait_for_it_and_the_next_one_dials_anew() {
+    locally(async {
+        let ca = Authority::new("root");
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let bugs = Cell::new(1);
+        let mark = move |_: BorrowedFd<'_>| {
+            let left = bugs.replace(0);
+            assert_eq!(left, 0, "a bug while dialling");
+            Ok(())
+        };
+        let pool = Pool::new(
+            Rc::new(mark),
+            Rc::new(|_| ()),
+            Timeouts::default(),
+            Budget::new(64 << 20),
+        );
+        let (svid, key) = (ca.svid(&id("client")), key(gateway.addr, &id("server")));
+        let failed = pool.connect(&key, &svid, &to("10.0.0.2:80")).await;
+        assert!(matches!(failed, Err(Error::Closed { .. })));
+        let again = streams(&pool, &key, &svid, &mut gateway);
+        let again = tokio::time::timeout(Duration::from_secs(30), again).await;
+        let (mut fresh, mut far) = again.expect("the gateway is dialled again");
+        send(&mut fresh.stream, "again").await;
+        assert_eq!(receive(&mut far).await.unwrap().unwrap(), "again");
     })
     .await;
 }
