@@ -8,7 +8,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::testing::full::fill;
 
 /// For what has to happen at once, or after `LAST_WORDS`.
 const SOON: Duration = Duration::from_secs(10);
@@ -45,6 +44,20 @@ fn start(mut down: TcpStream, mut up: TcpStream, limits: Limits) -> tokio::task:
         let end = relay(&mut down, &mut up, &bytes, &Budget::new(64 << 20), limits).await;
         (end, bytes.sent(), bytes.received())
     })
+}
+
+/// Writes until it is no longer writable for good: every buffer on the way is full.
+async fn fill(socket: &TcpStream) -> u64 {
+    let block = vec![1; 64 * 1024];
+    let mut written = 0_u64;
+    while tokio::time::timeout(Duration::from_millis(300), socket.writable())
+        .await
+        .is_ok()
+    {
+        written += socket.try_write(&block).unwrap_or(0) as u64;
+        assert!(written < 64 << 20, "no back-pressure after {written} bytes");
+    }
+    written
 }
 
 /// Reads to the end, and gives how much there was and what the end was.
