@@ -5,9 +5,9 @@
 //! accepted socket, which is the only other party that knows the tuple. So there is no moment to race for.
 
 use aya_ebpf::bindings::{
-    BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE,
-    BPF_TCP_LISTEN, bpf_sock, bpf_sock_ops,
+    BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTT_CB,
+    BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
+    BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_LISTEN, bpf_sock, bpf_sock_ops,
 };
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_setsockopt, bpf_sock_ops_cb_flags_set,
@@ -29,6 +29,9 @@ const SOL_TCP: i32 = 6;
 const TCP_BPF_SNDCWND_CLAMP: i32 = 1002;
 /// Segments, of 1,400 bytes each where the proxy is at the other end.
 const IN_FLIGHT: u32 = 24;
+const IN_FLIGHT_BULK: u32 = 512;
+/// Bytes.
+const BULK: u64 = 4 << 20;
 
 /// Sockops programs answer through the context; the return value is reserved.
 const HANDLED: u32 = 1;
@@ -50,6 +53,7 @@ pub(crate) fn or_sockops(ctx: SockOpsContext) -> u32 {
     match op {
         BPF_SOCK_OPS_TCP_CONNECT_CB => publish(ops, sk),
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => established(ops, sk),
+        BPF_SOCK_OPS_RTT_CB => widen(ops),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => claim(&ctx, sk),
         BPF_SOCK_OPS_TCP_LISTEN_CB => {
             // SAFETY: `ops` is this program's context.
@@ -158,11 +162,36 @@ fn established(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
 }
 
 /// Bounds what the application may have in flight towards the proxy, and with it what the kernel lets it queue when the
-/// proxy does not read: two or three times the window (`tcp_sndbuf_expand`), 166 KB instead of megabytes. On loopback, where
-/// the acknowledgement comes within microseconds, a larger window moves nothing faster.
+/// proxy does not read: two or three times the window (`tcp_sndbuf_expand`), 166 KB instead of megabytes. What moves much
+/// is given more, see `widen`.
 #[inline(always)]
 fn bound_queue(ops: *mut bpf_sock_ops) {
-    let mut segments = IN_FLIGHT;
+    clamp_window(ops, IN_FLIGHT);
+    // SAFETY: `ops` is this program's context, and the flags a field that it may read.
+    unsafe {
+        let flags = load(&raw const (*ops).bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_RTT_CB_FLAG;
+        bpf_sock_ops_cb_flags_set(ops, flags as i32);
+    }
+}
+
+/// Asked with every round trip that is measured, until the connection has moved so much that a reader was there for it.
+/// A larger window then lets the kernel move larger packets, which bulk needs; and a reader that stops after that has let
+/// buffers grow by as much without a proxy.
+#[inline(always)]
+fn widen(ops: *mut bpf_sock_ops) {
+    // SAFETY: `ops` is this program's context, and these are fields that it may read.
+    unsafe {
+        if load(&raw const (*ops).bytes_acked) < BULK {
+            return;
+        }
+        let flags = load(&raw const (*ops).bpf_sock_ops_cb_flags) & !BPF_SOCK_OPS_RTT_CB_FLAG;
+        bpf_sock_ops_cb_flags_set(ops, flags as i32);
+    }
+    clamp_window(ops, IN_FLIGHT_BULK);
+}
+
+#[inline(always)]
+fn clamp_window(ops: *mut bpf_sock_ops, mut segments: u32) {
     // SAFETY: `ops` is this program's context, and the value is as long as it says.
     unsafe {
         bpf_setsockopt(
