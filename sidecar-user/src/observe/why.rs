@@ -6,8 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::filter::percent_decode;
-
 /// A connection that nobody opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
@@ -76,13 +74,11 @@ impl Question {
     /// An error is a sentence for the caller.
     pub(super) fn parse(query: &str) -> Result<Self, String> {
         let (mut protocol, mut source, mut destination, mut port) = (Protocol::Tcp, None, None, None);
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = percent_decode(value).ok_or_else(|| format!("`{name}`: a broken %-escape"))?;
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let wrong = |want: &str| format!("`{name}={value}`: it must be {want}");
-            match name {
+            match &*name {
                 "protocol" => {
-                    protocol = match value.as_str() {
+                    protocol = match &*value {
                         "tcp" => Protocol::Tcp,
                         "udp" => Protocol::Udp,
                         _ => return Err(wrong("tcp or udp")),

@@ -16,9 +16,12 @@ use super::outcome;
 use super::shard::Shard;
 use crate::error_chain;
 use crate::model::addr::canonical;
-use crate::model::{Cause, ClientAddr, Direction, Flow, Outcome, Party, ServiceName, SpiffeId, Transport};
+use crate::model::{
+    Cause, ClientAddr, Direction, Endpoint, Flow, Outcome, Party, Service, ServiceName, Snapshot, SpiffeId,
+    Transport,
+};
 use crate::observe::OpenFlow;
-use crate::policy::{self, Claim, Facts, Permit};
+use crate::policy::{self, Claim, Denied, Facts, Permit};
 use crate::relay::Port;
 use crate::transport::hbone::Refusal;
 use crate::transport::hbone::server::{Incoming, Session};
@@ -134,10 +137,14 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, incoming: Incoming) {
             f.original_dst = Some(destination);
             f.service = service.or(f.service.take());
         });
-        let permit = admit(&shard, Some(&tunnel.peer.id), tunnel.client.0, destination)?;
-        deliver(&shard, permit, client, &flow)
-            .await
-            .map_err(|e| outcome::to_answer(&e))
+        let delivered = if destination.port() == shard.status_port {
+            // Everybody outside the mesh reaches metrics and probes without being asked, so no policy is here either.
+            reach(&shard, destination, client, &flow).await
+        } else {
+            let permit = admit(&shard, Some(&tunnel.peer.id), tunnel.client.0, destination)?;
+            deliver(&shard, permit, client, &flow).await
+        };
+        delivered.map_err(|e| outcome::to_answer(&e))
     };
     let outcome = match delivered.await {
         Err(refusal) => {
@@ -183,16 +190,8 @@ fn tunnelled(shard: &Shard, tunnel: &Tunnel, incoming: &Incoming) -> Flow {
     flow.tls = Some(tunnel.peer.facts.clone());
     flow.source_identity = Some(tunnel.peer.id.clone());
     flow.destination_identity = Some(shard.id.clone());
-    let named = forwarded.host.and_then(|h| {
-        Some(
-            world
-                .service_by_hostname(shard.id.namespace(), &h)?
-                .0
-                .name
-                .clone(),
-        )
-    });
-    flow.service = named;
+    let named = forwarded.host.and_then(|host| ours(shard, &world, &host));
+    flow.service = named.map(|(service, _)| service.name.clone());
     flow
 }
 
@@ -221,10 +220,7 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
         if shard.is_own_port(destination.port()) {
             return Err(Outcome::new(Party::Client, Cause::Loop));
         }
-        let permit = admit(&shard, None, client.0, destination).map_err(|refusal| {
-            shard.meters.plaintext_refused.inc();
-            outcome::of_answer(refusal)
-        })?;
+        let permit = admit(&shard, None, client.0, destination).map_err(outcome::of_answer)?;
         shard.meters.plaintext_accepted.inc();
         deliver(&shard, permit, client.0, &flow)
             .await
@@ -241,7 +237,8 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
     flow.close(outcome);
 }
 
-/// Where a CONNECT wants to go: an address of ours, or a service that we serve (wire.md 1.5).
+/// Where a CONNECT wants to go: an address of ours, or a service that we serve (wire.md 1.5). Of the proxy's own ports
+/// only to the one that is open to everybody.
 fn destination(
     shard: &Shard,
     local: IpAddr,
@@ -262,7 +259,7 @@ fn destination(
             (port, Some(service))
         }
     };
-    if shard.is_own_port(port) {
+    if shard.is_own_port(port) && port != shard.status_port {
         return Err(Refusal::UnknownDestination);
     }
     Ok((SocketAddr::new(local, port), service))
@@ -271,15 +268,21 @@ fn destination(
 /// The target port of a service that this workload is an endpoint of.
 fn served(shard: &Shard, host: &str, port: u16) -> Option<(u16, ServiceName)> {
     let world = shard.world();
-    let (service, endpoints) = world.service_by_hostname(shard.id.namespace(), host)?;
-    let ours = |ip: &IpAddr| shard.addresses.contains(ip);
-    let endpoint = endpoints.iter().find(|e| e.workload.addresses.iter().any(ours))?;
+    let (service, endpoint) = ours(shard, &world, host)?;
     let target = endpoint
         .ports
         .get(&port)
         .or_else(|| service.ports.get(&port))
         .copied()?;
     (target != 0).then(|| (target, service.name.clone()))
+}
+
+/// A service that this workload is an endpoint of. A peer may name any other, and would have its traffic counted there.
+fn ours<'w>(shard: &Shard, world: &'w Snapshot, host: &str) -> Option<(&'w Service, &'w Endpoint)> {
+    let (service, endpoints) = world.service_by_hostname(shard.id.namespace(), host)?;
+    let ours = |ip: &IpAddr| shard.addresses.contains(ip);
+    let endpoint = endpoints.iter().find(|e| e.workload.addresses.iter().any(ours))?;
+    Some((service, endpoint))
 }
 
 /// Asks policy, by the registry's entry of this workload. An address that the registry does not list is no way around
@@ -302,6 +305,10 @@ fn admit(
         destination,
     };
     policy::admit(shard.mode, &policies, &facts).map_err(|denied| {
+        match &denied {
+            Denied::Plaintext => shard.meters.plaintext_refused.inc(),
+            Denied::Policy(_) => shard.meters.denied.of(source.map_or("plain", |_| "hbone")).inc(),
+        };
         tracing::info!(%client, %destination, peer = source.map(SpiffeId::as_str), %denied, "denied");
         Refusal::Denied
     })
@@ -315,8 +322,17 @@ async fn deliver(
     client: SocketAddr,
     flow: &OpenFlow,
 ) -> Result<TcpStream, Error> {
+    reach(shard, permit.destination(), client, flow).await
+}
+
+/// Delivers without a permit; only for what needs none.
+async fn reach(
+    shard: &Shard,
+    destination: SocketAddr,
+    client: SocketAddr,
+    flow: &OpenFlow,
+) -> Result<TcpStream, Error> {
     let start = Instant::now();
-    let destination = permit.destination();
     flow.update(|f| f.chosen_dst = Some(destination));
     match dial(shard, destination, client).await {
         Ok(app) => {

@@ -1,0 +1,70 @@
+//! The doors of the process in the metrics: how many connections wait at each without having proved anything, and how
+//! many had to make room.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+use super::lock;
+use crate::admission::{Admission, Counts};
+
+/// Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Doors(Arc<Mutex<Vec<(&'static str, Admission)>>>);
+
+impl Doors {
+    pub(super) fn add(&self, name: &'static str, door: Admission) {
+        lock(&self.0).push((name, door));
+    }
+
+    /// Doors of one name, as each shard has them, are one.
+    fn counts(&self) -> Vec<(&'static str, Counts)> {
+        let mut all: Vec<(&'static str, Counts)> = Vec::new();
+        for (name, door) in &*lock(&self.0) {
+            let more = door.counts();
+            match all.iter_mut().find(|(known, _)| known == name) {
+                Some((_, counts)) => {
+                    counts.waiting += more.waiting;
+                    counts.evicted_by_quota += more.evicted_by_quota;
+                    counts.evicted_when_full += more.evicted_when_full;
+                }
+                None => all.push((name, more)),
+            }
+        }
+        all
+    }
+}
+
+impl Collector for Doors {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let doors = self.counts();
+        if doors.is_empty() {
+            return Ok(());
+        }
+        let help = "Connections that have proved nothing yet, by door";
+        let mut metric =
+            encoder.encode_descriptor("outrigger_admission_waiting", help, None, MetricType::Gauge)?;
+        for (door, counts) in &doors {
+            metric
+                .encode_family(&[("door", *door)])?
+                .encode_gauge(&(counts.waiting as i64))?;
+        }
+        let help = "Connections closed to make room for a newer one: their source had used up its quota, or the door was full";
+        let name = "outrigger_admission_evicted";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (door, counts) in &doors {
+            for (reason, n) in [
+                ("quota", counts.evicted_by_quota),
+                ("full", counts.evicted_when_full),
+            ] {
+                metric
+                    .encode_family(&[("door", *door), ("reason", reason)])?
+                    .encode_counter::<NoLabelSet, u64, u64>(&n, None)?;
+            }
+        }
+        Ok(())
+    }
+}
