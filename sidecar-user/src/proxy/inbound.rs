@@ -20,7 +20,7 @@ use crate::model::{
     Cause, ClientAddr, Direction, Endpoint, Flow, Outcome, Party, Service, ServiceName, Snapshot, SpiffeId,
     Transport,
 };
-use crate::observe::OpenFlow;
+use crate::observe::{Meters, OpenFlow};
 use crate::policy::{self, Claim, Denied, Facts, Permit};
 use crate::relay::Port;
 use crate::transport::hbone::Refusal;
@@ -305,13 +305,17 @@ fn admit(
         destination,
     };
     policy::admit(shard.mode, &policies, &facts).map_err(|denied| {
-        match &denied {
-            Denied::Plaintext => shard.meters.plaintext_refused.inc(),
-            Denied::Policy(_) => shard.meters.denied.of(source.map_or("plain", |_| "hbone")).inc(),
-        };
+        count_denied(&shard.meters, &denied, source);
         tracing::info!(%client, %destination, peer = source.map(SpiffeId::as_str), %denied, "denied");
         Refusal::Denied
     })
+}
+
+fn count_denied(meters: &Meters, denied: &Denied, source: Option<&SpiffeId>) {
+    match denied {
+        Denied::Plaintext => meters.plaintext_refused.inc(),
+        Denied::Policy(_) => meters.denied.of(source.map_or("plain", |_| "hbone")).inc(),
+    };
 }
 
 /// Dials the application, on the pod's own address, so that a port bound to loopback only stays unreachable. The
@@ -377,5 +381,32 @@ async fn dial(shard: &Shard, destination: SocketAddr, client: SocketAddr) -> Res
             }
         }
         dialled => dialled,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Observer;
+    use crate::policy::authorization::Denial;
+
+    #[test]
+    fn what_the_mode_refuses_is_not_what_a_policy_denies() {
+        let observer = Observer::new();
+        let (meters, peer) = (
+            observer.meters(),
+            SpiffeId::new("td.test", "demo", "web").unwrap(),
+        );
+        let by_policy = Denied::Policy(Denial::NotAllowed);
+        count_denied(meters, &Denied::Plaintext, None);
+        count_denied(meters, &by_policy, None);
+        count_denied(meters, &by_policy, Some(&peer));
+        count_denied(meters, &by_policy, Some(&peer));
+        let counted = [
+            meters.plaintext_refused.get(),
+            meters.denied.of("plain").get(),
+            meters.denied.of("hbone").get(),
+        ];
+        assert_eq!(counted, [1, 1, 2]);
     }
 }

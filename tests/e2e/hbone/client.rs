@@ -88,6 +88,12 @@ impl Client {
         self
     }
 
+    /// Names the service that it asked for, truly or not.
+    pub(crate) fn forwarded_host(mut self, host: &str) -> Self {
+        self.forwarded = Some(format!("host={host}"));
+        self
+    }
+
     fn tls() -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         ClientConfig::builder_with_provider(provider.clone())
