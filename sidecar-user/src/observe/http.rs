@@ -59,9 +59,9 @@ impl Doors {
         Self::new((256, 32), (64, 16))
     }
 
-    /// Where all come from this pod, and so from one source.
+    /// Where all come from this pod, and so from one source: people and their tools.
     pub(super) fn private() -> Self {
-        Self::new((64, 64), (64, 64))
+        Self::new((64, 64), (32, 32))
     }
 
     fn new(waiting: (usize, usize), answering: (usize, usize)) -> Self {

@@ -17,7 +17,8 @@ pub(super) struct OpenFlows {
 
 struct Found {
     id: u64,
-    shard: usize,
+    /// There are 64 at most.
+    shard: u16,
     slot: SlotId,
     is_told: bool,
 }
@@ -28,7 +29,7 @@ impl OpenFlows {
     pub(super) fn find(observer: &Observer, filter: &Filter, limit: usize, settled: bool) -> (Self, bool) {
         let shards = observer.shards();
         let mut found = Vec::new();
-        for (shard, of) in shards.iter().enumerate() {
+        for (shard, of) in (0..).zip(&shards) {
             of.visit(|slot, flow, is_settled| {
                 if (is_settled || !settled) && filter.passes(flow) {
                     found.push(Found {
@@ -63,7 +64,7 @@ impl OpenFlows {
             if found.is_told {
                 continue;
             }
-            if let Some(flow) = self.shards[found.shard].get(found.slot)
+            if let Some(flow) = self.shards[usize::from(found.shard)].get(found.slot)
                 && flow.id == found.id
             {
                 found.is_told = true;

@@ -21,9 +21,9 @@ use super::shard::{Common, Shard};
 /// one.
 pub(super) const SHARED_FOR: Duration = Duration::from_secs(1);
 
-/// Bytes of all renderings that are kept for their readers. A thousand label sets make 10 MB in the worst case, so two of
-/// those and the newest: a reader of the longest one has two seconds.
-const MAX_KEPT: usize = 32 << 20;
+/// Bytes of all renderings that are kept for their readers. Usual ones have 50 kB and stay for minutes; a thousand label
+/// sets make 10 MB in the worst case, whose readers have the second until the next one.
+const MAX_KEPT: usize = 16 << 20;
 
 pub(super) struct Renderer {
     registry: Mutex<Registry>,

@@ -70,7 +70,7 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "observe",
         "model admission",
-        "bytes form_urlencoded http_body_util humantime hyper hyper_util nix prometheus_client serde serde_json socket2 \
+        "bytes form_urlencoded http http_body_util humantime hyper hyper_util nix prometheus_client serde serde_json socket2 \
          tokio tokio_io_timeout tracing",
     ),
     // Roles assemble rooms. The plugin is only a client of the admin endpoint: it reads its JSON and prints it.
