@@ -58,6 +58,9 @@ mod load; // a crowd, renewal under traffic, endpoints that come and go
 #[path = "e2e/limits.rs"]
 mod limits; // no descriptors, no ports, no memory: new connections fail cleanly, established ones live on
 
+#[path = "e2e/pressure.rs"]
+mod pressure; // neighbours that do not read, give up, or stand at the door: nobody else notices
+
 #[path = "e2e/registry.rs"]
 mod registry; // a bad registry file
 

@@ -2,6 +2,7 @@
 //! `proxy/inbound.rs` are the two walks to read first.
 
 pub mod admission;
+pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -24,6 +24,12 @@ use crate::maps::{self, APPROVED, HANDSHAKE, HELD, PRESENTED};
 
 const AF_INET: u32 = 2;
 
+const SOL_TCP: i32 = 6;
+/// Of `linux/bpf.h`.
+const TCP_BPF_SNDCWND_CLAMP: i32 = 1002;
+/// Segments, of 1,400 bytes each where the proxy is at the other end.
+const IN_FLIGHT: u32 = 24;
+
 /// Sockops programs answer through the context; the return value is reserved.
 const HANDLED: u32 = 1;
 
@@ -43,7 +49,7 @@ pub(crate) fn or_sockops(ctx: SockOpsContext) -> u32 {
     }
     match op {
         BPF_SOCK_OPS_TCP_CONNECT_CB => publish(ops, sk),
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => unshare_address(ops, sk),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => established(ops, sk),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => claim(&ctx, sk),
         BPF_SOCK_OPS_TCP_LISTEN_CB => {
             // SAFETY: `ops` is this program's context.
@@ -115,6 +121,35 @@ fn watch(ops: *mut bpf_sock_ops) {
     }
 }
 
+/// The application's end of a redirected connection, or any other.
+#[inline(always)]
+fn established(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
+    // SAFETY: `sk` is this context's socket, not null.
+    let origin = unsafe { maps::origin(sk) };
+    if origin.is_some_and(|origin| origin.role == Role::CLIENT) {
+        bound_queue(ops);
+    }
+    unshare_address(ops, sk);
+}
+
+/// Bounds what the application may have in flight towards the proxy, and with it what the kernel lets it queue when the
+/// proxy does not read: two or three times the window (`tcp_sndbuf_expand`), 166 KB instead of megabytes. On loopback, where
+/// the acknowledgement comes within microseconds, a larger window moves nothing faster.
+#[inline(always)]
+fn bound_queue(ops: *mut bpf_sock_ops) {
+    let mut segments = IN_FLIGHT;
+    // SAFETY: `ops` is this program's context, and the value is as long as it says.
+    unsafe {
+        bpf_setsockopt(
+            ops.cast(),
+            SOL_TCP,
+            TCP_BPF_SNDCWND_CLAMP,
+            (&raw mut segments).cast(),
+            size_of::<u32>() as i32,
+        );
+    }
+}
+
 /// Gives the socket back the option that the connect hook has changed.
 #[inline(always)]
 fn unshare_address(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
@@ -183,7 +218,7 @@ fn claim(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     if outbound || verdict::is_spread6(at) {
         claim_destination(ctx, sk, tuple, outbound);
     } else {
-        claim_client(sk, tuple, family);
+        claim_client(ctx.ops, sk, tuple, family);
     }
 }
 
@@ -224,12 +259,13 @@ fn claim_destination(ctx: &SockOpsContext, sk: *mut bpf_sock, tuple: Tuple, outb
 
 /// The application's end of a connection from the proxy.
 #[inline(always)]
-fn claim_client(sk: *mut bpf_sock, tuple: Tuple, family: u32) {
+fn claim_client(ops: *mut bpf_sock_ops, sk: *mut bpf_sock, tuple: Tuple, family: u32) {
     // SAFETY: copied before anything else touches the map.
     let Some(mut origin) = (unsafe { PRESENTED.get(tuple).copied() }) else {
         return;
     };
     let _: Result<(), i32> = PRESENTED.remove(tuple);
+    bound_queue(ops);
     // An IPv4 socket has no way to name an IPv6 client: it goes on showing the proxy's address.
     let fits = family != AF_INET || origin.ip.is_v4();
     // SAFETY: `sk` is this context's socket, not null.

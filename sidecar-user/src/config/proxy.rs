@@ -15,7 +15,7 @@ use super::values::{
     server_name, trust_domain, word, workers,
 };
 use crate::model::SpiffeId;
-use crate::{datapath, discovery, identity, intercept, observe, policy, proxy, route};
+use crate::{budget, datapath, discovery, identity, intercept, observe, policy, proxy, route};
 
 pub use settings::SETTINGS;
 
@@ -53,6 +53,9 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
     let half_closed = or(layers, "halfClosed", Duration::from_secs(60 * 60), |path| {
         layers.read(path, duration)
     });
+    let buffer_memory = or(layers, "bufferMemory", None, |path| {
+        layers.read(path, super::values::memory).map(Some)
+    });
     let kernel = read_interception(layers);
     let interception_policy = or(layers, "interception.policy", None, |path| {
         layers.read(path, super::values::path).map(Some)
@@ -80,6 +83,7 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
         discovery: discovery::Config { file: registry? },
         identity: identity?,
         observe,
+        buffer_memory: buffer_memory?.unwrap_or_else(budget::default_total),
         workers: match workers? {
             0 => host::cores().min(datapath::MAX_SHARDS),
             workers => workers,

@@ -162,6 +162,27 @@ pub(super) fn workers(text: &str) -> Verdict<usize> {
     }
 }
 
+/// Bytes, in a unit: `48MiB`. What is less than a few tunnels need would stop everybody.
+pub(super) fn memory(text: &str) -> Verdict<usize> {
+    const LEAST: usize = 1 << 20;
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let bytes = units.iter().find_map(|(unit, shift)| {
+        let number: usize = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        number.checked_mul(1 << shift)
+    });
+    match bytes {
+        Some(bytes) if bytes >= LEAST => Ok(bytes),
+        Some(_) => Err((
+            format!("`{text}` is too little to move bytes with"),
+            "write 1MiB or more".into(),
+        )),
+        None => Err((
+            format!("`{text}` is no size"),
+            "write a whole number with KiB, MiB or GiB, such as 64MiB".into(),
+        )),
+    }
+}
+
 /// `https://host` or `https://host:port`, with nothing behind.
 pub(super) fn authority(text: &str) -> Verdict<String> {
     let remedy = || "write https://host:port, such as https://10.99.0.1:15012".to_owned();

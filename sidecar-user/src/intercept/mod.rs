@@ -27,6 +27,10 @@ pub struct Config {
 /// wire.md 1.10 proposes it; a dead peer is then noticed within 10 s + 9 probes even on a silent connection.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 
+/// What may wait unsent for an application that does not read. The kernel's own limit grows with the segment, which is
+/// 64 KiB on loopback, and a segment times the initial window is megabytes for each connection.
+const NOTSENT_LOWAT: u32 = 32 * 1024;
+
 /// A burst of connects waits here while the shard is busy. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
@@ -51,14 +55,14 @@ pub struct Listeners {
 
 impl Listeners {
     pub fn bind(config: &Config) -> Result<Self, Error> {
-        let bind = |what, port| {
+        let bind = |what, port, loopback| {
             let any = Ipv6Addr::UNSPECIFIED;
-            listen((any, port).into()).map_err(|source| Error::Listen { what, port, source })
+            listen((any, port).into(), loopback).map_err(|source| Error::Listen { what, port, source })
         };
         Ok(Self {
-            outbound: bind("outbound connections", config.outbound_port)?,
-            inbound: bind("inbound plaintext", config.inbound_port)?,
-            hbone: bind("HBONE", config.hbone_port)?,
+            outbound: bind("outbound connections", config.outbound_port, true)?,
+            inbound: bind("inbound plaintext", config.inbound_port, false)?,
+            hbone: bind("HBONE", config.hbone_port, false)?,
         })
     }
 }
@@ -76,12 +80,17 @@ pub fn unfilter(stream: impl AsFd) -> io::Result<()> {
 
 /// Dual-stack, shared between shards. Options are set on the listener: accepted sockets inherit them on Linux,
 /// so a connection pays no system call for them.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, loopback: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_only_v6(false)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    if loopback {
+        socket.set_tcp_mss(1400)?;
+        socket.set_recv_buffer_size(32 * 1024)?;
+    }
     // The urgent byte would not be among the others, and be lost.
     socket.set_out_of_band_inline(true)?;
     socket.set_tcp_keepalive(
@@ -102,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_direct_dial_has_no_original_destination() {
-        let listener = listen((Ipv6Addr::UNSPECIFIED, 0).into()).unwrap();
+        let listener = listen((Ipv6Addr::UNSPECIFIED, 0).into(), true).unwrap();
         listener.set_nonblocking(false).unwrap();
         let port = listener.local_addr().unwrap().port();
         for host in ["127.0.0.1", "::1"] {

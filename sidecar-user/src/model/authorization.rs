@@ -85,6 +85,17 @@ pub struct ServiceAccount {
     pub name: String,
 }
 
+impl Policy {
+    pub fn asks_source_ips(&self) -> bool {
+        let matches = self
+            .rules
+            .iter()
+            .flat_map(|rule| &rule.clauses)
+            .flat_map(|clause| &clause.matches);
+        matches.into_iter().any(|m| !m.source_ips.is_empty())
+    }
+}
+
 impl Match {
     /// Says nothing, so it matches nothing.
     pub fn is_empty(&self) -> bool {
@@ -93,6 +104,10 @@ impl Match {
 }
 
 impl<T> Condition<T> {
+    pub fn is_empty(&self) -> bool {
+        self.any_of.is_empty() && self.none_of.is_empty()
+    }
+
     pub fn holds(&self, fits: impl Fn(&T) -> bool) -> bool {
         (self.any_of.is_empty() || self.any_of.iter().any(&fits)) && !self.none_of.iter().any(&fits)
     }

@@ -36,6 +36,11 @@ impl SpiffeId {
         &self.0
     }
 
+    /// The whole of it but its scheme, as policies write it.
+    pub fn principal(&self) -> &str {
+        &self.0["spiffe://".len()..]
+    }
+
     pub fn trust_domain(&self) -> &str {
         self.part(0)
     }

@@ -3,14 +3,19 @@
 //! Immutable once built. A connection reads one snapshot, once, and so sees one world. How it is filled is
 //! `discovery/`'s business; how an endpoint is chosen is `route/`'s.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use super::authorization::{Policy, PolicyName, Scope};
+use super::authorization::{Policy, PolicyName};
+use super::identity::SpiffeId;
+use super::policies::Policies;
 use super::service::{Service, ServiceName};
-use super::workload::Workload;
+use super::workload::{Own, Workload};
+
+pub use super::policies::{Applicable, Standing};
 
 /// The services that a workload stands behind, each with its map from service port to target port.
 pub type Serves = BTreeMap<ServiceName, BTreeMap<u16, u16>>;
@@ -59,33 +64,12 @@ pub struct Snapshot {
     by_vip: HashMap<IpAddr, ServiceName>,
     by_hostname: HashMap<Arc<str>, Vec<ServiceName>>,
     by_address: HashMap<IpAddr, (Arc<Workload>, Arc<Load>)>,
+    /// Workloads that an address of theirs does not tell, because others have it, too.
+    sharing: HashMap<IpAddr, Vec<Arc<Workload>>>,
+    /// All workloads, by namespace and name.
+    by_name: Vec<Arc<Workload>>,
     behind_waypoint: HashSet<IpAddr>,
     policies: Policies,
-}
-
-/// Authorization policies, indexed by what selects them.
-#[derive(Debug, Default)]
-struct Policies {
-    global: Vec<Arc<Policy>>,
-    by_namespace: HashMap<Arc<str>, Vec<Arc<Policy>>>,
-    /// By the uid of the workload that names them.
-    selected: HashMap<String, Selected>,
-}
-
-#[derive(Debug, Default)]
-struct Selected {
-    found: Vec<Arc<Policy>>,
-    missing: Vec<PolicyName>,
-}
-
-/// The policies that speak about connections to one workload.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Applicable<'s> {
-    pub global: &'s [Arc<Policy>],
-    pub namespace: &'s [Arc<Policy>],
-    pub selected: &'s [Arc<Policy>],
-    /// Named by the workload, but not in the registry: nobody knows what they would forbid.
-    pub missing: &'s [PolicyName],
 }
 
 impl Snapshot {
@@ -121,6 +105,7 @@ impl Snapshot {
                 .map(|l| (*l).clone())
                 .unwrap_or_default();
             let workload = Arc::new(workload);
+            next.by_name.push(workload.clone());
             for address in &workload.addresses {
                 next.by_address
                     .insert(address.to_canonical(), (workload.clone(), load.clone()));
@@ -135,38 +120,20 @@ impl Snapshot {
                 }
             }
         }
+        next.by_name
+            .sort_by(|a, b| (&a.namespace, a.pod()).cmp(&(&b.namespace, b.pod())));
         next
     }
 
-    /// Adds the policies, and by workload uid the names of those that the workload selects.
-    pub fn with_policies(mut self, policies: Vec<Policy>, selects: HashMap<String, Vec<PolicyName>>) -> Self {
-        let mut by_name: HashMap<PolicyName, Arc<Policy>> = HashMap::new();
-        for policy in policies.into_iter().map(Arc::new) {
-            match policy.scope {
-                Scope::Global => self.policies.global.push(policy),
-                Scope::Namespace => {
-                    let namespace = policy.name.namespace.clone();
-                    self.policies
-                        .by_namespace
-                        .entry(namespace)
-                        .or_default()
-                        .push(policy);
-                }
-                Scope::WorkloadSelector => {
-                    by_name.insert(policy.name.clone(), policy);
-                }
-            }
-        }
-        for (uid, names) in selects {
-            let mut selected = Selected::default();
-            for name in names {
-                match by_name.get(&name) {
-                    Some(policy) => selected.found.push(policy.clone()),
-                    None => selected.missing.push(name),
-                }
-            }
-            self.policies.selected.insert(uid, selected);
-        }
+    /// Adds the policies, and by workload uid its namespace and the names of those that it selects. `before` lends those
+    /// that have not changed, so that this can be seen by their pointers.
+    pub fn with_policies(
+        mut self,
+        before: &Snapshot,
+        policies: Vec<Policy>,
+        selects: HashMap<String, (String, Vec<PolicyName>)>,
+    ) -> Self {
+        self.policies = Policies::new(&before.policies, policies, selects);
         self
     }
 
@@ -175,6 +142,15 @@ impl Snapshot {
     pub fn without_addresses(mut self, shared: impl IntoIterator<Item = IpAddr>) -> Self {
         for address in shared {
             self.by_address.remove(&address.to_canonical());
+        }
+        for workload in &self.by_name {
+            for address in &workload.addresses {
+                let address = address.to_canonical();
+                let owner = self.by_address.get(&address).map(|(owner, _)| owner);
+                if owner.is_none_or(|owner| owner.uid != workload.uid) {
+                    self.sharing.entry(address).or_default().push(workload.clone());
+                }
+            }
         }
         self
     }
@@ -193,24 +169,84 @@ impl Snapshot {
     }
 
     pub fn policies_for(&self, workload: &Workload) -> Applicable<'_> {
-        let namespace = self.policies.by_namespace.get(workload.namespace.as_str());
-        let selected = self.policies.selected.get(&workload.uid);
-        Applicable {
-            global: &self.policies.global,
-            namespace: namespace.map_or(&[], Vec::as_slice),
-            selected: selected.map_or(&[], |s| &s.found),
-            missing: selected.map_or(&[], |s| &s.missing),
-        }
+        self.policies.of(workload)
     }
 
-    /// The policies that speak about every workload of a namespace: what is left where the workload is not known.
+    /// The policies that speak about every workload of a namespace.
     pub fn policies_in(&self, namespace: &str) -> Applicable<'_> {
-        let namespace = self.policies.by_namespace.get(namespace);
-        Applicable {
-            global: &self.policies.global,
-            namespace: namespace.map_or(&[], Vec::as_slice),
-            ..Applicable::default()
+        self.policies.within(namespace)
+    }
+
+    /// Which policies hold for the workload that asks, on `address`, which is one of its own whether it knows or not.
+    ///
+    /// The entry of its name that has one of its addresses is its own, beyond doubt. Failing that, every entry counts that
+    /// may be: those of its name, those that its addresses tell, and those of its identity that share an address with it.
+    /// An entry of another namespace is no way around the policies of its own.
+    pub fn standing(&self, own: &Own, address: IpAddr) -> Standing<'_> {
+        let addresses = || std::iter::once(address).chain(own.addresses.iter().copied());
+        let namespace = own.identity.namespace();
+        let named = self.workloads_named(namespace, &own.name);
+        let is_ours = |w: &&Arc<Workload>| addresses().any(|ip| w.has(ip));
+        let mut entries: Vec<&Workload> = named.iter().filter(is_ours).map(AsRef::as_ref).collect();
+        if entries.is_empty() {
+            let owned = addresses().filter_map(|ip| Some(&self.by_address.get(&ip.to_canonical())?.0));
+            let shared = addresses()
+                .filter_map(|ip| self.sharing.get(&ip.to_canonical()))
+                .flatten()
+                .filter(|w| w.identity == own.identity);
+            for entry in named.iter().chain(owned).chain(shared) {
+                if entries.iter().all(|known| known.uid != entry.uid) {
+                    entries.push(entry);
+                }
+            }
         }
+        if entries.is_empty() {
+            return Standing::Unlisted {
+                general: self.policies.within(namespace),
+                meant: self.policies.meant_for(namespace),
+            };
+        }
+        let mut applicable: Vec<_> = entries.iter().map(|w| self.policies.of(w)).collect();
+        if entries.iter().all(|w| w.namespace != namespace) {
+            applicable.push(self.policies.within(namespace));
+        }
+        Standing::Listed(applicable)
+    }
+
+    /// All addresses of a peer that has proven its identity and comes from `address`: those of the workload that has this
+    /// address and this identity. Of any other peer, and of one that has proven nothing, its address is all that is known.
+    pub fn addresses_of<'s>(&'s self, peer: Option<&SpiffeId>, address: &'s IpAddr) -> Cow<'s, [IpAddr]> {
+        let Some(peer) = peer else {
+            return Cow::Borrowed(std::slice::from_ref(address));
+        };
+        let owner = self.by_address.get(&address.to_canonical()).map(|(w, _)| w);
+        if let Some(owner) = owner.filter(|w| w.identity == *peer) {
+            // Among them is the one that it comes from.
+            return Cow::Borrowed(&owner.addresses);
+        }
+        let sharing = self.sharing.get(&address.to_canonical()).into_iter().flatten();
+        let mut all = vec![*address];
+        for workload in sharing.filter(|w| w.identity == *peer) {
+            all.extend_from_slice(&workload.addresses);
+        }
+        Cow::Owned(all)
+    }
+
+    /// Does this workload have this address, be it that others have it, too?
+    pub fn is_at(&self, uid: &str, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let owner = self.by_address.get(&address).map(|(owner, _)| owner);
+        let sharing = self.sharing.get(&address).into_iter().flatten();
+        owner.into_iter().chain(sharing).any(|w| w.uid == uid)
+    }
+
+    /// Of a namespace; more than one where a registry has several clusters.
+    fn workloads_named(&self, namespace: &str, name: &str) -> &[Arc<Workload>] {
+        let key = |w: &Arc<Workload>| (w.namespace.as_str(), w.pod()).cmp(&(namespace, name));
+        let from = self.by_name.partition_point(|w| key(w).is_lt());
+        let (_, rest) = self.by_name.split_at(from);
+        let (found, _) = rest.split_at(rest.partition_point(|w| key(w).is_eq()));
+        found
     }
 
     pub fn service_by_vip(&self, ip: IpAddr) -> Option<(&Arc<Service>, &[Endpoint])> {
@@ -246,3 +282,6 @@ impl Snapshot {
         self.by_address.iter().map(|(ip, (w, _))| (ip, w))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,33 @@ pub struct Workload {
     pub capacity: u32,
 }
 
+/// What a proxy knows of the workload beside it, without the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    pub name: String,
+    pub identity: SpiffeId,
+    /// In their canonical form.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Workload {
+    /// Its name within the namespace; that of the uid, `…/namespace/name`, where it has no other.
+    pub fn pod(&self) -> &str {
+        if !self.name.is_empty() {
+            return &self.name;
+        }
+        match self.uid.rsplit_once('/') {
+            Some((rest, name)) if rest.rsplit('/').next() == Some(&*self.namespace) => name,
+            _ => "",
+        }
+    }
+
+    pub fn has(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.addresses.iter().any(|ip| ip.to_canonical() == address)
+    }
+}
+
 /// How a workload is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TunnelProtocol {

@@ -21,17 +21,18 @@ impl Doors {
     }
 
     /// Doors of one name, as each shard has them, are one.
-    fn counts(&self) -> Vec<(&'static str, Counts)> {
-        let mut all: Vec<(&'static str, Counts)> = Vec::new();
+    fn counts(&self) -> Vec<(&'static str, usize, Counts)> {
+        let mut all: Vec<(&'static str, usize, Counts)> = Vec::new();
         for (name, door) in &*lock(&self.0) {
-            let more = door.counts();
-            match all.iter_mut().find(|(known, _)| known == name) {
-                Some((_, counts)) => {
+            let (more, more_places) = (door.counts(), door.limits().places);
+            match all.iter_mut().find(|(known, ..)| known == name) {
+                Some((_, places, counts)) => {
+                    *places += more_places;
                     counts.waiting += more.waiting;
                     counts.evicted_by_quota += more.evicted_by_quota;
                     counts.evicted_when_full += more.evicted_when_full;
                 }
-                None => all.push((name, more)),
+                None => all.push((name, more_places, more)),
             }
         }
         all
@@ -47,15 +48,23 @@ impl Collector for Doors {
         let help = "Connections that have proved nothing yet, by door";
         let mut metric =
             encoder.encode_descriptor("outrigger_admission_waiting", help, None, MetricType::Gauge)?;
-        for (door, counts) in &doors {
+        for (door, _, counts) in &doors {
             metric
                 .encode_family(&[("door", *door)])?
                 .encode_gauge(&(counts.waiting as i64))?;
         }
+        let help = "How many of them there may be, by door";
+        let mut metric =
+            encoder.encode_descriptor("outrigger_admission_places", help, None, MetricType::Gauge)?;
+        for (door, places, _) in &doors {
+            metric
+                .encode_family(&[("door", *door)])?
+                .encode_gauge(&(*places as i64))?;
+        }
         let help = "Connections closed to make room for a newer one: their source had used up its quota, or the door was full";
         let name = "outrigger_admission_evicted";
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (door, counts) in &doors {
+        for (door, _, counts) in &doors {
             for (reason, n) in [
                 ("quota", counts.evicted_by_quota),
                 ("full", counts.evicted_when_full),

@@ -55,6 +55,19 @@ meters! {
         "Inbound plaintext connections refused in strict mode by the proxy";
     denied: By<Counter> = "outrigger_inbound_denied_total" ["transport": "plain", "hbone"],
         "Inbound connections denied by an authorization policy";
+    unlisted_refused: Counter = "outrigger_inbound_unlisted_refused_total",
+        "Inbound connections refused because the registry has policies that may be meant for this workload, and does not list it";
+    workload_listed: Gauge = "outrigger_registry_workload_listed",
+        "Whether the registry lists this workload, by its name or an address";
+    dry_run: By<Counter> = "outrigger_inbound_dry_run_total" ["verdict": "allow", "deny"],
+        "Inbound connections by what policies with dryRun would have decided, while there are any";
+    policy_cuts: Counter = "outrigger_inbound_policy_cuts_total",
+        "Inbound connections that were open, or being opened, when they were forbidden, and were reset";
+    streams_abandoned: Counter = "outrigger_inbound_streams_abandoned_total",
+        "Tunnelled connections that their client gave up before anything was dialled for them";
+    tunnels_ended: By<Counter> = "outrigger_inbound_tunnels_ended_total"
+        ["reason": "control_flood", "reset_flood", "identity_quota", "untrusted"],
+        "Inbound tunnels that this proxy ended, by reason";
     client_ports_changed: Counter = "outrigger_outbound_client_ports_changed_total",
         "Plaintext connections that could not come from the application's own port";
     client_claims_refused: Counter = "outrigger_inbound_client_claims_refused_total",
@@ -70,6 +83,11 @@ impl Meters {
     /// The same for inbound tunnels.
     pub fn inbound_tunnels(&self) -> impl Fn(i64) + use<> {
         follow(self.tunnels.of("inbound"))
+    }
+
+    /// An inbound tunnel that we ended, and why.
+    pub fn tunnel_ended(&self, reason: &'static str) {
+        self.tunnels_ended.of(reason).inc();
     }
 }
 

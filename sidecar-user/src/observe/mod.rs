@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 mod admin;
 mod ageing;
+mod bounds;
 mod doors;
 mod exposition;
 mod filter;
@@ -40,6 +41,7 @@ mod watch;
 mod why;
 
 pub use admin::{Admin, Explain, LogLevel, SetLevel, serve_admin};
+pub use bounds::{Bounds, BufferMemory};
 pub use http::Caller;
 pub use meters::{By, Meters};
 pub use observer::{Limits, Observer, OpenFlow, ShardObserver};

@@ -142,6 +142,11 @@ impl Observer {
         self.doors.add(name, door);
     }
 
+    /// Shows what is bounded, read at each scrape. To be called once.
+    pub fn bounds(&self, bounds: super::Bounds) {
+        self.renderer.register(bounds);
+    }
+
     pub(super) fn renderer(&self) -> Arc<Renderer> {
         self.renderer.clone()
     }

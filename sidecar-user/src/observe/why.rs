@@ -6,12 +6,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::SpiffeId;
+use crate::model::identity::InvalidId;
+
 /// A connection that nobody opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     pub protocol: Protocol,
     /// Who connects, from outside of the pod; `None`: the application.
     pub source: Option<IpAddr>,
+    /// Whom the source proves to be, in a tunnel; `None`: it comes in plaintext.
+    pub identity: Option<SpiffeId>,
     /// `None`: that address of the pod that a source of this family would dial.
     pub destination: Option<IpAddr>,
     pub port: u16,
@@ -74,6 +79,7 @@ impl Question {
     /// An error is a sentence for the caller.
     pub(super) fn parse(query: &str) -> Result<Self, String> {
         let (mut protocol, mut source, mut destination, mut port) = (Protocol::Tcp, None, None, None);
+        let mut identity = None;
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let wrong = |want: &str| format!("`{name}={value}`: it must be {want}");
             match &*name {
@@ -96,18 +102,29 @@ impl Question {
                         .map_err(|_| wrong("an address such as 10.0.0.1 or fd00::1"))?;
                     source = Some(from.to_canonical());
                 }
+                "identity" => {
+                    let id: SpiffeId = value.parse().map_err(|error: InvalidId| error.to_string())?;
+                    identity = Some(id);
+                }
                 "port" => port = Some(value.parse().map_err(|_| wrong("a port"))?),
                 _ => {
                     return Err(format!(
-                        "unknown parameter `{name}`; there are destination, source, port, protocol"
+                        "unknown parameter `{name}`; there are destination, source, identity, port, protocol"
                     ));
                 }
             }
+        }
+        if identity.is_some() && source.is_none() {
+            return Err("`source=ADDRESS` is missing: where does that identity come from?".into());
+        }
+        if identity.is_some() && protocol == Protocol::Udp {
+            return Err("`identity` and `protocol=udp`: tunnels carry TCP only".into());
         }
         match (source, destination, port) {
             (None, Some(_), Some(port)) | (Some(_), _, Some(port)) => Ok(Self {
                 protocol,
                 source,
+                identity,
                 destination,
                 port,
             }),
@@ -166,6 +183,15 @@ mod tests {
             ("source=x&port=1", "an address such as"),
             ("source=10.0.0.1&port=65536", "a port"),
             ("protocol=sctp", "tcp or udp"),
+            (
+                "identity=spiffe://td/ns/n/sa/a&destination=10.0.0.1:1",
+                "`source=ADDRESS` is missing",
+            ),
+            ("source=10.0.0.1&port=1&identity=a", "no workload identity"),
+            (
+                "source=10.0.0.1&port=1&identity=spiffe://td/ns/n/sa/a&protocol=udp",
+                "TCP only",
+            ),
             ("to=x", "unknown parameter `to`"),
         ] {
             let error = Question::parse(query).unwrap_err();

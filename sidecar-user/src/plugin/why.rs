@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::client::{self, Target};
 use super::{ANSWER_TIMEOUT, Error, unwritten};
+use crate::model::SpiffeId;
 use crate::observe::WhyReport;
 
 /// Of `listen.admin`, unless it is configured.
@@ -28,6 +29,9 @@ pub struct Why {
     /// Who opens it
     #[arg(long, value_name = "ADDRESS", requires = "inbound")]
     from: Option<IpAddr>,
+    /// Whom it proves to be, e.g. spiffe://cluster.local/ns/demo/sa/client: it comes through the mesh
+    #[arg(long, value_name = "SPIFFE-ID", requires = "inbound", conflicts_with = "udp")]
+    identity: Option<SpiffeId>,
     /// UDP instead of TCP
     #[arg(long)]
     udp: bool,
@@ -75,6 +79,9 @@ impl Why {
         let mut path = format!("/why?destination={}", self.destination);
         if let Some(from) = self.from {
             path.push_str(&format!("&source={from}"));
+        }
+        if let Some(identity) = &self.identity {
+            path.push_str(&format!("&identity={identity}"));
         }
         if self.udp {
             path.push_str("&protocol=udp");
@@ -148,6 +155,23 @@ mod tests {
         assert_eq!(
             path(&["10.0.0.2:80", "--inbound", "--from", "10.0.0.1"]),
             "/why?destination=10.0.0.2:80&source=10.0.0.1"
+        );
+        let id = "spiffe://cluster.local/ns/demo/sa/client";
+        assert_eq!(
+            path(&["10.0.0.2:80", "--inbound", "--from", "10.0.0.1", "--identity", id]),
+            format!("/why?destination=10.0.0.2:80&source=10.0.0.1&identity={id}")
+        );
+        assert!(why(&["10.0.0.2:80", "--identity", id]).is_err(), "only inbound");
+        assert!(
+            why(&[
+                "10.0.0.2:80",
+                "--inbound",
+                "--from",
+                "10.0.0.1",
+                "--identity",
+                "a"
+            ])
+            .is_err()
         );
         assert!(why(&["10.0.0.2:80", "--inbound"]).is_err(), "who comes in?");
         assert!(why(&["10.0.0.2:80", "--from", "10.0.0.1"]).is_err());

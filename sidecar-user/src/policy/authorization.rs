@@ -1,6 +1,7 @@
 //! The decision of authorization policies about one inbound connection, by Istio's layer 4 rules. Looks at
 //! identities, addresses and ports; knows nothing of HTTP, and nothing of how the identity was proven.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::SpiffeId;
@@ -12,22 +13,31 @@ use crate::model::snapshot::Applicable;
 pub struct Facts<'f> {
     /// The proven identity; `None` for plaintext.
     pub source: Option<&'f SpiffeId>,
-    pub source_ip: IpAddr,
+    /// Every address that is known to be the source's. A network has the source when it has any of them.
+    pub source_ips: &'f [IpAddr],
     /// The application's address and port, not the tunnel's.
     pub destination: SocketAddr,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// By this policy, or because no policy restricts the workload.
-    Allow(Option<PolicyName>),
+    /// By this rule, or because no policy restricts the workload.
+    Allow(Option<By>),
     Deny(Denial),
+}
+
+/// The rule that decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct By {
+    pub policy: PolicyName,
+    /// Its number in the policy's list, from 0.
+    pub rule: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
-    #[error("policy {0} denies it")]
-    Denied(PolicyName),
+    #[error("the Deny policy {0} denies it")]
+    Denied(By),
     #[error("the workload has policies that allow, and none of them allows this")]
     NotAllowed,
     #[error("the workload names policy {0}, which the registry does not have")]
@@ -37,45 +47,44 @@ pub enum Denial {
 /// In order: an unknown policy denies, for nobody knows what it forbids; any matching DENY denies; without ALLOW
 /// policies all is allowed; else one of them has to match.
 pub fn evaluate(policies: &Applicable<'_>, facts: &Facts<'_>) -> Decision {
+    decide(policies, facts, |policy| !policy.dry_run)
+}
+
+/// What would be decided if dry-run policies were obeyed; `None` where there are none.
+pub fn rehearse(policies: &Applicable<'_>, facts: &Facts<'_>) -> Option<Decision> {
+    policies
+        .all()
+        .any(|policy| policy.dry_run)
+        .then(|| decide(policies, facts, |_| true))
+}
+
+fn decide(policies: &Applicable<'_>, facts: &Facts<'_>, counts: impl Fn(&Policy) -> bool) -> Decision {
     if let Some(missing) = policies.missing.first() {
         return Decision::Deny(Denial::UnknownPolicy(missing.clone()));
     }
-    let with = |action| enforced(policies).filter(move |policy| policy.action == action);
-    if let Some(policy) = with(Action::Deny).find(|policy| applies(policy, facts)) {
-        return Decision::Deny(Denial::Denied(policy.name.clone()));
+    let with = |action| {
+        let policies = policies.all().filter(|policy| counts(policy));
+        policies.filter(move |policy| policy.action == action)
+    };
+    if let Some(by) = with(Action::Deny).find_map(|policy| applies(policy, facts)) {
+        return Decision::Deny(Denial::Denied(by));
     }
     if with(Action::Allow).next().is_none() {
         return Decision::Allow(None);
     }
-    match with(Action::Allow).find(|policy| applies(policy, facts)) {
-        Some(policy) => Decision::Allow(Some(policy.name.clone())),
+    match with(Action::Allow).find_map(|policy| applies(policy, facts)) {
+        Some(by) => Decision::Allow(Some(by)),
         None => Decision::Deny(Denial::NotAllowed),
     }
 }
 
-/// The dry-run policies that match, for the log. They decide nothing.
-pub fn dry_run<'s>(policies: &Applicable<'s>, facts: &Facts<'_>) -> impl Iterator<Item = &'s Policy> {
-    all(policies)
-        .filter(|policy| policy.dry_run)
-        .filter(|policy| applies(policy, facts))
-}
-
-fn enforced<'s>(policies: &Applicable<'s>) -> impl Iterator<Item = &'s Policy> + use<'s> {
-    all(policies).filter(|policy| !policy.dry_run)
-}
-
-fn all<'s>(policies: &Applicable<'s>) -> impl Iterator<Item = &'s Policy> + use<'s> {
-    let Applicable {
-        global,
-        namespace,
-        selected,
-        ..
-    } = *policies;
-    global.iter().chain(namespace).chain(selected).map(AsRef::as_ref)
-}
-
-fn applies(policy: &Policy, facts: &Facts<'_>) -> bool {
-    policy.rules.iter().any(|rule| rule_applies(rule, facts))
+/// The first of the policy's rules that applies.
+pub fn applies(policy: &Policy, facts: &Facts<'_>) -> Option<By> {
+    let rule = policy.rules.iter().position(|rule| rule_applies(rule, facts))?;
+    Some(By {
+        policy: policy.name.clone(),
+        rule,
+    })
 }
 
 fn rule_applies(rule: &Rule, facts: &Facts<'_>) -> bool {
@@ -86,248 +95,35 @@ fn clause_applies(clause: &Clause, facts: &Facts<'_>) -> bool {
     clause.matches.is_empty() || clause.matches.iter().any(|m| matches(m, facts))
 }
 
+/// A source without identity has no namespace, account or principal, not even an empty one: what is asked for does not
+/// fit, and neither does what is ruled out.
 fn matches(m: &Match, facts: &Facts<'_>) -> bool {
     let source = facts.source;
-    let namespace = source.map_or("", SpiffeId::namespace);
-    let principal = source.map(|id| &id.as_str()["spiffe://".len()..]);
-    let (source_ip, destination_ip) = (
-        facts.source_ip.to_canonical(),
-        facts.destination.ip().to_canonical(),
-    );
+    let namespace = source.map(SpiffeId::namespace);
+    let principal = source.map(SpiffeId::principal);
+    let destination = facts.destination.ip().to_canonical();
     !m.is_empty()
-        && m.namespaces.holds(|wanted| wanted.fits(namespace))
+        && m.namespaces
+            .holds(|wanted| namespace.is_some_and(|namespace| wanted.fits(namespace)))
         && m.service_accounts.holds(|wanted| {
             source.is_some_and(|id| id.namespace() == wanted.namespace && id.service_account() == wanted.name)
         })
         && m.principals
             .holds(|wanted| principal.is_some_and(|principal| wanted.fits(principal)))
-        && m.source_ips.holds(|net| net.contains(&source_ip))
-        && m.destination_ips.holds(|net| net.contains(&destination_ip))
+        && m.source_ips
+            .holds(|net| facts.source_ips.iter().any(|ip| net.contains(&ip.to_canonical())))
+        && m.destination_ips.holds(|net| net.contains(&destination))
         && m.destination_ports
             .holds(|port| *port == facts.destination.port())
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::model::authorization::{Condition, Scope, ServiceAccount, StringMatch};
-
-    fn name(name: &str) -> PolicyName {
-        PolicyName {
-            namespace: "t".into(),
-            name: name.into(),
-        }
-    }
-
-    fn policy(action: Action, matches: Vec<Match>) -> Arc<Policy> {
-        Arc::new(Policy {
-            name: name(if action == Action::Allow { "allow" } else { "deny" }),
-            scope: Scope::Namespace,
-            action,
-            rules: vec![Rule {
-                clauses: vec![Clause { matches }],
-            }],
-            dry_run: false,
-        })
-    }
-
-    fn only<T>(value: T) -> Condition<T> {
-        Condition {
-            any_of: vec![value],
-            none_of: vec![],
-        }
-    }
-
-    fn none<T>(value: T) -> Condition<T> {
-        Condition {
-            any_of: vec![],
-            none_of: vec![value],
-        }
-    }
-
-    fn principal(wanted: StringMatch) -> Match {
-        Match {
-            principals: only(wanted),
-            ..Match::default()
-        }
-    }
-
-    fn decide(policies: &[Arc<Policy>], source: Option<&str>) -> Decision {
-        let source = source.map(|id| id.parse().unwrap());
-        let facts = Facts {
-            source: source.as_ref(),
-            source_ip: "10.0.0.1".parse().unwrap(),
-            destination: "10.0.0.2:8080".parse().unwrap(),
-        };
-        let applicable = Applicable {
-            namespace: policies,
-            ..Applicable::default()
-        };
-        evaluate(&applicable, &facts)
-    }
-
-    fn allowed(decision: &Decision) -> bool {
-        matches!(decision, Decision::Allow(_))
-    }
-
-    const A: Option<&str> = Some("spiffe://td.test/ns/t/sa/a");
-    const B: Option<&str> = Some("spiffe://td.test/ns/u/sa/b");
-
-    #[test]
-    fn without_policies_everybody_may() {
-        assert_eq!(decide(&[], None), Decision::Allow(None));
-    }
-
-    #[test]
-    fn an_allow_policy_keeps_all_others_out() {
-        let policies = [policy(
-            Action::Allow,
-            vec![principal(StringMatch::Exact("td.test/ns/t/sa/a".into()))],
-        )];
-        assert_eq!(decide(&policies, A), Decision::Allow(Some(name("allow"))));
-        assert_eq!(decide(&policies, B), Decision::Deny(Denial::NotAllowed));
-        assert_eq!(decide(&policies, None), Decision::Deny(Denial::NotAllowed));
-    }
-
-    #[test]
-    fn deny_wins_over_allow() {
-        let policies = [
-            policy(Action::Allow, vec![principal(StringMatch::Presence)]),
-            policy(Action::Deny, vec![principal(StringMatch::Suffix("/sa/b".into()))]),
-        ];
-        assert!(allowed(&decide(&policies, A)));
-        assert_eq!(decide(&policies, B), Decision::Deny(Denial::Denied(name("deny"))));
-    }
-
-    #[test]
-    fn a_negation_holds_for_a_source_without_identity() {
-        let everybody_but_a = Match {
-            principals: none(StringMatch::Prefix("td.test/ns/t/".into())),
-            ..Match::default()
-        };
-        let policies = [policy(Action::Deny, vec![everybody_but_a])];
-        assert!(allowed(&decide(&policies, A)));
-        assert!(!allowed(&decide(&policies, B)));
-        assert!(!allowed(&decide(&policies, None)));
-    }
-
-    #[test]
-    fn an_empty_match_never_matches_and_an_empty_clause_always_does() {
-        assert!(allowed(&decide(
-            &[policy(Action::Deny, vec![Match::default()])],
-            A
-        )));
-        assert!(!allowed(&decide(&[policy(Action::Deny, vec![])], A)));
-    }
-
-    #[test]
-    fn a_policy_without_rules_never_matches() {
-        let mut allow = (*policy(Action::Allow, vec![])).clone();
-        allow.rules.clear();
-        assert_eq!(decide(&[Arc::new(allow)], A), Decision::Deny(Denial::NotAllowed));
-    }
-
-    #[test]
-    fn all_conditions_of_a_match_and_all_clauses_of_a_rule_must_hold() {
-        let namespace = Match {
-            namespaces: only(StringMatch::Exact("t".into())),
-            destination_ports: only(8080),
-            ..Match::default()
-        };
-        let account = Match {
-            service_accounts: only(ServiceAccount {
-                namespace: "t".into(),
-                name: "a".into(),
-            }),
-            ..Match::default()
-        };
-        let other_port = Match {
-            destination_ports: only(9090),
-            ..namespace.clone()
-        };
-        assert!(allowed(&decide(
-            &[policy(Action::Allow, vec![namespace.clone()])],
-            A
-        )));
-        assert!(!allowed(&decide(
-            &[policy(Action::Allow, vec![namespace.clone()])],
-            B
-        )));
-        assert!(!allowed(&decide(
-            &[policy(Action::Allow, vec![other_port.clone()])],
-            A
-        )));
-        let mut both = (*policy(Action::Allow, vec![namespace])).clone();
-        both.rules[0].clauses.push(Clause {
-            matches: vec![account],
-        });
-        assert!(allowed(&decide(&[Arc::new(both.clone())], A)));
-        both.rules[0].clauses.push(Clause {
-            matches: vec![other_port],
-        });
-        assert!(!allowed(&decide(&[Arc::new(both)], A)));
-    }
-
-    #[test]
-    fn addresses_match_by_network_in_their_canonical_form() {
-        let m = Match {
-            source_ips: only("10.0.0.0/24".parse().unwrap()),
-            destination_ips: none("192.0.2.0/24".parse().unwrap()),
-            ..Match::default()
-        };
-        let policies = [policy(Action::Allow, vec![m])];
-        let applicable = Applicable {
-            namespace: &policies,
-            ..Applicable::default()
-        };
-        let decide = |source_ip: &str, destination: &str| {
-            let facts = Facts {
-                source: None,
-                source_ip: source_ip.parse().unwrap(),
-                destination: destination.parse().unwrap(),
-            };
-            allowed(&evaluate(&applicable, &facts))
-        };
-        assert!(decide("::ffff:10.0.0.9", "10.9.9.9:1"));
-        assert!(!decide("10.0.1.9", "10.9.9.9:1"));
-        assert!(!decide("10.0.0.9", "[::ffff:192.0.2.1]:1"));
-    }
-
-    #[test]
-    fn an_unknown_policy_denies_everybody() {
-        let missing = [name("gone")];
-        let applicable = Applicable {
-            missing: &missing,
-            ..Applicable::default()
-        };
-        let facts = Facts {
-            source: None,
-            source_ip: "10.0.0.1".parse().unwrap(),
-            destination: "10.0.0.2:80".parse().unwrap(),
-        };
-        assert_eq!(
-            evaluate(&applicable, &facts),
-            Decision::Deny(Denial::UnknownPolicy(name("gone")))
-        );
-    }
-
-    #[test]
-    fn a_dry_run_policy_is_told_and_not_obeyed() {
-        let mut deny = (*policy(Action::Deny, vec![])).clone();
-        deny.dry_run = true;
-        let policies = [Arc::new(deny)];
-        assert_eq!(decide(&policies, A), Decision::Allow(None));
-        let applicable = Applicable {
-            namespace: &policies,
-            ..Applicable::default()
-        };
-        let facts = Facts {
-            source: None,
-            source_ip: "10.0.0.1".parse().unwrap(),
-            destination: "10.0.0.2:80".parse().unwrap(),
-        };
-        assert_eq!(dry_run(&applicable, &facts).count(), 1);
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} by its rules[{}]", self.policy, self.rule)
     }
 }
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,9 @@ mod client;
 
 use std::net::SocketAddr;
 
-use crate::model::snapshot::Applicable;
-use authorization::{Decision, Denial};
+use crate::model::authorization::PolicyName;
+use crate::model::snapshot::{Applicable, Standing};
+use authorization::{By, Decision, Denial};
 
 pub use authorization::Facts;
 pub use client::{Claim, client_address};
@@ -25,11 +26,17 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Permit {
     destination: SocketAddr,
+    by: Option<By>,
 }
 
 impl Permit {
     pub fn destination(&self) -> SocketAddr {
         self.destination
+    }
+
+    /// The rule that allows it; `None`: nothing restricts the workload.
+    pub fn by(&self) -> Option<&By> {
+        self.by.as_ref()
     }
 }
 
@@ -39,18 +46,56 @@ pub enum Denied {
     Plaintext,
     #[error(transparent)]
     Policy(Denial),
+    #[error(
+        "the registry does not list this workload, and policy {0} may be meant for it; list the workload, by its name and \
+         addresses"
+    )]
+    Unlisted(PolicyName),
 }
 
 /// Lets a connection in when the mode and every policy that applies to the workload allow it.
-pub fn admit(mode: Mode, policies: &Applicable<'_>, facts: &Facts<'_>) -> Result<Permit, Denied> {
+pub fn admit(mode: Mode, standing: &Standing<'_>, facts: &Facts<'_>) -> Result<Permit, Denied> {
     if facts.source.is_none() && mode == Mode::Strict {
         return Err(Denied::Plaintext);
     }
-    match authorization::evaluate(policies, facts) {
-        Decision::Allow(_) => Ok(Permit {
+    match decide(standing, |policies| authorization::evaluate(policies, facts))? {
+        Decision::Allow(by) => Ok(Permit {
             destination: facts.destination,
+            by,
         }),
         Decision::Deny(denial) => Err(Denied::Policy(denial)),
+    }
+}
+
+/// What the policies would decide if those marked `dryRun` were obeyed; `None` where there are none.
+pub fn rehearse(standing: &Standing<'_>, facts: &Facts<'_>) -> Option<Decision> {
+    if !standing.all().any(|policy| policy.dry_run) {
+        return None;
+    }
+    let rehearsed = decide(standing, |policies| {
+        authorization::rehearse(policies, facts).unwrap_or_else(|| authorization::evaluate(policies, facts))
+    });
+    rehearsed.ok()
+}
+
+/// All entries that the workload may be have to agree; the first that does not is the answer.
+fn decide(standing: &Standing<'_>, decide: impl Fn(&Applicable<'_>) -> Decision) -> Result<Decision, Denied> {
+    match standing {
+        Standing::Unlisted {
+            meant: Some(policy), ..
+        } => Err(Denied::Unlisted((*policy).clone())),
+        Standing::Unlisted { general, .. } => Ok(decide(general)),
+        Standing::Listed(all) => {
+            let mut allowed = Decision::Allow(None);
+            for policies in all {
+                match decide(policies) {
+                    Decision::Allow(None) => {}
+                    Decision::Allow(by) => allowed = Decision::Allow(by),
+                    denied @ Decision::Deny(_) => return Ok(denied),
+                }
+            }
+            Ok(allowed)
+        }
     }
 }
 
@@ -58,7 +103,13 @@ pub fn admit(mode: Mode, policies: &Applicable<'_>, facts: &Facts<'_>) -> Result
 mod tests {
     use super::*;
     use crate::model::SpiffeId;
-    use crate::model::authorization::PolicyName;
+
+    fn name(name: &str) -> PolicyName {
+        PolicyName {
+            namespace: "t".into(),
+            name: name.into(),
+        }
+    }
 
     #[test]
     fn strict_admits_identities_and_denies_plaintext_and_policy_is_always_asked() {
@@ -66,30 +117,50 @@ mod tests {
         let destination = "10.0.0.2:80".parse().unwrap();
         let proven = Facts {
             source: Some(&id),
-            source_ip: "10.0.0.1".parse().unwrap(),
+            source_ips: &["10.0.0.1".parse().unwrap()],
             destination,
         };
         let plain = Facts {
             source: None,
             ..proven
         };
-        let none = Applicable::default();
+        let none = Standing::Listed(vec![Applicable::default()]);
         assert_eq!(
             admit(Mode::Strict, &none, &proven).unwrap().destination(),
             destination
         );
         assert_eq!(admit(Mode::Strict, &none, &plain).unwrap_err(), Denied::Plaintext);
         assert!(admit(Mode::Permissive, &none, &plain).is_ok());
-        let missing = [PolicyName {
-            namespace: "t".into(),
-            name: "gone".into(),
-        }];
+        let missing = [name("gone")];
         let unknown = Applicable {
             missing: &missing,
-            ..none
+            ..Applicable::default()
         };
-        for mode in [Mode::Strict, Mode::Permissive] {
-            assert!(matches!(admit(mode, &unknown, &proven), Err(Denied::Policy(_))));
+        // Of two entries that the workload may be, one is enough to keep out.
+        for entries in [vec![unknown], vec![Applicable::default(), unknown]] {
+            let unknown = Standing::Listed(entries);
+            for mode in [Mode::Strict, Mode::Permissive] {
+                assert!(matches!(admit(mode, &unknown, &proven), Err(Denied::Policy(_))));
+            }
         }
+    }
+
+    #[test]
+    fn whoever_may_be_meant_and_is_not_listed_is_closed() {
+        let facts = Facts {
+            source: None,
+            source_ips: &["10.0.0.1".parse().unwrap()],
+            destination: "10.0.0.2:80".parse().unwrap(),
+        };
+        let selector = name("selector");
+        let unlisted = |meant| Standing::Unlisted {
+            general: Applicable::default(),
+            meant,
+        };
+        assert!(admit(Mode::Permissive, &unlisted(None), &facts).is_ok());
+        assert_eq!(
+            admit(Mode::Permissive, &unlisted(Some(&selector)), &facts).unwrap_err(),
+            Denied::Unlisted(selector.clone())
+        );
     }
 }

@@ -6,30 +6,33 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
-use super::join::join;
+use super::authorize::admit;
+use super::join::{join, join_guest};
 use super::limits::{Arrival, Resources};
+use super::live::{Inbound, TunnelId};
 use super::outcome;
 use super::shard::Shard;
+use super::tunnels::Farewell;
 use crate::error_chain;
 use crate::model::addr::canonical;
 use crate::model::{
-    Cause, ClientAddr, Direction, Endpoint, Flow, Outcome, Party, Service, ServiceName, Snapshot, SpiffeId,
-    Transport,
+    Cause, ClientAddr, Direction, Endpoint, Flow, Outcome, Party, Service, ServiceName, Snapshot, Transport,
 };
-use crate::observe::{Meters, OpenFlow};
-use crate::policy::{self, Claim, Denied, Facts, Permit};
+use crate::observe::OpenFlow;
+use crate::policy::{self, Claim, Permit};
 use crate::relay::Port;
 use crate::transport::hbone::Refusal;
-use crate::transport::hbone::server::{Incoming, Session};
+use crate::transport::hbone::server::{Ended, Incoming, Session};
 use crate::transport::tls::Peer;
-use crate::transport::{Error, tcp};
+use crate::transport::{Error, Step, tcp};
 
 /// The tunnel that a stream came through.
 struct Tunnel {
+    id: TunnelId,
     peer: Peer,
     client: ClientAddr,
     /// The address of ours that the peer dialled.
@@ -44,31 +47,52 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
         admitted,
     } = arrival;
     let opened = SystemTime::now();
+    let guest = shard.doors.hbone.enter(Some(client.0.ip()));
+    let lacking = |what| {
+        shard.limited.report(what);
+        Error::Refused {
+            addr: client.0,
+            status: 503,
+            refusal: Some(Refusal::LimitReached),
+        }
+    };
     let accepted = async {
         let local = tcp.local_addr().map_err(|e| Error::Tls {
             addr: client.0,
             source: Rc::new(e),
         })?;
-        let lacking = |what| {
-            shard.limited.report(what);
-            Error::Refused {
-                addr: client.0,
-                status: 503,
-                refusal: Some(Refusal::LimitReached),
-            }
-        };
         if !admitted {
             Port::reset(&mut tcp);
             return Err(lacking(Resources::Descriptors));
         }
-        let Some(_slot) = shard.enter_handshake() else {
-            return Err(lacking(Resources::Places));
-        };
+        let first = guest.first_byte_limit();
+        if tokio::time::timeout(first, tcp.readable()).await.is_err() {
+            Port::reset(&mut tcp);
+            return Err(Error::TimedOut {
+                addr: client.0,
+                what: Step::FirstByte,
+                after: first,
+            });
+        }
         let (config, own_end) = shard.tls_server()?;
-        let session = Session::accept(tcp, client.0, config, shard.limits).await?;
+        let session = Session::accept(tcp, client.0, config, shard.limits, &shard.budget).await?;
         Ok((session, canonical(local).ip(), own_end))
     };
-    let (session, local, own_end) = match accepted.await {
+    let accepted = tokio::select! {
+        accepted = accepted => accepted,
+        // Its place was given to one who came later.
+        () = guest.evicted() => Err(lacking(Resources::Places)),
+    };
+    let accepted = accepted.and_then(|(session, local, own_end)| {
+        // What is proved needs no place at the door.
+        guest.proved();
+        let id = shard.live.next_tunnel();
+        let entered = shard.tunnels.enter(id, session.peer.clone(), session.streams());
+        let entered = entered.ok_or_else(|| lacking(Resources::Places))?;
+        Ok((session, local, own_end, id, entered))
+    });
+    drop(guest);
+    let (session, local, own_end, id, entered) = match accepted {
         Ok(accepted) => accepted,
         Err(error) => {
             let outcome = refused_tunnel(&error);
@@ -83,30 +107,54 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
         }
     };
     let tunnel = Rc::new(Tunnel {
+        id,
         peer: session.peer.clone(),
         client,
         local,
     });
-    let each = |incoming| {
-        tokio::task::spawn_local(stream(shard.clone(), tunnel.clone(), incoming));
+    let each = |mut incoming: Incoming| {
+        // Applications give up connects by the hundred: nobody is dialled for those.
+        if incoming.is_gone() {
+            shard.meters.streams_abandoned.inc();
+        } else if entered.farewell() == Some(Farewell::Untrusted) {
+            incoming.refuse(Refusal::Denied);
+        } else {
+            tokio::task::spawn_local(stream(shard.clone(), tunnel.clone(), incoming));
+        }
     };
     let _tunnel = shard.enter_tunnel();
     // A proof that has ended carries no new streams; the client opens its next ones on a tunnel with a newer one.
-    let expires = tunnel
-        .peer
-        .expires
-        .min(own_end)
-        .duration_since(SystemTime::now())
-        .unwrap_or_default();
-    let drained = shard.drained();
+    let expires = expired(tunnel.peer.expires.min(own_end));
+    let (drained, told) = (shard.drained(), entered.told());
     let no_more = async move {
         tokio::select! {
             () = drained => {}
-            () = tokio::time::sleep(expires) => {}
+            () = told => {}
+            () = expires => {}
         }
     };
-    if let Err(error) = session.serve(no_more, &shard.inbound_tunnels, each).await {
-        tracing::debug!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
+    let served = session.serve(no_more, &shard.inbound_tunnels, each).await;
+    if entered.farewell() == Some(Farewell::Quota) {
+        shard.meters.tunnel_ended(Farewell::Quota.name());
+    }
+    match served {
+        Ok(()) => {}
+        Err(Ended::Broken(error)) => {
+            tracing::debug!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
+        }
+        Err(error @ Ended::Flood(flood)) => {
+            shard.meters.tunnel_ended(flood.name());
+            tracing::warn!(%client, peer = %tunnel.peer.id, %error, "tunnel ended");
+        }
+    }
+}
+
+/// Completes when it is so late. Timers stand still while a machine sleeps and ignore a clock that is set, so the clock is
+/// looked at again and again.
+async fn expired(at: SystemTime) {
+    const LOOK: Duration = Duration::from_secs(60);
+    while let Ok(left) = at.duration_since(SystemTime::now()) {
+        tokio::time::sleep(left.min(LOOK)).await;
     }
 }
 
@@ -126,27 +174,46 @@ fn refused_tunnel(error: &Error) -> Outcome {
 }
 
 /// One CONNECT.
-async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, incoming: Incoming) {
+async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: Incoming) {
     let _open = shard.enter();
     let known = tunnelled(&shard, &tunnel, &incoming);
     let client = known.client;
     let flow = shard.observe.open(known);
+    let asked = destination(&shard, tunnel.local, &incoming);
     let delivered = async {
-        let (destination, service) = destination(&shard, tunnel.local, &incoming)?;
+        let (destination, service) = asked?;
         flow.update(|f| {
             f.original_dst = Some(destination);
             f.service = service.or(f.service.take());
         });
-        let delivered = if destination.port() == shard.status_port {
-            // Everybody outside the mesh reaches metrics and probes without being asked, so no policy is here either.
-            reach(&shard, destination, client, &flow).await
+        let (goal, live) = if destination.port() == shard.status_port {
+            (Goal::Status(destination), shard.live.enter(None))
         } else {
-            let permit = admit(&shard, Some(&tunnel.peer.id), tunnel.client.0, destination)?;
-            deliver(&shard, permit, client, &flow).await
+            let (permit, live) = admit(
+                &shard,
+                Inbound {
+                    source: Some(tunnel.peer.id.clone()),
+                    from: tunnel.client.0,
+                    destination,
+                    tunnel: Some(tunnel.id),
+                    opened: Instant::now(),
+                    bytes: flow.bytes(),
+                },
+            )?;
+            (Goal::Application(permit), live)
         };
-        delivered.map_err(|e| outcome::to_answer(&e))
+        match live.unless_cut(deliver(&shard, goal, client, &flow)).await {
+            Ok(Ok(app)) => Ok((app, live)),
+            Ok(Err(error)) => Err(outcome::to_answer(&error)),
+            Err(cut) => Err(outcome::of_cut(cut)),
+        }
     };
-    let outcome = match delivered.await {
+    let delivered = tokio::select! {
+        delivered = delivered => delivered,
+        // Nothing is dialled any longer for a client that has gone.
+        () = incoming.gone() => return flow.close(Outcome::new(Party::Client, Cause::Reset)),
+    };
+    let outcome = match delivered {
         Err(refusal) => {
             incoming.refuse(refusal);
             match refusal {
@@ -156,8 +223,8 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, incoming: Incoming) {
             }
         }
         // The application is there: only now does the peer's application learn that it is connected.
-        Ok(mut app) => match incoming.accept() {
-            Ok(mut down) => join(&shard, &mut down, &mut app, &flow).await,
+        Ok((mut app, live)) => match incoming.accept() {
+            Ok(mut down) => join(&shard, &live, &mut down, &mut app, &flow).await,
             Err(_) => {
                 Port::reset(&mut app);
                 Outcome::new(Party::Client, Cause::Reset)
@@ -203,6 +270,7 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
         admitted,
     } = arrival;
     let _open = shard.enter();
+    let guest = shard.doors.plaintext.enter(Some(client.0.ip()));
     let mut flow = Flow::new(Direction::Inbound, client.0, SystemTime::now());
     flow.destination_identity = Some(shard.id.clone());
     let flow = shard.observe.open(flow);
@@ -220,14 +288,28 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
         if shard.is_own_port(destination.port()) {
             return Err(Outcome::new(Party::Client, Cause::Loop));
         }
-        let permit = admit(&shard, None, client.0, destination).map_err(outcome::of_answer)?;
+        let inbound = Inbound {
+            source: None,
+            from: client.0,
+            destination,
+            tunnel: None,
+            opened: Instant::now(),
+            bytes: flow.bytes(),
+        };
+        let (permit, live) = admit(&shard, inbound).map_err(outcome::of_answer)?;
         shard.meters.plaintext_accepted.inc();
-        deliver(&shard, permit, client.0, &flow)
-            .await
-            .map_err(|e| outcome::of_error(&e))
+        let app = live
+            .unless_cut(deliver(&shard, Goal::Application(permit), client.0, &flow))
+            .await?;
+        Ok((app.map_err(|e| outcome::of_error(&e))?, live))
     };
-    let outcome = match delivered.await {
-        Ok(mut app) => join(&shard, &mut client_side, &mut app, &flow).await,
+    let delivered = tokio::select! {
+        delivered = delivered => delivered,
+        // Its place was given to one who came later.
+        () = guest.evicted() => Err(Outcome::new(Party::Us, Cause::LimitReached)),
+    };
+    let outcome = match delivered {
+        Ok((mut app, live)) => join_guest(&shard, (&live, &guest), &mut client_side, &mut app, &flow).await,
         Err(outcome) => {
             Port::reset(&mut client_side);
             outcome
@@ -285,58 +367,22 @@ fn ours<'w>(shard: &Shard, world: &'w Snapshot, host: &str) -> Option<(&'w Servi
     Some((service, endpoint))
 }
 
-/// Asks policy, by the registry's entry of this workload. An address that the registry does not list is no way around
-/// it: the pod's other addresses tell which workload this is, and where none does, the namespace's policies hold.
-fn admit(
-    shard: &Shard,
-    source: Option<&SpiffeId>,
-    client: SocketAddr,
-    destination: SocketAddr,
-) -> Result<Permit, Refusal> {
-    let world = shard.world();
-    let mut own = std::iter::once(destination.ip()).chain(shard.addresses.iter().copied());
-    let policies = match own.find_map(|ip| world.workload_by_address(ip)) {
-        Some((workload, _)) => world.policies_for(workload),
-        None => world.policies_in(shard.id.namespace()),
-    };
-    let facts = Facts {
-        source,
-        source_ip: client.ip(),
-        destination,
-    };
-    policy::admit(shard.mode, &policies, &facts).map_err(|denied| {
-        count_denied(&shard.meters, &denied, source);
-        tracing::info!(%client, %destination, peer = source.map(SpiffeId::as_str), %denied, "denied");
-        Refusal::Denied
-    })
-}
-
-fn count_denied(meters: &Meters, denied: &Denied, source: Option<&SpiffeId>) {
-    match denied {
-        Denied::Plaintext => meters.plaintext_refused.inc(),
-        Denied::Policy(_) => meters.denied.of(source.map_or("plain", |_| "hbone")).inc(),
-    };
+/// Where a connection is delivered to.
+enum Goal {
+    Application(Permit),
+    /// Our own metrics and probes. Everybody outside the mesh reaches them without being asked, so that no policy is asked
+    /// about a peer either.
+    Status(SocketAddr),
 }
 
 /// Dials the application, on the pod's own address, so that a port bound to loopback only stays unreachable. The
 /// application sees `client`, which has to be the one that policy believes in.
-async fn deliver(
-    shard: &Shard,
-    permit: Permit,
-    client: SocketAddr,
-    flow: &OpenFlow,
-) -> Result<TcpStream, Error> {
-    reach(shard, permit.destination(), client, flow).await
-}
-
-/// Delivers without a permit; only for what needs none.
-async fn reach(
-    shard: &Shard,
-    destination: SocketAddr,
-    client: SocketAddr,
-    flow: &OpenFlow,
-) -> Result<TcpStream, Error> {
+async fn deliver(shard: &Shard, goal: Goal, client: SocketAddr, flow: &OpenFlow) -> Result<TcpStream, Error> {
     let start = Instant::now();
+    let destination = match goal {
+        Goal::Application(permit) => permit.destination(),
+        Goal::Status(destination) => destination,
+    };
     flow.update(|f| f.chosen_dst = Some(destination));
     match dial(shard, destination, client).await {
         Ok(app) => {
@@ -365,6 +411,7 @@ async fn dial(shard: &Shard, destination: SocketAddr, client: SocketAddr) -> Res
     let from = async |source| {
         let from = tcp::From {
             source,
+            to_application: true,
             ..tcp::From::default()
         };
         let (app, _) = tcp::dial(destination, mark, from, shard.limits.connect).await?;
@@ -381,32 +428,5 @@ async fn dial(shard: &Shard, destination: SocketAddr, client: SocketAddr) -> Res
             }
         }
         dialled => dialled,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::observe::Observer;
-    use crate::policy::authorization::Denial;
-
-    #[test]
-    fn what_the_mode_refuses_is_not_what_a_policy_denies() {
-        let observer = Observer::new();
-        let (meters, peer) = (
-            observer.meters(),
-            SpiffeId::new("td.test", "demo", "web").unwrap(),
-        );
-        let by_policy = Denied::Policy(Denial::NotAllowed);
-        count_denied(meters, &Denied::Plaintext, None);
-        count_denied(meters, &by_policy, None);
-        count_denied(meters, &by_policy, Some(&peer));
-        count_denied(meters, &by_policy, Some(&peer));
-        let counted = [
-            meters.plaintext_refused.get(),
-            meters.denied.of("plain").get(),
-            meters.denied.of("hbone").get(),
-        ];
-        assert_eq!(counted, [1, 1, 2]);
     }
 }

@@ -1,89 +1,71 @@
 //! The last stage of both walks: relay until a side ends it, or the proxy has to.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 
+use super::live::LiveConnection;
 use super::outcome;
 use super::shard::Shard;
+use crate::admission::Guest;
 use crate::model::{Cause, Outcome, Party};
 use crate::observe::OpenFlow;
 use crate::relay::{Port, relay};
 
-/// Ends every relayed connection of a shard at once. Costs a connection one look at a flag per wake-up: a future to
-/// select on would be polled with every message.
-#[derive(Default)]
-pub(super) struct Cut {
-    done: Cell<bool>,
-    next: Cell<u64>,
-    waiting: RefCell<HashMap<u64, Waker>>,
-}
-
-impl Cut {
-    pub(super) fn now(&self) {
-        self.done.set(true);
-        for (_, waker) in self.waiting.take() {
-            waker.wake();
-        }
-    }
-}
-
-/// A connection's place among those to be woken.
-struct Waiting<'c> {
-    cut: &'c Cut,
-    id: Option<u64>,
-}
-
-impl Waiting<'_> {
-    /// A task's waker does not change, so the first one serves.
-    fn wake_by(&mut self, waker: &Waker) {
-        if self.id.is_none() {
-            let id = self.cut.next.replace(self.cut.next.get() + 1);
-            self.cut.waiting.borrow_mut().insert(id, waker.clone());
-            self.id = Some(id);
-        }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if let Some(id) = self.id {
-            self.cut.waiting.borrow_mut().remove(&id);
-        }
-    }
-}
-
 pub(super) async fn join(
     shard: &Shard,
+    live: &LiveConnection,
     down: &mut impl Port,
     up: &mut impl Port,
     flow: &OpenFlow,
 ) -> Outcome {
     let bytes = flow.bytes();
-    let mut waiting = Waiting {
-        cut: &shard.cut,
-        id: None,
-    };
     let end = {
-        let mut relay = pin!(relay(down, up, &bytes, shard.relay));
-        poll_fn(|cx| {
-            if waiting.cut.done.get() {
-                return Poll::Ready(None);
-            }
-            waiting.wake_by(cx.waker());
-            relay.as_mut().poll(cx).map(Some)
+        let mut relay = pin!(relay(down, up, &bytes, &shard.budget, shard.relay));
+        poll_fn(|cx| match live.poll_cut(cx) {
+            Poll::Ready(cut) => Poll::Ready(Err(cut)),
+            Poll::Pending => relay.as_mut().poll(cx).map(Ok),
         })
         .await
     };
     match end {
-        Some(end) => outcome::of_end(&end),
-        None => {
+        Ok(end) => outcome::of_end(&end),
+        Err(cut) => {
             // Cut in the middle, and so it must look.
-            down.reset();
-            up.reset();
-            Outcome::new(Party::Us, Cause::Shutdown)
+            if cut.by == Party::Policy {
+                down.cancel();
+                up.cancel();
+            } else {
+                down.reset();
+                up.reset();
+            }
+            cut
         }
     }
+}
+
+/// The same for a connection that holds a place at a door until the client's first byte has reached its application.
+pub(super) async fn join_guest(
+    shard: &Shard,
+    (live, guest): (&LiveConnection, &Guest),
+    down: &mut impl Port,
+    up: &mut impl Port,
+    flow: &OpenFlow,
+) -> Outcome {
+    let bytes = flow.bytes();
+    let mut waiting = true;
+    let mut evicted = pin!(guest.evicted());
+    let mut joined = pin!(join(shard, live, down, up, flow));
+    poll_fn(|cx| {
+        if waiting && bytes.sent() > 0 {
+            waiting = false;
+            guest.proved();
+        }
+        if waiting && evicted.as_mut().poll(cx).is_ready() {
+            waiting = false;
+            live.cut(Outcome::new(Party::Us, Cause::LimitReached));
+        }
+        joined.as_mut().poll(cx)
+    })
+    .await
 }

@@ -3,16 +3,22 @@
 //! This file and its neighbours assemble the rooms: the control work runs here on the calling thread, each shard of
 //! the data path on a thread of its own.
 
+mod authorize;
+mod bounds;
+mod doors;
 mod holding;
 mod inbound;
 mod interception;
 mod join;
 mod limits;
+mod live;
 mod network;
 mod outbound;
 mod outcome;
 mod ports;
 mod shard;
+mod trust;
+mod tunnels;
 mod watchers;
 mod why;
 
@@ -28,12 +34,14 @@ use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
+use crate::budget::Budget;
 use crate::identity::Svid;
 use crate::intercept::{Listeners, RawSockets};
 use crate::lifecycle::{LogFilter, Shutdown};
-use crate::model::Snapshot;
+use crate::model::{Own, Snapshot};
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
 use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
+use doors::Doors;
 use shard::{Settings, Truthful};
 
 /// The thread of one.
@@ -53,6 +61,8 @@ pub struct Config {
     pub discovery: discovery::Config,
     pub identity: identity::Config,
     pub observe: observe::Config,
+    /// The most memory for buffers, in bytes.
+    pub buffer_memory: usize,
     /// Shards of the data path, at least 1.
     pub workers: usize,
     /// How long open flows may go on after SIGTERM.
@@ -118,6 +128,8 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         draining,
         limited,
     );
+    bounds::show(&observer, &settings.budget, &settings.doors);
+    tokio::spawn(bounds::trim(settings.budget.clone()));
     let shards = start_shards(settings, listeners, &observer)?;
     let (shards, mut shard_ended) = shards;
     let (ask_drain, mut drain_asked) = mpsc::channel::<()>(1);
@@ -148,7 +160,12 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     );
 
     tokio::spawn(follow_registry);
-    tokio::spawn(watchers::registry(observer.clone(), feed, conditions.registry));
+    tokio::spawn(watchers::registry(
+        observer.clone(),
+        feed,
+        own(&config),
+        conditions.registry,
+    ));
     tokio::spawn(watchers::certificate(
         observer.clone(),
         svid,
@@ -240,11 +257,13 @@ fn shard_settings(
     limited: Arc<limits::Shared>,
 ) -> Settings {
     let ports = config.intercept;
+    let own = own(config);
     Settings {
-        id: config.identity.id.clone(),
+        id: own.identity.clone(),
+        addresses: own.addresses.clone(),
+        own: Arc::new(own),
         mode: config.mode,
         unknown: config.unknown,
-        addresses: config.addresses.iter().map(IpAddr::to_canonical).collect(),
         own_ports: own_ports(config),
         status_port: config.observe.status_port,
         hbone_port: ports.hbone_port,
@@ -257,6 +276,8 @@ fn shard_settings(
         drain: config.drain,
         meters: observer.meters().clone(),
         limited,
+        budget: Budget::new(config.buffer_memory),
+        doors: Doors::new(file_limit()),
         relay: relay::Limits {
             half_closed: config.half_closed,
         },
@@ -292,6 +313,15 @@ impl Drop for Ended {
     fn drop(&mut self) {
         // Nobody asks once the proxy drains.
         let _ = self.1.send(self.0);
+    }
+}
+
+/// Who this proxy stands beside, as its configuration says.
+fn own(config: &Config) -> Own {
+    Own {
+        name: config.name.clone(),
+        identity: config.identity.id.clone(),
+        addresses: config.addresses.iter().map(IpAddr::to_canonical).collect(),
     }
 }
 

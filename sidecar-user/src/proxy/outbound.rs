@@ -242,9 +242,18 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
         },
         None => app,
     };
+    let live = shard.live.enter(None);
     let outcome = match conn.stream {
-        UpstreamStream::Plain(mut up) => join(&shard, &mut app, &mut up, &flow).await,
-        UpstreamStream::Mesh(mut up) => join(&shard, &mut app, &mut up, &flow).await,
+        UpstreamStream::Plain(mut up) => join(&shard, &live, &mut app, &mut up, &flow).await,
+        UpstreamStream::Mesh(mut up) => {
+            let outcome = join(&shard, &live, &mut app, &mut up, &flow).await;
+            if up.is_distrusted() {
+                shard.meters.policy_cuts.inc();
+                Outcome::new(Party::Policy, Cause::Denied)
+            } else {
+                outcome
+            }
+        }
     };
     drop(app);
     flow.close(outcome);
@@ -483,6 +492,7 @@ async fn plain(shard: &Shard, asked: &Asked, up: &Upstream) -> Result<TcpStream,
         device: asked.device,
         source: None,
         client: Some((asked.client, &shard.bound_ports)).filter(|(client, _)| !is_local_only(client.ip())),
+        ..tcp::From::default()
     };
     let (stream, as_itself) = tcp::dial(up.endpoint, &*shard.mark, from, limit).await?;
     if !as_itself {

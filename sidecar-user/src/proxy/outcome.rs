@@ -74,6 +74,15 @@ pub(super) fn to_answer(error: &Error) -> Refusal {
     }
 }
 
+/// What the other proxy is told when a connection is ended while the application is dialled.
+pub(super) fn of_cut(cut: Outcome) -> Refusal {
+    match cut.by {
+        Party::Policy => Refusal::Denied,
+        // We go, or have no room for it.
+        _ => Refusal::LimitReached,
+    }
+}
+
 /// What an application is told whose connect() waits for the answer (wire.md 1.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {

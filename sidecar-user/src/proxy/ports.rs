@@ -5,16 +5,22 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+use crate::budget::Budget;
 use crate::relay::{Polled, Port};
 use crate::transport::hbone::Stream;
 
 impl Port for Stream {
-    fn open(&mut self) -> impl Polled {
+    fn open(&mut self, _: &Budget) -> impl Polled {
+        // Its tunnel counts what all its streams hold.
         self
     }
 
     fn reset(&mut self) {
         Stream::reset(self);
+    }
+
+    fn cancel(&mut self) {
+        Stream::cancel(self);
     }
 
     fn reset_finished(&mut self) {
@@ -26,6 +32,10 @@ impl Port for Stream {
 impl Polled for &mut Stream {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         Stream::poll_recv(self, cx)
+    }
+
+    fn park(&mut self, cx: &mut Context<'_>, _: &mut Bytes) {
+        self.gather(cx);
     }
 
     fn consumed(&mut self, n: usize) {

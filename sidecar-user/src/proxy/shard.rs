@@ -13,15 +13,18 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
+use super::doors::Doors;
 use super::holding::Holding;
-use super::join::Cut;
 use super::limits::{Arrival, Descriptors, Resources, Shared};
+use super::live::Live;
 use super::outbound::Ready;
-use super::{inbound, outbound};
+use super::tunnels::Tunnels;
+use super::{authorize, inbound, outbound, trust};
+use crate::budget::Budget;
 use crate::datapath::{Attempts, Hold};
 use crate::identity::Svid;
 use crate::intercept::{self, Listeners, RawSockets};
-use crate::model::{ClientAddr, OriginalDst, Snapshot, SpiffeId};
+use crate::model::{Cause, ClientAddr, OriginalDst, Outcome, Own, Party, Snapshot, SpiffeId};
 use crate::observe::{Meters, ShardObserver};
 use crate::policy::Mode;
 use crate::route::Unknown;
@@ -30,8 +33,6 @@ use crate::transport::tcp::{BoundPorts, Mark, TIME_WAIT};
 use crate::transport::{Error, Tally, Timeouts, tls};
 use crate::{datapath, relay};
 
-/// TLS handshakes of strangers under way at once, per shard; more are turned away.
-const HANDSHAKES: usize = 1024;
 /// After a failed accept (no memory left, say) the listener rests, so that the shard can free some.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -45,6 +46,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) id: SpiffeId,
+    /// Id and addresses once more, with the name: who asks the registry about itself.
+    pub(super) own: Arc<Own>,
     pub(super) mode: Mode,
     pub(super) unknown: Unknown,
     pub(super) addresses: Vec<IpAddr>,
@@ -62,12 +65,15 @@ pub(super) struct Settings {
     pub(super) draining: watch::Receiver<bool>,
     pub(super) drain: Duration,
     pub(super) relay: relay::Limits,
+    pub(super) budget: Budget,
+    pub(super) doors: Doors,
     pub(super) meters: Meters,
     pub(super) limited: Arc<Shared>,
 }
 
 pub(super) struct Shard {
     pub(super) id: SpiffeId,
+    pub(super) own: Arc<Own>,
     pub(super) mode: Mode,
     pub(super) unknown: Unknown,
     pub(super) addresses: Vec<IpAddr>,
@@ -78,6 +84,9 @@ pub(super) struct Shard {
     pub(super) observe: ShardObserver,
     pub(super) limits: Timeouts,
     pub(super) relay: relay::Limits,
+    pub(super) budget: Budget,
+    pub(super) doors: Doors,
+    pub(super) tunnels: Rc<Tunnels>,
     pub(super) meters: Meters,
     pub(super) bound_ports: BoundPorts,
     pub(super) inbound_tunnels: Tally,
@@ -94,11 +103,9 @@ pub(super) struct Shard {
     server: RefCell<Option<(Arc<Svid>, Arc<ServerConfig>)>>,
     /// Where SYNs are held until their upstream has answered.
     holding: Option<Rc<Holding<Ready>>>,
-    /// Done when the time to drain is over.
-    pub(super) cut: Cut,
+    pub(super) live: Rc<Live>,
     open: Rc<Present>,
-    tunnels: Rc<Present>,
-    handshakes: Rc<Present>,
+    serving: Rc<Present>,
 }
 
 /// How many of something there are now.
@@ -130,12 +137,18 @@ impl Shard {
         let limits = Timeouts::default();
         Ok(Self {
             id: settings.id,
+            own: settings.own,
             mode: settings.mode,
             unknown: settings.unknown,
             addresses: settings.addresses,
             hbone_port: settings.hbone_port,
             status_port: settings.status_port,
-            pool: Pool::new(mark.clone(), Rc::new(settings.meters.outbound_tunnels()), limits),
+            pool: Pool::new(
+                mark.clone(),
+                Rc::new(settings.meters.outbound_tunnels()),
+                limits,
+                settings.budget.clone(),
+            ),
             bound_ports: BoundPorts::new(settings.shards),
             inbound_tunnels: Rc::new(settings.meters.inbound_tunnels()),
             descriptors,
@@ -144,6 +157,9 @@ impl Shard {
             observe,
             limits,
             relay: settings.relay,
+            tunnels: Rc::new(Tunnels::new(settings.budget.total(), settings.shards)),
+            budget: settings.budget,
+            doors: settings.doors,
             meters: settings.meters,
             bypass: settings.bypass,
             crowded: Cell::default(),
@@ -153,16 +169,22 @@ impl Shard {
             draining: settings.draining,
             server: RefCell::default(),
             holding,
-            cut: Cut::default(),
+            live: Rc::default(),
             open: Rc::default(),
-            tunnels: Rc::default(),
-            handshakes: Rc::default(),
+            serving: Rc::default(),
         })
     }
 
     /// The world as it is now. Read once per connection.
     pub(super) fn world(&self) -> Arc<Snapshot> {
         self.world.borrow().clone()
+    }
+
+    /// For those who have to know when the world changes. Each change is seen from now on.
+    pub(super) fn worlds(&self) -> watch::Receiver<Arc<Snapshot>> {
+        let mut worlds = self.world.clone();
+        worlds.mark_unchanged();
+        worlds
     }
 
     /// The world in which a destination is known that was not known before.
@@ -176,6 +198,11 @@ impl Shard {
             Ok(world) => world.clone(),
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// For those who have to know when the certificate or the roots change.
+    pub(super) fn svids(&self) -> watch::Receiver<Option<Arc<Svid>>> {
+        self.svid.clone()
     }
 
     /// Our certificate, if it is valid now.
@@ -257,11 +284,7 @@ impl Shard {
     }
 
     pub(super) fn enter_tunnel(&self) -> Entered {
-        Present::enter(&self.tunnels)
-    }
-
-    pub(super) fn enter_handshake(&self) -> Option<Entered> {
-        (self.handshakes.count.get() < HANDSHAKES).then(|| Present::enter(&self.handshakes))
+        Present::enter(&self.serving)
     }
 
     /// Completes when the proxy begins to drain.
@@ -338,15 +361,11 @@ pub(super) fn run(
         };
         let strangers = accept(&shard, inbound, inbound::plaintext);
         let peers = accept(&shard, hbone, inbound::hbone);
+        tokio::task::spawn_local(authorize::follow(shard.clone()));
+        tokio::task::spawn_local(trust::follow(shard.clone()));
         let pool = shard.pool.clone();
         let world = shard.world.clone();
-        let clean = pool.keep_clean(|key| {
-            let known = world
-                .borrow()
-                .workload_by_address(key.gateway.ip())
-                .map(|(w, _)| w.uid.clone());
-            known.as_deref() == Some(&*key.workload)
-        });
+        let clean = pool.keep_clean(|key| world.borrow().is_at(&key.workload, key.gateway.ip()));
         tokio::pin!(applications);
         tokio::select! {
             () = &mut applications => {}
@@ -360,7 +379,7 @@ pub(super) fn run(
             () = shard.open.none_left() => {}
             () = tokio::time::sleep(drain) => {}
         }
-        shard.cut.now();
+        shard.live.cut_all(Outcome::new(Party::Us, Cause::Shutdown));
         if let Some(holding) = &shard.holding {
             outbound::let_go(holding);
         }
@@ -368,7 +387,7 @@ pub(super) fn run(
         // Resets, last GOAWAYs and records of flows need a moment, and nobody's answer.
         let goodbye = async {
             shard.open.none_left().await;
-            shard.tunnels.none_left().await;
+            shard.serving.none_left().await;
         };
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
         Ok(())

@@ -10,6 +10,9 @@ use super::Config;
 use crate::datapath::Datapath;
 use crate::discovery::Feed;
 use crate::identity::{self, Svid};
+use crate::model::authorization::PolicyName;
+use crate::model::snapshot::Standing;
+use crate::model::{Own, Snapshot};
 use crate::observe::{Caller, Condition, Observer};
 use crate::policy::Mode;
 use crate::route::Unknown;
@@ -37,9 +40,11 @@ impl Conditions {
     }
 }
 
-pub(super) async fn registry(observer: Observer, mut feed: Feed, condition: Condition) {
+pub(super) async fn registry(observer: Observer, mut feed: Feed, own: Own, condition: Condition) {
     let mut failures = 0;
+    let mut closed = None;
     loop {
+        tell_standing(&observer, &feed.snapshots.borrow(), &own, &mut closed);
         {
             let status = feed.status.borrow_and_update();
             let meters = observer.meters();
@@ -53,6 +58,30 @@ pub(super) async fn registry(observer: Observer, mut feed: Feed, condition: Cond
             return;
         }
     }
+}
+
+/// Is this workload listed? Where it is not, and that closes it, `closed` has the policy that may be meant for it.
+fn tell_standing(observer: &Observer, world: &Snapshot, own: &Own, closed: &mut Option<PolicyName>) {
+    let Some(address) = own.addresses.first() else {
+        return;
+    };
+    let (listed, now) = match world.standing(own, *address) {
+        Standing::Listed(_) => (true, None),
+        Standing::Unlisted { meant, .. } => (false, meant.cloned()),
+    };
+    observer.meters().workload_listed.set(i64::from(listed));
+    match &now {
+        Some(policy) if now != *closed => tracing::warn!(
+            workload = %own.name, namespace = own.identity.namespace(), %policy,
+            "the registry does not list this workload, and this policy may be meant for it: inbound connections are \
+             refused until the registry lists it, by its name or one of its addresses"
+        ),
+        None if closed.is_some() => {
+            tracing::info!("whether the policies are meant for this workload is clear again");
+        }
+        _ => {}
+    }
+    *closed = now;
 }
 
 /// Counts by what has changed since the last look, whichever of the two it was that woke this up: both may have.

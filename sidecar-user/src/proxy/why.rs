@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::Config;
+use super::{Config, authorize};
 use crate::datapath::{Action, Connect, Datapath, Explain, Verdict};
 use crate::identity::Svid;
-use crate::model::{OriginalDst, Snapshot, SpiffeId};
+use crate::model::{OriginalDst, Own, Snapshot};
 use crate::observe::{EndpointReport, Question, WhyReport};
-use crate::policy::{self, Facts, Mode};
+use crate::policy::authorization::Denial;
+use crate::policy::{Denied, Mode};
 use crate::route::{Refusal, Route, Unknown, Upstream, route};
 use text::Telling;
 
@@ -25,10 +26,9 @@ pub(super) struct Why {
     /// `None`: nothing is attached.
     kernel: Option<Explain>,
     policy_file: Option<PathBuf>,
-    id: SpiffeId,
+    own: Own,
     mode: Mode,
     unknown: Unknown,
-    addresses: Vec<IpAddr>,
     own_ports: Vec<u16>,
     hbone_port: u16,
     world: watch::Receiver<Arc<Snapshot>>,
@@ -45,10 +45,9 @@ impl Why {
         Self {
             kernel: kernel.map(Datapath::explain),
             policy_file: config.interception_policy.clone(),
-            id: config.identity.id.clone(),
+            own: super::own(config),
             mode: config.mode,
             unknown: config.unknown,
-            addresses: config.addresses.iter().map(IpAddr::to_canonical).collect(),
             own_ports: super::own_ports(config),
             hbone_port: config.intercept.hbone_port,
             world,
@@ -148,6 +147,11 @@ impl Why {
     fn inbound(&self, question: &Question, source: IpAddr) -> Result<WhyReport, String> {
         let to = SocketAddr::new(self.dialled(question, source)?, question.port);
         let mut report = text::begin("inbound", question, to);
+        if question.identity.is_some() {
+            // It comes by the tunnel port, where the kernel decides nothing.
+            self.admitted(&mut report, question, source, to);
+            return Ok(report.0);
+        }
         let Some(kernel) = &self.kernel else {
             report.left_alone("nothing is attached to the kernel: the configuration has no `interception`");
             return Ok(report.0);
@@ -165,43 +169,43 @@ impl Why {
             }
             Action::Leave => report.left_alone(""),
             Action::Refuse | Action::Fail(_) => report.refused(""),
-            Action::Take(_) => self.admitted(&mut report, source, to),
+            Action::Take(_) => self.admitted(&mut report, question, source, to),
         }
         Ok(report.0)
     }
 
-    /// Plaintext at the inbound listener: the mode is asked, and every policy that applies to this workload.
-    fn admitted(&self, report: &mut Telling, source: IpAddr, to: SocketAddr) {
+    /// At the inbound listeners: the mode is asked, and every policy that applies to this workload.
+    fn admitted(&self, report: &mut Telling, question: &Question, from: IpAddr, to: SocketAddr) {
         let world = self.world.borrow().clone();
-        let mut own = std::iter::once(to.ip()).chain(self.addresses.iter().copied());
-        let policies = match own.find_map(|ip| world.workload_by_address(ip)) {
-            Some((workload, _)) => world.policies_for(workload),
-            None => world.policies_in(self.id.namespace()),
-        };
-        let facts = Facts {
-            source: None,
-            source_ip: source,
-            destination: to,
-        };
-        match policy::admit(self.mode, &policies, &facts) {
-            Ok(_) => report.admitted(),
-            Err(denied) => report.refused(&denied.to_string()),
+        let source = question.identity.as_ref();
+        let judgement = authorize::judge(&world, &self.own, self.mode, source, from, to);
+        if let Some(decision) = &judgement.rehearsed {
+            report.0.reasons.push(text::rehearsed(decision));
+        }
+        match &judgement.verdict {
+            Ok(permit) => report.admitted(source.is_some(), permit.by()),
+            Err(denied) => {
+                if let Denied::Policy(Denial::NotAllowed) = denied {
+                    report.0.reasons.push(text::considered(&judgement.standing));
+                }
+                report.refused(&denied.to_string());
+            }
         }
     }
 
     fn dialled(&self, question: &Question, source: IpAddr) -> Result<IpAddr, String> {
         let family = |ip: &&IpAddr| ip.is_ipv4() == source.is_ipv4();
         let listed = || {
-            let addresses: Vec<String> = self.addresses.iter().map(IpAddr::to_string).collect();
+            let addresses: Vec<String> = self.own.addresses.iter().map(IpAddr::to_string).collect();
             addresses.join(", ")
         };
         match question.destination {
-            Some(ip) if self.addresses.contains(&ip) => Ok(ip),
+            Some(ip) if self.own.addresses.contains(&ip) => Ok(ip),
             Some(ip) => Err(format!(
                 "{ip} is no address of this pod, so nobody reaches it there; its addresses are {}",
                 listed()
             )),
-            None => self.addresses.iter().find(family).copied().ok_or_else(|| {
+            None => self.own.addresses.iter().find(family).copied().ok_or_else(|| {
                 format!(
                     "{source} cannot reach this pod, whose addresses are of the other family: {}",
                     listed()
@@ -211,7 +215,7 @@ impl Why {
     }
 
     fn is_own_port(&self, to: SocketAddr) -> bool {
-        let here = to.ip().is_loopback() || self.addresses.contains(&to.ip());
+        let here = to.ip().is_loopback() || self.own.addresses.contains(&to.ip());
         here && self.own_ports.contains(&to.port())
     }
 }

@@ -19,16 +19,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
+use crate::budget::Budget;
 use crate::model::flow;
 use way::Way;
 
 /// One of the two streams that are joined.
 pub trait Port {
-    /// The port while bytes move.
-    fn open(&mut self) -> impl Polled;
+    /// The port while bytes move. What it keeps for the other side counts against the budget.
+    fn open(&mut self, budget: &Budget) -> impl Polled;
 
     /// The peer will see a reset when this port is dropped, instead of an orderly end.
     fn reset(&mut self);
+
+    /// As `reset`, where not the other side broke off but the proxy ends the connection.
+    fn cancel(&mut self) {
+        self.reset();
+    }
 
     /// As `reset`, after all was sent and the end told, unless the reset would overtake any of it.
     fn reset_finished(&mut self);
@@ -38,6 +44,10 @@ pub trait Port {
 pub trait Polled {
     /// The next bytes, `None` at the end of the stream, or why it broke.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>>;
+
+    /// The other side takes no more of the chunk received last, whose `rest` has to wait: it is to take as little memory as
+    /// it needs, and so is what arrives behind it. Called again with each wake-up while the rest waits.
+    fn park(&mut self, cx: &mut Context<'_>, rest: &mut Bytes);
 
     /// `n` received bytes have been taken by the other side: the sender may be given that much credit again.
     fn consumed(&mut self, n: usize);
@@ -81,10 +91,17 @@ pub enum End {
 }
 
 /// Joins two ports until both directions have ended. Bytes from `down` count as sent.
-pub async fn relay(down: &mut impl Port, up: &mut impl Port, bytes: &flow::Bytes, limits: Limits) -> End {
+pub async fn relay(
+    down: &mut impl Port,
+    up: &mut impl Port,
+    bytes: &flow::Bytes,
+    budget: &Budget,
+    limits: Limits,
+) -> End {
     let mut out = Way::default();
     let mut back = Way::default();
-    let end = run(&mut out, &mut back, down.open(), up.open(), bytes, limits).await;
+    let (down_open, up_open) = (down.open(budget), up.open(budget));
+    let end = run(&mut out, &mut back, down_open, up_open, bytes, limits).await;
     if !matches!(end, End::Eof) {
         // What was handed over just now must leave before the reset does.
         tokio::task::yield_now().await;

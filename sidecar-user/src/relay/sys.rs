@@ -41,9 +41,11 @@ pub(super) fn tell_of_more(socket: BorrowedFd<'_>) -> io::Result<()> {
     check(rc as isize).map(drop)
 }
 
-/// Appends what is there, as far as the buffer has room.
-pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut BytesMut) -> io::Result<Received> {
+/// Appends what is there, at most `most` bytes and as far as the buffer has room.
+pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut BytesMut, most: usize) -> io::Result<Received> {
     let room = buffer.spare_capacity_mut();
+    let most = most.min(room.len());
+    let room = &mut room[..most];
     let mut part = libc::iovec {
         iov_base: room.as_mut_ptr().cast(),
         iov_len: room.len(),

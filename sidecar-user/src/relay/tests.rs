@@ -41,7 +41,7 @@ async fn joined(limits: Limits) -> Joined {
 fn start(mut down: TcpStream, mut up: TcpStream, limits: Limits) -> tokio::task::JoinHandle<(End, u64, u64)> {
     tokio::spawn(async move {
         let bytes = flow::Bytes::default();
-        let end = relay(&mut down, &mut up, &bytes, limits).await;
+        let end = relay(&mut down, &mut up, &bytes, &Budget::new(64 << 20), limits).await;
         (end, bytes.sent(), bytes.received())
     })
 }

@@ -7,8 +7,10 @@ use bytes::Bytes;
 
 use super::Polled;
 
-/// Chunks moved before the other tasks of the shard get their turn.
-const BUDGET: usize = 16;
+/// Bytes moved before the other tasks of the shard get their turn: some 50 µs.
+const TURN: usize = 256 * 1024;
+/// What a chunk counts besides its bytes: the system calls for a small one take as long as moving so many bytes.
+const CHUNK: usize = 16 * 1024;
 
 /// ```text
 ///  Open ──end of input──▶ Finishing ──told──▶ Done
@@ -80,7 +82,7 @@ impl Way {
         to: &mut impl Polled,
         mut count: impl FnMut(u64),
     ) -> Poll<io::Result<()>> {
-        let mut budget = BUDGET;
+        let mut turn = TURN;
         loop {
             match self.state {
                 State::Done => return Poll::Ready(Ok(())),
@@ -98,18 +100,22 @@ impl Way {
                     }
                     None => self.state = State::Finishing,
                 },
-                State::Open => match ready!(to.poll_send(cx, &mut self.parked)) {
-                    Ok(()) => {
+                State::Open => match to.poll_send(cx, &mut self.parked) {
+                    Poll::Pending => {
+                        from.park(cx, &mut self.parked);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok(())) => {
                         self.parked = Bytes::new();
                         count(self.chunk as u64);
                         from.consumed(self.chunk);
-                        budget -= 1;
-                        if budget == 0 {
+                        turn = turn.saturating_sub(self.chunk + CHUNK);
+                        if turn == 0 {
                             cx.waker().wake_by_ref();
                             return Poll::Pending;
                         }
                     }
-                    Err(error) => {
+                    Poll::Ready(Err(error)) => {
                         self.parked = Bytes::new();
                         self.state = State::Refused(error);
                     }

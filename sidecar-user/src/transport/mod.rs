@@ -106,6 +106,7 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Connect,
+    FirstByte,
     TlsHandshake,
     Http2Preface,
     ConnectRequest,
@@ -115,6 +116,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connect => "the TCP handshake",
+            Self::FirstByte => "sending a first byte",
             Self::TlsHandshake => "the TLS handshake",
             Self::Http2Preface => "the HTTP/2 preface",
             Self::ConnectRequest => "answering CONNECT",

@@ -6,16 +6,17 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-use super::hbone::client::{ConnectTo, Tunnel};
+use super::hbone::client::{ConnectTo, Life, Tunnel};
 use super::hbone::{MAX_STREAMS, Stream};
 use super::tls::{self, Peer};
 use super::{Error, Tally, Timeouts, tcp};
+use crate::budget::Budget;
 use crate::identity::Svid;
 use crate::model::SpiffeId;
 
@@ -59,7 +60,10 @@ struct Inner {
     mark: tcp::Mark,
     tally: Tally,
     limits: Timeouts,
+    budget: Budget,
     peers: RefCell<HashMap<Key, Tunnels>>,
+    /// All that are driven, those included that take no new streams.
+    lives: RefCell<Vec<Weak<Life>>>,
 }
 
 #[derive(Default)]
@@ -87,12 +91,14 @@ struct Dial {
 }
 
 impl Pool {
-    pub fn new(mark: tcp::Mark, tally: Tally, limits: Timeouts) -> Self {
+    pub fn new(mark: tcp::Mark, tally: Tally, limits: Timeouts, budget: Budget) -> Self {
         Self(Rc::new(Inner {
             mark,
             tally,
             limits,
+            budget,
             peers: RefCell::default(),
+            lives: RefCell::default(),
         }))
     }
 
@@ -186,10 +192,15 @@ impl Pool {
         tokio::task::spawn_local(async move {
             let config = tls::client_config(&svid, key.expected.clone());
             let Inner {
-                mark, tally, limits, ..
+                mark,
+                tally,
+                limits,
+                budget,
+                ..
             } = &*pool.0;
             let out_by = (mark, key.device);
-            let dialled = Tunnel::dial(key.gateway, config, &key.expected, out_by, tally, *limits).await;
+            let within = (*limits, budget);
+            let dialled = Tunnel::dial(key.gateway, config, &key.expected, out_by, tally, within).await;
             // Nobody may be waiting any more; the tunnel is in the pool all the same.
             let _ = done.send(Some(pool.finish_dial(&key, svid, dialled)));
         });
@@ -203,6 +214,9 @@ impl Pool {
         tunnels.dialling.take_if(|dial| Arc::ptr_eq(&dial.svid, &svid));
         let outcome = match dialled {
             Ok(tunnel) if tunnel.is_open() && SystemTime::now() < tunnel.peer().expires => {
+                let mut lives = self.0.lives.borrow_mut();
+                lives.retain(|life| life.strong_count() > 0);
+                lives.push(tunnel.life());
                 tunnels.ready.push(Entry {
                     tunnel: Rc::new(tunnel),
                     svid,
@@ -240,6 +254,13 @@ impl Pool {
             });
             !tunnels.ready.is_empty() || tunnels.dialling.is_some()
         });
+    }
+
+    /// Ends the tunnels whose peers this certificate's roots do not lead to, and says how many.
+    pub fn distrust(&self, svid: &Svid) -> usize {
+        let lives: Vec<Rc<Life>> = self.0.lives.borrow().iter().filter_map(Weak::upgrade).collect();
+        let distrusted = lives.iter().filter(|life| !life.peer().is_trusted_by(svid));
+        distrusted.map(|life| life.distrust()).count()
     }
 
     /// Gives up every tunnel. Those without streams say GOAWAY and close at once.

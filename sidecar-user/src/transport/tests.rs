@@ -24,6 +24,7 @@ use super::hbone::server::{Incoming, Session};
 use super::hbone::{MAX_STREAMS, Refusal, Stream};
 use super::pool::{Connected, Key, Pool};
 use super::{Error, Timeouts, tls};
+use crate::budget::Budget;
 use crate::identity::{self, Svid};
 use crate::model::SpiffeId;
 
@@ -84,7 +85,8 @@ async fn gateway(svid: &Svid) -> Gateway {
             let (config, out, failed, drained) =
                 (config.clone(), out.clone(), failed.clone(), drained.clone());
             spawn_local(async move {
-                match Session::accept(tcp, client, config, Timeouts::default()).await {
+                match Session::accept(tcp, client, config, Timeouts::default(), &Budget::new(64 << 20)).await
+                {
                     Ok(session) => {
                         let _ = session
                             .serve(
@@ -108,7 +110,12 @@ async fn gateway(svid: &Svid) -> Gateway {
 }
 
 fn pool() -> Pool {
-    Pool::new(Rc::new(|_| Ok(())), Rc::new(|_| ()), Timeouts::default())
+    Pool::new(
+        Rc::new(|_| Ok(())),
+        Rc::new(|_| ()),
+        Timeouts::default(),
+        Budget::new(64 << 20),
+    )
 }
 
 fn key(gateway: SocketAddr, expected: &SpiffeId) -> Key {

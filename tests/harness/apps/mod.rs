@@ -2,9 +2,11 @@
 //! them knows that it is intercepted.
 
 pub mod clients;
+pub mod hold;
 pub mod script;
 pub mod servers;
 
 pub use clients::{curl, iperf3, psql, redis_cli};
+pub use hold::Stuck;
 pub use script::{Background, Connects, Dialogue, Keep, crowd, echo, url};
 pub use servers::{iperf3_server, nginx, nginx_with, postgres, redis, smtp};

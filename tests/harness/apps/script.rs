@@ -28,6 +28,7 @@ pub enum Script {
     Smtp,
     Load,
     Ticker,
+    Hold,
 }
 
 impl Script {
@@ -41,6 +42,7 @@ impl Script {
             Self::Smtp => ("smtp.py", include_str!("../programs/smtp.py")),
             Self::Load => ("load.py", include_str!("../programs/load.py")),
             Self::Ticker => ("ticker.py", include_str!("../programs/ticker.py")),
+            Self::Hold => ("hold.py", include_str!("../programs/hold.py")),
         };
         let file = pod.scratch().join(name);
         fs::write(&file, text)?;

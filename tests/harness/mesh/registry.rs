@@ -16,6 +16,8 @@ use crate::pod::Pod;
 pub struct Registry {
     pub workloads: Vec<Workload>,
     pub services: Vec<Service>,
+    /// Each an entry of the file's `policies`, as YAML.
+    pub policies: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -28,6 +30,10 @@ pub struct Workload {
     pub healthy: bool,
     /// Host names of the services it stands behind.
     pub serves: Vec<String>,
+    /// Names of the policies that it selects, in its own namespace.
+    pub selects: Vec<String>,
+    /// It shares its addresses with its node.
+    pub host_network: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +63,8 @@ impl Registry {
             in_mesh,
             healthy: true,
             serves: serves.iter().map(|name| (*name).into()).collect(),
+            selects: Vec::new(),
+            host_network: false,
         });
         self.workloads.last_mut().expect("pushed above")
     }
@@ -105,10 +113,16 @@ impl Display for Registry {
                 f,
                 "- {{uid: c1//Pod/{NAMESPACE}/{name}, name: {name}, namespace: {NAMESPACE}, \
                  serviceAccount: {service_account}, trustDomain: {TRUST_DOMAIN}, protocol: {}, status: {},\n   \
-                 workloadIps: [{}],\n   services: {{{}}}}}",
+                 workloadIps: [{}], networkMode: {}, authorizationPolicies: [{}],\n   services: {{{}}}}}",
                 if w.in_mesh { "HBONE" } else { "TCP" },
                 if w.healthy { "Healthy" } else { "Unhealthy" },
                 list(&w.addresses, ""),
+                if w.host_network { "HostNetwork" } else { "Standard" },
+                w.selects
+                    .iter()
+                    .map(|name| format!("{NAMESPACE}/{name}"))
+                    .collect::<Vec<_>>()
+                    .join(", "),
                 serves.collect::<Vec<_>>().join(", "),
             )?;
         }
@@ -126,6 +140,12 @@ impl Display for Registry {
                 list(&s.vips, "/"),
                 map(&s.ports),
             )?;
+        }
+        if !self.policies.is_empty() {
+            writeln!(f, "policies:")?;
+        }
+        for policy in &self.policies {
+            writeln!(f, "- {policy}")?;
         }
         Ok(())
     }
@@ -157,6 +177,11 @@ impl RegistryFile {
         let file = Self { path, registry };
         file.write_raw(&file.registry.to_string())?;
         Ok(file)
+    }
+
+    /// What was written last, unless it was [`RegistryFile::write_raw`].
+    pub fn get(&mut self) -> &mut Registry {
+        &mut self.registry
     }
 
     pub fn path(&self) -> &Path {
@@ -191,6 +216,8 @@ mod tests {
             in_mesh: true,
             healthy: true,
             serves: vec!["web.demo.svc".into()],
+            selects: Vec::new(),
+            host_network: false,
         });
         let text = registry.to_string();
         assert!(
@@ -198,7 +225,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains(r#"workloadIps: ["10.99.0.2", "fd99::2"]"#),
+            text.contains(r#"workloadIps: ["10.99.0.2", "fd99::2"], networkMode: Standard"#),
             "{text}"
         );
         assert!(

@@ -39,6 +39,8 @@ pub struct Options {
     pub intercept: bool,
     /// The interception policy at start, as YAML.
     pub policy: Option<String>,
+    /// The most memory for buffers, e.g. `8MiB`.
+    pub buffer_memory: Option<String>,
 }
 
 impl Options {
@@ -54,7 +56,13 @@ impl Options {
             open_files: None,
             intercept: true,
             policy: None,
+            buffer_memory: None,
         }
+    }
+
+    pub fn buffer_memory(mut self, size: &str) -> Self {
+        self.buffer_memory = Some(size.into());
+        self
     }
 
     pub fn strict(mut self) -> Self {
@@ -174,6 +182,9 @@ impl Sidecar {
             sidecar.admin_socket().display(),
             options.workers,
         );
+        if let Some(size) = &options.buffer_memory {
+            config += &format!("bufferMemory: {size}\n");
+        }
         if intercepts {
             let mut policy = String::new();
             if let Some(yaml) = &options.policy {

@@ -21,15 +21,17 @@ pub(super) const ROOMS: &[Room] = &[
     room("route", "model", ""),
     // tokio for the waker of whoever loses its place.
     room("admission", "", "tokio"),
+    // nix for asking the allocator to give memory back.
+    room("budget", "", "nix"),
     // The byte path. socket2 sets the options that tokio and nix have no name for, http holds the CONNECT request that
     // h2 sends, x509_parser reads the SPIFFE ID that webpki does not show, and tokio_util reads into spare capacity.
     room("intercept", "model", "nix socket2 tokio tracing"),
     room(
         "transport",
-        "model identity",
+        "model budget identity",
         "bytes futures_util h2 http nix rustls socket2 tokio tokio_rustls tracing x509_parser",
     ),
-    room("relay", "model", "bytes nix socket2 tokio tokio_util"),
+    room("relay", "model budget", "bytes nix socket2 tokio tokio_util"),
     // The packets of netlink: what routes and listening sockets look like on its wire.
     room(
         "host",
@@ -80,13 +82,14 @@ pub(super) const ROOMS: &[Room] = &[
 ];
 
 /// What a role may import: every room, and how a process lives and ends; no other role.
-const ALL_ROOMS: &str = "model document admission policy route intercept transport relay identity discovery datapath host issuer observe \
+const ALL_ROOMS: &str = "model document admission budget policy route intercept transport relay identity discovery datapath host issuer observe \
                          lifecycle";
 
 /// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`
-/// takes as an argument, ipnet for the routes that the host has and the mesh adds.
+/// takes as an argument, ipnet for the routes that the host has and the mesh adds, slab for the table of connections,
+/// each of which has its number in it.
 const ROLE_CRATES: &str =
-    "anyhow bytes fastrand futures_util humantime ipnet nix rustls serde_json socket2 tokio tracing";
+    "anyhow bytes fastrand futures_util humantime ipnet nix rustls serde_json slab socket2 tokio tracing";
 
 /// The door: raw arguments → one validated configuration. It may import anything, and no room imports it.
 pub(super) const DOOR: &[&str] = &["bin", "cli", "config", "lib", "lifecycle", "main"];

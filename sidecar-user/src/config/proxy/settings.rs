@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 27] = [
+pub const SETTINGS: [Setting; 28] = [
     Setting {
         path: "workload.name",
         flag: "name",
@@ -203,6 +203,14 @@ pub const SETTINGS: [Setting; 27] = [
         env: "OUTRIGGER_HALF_CLOSED",
         value: "DURATION",
         help: "How long a half-closed connection may stay silent [default: 1h]",
+        list: false,
+    },
+    Setting {
+        path: "bufferMemory",
+        flag: "buffer-memory",
+        env: "OUTRIGGER_BUFFER_MEMORY",
+        value: "SIZE",
+        help: "The most memory for buffers, e.g. 64MiB [default: a quarter of the cgroup's limit, at most 64MiB]",
         list: false,
     },
     logging::LEVEL,

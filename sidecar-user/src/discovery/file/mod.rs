@@ -2,6 +2,7 @@
 //! Reading files and noticing changes is `reload.rs`; what each key means for a user is in `docs/registry.md`.
 
 mod address;
+mod lint;
 mod policy;
 mod service;
 mod workload;
@@ -12,6 +13,7 @@ use std::hash::Hash;
 use std::net::IpAddr;
 
 use crate::document::{Field, Position, Problem, Problems, Sink, load};
+use crate::model::authorization::Scope;
 use crate::model::{ServiceName, Snapshot};
 
 /// What a text says, and what of it is not acted on.
@@ -81,6 +83,15 @@ impl Reader {
             at: Some(field.at()),
             field: field.path().to_owned(),
             what: what.into(),
+            remedy: remedy.into(),
+        });
+    }
+
+    fn warning(&self, place: &Place, what: String, remedy: &str) {
+        self.warnings.push(Problem {
+            at: Some(place.at),
+            field: place.path.clone(),
+            what,
             remedy: remedy.into(),
         });
     }
@@ -203,7 +214,8 @@ impl<'e, K: Eq + Hash + fmt::Display> Unique<'e, K> {
 
 fn check_references(reader: &Reader, entries: &Entries) {
     let services: HashSet<&ServiceName> = entries.services.iter().map(|e| &e.service.name).collect();
-    let policies: HashSet<_> = entries.policies.iter().map(|e| &e.policy.name).collect();
+    let scopes = entries.policies.iter().map(|e| (&e.policy.name, e.policy.scope));
+    let policies: HashMap<_, _> = scopes.collect();
     for entry in &entries.workloads {
         for (name, place) in &entry.service_places {
             if !services.contains(name) {
@@ -212,16 +224,37 @@ fn check_references(reader: &Reader, entries: &Entries) {
             }
         }
         for (name, place) in &entry.policies {
-            if !policies.contains(name) {
-                reader.warnings.push(Problem {
-                    at: Some(place.at),
-                    field: place.path.clone(),
-                    what: format!(
-                        "there is no policy `{name}`, so every connection to this workload is denied"
-                    ),
-                    remedy: "add it to `policies`, or remove it here".into(),
-                });
-            }
+            let (what, remedy) = match policies.get(name) {
+                Some(Scope::WorkloadSelector) => continue,
+                Some(_) => (
+                    format!("the policy `{name}` selects no single workloads"),
+                    "give it the scope WorkloadSelector, or remove it here",
+                ),
+                None => (
+                    format!("there is no policy `{name}`"),
+                    "add it to `policies`, or remove it here",
+                ),
+            };
+            let what = format!("{what}, so every connection to this workload is denied");
+            reader.warning(place, what, remedy);
+        }
+        if entry.host_network && !entry.policies.is_empty() && entry.workload.pod().is_empty() {
+            reader.warning(
+                &entry.uid,
+                "a proxy that shares its address finds the policies of its workload by the name, which is missing".into(),
+                "give it `name`, as the proxy's `workload.name` has it",
+            );
+        }
+    }
+    let selecting = entries.workloads.iter().flat_map(|entry| &entry.policies);
+    let selected: HashSet<_> = selecting.map(|(name, _)| name).collect();
+    for entry in &entries.policies {
+        if entry.policy.scope == Scope::WorkloadSelector && !selected.contains(&entry.policy.name) {
+            reader.warning(
+                &entry.place,
+                "no workload names this policy, so it holds for none of them".into(),
+                "name it in the `authorizationPolicies` of a workload, or remove it",
+            );
         }
     }
 }
@@ -255,7 +288,7 @@ impl Entries {
             .iter()
             .map(|e| {
                 let names = e.policies.iter().map(|(name, _)| name.clone()).collect();
-                (e.workload.uid.clone(), names)
+                (e.workload.uid.clone(), (e.workload.namespace.clone(), names))
             })
             .collect();
         let workloads = self
@@ -268,7 +301,7 @@ impl Entries {
         Snapshot::build(before, services, workloads)
             .without_addresses(shared)
             .with_waypoints(behind_waypoint)
-            .with_policies(policies, selects)
+            .with_policies(before, policies, selects)
     }
 }
 

@@ -45,6 +45,14 @@ fn full() -> Observer {
         first_byte: PATIENCE,
         first_byte_under_pressure: PATIENCE,
     };
+    observer.bounds(Bounds {
+        memory: Box::new(|| BufferMemory {
+            used: 1,
+            peak: 2,
+            limit: 3,
+            waits: 4,
+        }),
+    });
     observer.door("status", Admission::new(limits));
     observer
 }

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use super::{Connect, Verdict};
 use crate::datapath::policy::{Rule, Source};
+use crate::model::authorization;
+use crate::model::snapshot::Standing;
 use crate::observe::{EndpointReport, Question, RuleReport, WhyReport};
+use crate::policy::authorization::{By, Decision};
 use crate::route::{DNS, Refusal, Unknown};
 
 /// An answer that is being put together.
@@ -60,13 +63,14 @@ impl Telling {
         self.verdict("refused", format!("{} is refused", self.route()), why);
     }
 
-    pub(super) fn admitted(&mut self) {
-        let summary = format!("{} is let in by the proxy, as plaintext", self.route());
-        self.verdict(
-            "admitted",
-            summary,
-            "the mode and the policies of this workload allow it",
-        );
+    pub(super) fn admitted(&mut self, mesh: bool, by: Option<&By>) {
+        let how = if mesh { "through the mesh" } else { "as plaintext" };
+        let summary = format!("{} is let in by the proxy, {how}", self.route());
+        let why = match by {
+            Some(by) => format!("the Allow policy {by} allows it"),
+            None => "no policy that allows restricts this workload, and none denies it".to_owned(),
+        };
+        self.verdict("admitted", summary, &why);
     }
 
     pub(super) fn proxied(&mut self, mesh: bool, endpoints: Vec<EndpointReport>) {
@@ -124,6 +128,29 @@ impl Telling {
             None => self.0.destination.clone(),
         }
     }
+}
+
+/// Those that allow, when none of them allows this.
+pub(super) fn considered(standing: &Standing<'_>) -> String {
+    let allow = standing
+        .all()
+        .filter(|p| p.action == authorization::Action::Allow && !p.dry_run);
+    let mut names: Vec<String> = allow.map(|policy| policy.name.to_string()).collect();
+    names.sort();
+    names.dedup();
+    format!(
+        "Allow policies that were asked, and do not allow it: {}",
+        names.join(", ")
+    )
+}
+
+pub(super) fn rehearsed(decision: &Decision) -> String {
+    let verdict = match decision {
+        Decision::Allow(None) => "nothing would deny it".to_owned(),
+        Decision::Allow(Some(by)) => format!("the Allow policy {by} would allow it"),
+        Decision::Deny(denial) => format!("it would be denied: {denial}"),
+    };
+    format!("if the policies with `dryRun` were obeyed: {verdict}")
 }
 
 fn rule_report(rule: &Rule, file: Option<&Path>) -> RuleReport {

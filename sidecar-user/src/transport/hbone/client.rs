@@ -1,12 +1,12 @@
 //! The dialling side of a tunnel: one TLS session, many CONNECT streams. Which tunnel to use is the pool's choice.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,13 +17,18 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
+use super::frames::PREFACE;
+use super::socket::Socket;
 use super::stream::{Occupancy, Place};
+use super::traffic::Traffic;
 use super::{
-    CONNECTION_WINDOW, DATA_FRAME_BUDGET, Forwarded, MAX_FRAME, MAX_HEADER_LIST, Refusal, SEND_BUFFER,
-    STREAM_WINDOW, Stream, headers, keepalive,
+    CONNECTION_WINDOW, DATA_FRAME_BUDGET, ERROR_RESETS, Forwarded, MAX_FRAME, MAX_HEADER_LIST, Refusal,
+    SEND_BUFFER, STREAM_WINDOW, Stream, headers, keepalive,
 };
+use crate::budget::Budget;
 use crate::model::SpiffeId;
 use crate::transport::tls::{self, Peer};
 use crate::transport::{Counted, Error, Step, Tally, Timeouts, tcp};
@@ -47,7 +52,39 @@ pub struct Tunnel {
     peer: Peer,
     handshake: Duration,
     occupancy: Rc<Occupancy>,
+    traffic: Traffic,
     open: Rc<Cell<bool>>,
+    /// The same in the hands of those who may end it, also when it takes no new streams.
+    life: Rc<Life>,
+}
+
+/// A tunnel's connection. Lives as long as it is driven.
+#[derive(Debug)]
+pub(in crate::transport) struct Life {
+    addr: SocketAddr,
+    peer: Peer,
+    traffic: Traffic,
+    open: Rc<Cell<bool>>,
+    driver: OnceCell<AbortHandle>,
+}
+
+impl Life {
+    pub(in crate::transport) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Ends it, with all its streams, because its peer is not believed any more.
+    pub(in crate::transport) fn distrust(&self) {
+        self.traffic.distrust();
+        self.end();
+    }
+
+    fn end(&self) -> bool {
+        if let Some(driver) = self.driver.get() {
+            driver.abort();
+        }
+        self.open.replace(false)
+    }
 }
 
 impl Tunnel {
@@ -58,7 +95,7 @@ impl Tunnel {
         expected: &[SpiffeId],
         out_by: (&tcp::Mark, Option<u32>),
         tally: &Tally,
-        limits: Timeouts,
+        (limits, budget): (Timeouts, &Budget),
     ) -> Result<Self, Error> {
         let (mark, device) = out_by;
         let tcp = tcp::dial_tunnel(addr, mark, device, limits.connect).await?;
@@ -67,24 +104,25 @@ impl Tunnel {
         let tls = within(limits.tls, addr, Step::TlsHandshake, handshake)
             .await?
             .map_err(|source| refused_handshake(addr, expected, source))?;
-        let peer = tls::peer(tls.get_ref().1, false).ok_or_else(|| Error::WrongIdentity {
-            addr,
-            expected: expected.to_vec(),
-            found: vec![],
-        })?;
+        let peer =
+            tls::peer(tls.get_ref().1, tls::Side::Server, false).ok_or_else(|| Error::WrongIdentity {
+                addr,
+                expected: expected.to_vec(),
+                found: vec![],
+            })?;
         let handshake = start.elapsed();
-        Self::open(addr, tls, peer, handshake, tally, limits).await
+        Self::open(addr, tls, (peer, handshake), tally, (limits, budget)).await
     }
 
     async fn open(
         addr: SocketAddr,
         tls: tokio_rustls::client::TlsStream<TcpStream>,
-        peer: Peer,
-        handshake: Duration,
+        (peer, handshake): (Peer, Duration),
         tally: &Tally,
-        limits: Timeouts,
+        (limits, budget): (Timeouts, &Budget),
     ) -> Result<Self, Error> {
-        let (io, heard) = keepalive::Listening::new(tls);
+        let traffic = Traffic::new(budget, (0, PREFACE), Instant::now());
+        let (io, heard) = Socket::new(tls, traffic.clone());
         let preface = Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -93,7 +131,7 @@ impl Tunnel {
             .max_send_buffer_size(SEND_BUFFER)
             .data_frame_budget(DATA_FRAME_BUDGET)
             .enable_push(false)
-            .max_local_error_reset_streams(None)
+            .max_local_error_reset_streams(Some(ERROR_RESETS))
             // Nothing is asked before the peer has said how much may be asked at once.
             .initial_max_send_streams(0)
             .handshake(io);
@@ -104,29 +142,43 @@ impl Tunnel {
             limits.settings,
             addr,
             Step::Http2Preface,
-            settled(&mut connection, &requests),
+            settled(&mut connection, &requests, &traffic),
         )
         .await?
         .map_err(|e| broken(addr, e))?;
         let ping = connection.ping_pong();
         let open = Rc::new(Cell::new(true));
-        let opened = open.clone();
+        let life = Rc::new(Life {
+            addr,
+            peer: peer.clone(),
+            traffic: traffic.clone(),
+            open: open.clone(),
+            driver: OnceCell::new(),
+        });
         let counted = Counted::new(tally);
+        let driven = life.clone();
         let driver = tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            let Life {
+                addr, traffic, open, ..
+            } = &*driven;
+            if let Err(error) = poll_fn(|cx| drive(&mut connection, traffic, cx)).await {
                 tracing::debug!(%addr, %error, "tunnel closed");
             }
-            opened.set(false);
+            if let Some(flood) = traffic.flood() {
+                tracing::warn!(%addr, ?flood, "tunnel closed: its peer floods it");
+            }
+            open.set(false);
             drop(counted);
         });
+        // Nobody else sets it.
+        let _ = life.driver.set(driver.abort_handle());
         // Beside the driver, not in it: what the driver polls, it polls with every frame.
         if let Some(ping) = ping {
-            let (driver, open) = (driver.abort_handle(), open.clone());
+            let watched = Rc::downgrade(&life);
             tokio::task::spawn_local(async move {
                 keepalive::watch(ping, heard).await;
-                if open.replace(false) {
+                if watched.upgrade().is_some_and(|life| life.end()) {
                     tracing::warn!(%addr, "tunnel closed: its peer does not answer any more");
-                    driver.abort();
                 }
             });
         }
@@ -136,8 +188,14 @@ impl Tunnel {
             peer,
             handshake,
             occupancy: Rc::default(),
+            traffic,
             open,
+            life,
         })
+    }
+
+    pub(in crate::transport) fn life(&self) -> Weak<Life> {
+        Rc::downgrade(&self.life)
     }
 
     pub fn peer(&self) -> &Peer {
@@ -173,13 +231,14 @@ impl Tunnel {
         let asked = async {
             let mut requests = self.requests.clone().ready().await?;
             let (answer, send) = requests.send_request(self.message(request), false)?;
-            Ok((answer.await?, send))
+            let tracked = self.traffic.track(send.stream_id().as_u32(), 0);
+            Ok((answer.await?, send, tracked))
         };
-        let (answer, send) = within(limits.request, addr, Step::ConnectRequest, asked)
+        let (answer, send, tracked) = within(limits.request, addr, Step::ConnectRequest, asked)
             .await?
             .map_err(|e| broken(addr, e))?;
         match answer.status() {
-            StatusCode::OK => Ok(Stream::new(send, answer.into_body(), place)),
+            StatusCode::OK => Ok(Stream::new(send, answer.into_body(), place, tracked)),
             status => {
                 let refusal = Refusal::from_headers(answer.headers());
                 Err(Error::Refused {
@@ -210,17 +269,48 @@ impl Tunnel {
 async fn settled<S>(
     connection: &mut Connection<S, Bytes>,
     requests: &SendRequest<Bytes>,
+    traffic: &Traffic,
 ) -> Result<(), h2::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    poll_fn(|cx| match Pin::new(&mut *connection).poll(cx) {
+    poll_fn(|cx| match drive(connection, traffic, cx) {
         Poll::Ready(Ok(())) => Poll::Ready(Err(Reason::NO_ERROR.into())),
         Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
         Poll::Pending if requests.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
         Poll::Pending => Poll::Pending,
     })
     .await
+}
+
+/// One turn of the connection. Ends it when its peer floods.
+fn drive<S>(
+    connection: &mut Connection<S, Bytes>,
+    traffic: &Traffic,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), h2::Error>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let driven = Pin::new(&mut *connection).poll(cx);
+    if traffic.flood().is_some() {
+        return Poll::Ready(Err(Reason::ENHANCE_YOUR_CALM.into()));
+    }
+    if driven.is_pending() {
+        let (again, window) = traffic.end_turn();
+        if again {
+            cx.waker().wake_by_ref();
+        }
+        // Refused while the change before this one is not acknowledged: the next turn asks again.
+        if let Some(window) = window
+            && connection.set_initial_window_size(window).is_ok()
+        {
+            traffic.window_changed(window, Instant::now());
+            // The connection has to send it.
+            cx.waker().wake_by_ref();
+        }
+    }
+    driven
 }
 
 async fn within<T>(

@@ -1,17 +1,24 @@
 //! HBONE: TCP over HTTP/2 CONNECT over mutual TLS. The wire contract is that of Istio's ztunnel.
 
 pub mod client;
+mod flood;
+mod frames;
 mod headers;
 mod keepalive;
 pub mod server;
+mod socket;
 mod stream;
+mod traffic;
 
+pub use flood::Flood;
 pub use headers::{Forwarded, Refusal};
 pub use stream::Stream;
 
-/// Per stream. Credit is returned only after the bytes were written to the application's socket, so this is also
-/// what one stream can make us buffer.
+/// Per stream, while few are open: see `traffic.rs`, which makes it smaller. Credit is returned only after the bytes were
+/// written to the application's socket, so this is also what one stream can make us buffer.
 const STREAM_WINDOW: u32 = 512 * 1024;
+/// With 200 streams that nobody reads a tunnel then holds 3.2 MB. One frame of the usual size fits.
+const MIN_STREAM_WINDOW: u32 = 16 * 1024;
 /// Streams that a peer may open at once on one tunnel (wire.md 1.3: at least 100; ztunnel's server has 200).
 pub const MAX_STREAMS: u32 = 200;
 /// Room for every stream's window: a blocked stream can never stop the others (ztunnel#1538).
@@ -21,6 +28,14 @@ const MAX_FRAME: u32 = 256 * 1024;
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// What a stream may queue in the HTTP/2 layer before the relay has to wait.
 const SEND_BUFFER: usize = 256 * 1024;
-/// Overhead of small DATA frames that may pile up behind a reader that does not read. h2's own default (half the
-/// window) would end the whole tunnel, with all its streams, for one application that writes byte by byte.
-const DATA_FRAME_BUDGET: usize = 128 << 20;
+/// Overhead of small DATA frames that may pile up in the HTTP/2 layer, which counts 256 bytes less the payload for each:
+/// those of two turns. A relay takes them out of there in each turn, whether its application reads or not, so that only
+/// a peer that sends before its CONNECT was answered can exceed it, and loses the tunnel.
+const DATA_FRAME_BUDGET: usize = 2 * 256 * traffic::TURN as usize;
+/// Streams that were reset before we looked at them, in one turn. Each takes two frames, so it is never reached: what
+/// bounds resets is `flood.rs`, by rate and not by chance. HTTP/2's usual limit of 20 ends a tunnel, with everybody on
+/// it, when one application gives up 20 connects at the same time.
+const PENDING_RESETS: usize = traffic::TURN as usize;
+/// Streams that we had to reset because of what the peer sent, in the life of a tunnel (CVE-2025-8671, "MadeYouReset").
+/// One that exceeds the limit of streams counts too, which a peer may do in good faith when the limit was lowered.
+const ERROR_RESETS: usize = 10_000;

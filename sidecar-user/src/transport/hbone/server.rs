@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
-use h2::{PingPong, RecvStream};
+use h2::{PingPong, Reason, RecvStream};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use rustls::ServerConfig;
@@ -19,11 +19,15 @@ use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::frames::PREFACE;
+use super::socket::{Heard, Socket};
 use super::stream::{Occupancy, Place};
+use super::traffic::{Tracked, Traffic};
 use super::{
-    CONNECTION_WINDOW, DATA_FRAME_BUDGET, Forwarded, MAX_FRAME, MAX_HEADER_LIST, MAX_STREAMS, Refusal,
-    SEND_BUFFER, STREAM_WINDOW, Stream, headers, keepalive,
+    CONNECTION_WINDOW, DATA_FRAME_BUDGET, ERROR_RESETS, Flood, Forwarded, MAX_FRAME, MAX_HEADER_LIST,
+    MAX_STREAMS, PENDING_RESETS, Refusal, SEND_BUFFER, STREAM_WINDOW, Stream, headers, keepalive,
 };
+use crate::budget::Budget;
 use crate::transport::tls::{self, Peer};
 use crate::transport::{Counted, Error, Step, Tally, Timeouts, tcp};
 
@@ -31,8 +35,9 @@ use crate::transport::{Counted, Error, Step, Tally, Timeouts, tcp};
 pub struct Session {
     pub peer: Peer,
     pub handshake: Duration,
-    connection: Connection<keepalive::Listening<TlsStream<TcpStream>>, Bytes>,
-    heard: keepalive::Heard,
+    connection: Connection<Socket<TlsStream<TcpStream>>, Bytes>,
+    heard: Heard,
+    traffic: Traffic,
     occupancy: Rc<Occupancy>,
 }
 
@@ -41,7 +46,41 @@ pub struct Incoming {
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     place: Place,
+    tracked: Tracked,
 }
+
+/// How many streams a tunnel carries now.
+#[derive(Clone, Debug)]
+pub struct Streams(Rc<Occupancy>);
+
+impl Streams {
+    pub fn open(&self) -> usize {
+        self.0.streams.get()
+    }
+
+    #[cfg(test)]
+    pub fn for_tests(open: usize) -> Self {
+        let occupancy = Occupancy::default();
+        occupancy.streams.set(open);
+        Self(Rc::new(occupancy))
+    }
+}
+
+/// Why a tunnel did not end in peace.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    #[error("the tunnel broke")]
+    Broken(#[source] h2::Error),
+    #[error("the peer floods the tunnel: {0:?}")]
+    Flood(Flood),
+}
+
+/// How long a tunnel without streams stays open after its client was told to open no more: longer than the answer takes
+/// that HTTP/2 waits for before it says so a second time (RFC 9113, section 6.8).
+const LINGER: Duration = Duration::from_secs(5);
+
+/// How long a peer that floods may take to be told why its tunnel ends.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 impl Session {
     /// Both handshakes, each within its limit.
@@ -50,8 +89,9 @@ impl Session {
         client: SocketAddr,
         config: Arc<ServerConfig>,
         limits: Timeouts,
+        budget: &Budget,
     ) -> Result<Self, Error> {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let failed = |e| Error::Tls {
             addr: client,
             source: Rc::new(e),
@@ -65,17 +105,19 @@ impl Session {
                 after: limits.tls,
             })?
             .map_err(failed)?;
-        let peer = tls::peer(tls.get_ref().1, true)
+        let peer = tls::peer(tls.get_ref().1, tls::Side::Client, true)
             .ok_or_else(|| failed(std::io::Error::other("the client proved no identity")))?;
         let handshake = start.elapsed();
-        let (io, heard) = keepalive::Listening::new(tls);
+        let traffic = Traffic::new(budget, (PREFACE, 0), start);
+        let (io, heard) = Socket::new(tls, traffic.clone());
         let preface = Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(MAX_FRAME)
             .max_header_list_size(MAX_HEADER_LIST)
             .max_concurrent_streams(MAX_STREAMS)
-            .max_local_error_reset_streams(None)
+            .max_pending_accept_reset_streams(PENDING_RESETS)
+            .max_local_error_reset_streams(Some(ERROR_RESETS))
             .max_send_buffer_size(SEND_BUFFER)
             .data_frame_budget(DATA_FRAME_BUDGET)
             .handshake(io);
@@ -95,8 +137,14 @@ impl Session {
             handshake,
             connection,
             heard,
+            traffic,
             occupancy: Rc::default(),
         })
+    }
+
+    /// Counts the streams that are open.
+    pub fn streams(&self) -> Streams {
+        Streams(self.occupancy.clone())
     }
 
     /// Drives the tunnel to its end and hands every CONNECT to `on_request`. When `drain` completes, the client is
@@ -106,7 +154,7 @@ impl Session {
         drain: impl Future<Output = ()> + 'static,
         tally: &Tally,
         mut on_request: impl FnMut(Incoming),
-    ) -> Result<(), h2::Error> {
+    ) -> Result<(), Ended> {
         let _counted = Counted::new(tally);
         let orders = Rc::new(Orders::default());
         let _steering = Steering::begin(
@@ -114,6 +162,7 @@ impl Session {
             drain,
             self.connection.ping_pong(),
             self.heard.clone(),
+            self.streams(),
         );
         let mut draining = false;
         loop {
@@ -122,24 +171,60 @@ impl Session {
                 if orders.dead.get() || (orders.drain.get() && !draining) {
                     return Poll::Ready(None);
                 }
-                self.connection.poll_accept(cx).map(Some)
+                let accepted = self.connection.poll_accept(cx);
+                if accepted.is_pending() {
+                    self.end_turn(cx);
+                }
+                if self.traffic.flood().is_some() {
+                    return Poll::Ready(None);
+                }
+                accepted.map(Some)
             });
             match next.await {
                 Some(Some(Ok((request, respond)))) => {
+                    let mut request = request;
+                    let held = request.body_mut().flow_control().used_capacity();
+                    let tracked = self.traffic.track(respond.stream_id().as_u32(), held);
                     on_request(Incoming {
                         request,
                         respond,
                         place: Place::take(&self.occupancy),
+                        tracked,
                     });
                 }
-                Some(Some(Err(error))) => return Err(error),
+                Some(Some(Err(error))) => return Err(Ended::Broken(error)),
                 Some(None) => return Ok(()),
                 None if orders.dead.get() => return Ok(()),
-                None => {
-                    draining = true;
-                    self.connection.graceful_shutdown();
-                }
+                None => match self.traffic.flood() {
+                    Some(flood) => {
+                        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                        let told = poll_fn(|cx| self.connection.poll_closed(cx));
+                        // Nothing is read any more; only the GOAWAY has to leave.
+                        let _ = tokio::time::timeout(FAREWELL, told).await;
+                        return Err(Ended::Flood(flood));
+                    }
+                    None => {
+                        draining = true;
+                        self.connection.graceful_shutdown();
+                    }
+                },
             }
+        }
+    }
+
+    /// The HTTP/2 layer has done what it could.
+    fn end_turn(&mut self, cx: &Context<'_>) {
+        let (again, window) = self.traffic.end_turn();
+        if again {
+            cx.waker().wake_by_ref();
+        }
+        // Refused while the change before this one is not acknowledged: the next turn asks again.
+        if let Some(window) = window
+            && self.connection.set_initial_window_size(window).is_ok()
+        {
+            self.traffic.window_changed(window, Instant::now());
+            // The connection has to send it.
+            cx.waker().wake_by_ref();
         }
     }
 }
@@ -174,12 +259,21 @@ impl Steering {
         orders: Rc<Orders>,
         drain: impl Future<Output = ()> + 'static,
         ping: Option<PingPong>,
-        heard: keepalive::Heard,
+        heard: Heard,
+        streams: Streams,
     ) -> Self {
         let task = tokio::task::spawn_local(async move {
             let drain = async {
                 drain.await;
                 orders.give(&orders.drain);
+                // A client that was told to go closes the tunnel when it carries nothing. One that does not is helped.
+                loop {
+                    tokio::time::sleep(LINGER).await;
+                    if streams.open() == 0 {
+                        break;
+                    }
+                }
+                orders.give(&orders.dead);
             };
             let alive = async {
                 match ping {
@@ -215,6 +309,18 @@ impl Incoming {
         }
     }
 
+    /// Has the client given the stream up already?
+    pub fn is_gone(&mut self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        self.respond.poll_reset(&mut nobody).is_ready()
+    }
+
+    /// Completes when the client has given the stream up.
+    pub async fn gone(&mut self) {
+        // An error means that the tunnel is gone, and the client with it.
+        let _ = poll_fn(|cx| self.respond.poll_reset(cx)).await;
+    }
+
     pub fn forwarded(&self) -> Forwarded {
         Forwarded::from_headers(self.request.headers())
     }
@@ -225,11 +331,12 @@ impl Incoming {
             request,
             mut respond,
             place,
+            tracked,
         } = self;
         let mut answer = Response::new(());
         mirror(request.headers(), answer.headers_mut());
         let send = respond.send_response(answer, false)?;
-        Ok(Stream::new(send, request.into_body(), place))
+        Ok(Stream::new(send, request.into_body(), place, tracked))
     }
 
     /// An answer without a stream.

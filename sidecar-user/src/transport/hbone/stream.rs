@@ -2,16 +2,22 @@
 //! a reset is RST. Does not know which side of the tunnel it is on.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
+
+use super::traffic::Tracked;
 
 /// A stream that has moved this much is bulk: its tunnel takes no new streams while it lives, so that small flows
 /// do not queue behind it.
 const BULK: usize = 128 * 1024;
+
+/// Chunks below this are copied together when they have to wait: each would pin a read buffer of the HTTP/2 layer.
+const SMALL: usize = 4096;
 
 /// What the streams of one tunnel tell the pool.
 #[derive(Debug, Default)]
@@ -25,6 +31,42 @@ pub struct Stream {
     send: SendStream<Bytes>,
     recv: RecvStream,
     place: Place,
+    tracked: Tracked,
+    waiting: Waiting,
+}
+
+/// What was received and has to wait until its application takes it.
+#[derive(Debug, Default)]
+struct Waiting {
+    chunks: VecDeque<Bytes>,
+    /// Small chunks behind those, in one piece.
+    tail: BytesMut,
+    /// How the stream ended, to be told after all that.
+    end: Option<io::Result<()>>,
+}
+
+impl Waiting {
+    fn push(&mut self, chunk: Bytes) {
+        if chunk.len() < SMALL {
+            self.tail.extend_from_slice(&chunk);
+            return;
+        }
+        self.seal();
+        self.chunks.push_back(chunk);
+    }
+
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            self.chunks.push_back(std::mem::take(&mut self.tail).freeze());
+        }
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        if self.chunks.is_empty() {
+            self.seal();
+        }
+        self.chunks.pop_front()
+    }
 }
 
 /// A stream's place in its tunnel, given back on drop.
@@ -61,12 +103,28 @@ impl Drop for Place {
 }
 
 impl Stream {
-    pub(super) fn new(send: SendStream<Bytes>, recv: RecvStream, place: Place) -> Self {
-        Self { send, recv, place }
+    pub(super) fn new(send: SendStream<Bytes>, recv: RecvStream, place: Place, tracked: Tracked) -> Self {
+        Self {
+            send,
+            recv,
+            place,
+            tracked,
+            waiting: Waiting::default(),
+        }
     }
 
     /// The next bytes, `None` at the end of the stream.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if let Some(chunk) = self.waiting.pop() {
+            return Poll::Ready(Ok(Some(chunk)));
+        }
+        if let Some(end) = self.waiting.end.take() {
+            return Poll::Ready(end.map(|()| None));
+        }
+        self.poll_chunk(cx)
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         loop {
             return Poll::Ready(match ready!(self.recv.poll_data(cx)) {
                 Some(Ok(chunk)) if chunk.is_empty() => continue,
@@ -82,9 +140,23 @@ impl Stream {
         }
     }
 
+    /// Takes over what arrives while the application does not read. The HTTP/2 layer would keep some 300 bytes for each
+    /// frame, however small, and the read buffer that it came in; here it takes its own size. No credit is given for it.
+    pub fn gather(&mut self, cx: &mut Context<'_>) {
+        while self.waiting.end.is_none() {
+            match self.poll_chunk(cx) {
+                Poll::Ready(Ok(Some(chunk))) => self.waiting.push(chunk),
+                Poll::Ready(Ok(None)) => self.waiting.end = Some(Ok(())),
+                Poll::Ready(Err(error)) => self.waiting.end = Some(Err(error)),
+                Poll::Pending => return,
+            }
+        }
+    }
+
     /// Gives the peer leave to send `n` more bytes. Called when they have reached the application's socket, so
     /// that a slow reader is felt by the sender.
     pub fn consumed(&mut self, n: usize) {
+        self.tracked.consumed(n);
         // Fails only when the stream is over, and then nobody needs the credit.
         let _ = self.recv.flow_control().release_capacity(n);
     }
@@ -92,6 +164,7 @@ impl Stream {
     /// Takes bytes off the front of `chunk` as the peer's credit allows; ready when it is empty.
     pub fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
         while !chunk.is_empty() {
+            ready!(self.tracked.poll_room(cx));
             self.send.reserve_capacity(chunk.len());
             let mut credit = self.send.capacity();
             if credit == 0 {
@@ -102,12 +175,19 @@ impl Stream {
                 };
             }
             let part = chunk.split_to(credit.min(chunk.len()));
-            self.place.moved(part.len());
+            let n = part.len();
+            self.place.moved(n);
             self.send.send_data(part, false).map_err(broken)?;
+            self.tracked.queued(n);
         }
         // The last byte gone, the slice must let go of its memory.
         *chunk = Bytes::new();
         Poll::Ready(Ok(()))
+    }
+
+    /// Was the tunnel ended because its peer is not believed any more?
+    pub fn is_distrusted(&self) -> bool {
+        self.tracked.is_distrusted()
     }
 
     /// Ends our direction.
@@ -127,6 +207,11 @@ impl Stream {
     /// The application's RST, as RFC 9113 section 8.5 has it.
     pub fn reset(&mut self) {
         self.send.send_reset(Reason::CONNECT_ERROR);
+    }
+
+    /// The proxy's own end of it: nothing is wrong with the application (wire.md 1.7).
+    pub fn cancel(&mut self) {
+        self.send.send_reset(Reason::CANCEL);
     }
 }
 

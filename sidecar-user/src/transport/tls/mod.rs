@@ -6,7 +6,10 @@ use std::io;
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig, version::TLS13};
 
 use crate::identity::Svid;
@@ -37,6 +40,54 @@ pub struct Peer {
     pub facts: TlsFacts,
     /// When the proof ends: no new stream is begun on a tunnel after it.
     pub expires: SystemTime,
+    /// Leaf first, as it was shown.
+    chain: Arc<[CertificateDer<'static>]>,
+    side: Side,
+}
+
+impl Peer {
+    /// Would its proof be accepted now, with the roots that this certificate came with?
+    pub fn is_trusted_by(&self, svid: &Svid) -> bool {
+        let Some((leaf, intermediates)) = self.chain.split_first() else {
+            return false;
+        };
+        let now = UnixTime::now();
+        let roots = svid.roots().clone();
+        match self.side {
+            Side::Client => MeshClient::new(roots, svid.id().trust_domain(), PROVIDER.clone())
+                .is_ok_and(|verifier| verifier.verify_client_cert(leaf, intermediates, now).is_ok()),
+            Side::Server => {
+                let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+                ExpectedServer::new(roots, vec![self.id.clone()], PROVIDER.clone())
+                    .verify_server_cert(leaf, intermediates, &name, &[], now)
+                    .is_ok()
+            }
+        }
+    }
+
+    /// One that has shown nothing.
+    #[cfg(test)]
+    pub fn for_tests(id: SpiffeId) -> Self {
+        Self {
+            id,
+            facts: TlsFacts {
+                version: "none",
+                cipher: "none",
+                key_exchange: "none",
+                reused_tunnel: false,
+            },
+            expires: SystemTime::now(),
+            chain: Arc::new([]),
+            side: Side::Client,
+        }
+    }
+}
+
+/// What the peer is in the handshake. A certificate may be good for one of the two only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Server,
 }
 
 /// The client's side of one dial: the peer must prove one of `expected`.
@@ -75,8 +126,9 @@ pub fn server_config(svid: &Svid) -> Result<Arc<ServerConfig>, rustls::server::V
 }
 
 /// Who is at the other end of an established session.
-pub(super) fn peer(session: &CommonState, reused_tunnel: bool) -> Option<Peer> {
-    let leaf = session.peer_certificates()?.first()?;
+pub(super) fn peer(session: &CommonState, side: Side, reused_tunnel: bool) -> Option<Peer> {
+    let chain = session.peer_certificates()?;
+    let leaf = chain.first()?;
     // The first name is the one that policy goes by (wire.md 1.2); verification has refused all but one.
     let id = verify::identities(leaf).ok()?.into_iter().next()?;
     let facts = TlsFacts {
@@ -99,6 +151,8 @@ pub(super) fn peer(session: &CommonState, reused_tunnel: bool) -> Option<Peer> {
         id,
         facts,
         expires: verify::expiry(leaf)?,
+        chain: chain.iter().map(|cert| cert.clone().into_owned()).collect(),
+        side,
     })
 }
 
