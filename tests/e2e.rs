@@ -7,6 +7,9 @@ mod fabric; // the harness itself: pods, programs and captures without Outrigger
 #[path = "e2e/check.rs"]
 mod check; // what this host lacks
 
+#[path = "e2e/attach.rs"]
+mod attach; // a proxy that is not where it should be is not ready, and shows no application a wrong client
+
 #[path = "e2e/reach.rs"]
 mod reach; // who reaches whom, by which address, over which family
 
@@ -24,6 +27,9 @@ mod secrecy; // what a capture sees
 
 #[path = "e2e/identity.rs"]
 mod identity; // wrong, unknown, expired or no identity
+
+#[path = "e2e/authority.rs"]
+mod authority; // strangers at the authority, tokens, and a new root while everything runs
 
 #[path = "e2e/modes.rs"]
 mod modes; // strict, permissive, registry-only

@@ -7,7 +7,11 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::addr::{Endpoint, Ip, Port};
 
-pub const ABI_VERSION: u32 = 3;
+mod counters;
+
+pub use counters::{COUNTER_SLOTS, Counter};
+
+pub const ABI_VERSION: u32 = 4;
 
 /// Names of the maps, shared by the programs, the loader and the pins.
 pub mod map {
@@ -82,7 +86,8 @@ pub const HANDSHAKE_ENTRIES: usize = 4096;
 /// Connections whose SYN waits for its upstream. One lives as long as the application waits, minutes perhaps, so
 /// none is evicted: at the bound new ones are refused.
 pub const HELD_ENTRIES: usize = 16384;
-/// Connections on their way from the proxy to the application, from the SYN to the accept.
+/// Connections on their way from the proxy to the application, from the SYN to the accepted socket. Without an entry a
+/// connection fails, so the proxy keeps fewer under way.
 pub const PRESENTED_ENTRIES: usize = 8192;
 /// The slot of the inbound listener.
 pub const INBOUND_LISTENER: u32 = 0;
@@ -127,6 +132,9 @@ impl Role {
     pub const ACCEPTED: Self = Self(2);
     /// The serving application's end of a connection from the proxy: getpeername shows it the true client.
     pub const PRESENTED: Self = Self(3);
+    /// The accepted end of a connection from the proxy to itself, by which it proves that the programs see its sockets:
+    /// getpeername and SO_ORIGINAL_DST both answer on it.
+    pub const PROBED: Self = Self(4);
 }
 
 /// Where a redirected socket was meant to go, or who really called.
@@ -230,25 +238,33 @@ pub struct Bypass {
     pub on: u32,
     /// The client that the accepting application is to see; port 0 for none.
     pub client_port: Port,
-    pub reserved0: u16,
+    /// Where that application listens. connect() is given port 0, and the connect hook puts this one in its place: from
+    /// a socket that the hooks do not see no SYN gets to an application, which would take the proxy for its client.
+    pub application_port: Port,
     pub client_ip: Ip,
-    pub reserved: [u32; 2],
+    /// What the accepted socket becomes.
+    pub accepted: Role,
+    pub reserved: [u8; 7],
 }
 
 impl Bypass {
     pub const ON: Self = Self {
         on: 1,
         client_port: Port::new(0),
-        reserved0: 0,
+        application_port: Port::new(0),
         client_ip: Ip::from_v6([0; 4]),
-        reserved: [0; 2],
+        accepted: Role::NONE,
+        reserved: [0; 7],
     };
 
-    /// For a socket that dials the application on behalf of `client`.
-    pub const fn presenting(client: Endpoint) -> Self {
+    /// For a socket that dials whoever listens on `application_port` on behalf of `client`. `accepted` is
+    /// [`Role::PRESENTED`] or [`Role::PROBED`].
+    pub const fn presenting(client: Endpoint, application_port: Port, accepted: Role) -> Self {
         Self {
             client_port: client.port,
+            application_port,
             client_ip: client.ip,
+            accepted,
             ..Self::ON
         }
     }
@@ -360,7 +376,8 @@ pub struct Device {
 pub struct Settings {
     /// [`ABI_VERSION`]; the programs refuse to work with another, above all with the zero of a fresh map.
     pub abi: u32,
-    /// Not zero: nothing leaves or enters the pod in plaintext that the proxy has not seen.
+    /// Not zero: no TCP connection leaves or enters the pod in plaintext that the proxy has not seen, but those that the
+    /// policy leaves alone. UDP and other protocols pass unseen.
     pub strict: u32,
     /// The cookie of the pod's network namespace, which the listener's filter has no way to ask for.
     pub netns: u64,
@@ -381,85 +398,4 @@ pub struct Settings {
     /// The pod's own addresses.
     pub addresses: [Ip; MAX_ADDRESSES],
     pub devices: [Device; MAX_DEVICES],
-}
-
-macro_rules! counters {
-    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
-        /// What the programs count: an index into the counters map.
-        #[repr(u32)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Counter {
-            $($(#[doc = $doc])* $variant,)*
-        }
-
-        impl Counter {
-            pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$variant, $name),)*];
-            pub const COUNT: usize = Self::ALL.len();
-        }
-    };
-}
-
-counters! {
-    Redirected = "redirected",
-    /// connect() of something that is not TCP.
-    PassedProtocol = "passed_protocol",
-    /// The proxy's own sockets.
-    PassedBypass = "passed_bypass",
-    /// Loopback and the pod's own addresses.
-    PassedLocal = "passed_local",
-    /// Sockets that depend on an interface: bound to a device, or going to an IPv6 link-local address.
-    PassedDevice = "passed_device",
-    /// The same in strict mode.
-    DeniedDevice = "denied_device",
-    /// Destinations that the kernel itself refuses: multicast, broadcast, port 0. Sockets bound to a loopback address,
-    /// from which nobody else is reached.
-    PassedSpecial = "passed_special",
-    /// A socket bound to ::1 in strict mode: its SYN would leave the pod.
-    DeniedSpecial = "denied_special",
-    /// Left alone by policy.
-    PassedPolicy = "passed_policy",
-    /// Failed as it would have without the proxy: this host has no route.
-    FailedRoute = "failed_route",
-    /// The kernel gave no socket storage (optmem limit), so the destination would have been lost.
-    DeniedStorage = "denied_storage",
-    /// A hook ran before its settings were written, or with those of another version.
-    DeniedSettings = "denied_settings",
-    /// The handshake map took no entry: the proxy will see a connection without an original destination.
-    PublishFailed = "publish_failed",
-    /// Original destinations handed over to the proxy's socket.
-    Claimed = "claimed",
-    /// Connections to the outbound port that nobody was redirected to.
-    Unclaimed = "unclaimed",
-    /// The accepted socket got no storage.
-    ClaimFailed = "claim_failed",
-    /// SYNs that wait for their upstream.
-    Held = "held",
-    /// SYNs that came again while the first one was held.
-    HeldAgain = "held_again",
-    /// SYNs that could not be held, because `or_held` was full: refused.
-    HeldFull = "held_full",
-    /// News that a shard was not told, because its ring was full: SYNs are held, and told of when the client sends them
-    /// again.
-    RingFull = "ring_full",
-    /// Held SYNs that were let in after their upstream had answered.
-    Approved = "approved",
-    /// Connections to the application that carry their true client's address.
-    Presented = "presented",
-    /// Connections to the application that could not carry it: no room, or an IPv6 client and an IPv4 socket.
-    PresentFailed = "present_failed",
-    /// Connections from outside, given to the inbound listener.
-    Steered = "steered",
-    /// Connection attempts from inside the pod or to an open port, left alone.
-    InboundPassed = "inbound_passed",
-    /// Connection attempts from outside that policy leaves alone.
-    InboundPassedPolicy = "inbound_passed_policy",
-    /// Attempts at a port on which the application does not listen: refused as the kernel would.
-    DroppedClosed = "dropped_closed",
-    /// Outsiders that dialled an intercept port.
-    DroppedPort = "dropped_port",
-    /// Plaintext from outside in strict mode.
-    DroppedStrict = "dropped_strict",
-    /// No inbound listener, or it could not take the connection: fail closed.
-    DroppedListener = "dropped_listener",
-    DroppedSettings = "dropped_settings",
 }

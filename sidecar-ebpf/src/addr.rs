@@ -27,6 +27,9 @@ const MAPPED: u32 = 0x0000_ffff_u32.to_be();
 impl Ip {
     pub const LOOPBACK6: Self = Self([0, 0, 0, 1_u32.to_be()]);
 
+    /// 192.0.0.8, the dummy address of RFC 7600: no host has it, and no rule of anybody's is made for it.
+    pub const NOBODY4: Self = Self::from_v4(0xc000_0008_u32.to_be());
+
     /// From a word in network order, as `user_ip4` and its like hold it.
     #[inline(always)]
     pub const fn from_v4(word: u32) -> Self {

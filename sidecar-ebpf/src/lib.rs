@@ -9,7 +9,7 @@
 //! | `or_handshake` | LRU hash: [`abi::Tuple`] → [`abi::Origin`] | sockops before the SYN | the filter, sk_lookup, sockops on accept | when held or claimed, when the client closes, else by LRU |
 //! | `or_held` | hash: [`abi::Tuple`] → [`abi::Held`] | the filter of the outbound listeners | the filter, sk_lookup, sockops | when accepted, when the client closes |
 //! | `or_approved` | hash: [`abi::Tuple`] with a sequence number | the proxy, when the upstream is up | the filter | when accepted, when the client closes; else the proxy takes it back |
-//! | `or_presented` | hash: [`abi::Tuple`] → [`abi::Origin`] | sockops before the proxy's SYN to the application | sockops on accept | when claimed, when the proxy's socket closes |
+//! | `or_presented` | hash: [`abi::Tuple`] → [`abi::Origin`] | sockops before the proxy's SYN to the application, which does not leave without | sockops on accept | when claimed, when the proxy's socket closes |
 //! | `or_bypass` | socket storage: [`abi::Bypass`] | the proxy, on its own sockets | connect hooks, sockops | with its socket |
 //! | `or_listeners` | sockmap, a slot for each direction | the proxy | sk_lookup | with the last close of the listener |
 //! | `or_app_ports` | hash: port → [`abi::AppPort`] | sockops on listen and close | sk_lookup, the proxy | never, it counts |

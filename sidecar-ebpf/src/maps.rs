@@ -11,8 +11,8 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_sk_storage_get, bpf_skc_to_mptcp_sock};
 use aya_ebpf::macros::btf_map;
 use sidecar_ebpf::abi::{
-    APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, Counter, Direction, Event,
-    HANDSHAKE_ENTRIES, HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES,
+    APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, COUNTER_SLOTS, Counter, Direction,
+    Event, HANDSHAKE_ENTRIES, HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES,
     PRESENTED_ENTRIES, Path, Policy, PolicyKey, RING_BYTES, ROUTE_ENTRIES, Settings, Tuple,
 };
 use sidecar_ebpf::addr::Ip;
@@ -86,7 +86,7 @@ pub(crate) static RINGS: ArrayOfMaps<RingBuf<(), RING_BYTES>, MAX_SHARDS> = Arra
 static SETTINGS: Array<Settings, 1> = Array::new();
 
 #[btf_map(name = "or_counters")]
-static COUNTERS: PerCpuArray<u64, { Counter::COUNT }> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<u64, COUNTER_SLOTS> = PerCpuArray::new();
 
 /// The one entry of an array always exists; the verifier wants the question asked.
 #[inline(always)]

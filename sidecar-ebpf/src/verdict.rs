@@ -13,8 +13,8 @@ const LOOPBACK_IFINDEX: u32 = 1;
 #[derive(Clone, Copy, Debug)]
 pub struct Connecting {
     pub protocol: u32,
-    /// The proxy has marked the socket as its own.
-    pub bypass: bool,
+    /// The proxy has marked the socket as its own: the port of the application that it is to reach, or 0.
+    pub bypass: Option<Port>,
     pub to: Endpoint,
     /// The address that the socket is bound to, or zero.
     pub from: Ip,
@@ -25,6 +25,8 @@ pub struct Connecting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connect {
     Pass(Counter),
+    /// The proxy's own, to this application.
+    Deliver(Endpoint),
     /// Remember the destination and go to the proxy instead.
     Redirect(Redirect),
     /// The application gets EPERM.
@@ -57,7 +59,13 @@ pub fn connect(socket: &Connecting, settings: &Settings, facts: impl FnOnce() ->
     if socket.protocol != TCP {
         return Connect::Pass(Counter::PassedProtocol);
     }
-    if socket.bypass {
+    if let Some(application) = socket.bypass {
+        if application.get() != 0 && socket.to.port.get() == 0 {
+            return Connect::Deliver(Endpoint {
+                ip: socket.to.ip,
+                port: application,
+            });
+        }
         return Connect::Pass(Counter::PassedBypass);
     }
     if socket.to.ip.is_loopback() || is_own(settings, socket.to.ip) {
@@ -169,14 +177,22 @@ pub fn is_spread6(at: Endpoint) -> bool {
     at.ip.same(&Ip::LOOPBACK6) && at.port.get() >= SPREAD6_FIRST
 }
 
+/// The client as the application's socket can name it. A socket that speaks only IPv4 has no way to name an IPv6 client:
+/// it is shown nobody's address. The proxy's own, which is the pod's, would pass for a client of the same host.
+#[inline(always)]
+pub fn presented(client: Ip, only_v4: bool) -> (Ip, Counter) {
+    if only_v4 && !client.is_v4() {
+        (Ip::NOBODY4, Counter::PresentedNobody)
+    } else {
+        (client, Counter::Presented)
+    }
+}
+
 /// What a socket is shown as its other end, where no destination or client is known: not the address that the proxy
 /// falls back to when it has no other port, which programs would take for a client of their own host.
 #[inline(always)]
-pub fn stranger(settings: &Settings, peer: Ip) -> Option<Ip> {
-    if !peer.is_spare_source() {
-        return None;
-    }
-    settings.addresses.iter().find(|own| own.is_v4()).copied()
+pub fn stranger(peer: Ip) -> Option<Ip> {
+    peer.is_spare_source().then_some(Ip::NOBODY4)
 }
 
 /// A connection attempt that looks for its listener.

@@ -1,9 +1,9 @@
 //! The boundary types and their version change together.
 
-use sidecar_ebpf::abi::ABI_VERSION;
+use sidecar_ebpf::abi::{ABI_VERSION, Counter};
 
 /// The version, and the hash of `abi.rs` that belongs to it.
-const RELEASED: (u32, u64) = (3, 0xf078_3680_b19e_93cb);
+const RELEASED: (u32, u64) = (4, 0x9354_3257_8114_4395);
 
 #[test]
 fn a_change_of_the_boundary_types_asks_for_a_new_version() {
@@ -13,6 +13,25 @@ fn a_change_of_the_boundary_types_asks_for_a_new_version() {
         RELEASED,
         "abi.rs has changed: if a type, a name or a size did, raise ABI_VERSION; then write both numbers here \
          ({ABI_VERSION}, {hash:#018x})"
+    );
+}
+
+/// Counts outlive the proxy that has begun them, in a map of numbers: what a number stands for does not change.
+#[test]
+fn new_counters_come_after_those_that_there_were() {
+    /// How many there were, and the hash of their names.
+    const RELEASED: (usize, u64) = (32, 0x2c0b_3497_01df_1aef);
+    let (count, hash) = RELEASED;
+    let names: String = Counter::ALL
+        .iter()
+        .take(count)
+        .map(|(_, name)| format!("{name}\n"))
+        .collect();
+    assert_eq!(
+        fnv1a(&names),
+        hash,
+        "put new counters behind the first {count}, and write the new hash here ({:#018x})",
+        fnv1a(&names)
     );
 }
 

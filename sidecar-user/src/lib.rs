@@ -16,6 +16,7 @@ pub mod issuer;
 pub mod lifecycle;
 pub mod model;
 pub mod observe;
+pub mod pki;
 pub mod plugin;
 pub mod policy;
 pub mod proxy;

@@ -1,5 +1,7 @@
 //! Logging, and the signals that end a process. What is to be done at the end is each role's business.
 
+mod files;
+
 use std::io::{self, IsTerminal};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -9,6 +11,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt};
+
+pub use files::{file_limit, raise_file_limit};
 
 /// How the process logs, to standard error.
 #[derive(Clone, Debug, PartialEq, Eq)]

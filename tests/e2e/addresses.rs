@@ -111,7 +111,7 @@ fn a_forged_client_is_not_believed() -> Result<()> {
 }
 
 #[test]
-fn a_client_that_cannot_be_shown_is_counted() -> Result<()> {
+fn a_client_that_cannot_be_shown_is_nobody_and_counted() -> Result<()> {
     let mut mesh = Mesh::start("not-shown")?;
     let server = &mesh.servers[0];
     let mut command = server.pod.command("/usr/bin/python3");
@@ -128,14 +128,14 @@ fn a_client_that_cannot_be_shown_is_counted() -> Result<()> {
     let to = SocketAddr::new(own.into(), 9000);
     let answer = connect(&mesh, client, own.into(), &to.to_string(), b"")?;
     let shown = endpoint(std::str::from_utf8(&answer.body)?)?;
+    let nobody: SocketAddr = "192.0.0.8:4711".parse()?;
     assert_eq!(
-        shown.ip(),
-        IpAddr::from(own),
-        "the proxy's own address: {answer:?}"
+        shown, nobody,
+        "not the proxy, whose address is the pod's own: {answer:?}"
     );
     let sidecar = &mesh.server().sidecar;
     wait::until("it is counted", wait::SOON, || {
-        let events = ["event=\"present_failed\""];
+        let events = ["event=\"presented_nobody\""];
         sidecar
             .metric("outrigger_kernel_events_total", &events)
             .is_ok_and(|count| count == 1.0)

@@ -152,7 +152,7 @@ fn a_probe_is_answered_while_thousands_ask_nothing() -> Result<()> {
         let (code, body) = http::get(from.netns(), status, "/livez")?;
         assert_eq!((code, body.as_str()), (200, "ok\n"));
     }
-    let evicted = sidecar.metric("outrigger_admission_evicted_total", &["door=\"status\""])?;
+    let evicted = sidecar.metric("outrigger_admission_evicted_by_quota_total", &["door=\"status\""])?;
     assert!(evicted >= 2900.0, "{evicted}");
     assert!(sidecar.metric("outrigger_admission_waiting", &["door=\"status\""])? <= 32.0);
     kept.close()?;

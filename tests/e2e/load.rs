@@ -25,6 +25,7 @@ fn a_connection_survives_the_renewal_of_all_certificates() -> Result<()> {
         client: Options::new("client").ttl("10s"),
         server: Options::new("server").ttl("10s"),
         servers: 1,
+        ..Plan::default()
     };
     let mut mesh = Mesh::of("renewal", &plan)?;
     mesh.serve(apps::echo, 9000)?;

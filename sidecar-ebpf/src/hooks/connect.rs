@@ -70,7 +70,7 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
     let to = Endpoint { ip, port };
     let settings = maps::settings().ok_or(())?;
     // SAFETY: `sk` is this context's socket.
-    let (bypass, earlier) = unsafe { (maps::bypass(sk).is_some(), maps::origin(sk)) };
+    let (bypass, earlier) = unsafe { (maps::bypass(sk), maps::origin(sk)) };
     if let Some(origin) = &earlier
         && origin.flags & Origin::REUSE != 0
         && set(ctx, SO_REUSEADDR, 0)
@@ -88,7 +88,7 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
     };
     let socket = Connecting {
         protocol,
-        bypass,
+        bypass: bypass.map(|mark| mark.application_port),
         to,
         from,
         device,
@@ -117,6 +117,10 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
                 bind(ctx, device);
             }
             Ok(None)
+        }
+        Connect::Deliver(application) => {
+            maps::count(Counter::PassedBypass);
+            Ok(Some(application))
         }
         Connect::Redirect(redirect) => {
             let mut flags = 0;

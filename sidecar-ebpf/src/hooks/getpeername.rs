@@ -27,7 +27,7 @@ pub(crate) fn or_getpeername4(ctx: SockAddrContext) -> i32 {
     }
     // SAFETY: a field that this hook may read.
     let shown = unsafe { Ip::from_v4(load(&raw const (*addr).user_ip4)) };
-    if let Some(ip4) = stranger(shown).and_then(Ip::v4) {
+    if let Some(ip4) = verdict::stranger(shown).and_then(Ip::v4) {
         // SAFETY: a field that this hook may write.
         unsafe { store(&raw mut (*addr).user_ip4, ip4) };
     }
@@ -48,21 +48,17 @@ pub(crate) fn or_getpeername6(ctx: SockAddrContext) -> i32 {
     }
     // SAFETY: fields that this hook may read.
     let shown = unsafe { user_ip6(addr) };
-    if let Some(own) = stranger(shown) {
+    if let Some(nobody) = verdict::stranger(shown) {
         // SAFETY: fields that this hook may write.
-        unsafe { set_user_ip6(addr, own) };
+        unsafe { set_user_ip6(addr, nobody) };
     }
     ALLOW
-}
-
-#[inline(always)]
-fn stranger(peer: Ip) -> Option<Ip> {
-    verdict::stranger(maps::settings()?, peer)
 }
 
 #[inline(always)]
 fn other_end(ctx: &SockAddrContext) -> Option<Origin> {
     // SAFETY: the kernel gives this hook a full socket, never null.
     let origin = unsafe { maps::origin(load(&raw const (*ctx.sock_addr).__bindgen_anon_1.sk)) }?;
-    (origin.role == Role::CLIENT || origin.role == Role::PRESENTED).then_some(*origin)
+    let shown = origin.role == Role::CLIENT || origin.role == Role::PRESENTED || origin.role == Role::PROBED;
+    shown.then_some(*origin)
 }

@@ -19,7 +19,7 @@ use sidecar_ebpf::abi::{Counter, Event, Held, Origin, Role, Tuple};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict;
 
-use super::{SO_REUSEADDR, SOL_SOCKET, listen, load};
+use super::{SO_BINDTOIFINDEX, SO_REUSEADDR, SOL_SOCKET, listen, load};
 use crate::maps::{self, APPROVED, HANDSHAKE, HELD, PRESENTED};
 
 const AF_INET: u32 = 2;
@@ -100,14 +100,39 @@ fn publish(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
             port: bypass.client_port,
         };
         if PRESENTED
-            .insert(tuple, Origin::new(client, Role::PRESENTED), 0)
+            .insert(tuple, Origin::new(client, bypass.accepted), 0)
             .is_err()
         {
             maps::count(Counter::PresentFailed);
+            fail_connect(ops);
         }
         watch(ops);
     } else {
         let _: Result<(), i32> = PRESENTED.remove(tuple);
+    }
+}
+
+/// Lets connect() fail with EHOSTUNREACH, before a SYN leaves. Programs of this type cannot refuse, but tcp_connect() looks
+/// for a route after it has called them, and through a device that does not exist there is none.
+#[inline(always)]
+fn fail_connect(ops: *mut bpf_sock_ops) {
+    /// No device gets this index: the kernel counts them up from 1.
+    const NO_DEVICE: u32 = i32::MAX as u32;
+    set(ops, SO_BINDTOIFINDEX, NO_DEVICE);
+}
+
+#[inline(always)]
+fn set(ops: *mut bpf_sock_ops, option: i32, value: u32) {
+    let mut value = value;
+    // SAFETY: `ops` is the context of the calling program, and the value is as long as it says.
+    unsafe {
+        bpf_setsockopt(
+            ops.cast(),
+            SOL_SOCKET,
+            option,
+            (&raw mut value).cast(),
+            size_of::<u32>() as i32,
+        );
     }
 }
 
@@ -160,17 +185,7 @@ fn unshare_address(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
         && origin.flags & Origin::REUSE != 0
     {
         origin.flags &= !Origin::REUSE;
-        let mut off = 0_u32;
-        // SAFETY: `ops` is this program's context, and the value is as long as it says.
-        unsafe {
-            bpf_setsockopt(
-                ops.cast(),
-                SOL_SOCKET,
-                SO_REUSEADDR,
-                (&raw mut off).cast(),
-                size_of::<u32>() as i32,
-            );
-        }
+        set(ops, SO_REUSEADDR, 0);
     }
 }
 
@@ -217,7 +232,8 @@ fn claim(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     };
     if outbound || verdict::is_spread6(at) {
         claim_destination(ctx, sk, tuple, outbound);
-    } else {
+    }
+    if !outbound {
         claim_client(ctx.ops, sk, tuple, family);
     }
 }
@@ -266,15 +282,15 @@ fn claim_client(ops: *mut bpf_sock_ops, sk: *mut bpf_sock, tuple: Tuple, family:
     };
     let _: Result<(), i32> = PRESENTED.remove(tuple);
     bound_queue(ops);
-    // An IPv4 socket has no way to name an IPv6 client: it goes on showing the proxy's address.
-    let fits = family != AF_INET || origin.ip.is_v4();
+    let (shown, counter) = verdict::presented(origin.ip, family == AF_INET);
+    origin.ip = shown;
     // SAFETY: `sk` is this context's socket, not null.
-    let shown = fits && unsafe { maps::set_origin(sk, &mut origin) };
-    maps::count(if shown {
-        Counter::Presented
-    } else {
-        Counter::PresentFailed
-    });
+    let stored = unsafe { maps::set_origin(sk, &mut origin) };
+    if !stored {
+        maps::count(Counter::PresentFailed);
+    } else if origin.role == Role::PRESENTED {
+        maps::count(counter);
+    }
 }
 
 #[inline(always)]

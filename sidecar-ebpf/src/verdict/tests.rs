@@ -7,6 +7,8 @@ use bytemuck::Zeroable;
 
 use super::*;
 
+mod present;
+
 const STRICT: bool = true;
 const PERMISSIVE: bool = false;
 
@@ -75,7 +77,7 @@ const LEAVE: Range = Range {
 fn app(to: &str) -> Connecting {
     Connecting {
         protocol: TCP,
-        bypass: false,
+        bypass: None,
         to: endpoint(to),
         from: Ip::from_v6([0; 4]),
         device: 0,
@@ -167,7 +169,7 @@ fn only_tcp_is_redirected() {
 #[test]
 fn the_proxys_own_sockets_pass() {
     let own = Connecting {
-        bypass: true,
+        bypass: Some(Port::new(0)),
         device: 7,
         ..app("10.9.0.3:80")
     };

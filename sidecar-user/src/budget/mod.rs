@@ -96,9 +96,15 @@ impl Budget {
         self.part(whole).max(LEAST_CONNECTION)
     }
 
-    /// What a tunnel, which carries many connections, may hold now.
+    /// What a tunnel, which carries many connections, may promise to hold now.
     pub fn tunnel_share(&self) -> usize {
         self.part(self.0.total / TUNNEL).max(LEAST_TUNNEL)
+    }
+
+    /// Must a tunnel that holds so much wait? While anything is free, what it was promised bounds it, and to stop it would
+    /// stop the connections that move beside those that do not. Only when all is used, those who hold something wait.
+    pub fn must_wait(&self, held: usize) -> bool {
+        self.used() >= self.0.total && held > LEAST_TUNNEL
     }
 
     /// A holder that has nothing yet.
@@ -227,6 +233,9 @@ mod tests {
         all.set(2 * MIB);
         assert_eq!(budget.connection_share(), LEAST_CONNECTION);
         assert_eq!(budget.tunnel_share(), LEAST_TUNNEL);
+        assert!(!budget.must_wait(LEAST_TUNNEL) && budget.must_wait(LEAST_TUNNEL + 1));
+        all.set(MIB - 1);
+        assert!(!budget.must_wait(MIB - 1), "something is free");
     }
 
     #[test]

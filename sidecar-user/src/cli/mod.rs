@@ -1,7 +1,10 @@
 //! The command line: what can be typed, and which function answers it. Judges no value; `config/` does.
 
+pub mod ca;
 mod kernel;
-mod token;
+pub mod state_dir;
+mod table;
+pub mod token;
 
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -10,7 +13,6 @@ use anyhow::Context;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{self, Kind, Overrides, Setting};
-use crate::model::SpiffeId;
 use crate::{control, lifecycle, plugin, proxy};
 
 /// Transparent mutual TLS for unmodified programs, by eBPF.
@@ -39,9 +41,12 @@ pub enum Verb {
     /// Works on configuration files
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Works on the certificate authority's root
+    #[command(subcommand)]
+    Ca(ca::Verb),
     /// Works on bootstrap tokens
     #[command(subcommand)]
-    Token(TokenVerb),
+    Token(token::Verb),
     /// Removes what a proxy has attached to the kernel and pinned, also after a crash
     Detach {
         /// The directory that the proxy's `interception.pins` names
@@ -67,21 +72,6 @@ pub enum ConfigVerb {
         /// What the file is, when its fields do not tell
         #[arg(long, value_enum)]
         kind: Option<Kind>,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum TokenVerb {
-    /// Makes a bootstrap token that stands for one identity, and prints it
-    ///
-    /// The CA keeps only its hash, so the token cannot be shown again.
-    Create {
-        /// The CA's state directory
-        #[arg(long, value_name = "DIR")]
-        state_dir: PathBuf,
-        /// Such as spiffe://cluster.local/ns/demo/sa/client
-        #[arg(long, value_name = "SPIFFE-ID")]
-        identity: SpiffeId,
     },
 }
 
@@ -123,7 +113,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Proxy(role) => run_proxy(role.config.as_deref(), &role.overrides.0),
         Verb::Control(role) => run_control(role.config.as_deref(), &role.overrides.0),
         Verb::Config(ConfigVerb::Check { file, kind }) => check_config(&file, kind),
-        Verb::Token(TokenVerb::Create { state_dir, identity }) => token::create(&state_dir, &identity),
+        Verb::Ca(verb) => ca::run(verb),
+        Verb::Token(verb) => token::run(verb),
         Verb::Detach { pins } => kernel::detach(&pins),
         Verb::Why(why) => Ok(why.run(&mut std::io::stdout().lock())?),
         Verb::Check => kernel::check(),

@@ -11,6 +11,8 @@ use crate::datapath::policy::{Direction, Policy, PolicyFile, Source};
 use crate::discovery::file;
 use crate::document::{Field, Problems, Sink, load};
 use crate::model::Snapshot;
+use crate::policy::Mode;
+use crate::proxy as proxy_role;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
@@ -79,8 +81,9 @@ fn summarize(text: &str, kind: Kind) -> Result<Summary, Problems> {
             let interception = if role.datapath.is_some() {
                 "intercepts"
             } else {
-                "attaches nothing"
+                "intercepts nothing"
             };
+            summary.warnings.extend(of_nothing(&role));
             summary.line = format!("proxy, {}, {interception}", role.identity.id);
             summary.policy = role.interception_policy;
         }
@@ -90,6 +93,17 @@ fn summarize(text: &str, kind: Kind) -> Result<Summary, Problems> {
         }
     }
     Ok(summary)
+}
+
+/// What a proxy that intercepts nothing does not do.
+fn of_nothing(role: &proxy_role::Config) -> Option<String> {
+    let whole = " `interception`: none: the workload's own connections leave in plaintext, and those to it do not come \
+                 through this proxy, except by tunnel";
+    match (&role.datapath, role.mode) {
+        (Some(_), _) => None,
+        (None, Mode::Permissive) => Some(whole.into()),
+        (None, Mode::Strict) => Some(format!("{whole}; with `mode: strict` it never becomes ready")),
+    }
 }
 
 fn counts(policy: &Policy) -> String {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::layers::{Layers, Setting};
 use super::logging;
-use super::values::{lifetime, path, server_name, trust_domain};
+use super::values::{lifetime, path, server_name, status, trust_domain};
 use crate::{control, issuer};
 
-pub const SETTINGS: [Setting; 7] = [
+pub const SETTINGS: [Setting; 8] = [
     Setting {
         path: "listen",
         flag: "listen",
@@ -50,6 +50,14 @@ pub const SETTINGS: [Setting; 7] = [
         help: "Names and addresses in the service's own certificate, by commas [default: control.outrigger]",
         list: true,
     },
+    Setting {
+        path: "status",
+        flag: "status",
+        env: "OUTRIGGER_STATUS",
+        value: "ADDRESS",
+        help: "Where metrics and probes are answered, or none [default: [::]:15014]",
+        list: false,
+    },
     logging::LEVEL,
     logging::FORMAT,
 ];
@@ -77,7 +85,13 @@ pub(super) fn read(layers: &Layers) -> Option<control::Config> {
             "name at least one that proxies dial",
         );
     }
+    let status = match layers.is_given("status") {
+        true => layers.read("status", status),
+        // istiod's, and none of a proxy's on the same host.
+        false => Some(Some(SocketAddr::new(IpAddr::from([0_u16; 8]), 15014))),
+    };
     Some(control::Config {
+        status: status?,
         issuer: issuer::Config {
             listen: listen?,
             state_dir: state_dir?,

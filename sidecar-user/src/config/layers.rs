@@ -116,7 +116,10 @@ impl Layers {
                     None => format!("known here: {}", fields.join(", ")),
                 };
                 key.problem("unknown field", remedy);
-            } else if let Some(setting) = self.settings.iter().find(|setting| setting.path == path) {
+            } else if let Some(setting) = self.settings.iter().find(|setting| setting.path == path)
+                // `interception` is a word, or a section.
+                && !(self.is_section(&path) && (value.is_map() || value.is_null()))
+            {
                 self.take_value(setting, &value);
             } else {
                 self.sections.push((path.clone(), key.at()));
@@ -125,6 +128,16 @@ impl Layers {
                 }
             }
         }
+    }
+
+    fn is_section(&self, path: &str) -> bool {
+        let below = |setting: &Setting| {
+            setting
+                .path
+                .strip_prefix(path)
+                .is_some_and(|rest| rest.starts_with('.'))
+        };
+        self.settings.iter().any(below)
     }
 
     fn fields_below(&self, prefix: &str) -> Vec<&'static str> {

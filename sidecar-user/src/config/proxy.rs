@@ -65,9 +65,10 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
     let (addresses, mode) = (addresses?, mode?);
     Some(proxy::Config {
         name: name?,
-        datapath: kernel?.map(|(cgroup, pins)| datapath::Config {
+        datapath: kernel?.map(|(cgroup, pins, allow_whole_host)| datapath::Config {
             cgroup,
             pins,
+            allow_whole_host,
             outbound_port: ports.outbound_port,
             inbound_port: ports.inbound_port,
             open_ports: vec![ports.hbone_port, observe.status_port],
@@ -137,6 +138,9 @@ fn read_identity(layers: &Layers) -> Option<identity::Config> {
         Duration::from_secs(24 * 60 * 60),
         |path| layers.read(path, lifetime),
     );
+    let refresh = or(layers, "identity.refresh", Duration::from_secs(60 * 60), |path| {
+        layers.read(path, lifetime)
+    });
     Some(identity::Config {
         id: read_id(layers)?,
         authority: authority?,
@@ -144,6 +148,7 @@ fn read_identity(layers: &Layers) -> Option<identity::Config> {
         roots: roots?,
         token: token?,
         ttl: ttl?,
+        refresh: refresh?,
     })
 }
 
@@ -201,16 +206,40 @@ fn read_observe(layers: &Layers) -> Option<observe::Config> {
     })
 }
 
-/// Inner `None`: nothing is to be attached.
-fn read_interception(layers: &Layers) -> Option<Option<(PathBuf, PathBuf)>> {
-    if !layers.has_section("interception") {
-        return Some(None);
+/// Inner `None`: nothing is to be attached, which has to be said: a proxy that is ready and intercepts nothing would
+/// leave its pod in plaintext, and nobody would notice.
+fn read_interception(layers: &Layers) -> Option<Option<(PathBuf, PathBuf, bool)>> {
+    const FIELD: &str = "interception";
+    const REMEDY: &str = "set interception.cgroup and interception.pins, or write `interception: none` for a proxy that \
+                          intercepts nothing";
+    match (layers.is_given(FIELD), layers.has_section(FIELD)) {
+        (true, false) => {
+            let none = layers.read(FIELD, |text| match text {
+                "none" => Ok(()),
+                _ => Err((format!("`{text}` is not known here"), REMEDY.to_owned())),
+            });
+            none.map(|()| None)
+        }
+        (true, true) => {
+            let what = "it is `none`, and fields of it are given too".to_owned();
+            layers.problem(FIELD, what, "keep the one or the other");
+            None
+        }
+        (false, false) => {
+            layers.problem(FIELD, "it is missing".into(), REMEDY);
+            None
+        }
+        (false, true) => {
+            let (cgroup, pins) = (
+                layers.require("interception.cgroup", absolute),
+                layers.require("interception.pins", absolute),
+            );
+            let whole_host = or(layers, "interception.allowWholeHost", false, |path| {
+                layers.read(path, word(&[("true", true), ("false", false)]))
+            });
+            Some(Some((cgroup?, pins?, whole_host?)))
+        }
     }
-    let (cgroup, pins) = (
-        layers.require("interception.cgroup", absolute),
-        layers.require("interception.pins", absolute),
-    );
-    Some(Some((cgroup?, pins?)))
 }
 
 /// Two listeners on one port would take each other's connections, or not start at all.

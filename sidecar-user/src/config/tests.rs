@@ -9,6 +9,8 @@ use super::*;
 use crate::lifecycle::Format;
 use crate::{observe, policy, route};
 
+mod interception;
+
 const MINIMAL: &str = "
 workload: {name: client}
 registry: /etc/outrigger/registry.yaml
@@ -104,7 +106,7 @@ fn every_field_of_the_file_arrives() {
 
 #[test]
 fn what_is_left_out_has_its_default() {
-    let Loaded { role, logging } = read_proxy(MINIMAL, &[]).unwrap();
+    let Loaded { role, logging } = read_proxy(MINIMAL, &["--interception", "none"]).unwrap();
     assert_eq!(
         role.identity.id.as_str(),
         "spiffe://cluster.local/ns/default/sa/default"
@@ -114,10 +116,7 @@ fn what_is_left_out_has_its_default() {
         (role.mode, role.unknown),
         (policy::Mode::Permissive, route::Unknown::PassThrough)
     );
-    assert!(
-        role.datapath.is_none(),
-        "nothing is attached unless it is asked for"
-    );
+    assert!(role.datapath.is_none());
     assert_eq!(
         (role.intercept.outbound_port, role.intercept.inbound_port),
         (15001, 15006)
@@ -248,6 +247,15 @@ fn each_mistake_names_field_value_and_remedy() {
             "interception: {cgroup: pod, pins: /p}",
             "`pod` is not an absolute path",
         ),
+        (
+            "interception: {cgroup: /c, pins: /p, allowWholeHost: yes}",
+            "`interception.allowWholeHost`: `yes` is not known here; write true or false",
+        ),
+        (
+            "interception: all",
+            "5:15: `interception`: `all` is not known here; set interception.cgroup and interception.pins",
+        ),
+        ("interception:", "5:1: `interception.cgroup`: it is missing"),
         ("log: {level: infos}", "`infos` names no log level"),
         ("log: {format: xml}", "write text or json"),
         ("mode: strict\nmode: strict", "a second time"),

@@ -152,6 +152,17 @@ pub(super) fn admin_socket(text: &str) -> Verdict<Option<SocketPath>> {
     }))
 }
 
+/// Metrics and probes of a process that has no pod to itself.
+pub(super) fn status(text: &str) -> Verdict<Option<SocketAddr>> {
+    let remedy = || "write an address and a port such as [::]:15014, or none".to_owned();
+    match text.parse::<SocketAddr>() {
+        _ if text == "none" => Ok(None),
+        Ok(address) if address.port() == 0 => Err((format!("`{text}` has no port"), remedy())),
+        Ok(address) => Ok(Some(address)),
+        Err(_) => Err((format!("`{text}` is no socket address"), remedy())),
+    }
+}
+
 pub(super) fn workers(text: &str) -> Verdict<usize> {
     match text.parse() {
         Ok(workers) if workers <= MAX_WORKERS => Ok(workers),

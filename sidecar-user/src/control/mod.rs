@@ -1,49 +1,58 @@
 //! ROLE: the control process. Today it is the embedded CA.
 //!
-//! It assembles `issuer/` and watches for the signals that end it; it decides nothing.
+//! It assembles `issuer/`, shows its figures (`figures.rs`) and watches for the signals that end it; it decides nothing.
 
-use std::sync::Arc;
+mod figures;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
-use crate::issuer::{self, Ca, Tokens};
-
-#[cfg(test)]
-mod tests;
+use crate::issuer::{self, Service};
+use crate::lifecycle::{self, Shutdown};
+use crate::observe::{self, Observer};
 
 #[derive(Clone, Debug)]
 pub struct Config {
     pub issuer: issuer::Config,
+    /// Where metrics and probes are answered.
+    pub status: Option<SocketAddr>,
 }
 
 /// Serves until SIGTERM or SIGINT, then lets calls under way end.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    lifecycle::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime of the control process")?;
-    runtime.block_on(serve(config.issuer))
+    runtime.block_on(serve(config))
 }
 
-async fn serve(config: issuer::Config) -> anyhow::Result<()> {
+async fn serve(config: Config) -> anyhow::Result<()> {
     // Before anything is announced: whoever waits for the line below may send a signal at once.
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => info!("SIGTERM: the certificate service stops"),
-            _ = interrupt.recv() => info!("SIGINT: the certificate service stops"),
-        }
-    };
+    let mut shutdown = Shutdown::catch()?;
+    let observer = Observer::plain();
+    let listening = observer
+        .readiness()
+        .condition("certificates", "its port is not bound yet");
 
-    let ca = Arc::new(Ca::open(&config)?);
-    let tokens = Tokens::open(&config.state_dir)?;
+    let Config {
+        issuer: config,
+        status,
+    } = config;
+    let service = Service::open(&config, lifecycle::file_limit())?;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("listen: cannot listen on {}", config.listen))?;
+    let status = status.map(listen_status).transpose()?;
+    figures::show(&observer, service.clone());
+    listening.met();
+    let ca = service.store().current();
     info!(
         address = %listener.local_addr().unwrap_or(config.listen),
         trust_domain = ca.trust_domain(),
@@ -51,6 +60,26 @@ async fn serve(config: issuer::Config) -> anyhow::Result<()> {
         root_ends = %humantime::format_rfc3339_seconds(ca.ends()),
         "the certificate service listens"
     );
-    issuer::serve(&config, ca, tokens, listener, stop).await?;
+    let readiness = observer.readiness().clone();
+    let stop = async move {
+        let signal = shutdown.requested().await;
+        info!(signal, "the certificate service stops");
+        readiness.drain();
+    };
+    let probes = async {
+        match status {
+            Some(listener) => observe::serve_status(listener, observer).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        served = issuer::serve(&config, service, listener, stop) => served?,
+        ended = probes => ended?,
+    }
     Ok(())
+}
+
+fn listen_status(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    std::net::TcpListener::bind(address)
+        .with_context(|| format!("status: cannot listen on {address}; write another address, or none"))
 }

@@ -12,8 +12,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::identity::{self, Status, Svid};
+use crate::issuer::rotation::{self, Step};
 use crate::issuer::scratch::Scratch;
-use crate::issuer::{self, Ca, Tokens, token};
+use crate::issuer::{self, Ca, Service, token};
 use crate::model::SpiffeId;
 
 /// Longer than anything here takes on a busy machine.
@@ -42,12 +43,12 @@ impl Served {
             leaf_ttl: DAY,
             server_names: vec!["control.test".to_owned()],
         };
-        let ca = Arc::new(Ca::open(&config).unwrap());
-        let tokens = Tokens::open(&config.state_dir).unwrap();
+        let service = Service::open(&config, 1024).unwrap();
         let address = config.listen;
-        let server = tokio::spawn(async move {
-            issuer::serve(&config, ca, tokens, listener, std::future::pending()).await
-        });
+        let server =
+            tokio::spawn(
+                async move { issuer::serve(&config, service, listener, std::future::pending()).await },
+            );
         Self {
             scratch,
             address,
@@ -57,8 +58,13 @@ impl Served {
 
     /// A client that holds a token for `granted` and calls itself `claimed`.
     fn client(&self, granted: &SpiffeId, claimed: &SpiffeId, ttl: Duration) -> identity::Config {
-        let token = token::create(&self.scratch.join("state"), granted).unwrap();
-        std::fs::write(self.token(), format!("{token}\n")).unwrap();
+        let request = token::Request {
+            identity: granted.clone(),
+            label: None,
+            life: None,
+        };
+        let token = token::create(&self.scratch.join("state"), &request, SystemTime::now()).unwrap();
+        std::fs::write(self.token(), format!("{}\n", *token.secret)).unwrap();
         identity::Config {
             id: claimed.clone(),
             authority: format!("https://{}", self.address),
@@ -66,7 +72,12 @@ impl Served {
             roots: self.scratch.join("state/root-cert.pem"),
             token: self.token(),
             ttl,
+            refresh: DAY,
         }
+    }
+
+    fn rotate(&self, step: Step) {
+        rotation::take(&self.scratch.join("state"), step, true, SystemTime::now()).unwrap();
     }
 
     fn token(&self) -> PathBuf {
@@ -124,7 +135,7 @@ async fn a_workload_gets_the_identity_of_its_token() {
     assert!(svid.is_valid_at(SystemTime::now()));
     assert!(svid.not_after() > SystemTime::now() + DAY - Duration::from_secs(120));
     assert_eq!(svid.certified_key().cert.len(), 1, "the root is never presented");
-    assert_eq!((svid.roots().len(), svid.root_certs().len()), (1, 1));
+    assert_eq!(svid.roots().len(), 1);
     let status = within(kept.status.wait_for(|status| status.next_attempt.is_some()))
         .await
         .unwrap()
@@ -252,6 +263,44 @@ async fn a_short_lived_certificate_is_renewed_with_a_new_key_before_it_expires()
 }
 
 #[tokio::test]
+async fn a_changed_file_of_roots_brings_the_authoritys_new_bundle_at_once() {
+    let served = Served::start().await;
+    let mut kept = Kept::start(served.client(&id("a"), &id("a"), DAY));
+    let first = kept.next_svid().await;
+    assert_eq!(first.roots().len(), 1);
+    served.rotate(Step::Begin);
+    let second = within(
+        kept.svid
+            .wait_for(|svid| svid.as_ref().is_some_and(|svid| svid.roots().len() == 2)),
+    );
+    assert_ne!(second.await.unwrap().as_ref().unwrap().serial(), first.serial());
+}
+
+#[tokio::test]
+async fn an_authority_whose_root_was_replaced_is_known_by_the_bundle_that_it_gave() {
+    let served = Served::start().await;
+    let mut config = served.client(&id("a"), &id("a"), Duration::from_secs(4));
+    let copy = served.scratch.join("old-roots.pem");
+    std::fs::copy(&config.roots, &copy).unwrap();
+    config.roots = copy;
+    served.rotate(Step::Begin);
+    let mut kept = Kept::start(config);
+    assert_eq!(
+        kept.next_svid().await.roots().len(),
+        2,
+        "so it knows the new one from now on"
+    );
+    served.rotate(Step::Switch);
+    served.rotate(Step::Finish);
+    let last = within(
+        kept.svid
+            .wait_for(|svid| svid.as_ref().is_some_and(|svid| svid.roots().len() == 1)),
+    );
+    last.await.unwrap();
+    assert_eq!(kept.status.borrow().failures, 0);
+}
+
+#[tokio::test]
 async fn without_an_authority_a_certificate_is_used_to_its_end_and_then_withdrawn() {
     let served = Served::start().await;
     let mut kept = Kept::start(served.client(&id("a"), &id("a"), Duration::from_secs(6)));
@@ -280,12 +329,11 @@ async fn a_stopped_service_lets_go_of_its_port_though_a_client_is_connected() {
         leaf_ttl: DAY,
         server_names: vec![],
     };
-    let ca = Arc::new(Ca::open(&config).unwrap());
-    let tokens = Tokens::open(&config.state_dir).unwrap();
+    let service = Service::open(&config, 1024).unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(async move {
         let stop = async { drop(stopped.await) };
-        issuer::serve(&config, ca, tokens, listener, stop).await
+        issuer::serve(&config, service, listener, stop).await
     });
     let _stranger = within(tokio::net::TcpStream::connect(address)).await.unwrap();
     stop.send(()).unwrap();
@@ -304,9 +352,9 @@ fn nothing_printed_of_an_identity_is_secret() {
     assert_eq!(format!("{key:?}"), "Key(secret)");
     let ca = Ca::ephemeral("td.test", DAY, SystemTime::now()).unwrap();
     let leaf = ca
-        .sign(&key.request(&id("a")).unwrap(), &id("a"), None, SystemTime::now())
+        .issue(&key.request(&id("a")).unwrap(), &id("a"), None, SystemTime::now())
         .unwrap();
-    let answer = [leaf, ca.root_pem().to_owned()];
+    let answer = [leaf.pem, ca.bundle().to_owned()];
     let svid = Svid::from_answer(&id("a"), &key, &answer, SystemTime::now()).unwrap();
     let text = format!("{svid:?}");
     assert!(text.contains("sa/a") && !text.contains("key"), "{text}");

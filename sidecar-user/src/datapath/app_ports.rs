@@ -1,5 +1,6 @@
-//! Tells the programs of listeners that they did not see begin: those that were there before them, those of processes
-//! outside of the pod's cgroup, and those that they had no room for.
+//! Tells the programs of listeners that they did not see begin: those that were there before them, and those that they
+//! had no room for. Not of those of processes outside of the pod's cgroup, which nobody serves: no hook would show them
+//! their client, and they would take it for the proxy, whose address is the pod's own.
 //!
 //! The programs' own counts are theirs alone, because user space cannot add to a number that they change as well; this
 //! map is user space's alone. Where the two are of different moments, a port counts as listened on for a while
@@ -7,9 +8,12 @@
 //! until it is found, and never served around the proxy.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use sidecar_ebpf::abi::{AppPort, AppSocket, map};
 
@@ -22,20 +26,30 @@ pub struct AppPorts {
     counted: OwnedFd,
     inherited: OwnedFd,
     switches: Switches,
+    cgroup: PathBuf,
     /// Those in the map, by cookie.
     strangers: HashMap<u64, SocketAddr>,
+    /// Those of no cgroup of the pod, by cookie.
+    outside: HashSet<u64>,
     complete: bool,
 }
 
 impl AppPorts {
-    pub(super) fn new(counted: OwnedFd, inherited: OwnedFd, switches: Switches) -> Result<Self, Error> {
+    pub(super) fn new(
+        counted: OwnedFd,
+        inherited: OwnedFd,
+        switches: Switches,
+        cgroup: PathBuf,
+    ) -> Result<Self, Error> {
         // What an earlier proxy has found may have ended since.
         sys::map_clear::<u32>(inherited.as_fd()).map_err(fail)?;
         Ok(Self {
             counted,
             inherited,
             switches,
+            cgroup,
             strangers: HashMap::new(),
+            outside: HashSet::new(),
             complete: false,
         })
     }
@@ -49,7 +63,9 @@ impl AppPorts {
         &mut self,
         mut look: impl FnMut() -> Result<Vec<Listening>, E>,
     ) -> Result<(), E> {
-        let mut strangers = self.uncounted(&look()?).map_err(fail)?;
+        let listening = look()?;
+        self.leave_out(&listening);
+        let mut strangers = self.uncounted(&listening).map_err(fail)?;
         if strangers
             .keys()
             .any(|cookie| !self.strangers.contains_key(cookie))
@@ -59,6 +75,33 @@ impl AppPorts {
         }
         self.write(strangers)?;
         Ok(())
+    }
+
+    /// Finds those whose sockets the programs do not see. A socket keeps its cgroup, so each is looked at once.
+    fn leave_out(&mut self, listening: &[Listening]) {
+        let there: HashSet<u64> = listening.iter().map(|socket| socket.cookie).collect();
+        self.outside.retain(|cookie| there.contains(cookie));
+        let is_new = |socket: &&Listening| {
+            !socket.at.ip().to_canonical().is_loopback()
+                && !self.strangers.contains_key(&socket.cookie)
+                && !self.outside.contains(&socket.cookie)
+        };
+        let unknown: Vec<&Listening> = listening.iter().filter(is_new).collect();
+        if unknown.is_empty() {
+            return;
+        }
+        let mut inside = HashSet::new();
+        collect(&self.cgroup, &mut inside);
+        let of_others = |socket: &&&Listening| socket.cgroup.is_none_or(|id| !inside.contains(&id));
+        let outside: Vec<&&Listening> = unknown.iter().filter(of_others).collect();
+        if let Some(first) = outside.first() {
+            tracing::warn!(
+                listeners = outside.len(), first = %first.at, cgroup = %self.cgroup.display(),
+                "programs outside of the pod's cgroup listen here: they are refused to everybody, as nothing could show \
+                 them their clients; name the cgroup that holds them in interception.cgroup"
+            );
+        }
+        self.outside.extend(outside.iter().map(|socket| socket.cookie));
     }
 
     fn write(&mut self, strangers: HashMap<u64, SocketAddr>) -> Result<(), Error> {
@@ -83,8 +126,8 @@ impl AppPorts {
     /// Those that the programs do not count, and that outsiders could reach.
     fn uncounted(&self, listening: &[Listening]) -> io::Result<HashMap<u64, SocketAddr>> {
         let mut uncounted = HashMap::new();
-        for Listening { cookie, at } in listening {
-            if at.ip().to_canonical().is_loopback() {
+        for Listening { cookie, at, .. } in listening {
+            if at.ip().to_canonical().is_loopback() || self.outside.contains(cookie) {
                 continue;
             }
             match sys::map_get::<u64, AppSocket>(self.counted.as_fd(), cookie) {
@@ -108,6 +151,19 @@ pub(super) fn listens(ports: BorrowedFd<'_>, at: SocketAddr) -> io::Result<bool>
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// The inodes of a cgroup and of all below it, which are their numbers.
+fn collect(cgroup: &Path, inodes: &mut HashSet<u64>) {
+    // One that goes while it is looked at holds nobody.
+    if let Ok(found) = fs::metadata(cgroup) {
+        inodes.insert(found.ino());
+    }
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&entry.path(), inodes);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aya::Ebpf;
@@ -16,11 +16,13 @@ use super::object::Features;
 use super::policy::{self, Policy, PolicyMap};
 use super::settings::Switches;
 use super::{
-    AppPorts, Bypass, Config, Error, Explain, Hold, Logs, RouteMap, logs, object, pins, settings, sys,
+    AppPorts, Bypass, Config, Error, Explain, Hold, Logs, Proof, RouteMap, logs, object, pins, settings, sys,
+    whole_host,
 };
 
 /// The attached programs. Dropping it detaches nothing: see `detach`.
 pub struct Datapath {
+    cgroup: PathBuf,
     switches: Switches,
     maps: Maps,
     filter: OwnedFd,
@@ -71,6 +73,7 @@ impl Datapath {
             });
         }
         let targets = Targets::open(&config.cgroup)?;
+        whole_host::refuse(config)?;
         pins::prepare(&config.pins)?;
         links::check_pins(&config.pins, &targets)?;
 
@@ -86,6 +89,11 @@ impl Datapath {
     /// The handle that lets the proxy's own connections out.
     pub fn bypass(&self) -> Bypass {
         self.bypass.clone()
+    }
+
+    /// The handle that proves that the programs see this process's sockets.
+    pub fn proof(&self) -> Proof {
+        Proof::new(self.bypass(), self.cgroup.clone())
     }
 
     /// The handle that changes what is intercepted.
@@ -132,6 +140,7 @@ impl Datapath {
             another(&self.maps.app_sockets, map::APP_SOCKETS)?,
             another(&self.maps.inherited, map::INHERITED)?,
             self.switches.clone(),
+            self.cgroup.clone(),
         )
     }
 
@@ -219,14 +228,16 @@ fn attach(
         links::attach(&mut ebpf, hook, targets, pins)?;
     }
     Ok(Datapath {
-        switches,
+        cgroup: config.cgroup.clone(),
         maps,
         filter: links::hold_program(&mut ebpf)?,
         counters: counters(&mut ebpf)?,
         bypass: Bypass::new(
+            switches.clone(),
             map_fd(&ebpf, map::BYPASS)?,
             [map_fd(&ebpf, map::APP_PORTS)?, map_fd(&ebpf, map::INHERITED)?],
         ),
+        switches,
         policy,
         explain,
         logs,

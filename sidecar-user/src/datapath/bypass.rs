@@ -1,30 +1,33 @@
 //! How the proxy's own sockets stay out of its own way: a flag in the socket's storage, set before connect().
 //!
 //! Unforgeable (it takes the map's descriptor) and tied to nothing but the socket: no uid, no mark. The same flag names
-//! the client that an accepting application of this pod is to see; whether to believe that client is not asked here.
+//! the client that an accepting application of this pod is to see, and the connect hook dials for it: where the client
+//! cannot be shown there is no connection. Whether to believe that client is not asked here.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use sidecar_ebpf::abi;
+use sidecar_ebpf::abi::{self, Role};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 
 use super::app_ports::listens;
-use super::settings::{kernel_ip, user_ip};
+use super::settings::{Switches, kernel_ip, user_ip};
 use super::sys;
 
 #[derive(Clone, Debug)]
 pub struct Bypass {
+    switches: Switches,
     map: Arc<OwnedFd>,
     app_ports: Arc<OwnedFd>,
     inherited: Arc<OwnedFd>,
 }
 
 impl Bypass {
-    pub(super) fn new(map: OwnedFd, [app_ports, inherited]: [OwnedFd; 2]) -> Self {
+    pub(super) fn new(switches: Switches, map: OwnedFd, [app_ports, inherited]: [OwnedFd; 2]) -> Self {
         Self {
+            switches,
             map: Arc::new(map),
             app_ports: Arc::new(app_ports),
             inherited: Arc::new(inherited),
@@ -37,13 +40,61 @@ impl Bypass {
     }
 
     /// As [`Self::mark`], for a socket that dials an application of this pod: accept() and getpeername() show it
-    /// `client`, and not the proxy.
-    pub fn present(&self, socket: BorrowedFd<'_>, client: SocketAddr) -> io::Result<()> {
+    /// `client`, and not the proxy. To be connected to [`Self::door`]. Where the programs have no room for the client,
+    /// connect() fails with EHOSTUNREACH.
+    ///
+    /// Refuses (ECONNREFUSED) where no program of the pod's cgroup listens: another would not be shown the client, but the
+    /// proxy.
+    pub fn present(
+        &self,
+        socket: BorrowedFd<'_>,
+        client: SocketAddr,
+        application: SocketAddr,
+    ) -> io::Result<()> {
+        if !self.is_served(application)? {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        self.dial_as(socket, client, application, Role::PRESENTED)
+    }
+
+    /// Whether a program that the hooks see listens, as far as is known: until the first look at all listeners nobody
+    /// knows of those that were there before the hooks.
+    fn is_served(&self, application: SocketAddr) -> io::Result<bool> {
+        Ok(listens(self.app_ports.as_fd(), application)?
+            || listens(self.inherited.as_fd(), application)?
+            || self.switches.current().map_err(io::Error::other)?.app_ports == 0)
+    }
+
+    /// The way to an application: port 0, in whose place the connect hook puts the application's. A socket that the hooks
+    /// do not see is refused there (ECONNREFUSED).
+    pub fn door(&self, application: SocketAddr) -> SocketAddr {
+        SocketAddr::new(application.ip(), 0)
+    }
+
+    /// As [`Self::present`], for a connection to this process itself, of which the accepted end answers SO_ORIGINAL_DST,
+    /// too.
+    pub(super) fn probe(
+        &self,
+        socket: BorrowedFd<'_>,
+        client: SocketAddr,
+        own: SocketAddr,
+    ) -> io::Result<()> {
+        self.dial_as(socket, client, own, Role::PROBED)
+    }
+
+    fn dial_as(
+        &self,
+        socket: BorrowedFd<'_>,
+        client: SocketAddr,
+        to: SocketAddr,
+        accepted: Role,
+    ) -> io::Result<()> {
         let client = Endpoint {
             ip: kernel_ip(client.ip()),
             port: Port::new(client.port()),
         };
-        sys::storage_set(self.map.as_fd(), socket, &abi::Bypass::presenting(client))
+        let mark = abi::Bypass::presenting(client, Port::new(to.port()), accepted);
+        sys::storage_set(self.map.as_fd(), socket, &mark)
     }
 
     /// One of many addresses of loopback to dial an application from that has no port left for the pod's own address.

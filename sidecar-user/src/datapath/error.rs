@@ -31,12 +31,24 @@ pub enum Error {
         path.display()
     )]
     NotCgroup2 { path: PathBuf },
-    #[error("{given} {field} were given, but the programs have room for {max}")]
+    #[error("{given} {field}, but the programs have room for {max}; {remedy}")]
     TooMany {
         field: &'static str,
         given: usize,
         max: usize,
+        remedy: &'static str,
     },
+    #[error(
+        "this is the network namespace of the host itself: the connections of every program of it would be taken; run \
+         the proxy in the pod's namespace, or say `interception.allowWholeHost: true` if the host is the workload"
+    )]
+    HostNetwork,
+    #[error(
+        "cgroup: {} {holds}: system services would be intercepted; name the pod's own directory below it, or say \
+         `interception.allowWholeHost: true` if the host is the workload",
+        path.display()
+    )]
+    HostCgroup { path: PathBuf, holds: &'static str },
     #[error(
         "the maps of the BPF object cannot be made{}: {source}",
         capability_hint(source)

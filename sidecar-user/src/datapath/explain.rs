@@ -86,7 +86,7 @@ impl Explain {
         let path = self.path(to.ip())?;
         let socket = Connecting {
             protocol,
-            bypass: false,
+            bypass: None,
             to: endpoint(to),
             from: Ip::from_v6([0; 4]),
             device: 0,
@@ -98,6 +98,7 @@ impl Explain {
         });
         let (action, counter) = match verdict {
             verdict::Connect::Pass(why) => (Action::Leave, why),
+            verdict::Connect::Deliver(_) => unreachable!("an application's socket has no mark of the proxy"),
             verdict::Connect::Deny(why) => (Action::Refuse, why),
             verdict::Connect::Fail(errno, why) => (Action::Fail(errno), why),
             verdict::Connect::Redirect(redirect) => {

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-pub use sidecar_ebpf::abi::{HELD_ENTRIES, MAX_SHARDS};
+pub use sidecar_ebpf::abi::{HELD_ENTRIES, MAX_SHARDS, PRESENTED_ENTRIES};
 
 mod app_ports;
 mod attach;
@@ -21,11 +21,13 @@ mod logs;
 mod object;
 mod pins;
 pub mod policy;
+mod proof;
 mod routes;
 mod settings;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod whole_host;
 
 pub use app_ports::AppPorts;
 pub use attach::{Datapath, Steered};
@@ -37,13 +39,14 @@ pub use hold::{Approvals, Attempts, Hold};
 pub use logs::Logs;
 pub use pins::detach;
 pub use policy::{Policy, PolicyMap};
+pub use proof::{Proof, Unseen};
 pub use routes::RouteMap;
 
 /// What an attachment needs to know about its pod.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The pod's cgroup2 directory. The proxy must be in it too: its accepted sockets are where original
-    /// destinations arrive.
+    /// destinations arrive. [`Proof`] tells whether it is.
     pub cgroup: PathBuf,
     /// A directory on a bpffs, made when absent; links and maps are pinned below it.
     pub pins: PathBuf,
@@ -56,6 +59,8 @@ pub struct Config {
     /// Plaintext from outside is dropped instead of steered to the inbound port, and a socket that cannot be
     /// redirected (bound to a device, or going to an IPv6 link-local address) may not connect.
     pub strict: bool,
+    /// Attach to the host's own network namespace, or to a cgroup that holds its system processes.
+    pub allow_whole_host: bool,
     /// What is intercepted, from the first moment on.
     pub policy: Policy,
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{self, BPF_FS_MAGIC, FsType};
 use sidecar_ebpf::abi::{
-    APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, Counter, HANDSHAKE_ENTRIES,
+    APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, COUNTER_SLOTS, HANDSHAKE_ENTRIES,
     HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES,
     Path as RoutePath, Policy, PolicyKey, ROUTE_ENTRIES, Settings, Tuple, map,
 };
@@ -101,7 +101,7 @@ pub(super) fn shape(name: &str) -> [u32; 3] {
         map::BYPASS => [size_of::<i32>(), size_of::<Bypass>(), 0],
         map::LISTENERS => [size_of::<u32>(), size_of::<u32>(), LISTENER_SLOTS],
         map::SETTINGS => [size_of::<u32>(), size_of::<Settings>(), 1],
-        map::COUNTERS => [size_of::<u32>(), size_of::<u64>(), Counter::COUNT],
+        map::COUNTERS => [size_of::<u32>(), size_of::<u64>(), COUNTER_SLOTS],
         _ => [0; 3],
     };
     sizes.map(|size| u32::try_from(size).expect("maps are small"))

@@ -49,9 +49,10 @@ impl RouteMap {
     pub fn set(&mut self, paths: &BTreeMap<IpNet, Path>) -> Result<(), Error> {
         if paths.len() > ROUTE_ENTRIES {
             return Err(Error::TooMany {
-                field: "routes",
+                field: "routes are known here",
                 given: paths.len(),
                 max: ROUTE_ENTRIES,
+                remedy: "connections without a route fail late; join routes",
             });
         }
         let wanted: BTreeMap<Key, Path> = paths.iter().map(|(net, path)| (key(net), *path)).collect();

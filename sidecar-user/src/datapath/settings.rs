@@ -75,9 +75,22 @@ pub(super) fn settings(config: &Config) -> Result<Settings, Error> {
         ..Settings::zeroed()
     };
     let ports = config.open_ports.iter().map(|port| Port::new(*port));
-    fill("open ports", &mut settings.open_ports, MAX_OPEN_PORTS, ports)?;
+    fill(
+        ("ports are open to outsiders", "open fewer"),
+        &mut settings.open_ports,
+        MAX_OPEN_PORTS,
+        ports,
+    )?;
     let addresses = config.pod_addresses.iter().map(|ip| kernel_ip(*ip));
-    fill("pod addresses", &mut settings.addresses, MAX_ADDRESSES, addresses)?;
+    fill(
+        (
+            "addresses of the workload were given or found",
+            "name those by which others reach it in workload.addresses",
+        ),
+        &mut settings.addresses,
+        MAX_ADDRESSES,
+        addresses,
+    )?;
     let devices = devices().map_err(|source| Error::Host {
         what: "the network devices of this namespace",
         source,
@@ -126,14 +139,19 @@ fn devices() -> io::Result<Vec<Device>> {
 }
 
 fn fill<T>(
-    field: &'static str,
+    (field, remedy): (&'static str, &'static str),
     slots: &mut [T],
     max: usize,
     values: impl ExactSizeIterator<Item = T>,
 ) -> Result<(), Error> {
     let given = values.len();
     if given > max {
-        return Err(Error::TooMany { field, given, max });
+        return Err(Error::TooMany {
+            field,
+            given,
+            max,
+            remedy,
+        });
     }
     slots
         .iter_mut()

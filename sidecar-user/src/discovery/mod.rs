@@ -14,6 +14,7 @@ use crate::model::Snapshot;
 
 pub mod file;
 mod reload;
+mod retire;
 
 pub use reload::watch;
 

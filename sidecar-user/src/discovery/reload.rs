@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::file::{self, Registry};
+use super::retire::retire;
 use super::{Config, Error, Feed, Status};
 use crate::document::Watched;
 use crate::model::Snapshot;
@@ -96,7 +97,8 @@ impl Follower {
             "registry reloaded"
         );
         self.in_force = text;
-        self.snapshots.send_replace(Arc::new(registry.snapshot));
+        let old = self.snapshots.send_replace(Arc::new(registry.snapshot));
+        tokio::spawn(retire(old));
         self.status.send_modify(|status| {
             *status = Status {
                 generation,

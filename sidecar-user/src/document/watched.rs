@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// Editors and config maps change a file in several steps; reading waits until they have been quiet this long.
 const QUIET: Duration = Duration::from_millis(50);
@@ -69,7 +69,7 @@ impl Watched {
     /// Returns when the file may have changed.
     pub async fn change(&mut self) {
         loop {
-            let woken = timeout(POLL, self.events.recv()).await.is_ok();
+            let woken = self.event(Instant::now() + POLL).await;
             if woken {
                 self.quiet().await;
             }
@@ -86,9 +86,22 @@ impl Watched {
         let patience = Instant::now() + PATIENCE;
         while Instant::now() < patience {
             let until = patience.min(Instant::now() + QUIET);
-            if timeout_at(until, self.events.recv()).await.is_err() {
+            if !self.event(until).await {
                 return;
             }
+        }
+    }
+
+    /// Waits for an event, at most so long. Where no more can come, because the thread that watches has ended, there is
+    /// only the time left.
+    async fn event(&mut self, until: Instant) -> bool {
+        match timeout_at(until, self.events.recv()).await {
+            Ok(Some(())) => true,
+            Ok(None) => {
+                sleep_until(until).await;
+                false
+            }
+            Err(_) => false,
         }
     }
 
@@ -132,5 +145,31 @@ fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(directory) if directory != Path::new("") => directory.to_owned(),
         _ => PathBuf::from("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn without_its_watcher_a_file_is_looked_at_from_time_to_time() {
+        let directory = std::env::temp_dir().join(format!("outrigger-watched-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("file");
+        std::fs::write(&file, "before").unwrap();
+        let mut watched = Watched::new(&file).unwrap();
+        let (_, ended) = mpsc::channel(1);
+        watched.events = ended;
+        let start = Instant::now();
+        let unchanged = tokio::time::timeout(POLL * 10, watched.change()).await;
+        assert!(
+            unchanged.is_err(),
+            "nothing has changed, after {:?}",
+            start.elapsed()
+        );
+        std::fs::write(&file, "and after").unwrap();
+        watched.change().await;
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

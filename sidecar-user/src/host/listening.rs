@@ -2,14 +2,19 @@
 
 use std::net::SocketAddr;
 
+use netlink_packet_core::Nla as _;
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::nlas::Nla;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use nix::sys::socket::SockProtocol;
 
 use super::Error;
 use super::netlink::Netlink;
 use crate::model::network::Listening;
+
+/// Of `linux/inet_diag.h`. Told of every socket, without being asked for, since 5.8.
+const INET_DIAG_CGROUP_ID: u16 = 21;
 
 /// All that listen now, in either family.
 pub fn listening() -> Result<Vec<Listening>, Error> {
@@ -42,5 +47,16 @@ fn socket(answer: &SockDiagMessage) -> Option<Listening> {
     Some(Listening {
         cookie: u64::from(high) << 32 | u64::from(low),
         at: SocketAddr::new(id.source_address, id.source_port),
+        cgroup: cgroup(&answer.nlas),
     })
+}
+
+fn cgroup(told: &[Nla]) -> Option<u64> {
+    let told = told.iter().find(|told| told.kind() == INET_DIAG_CGROUP_ID)?;
+    let mut id = [0; size_of::<u64>()];
+    if told.value_len() != id.len() {
+        return None;
+    }
+    told.emit_value(&mut id);
+    Some(u64::from_ne_bytes(id))
 }

@@ -1,8 +1,10 @@
 //! What is found is what the kernel does: each test in a network namespace of its own. They need root.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -166,7 +168,7 @@ fn changes_are_heard() {
 }
 
 #[test]
-fn listening_sockets_are_found_with_their_cookies() {
+fn listening_sockets_are_found_with_their_cookies_and_cgroups() {
     in_network("link set lo up", || {
         assert_eq!(listening().expect("nobody"), []);
         let sockets = [
@@ -179,11 +181,14 @@ fn listening_sockets_are_found_with_their_cookies() {
         let mut found: Vec<_> = listening()
             .expect("sockets")
             .iter()
-            .map(|s| (s.cookie, s.at))
+            .map(|s| (s.cookie, s.at, s.cgroup))
             .collect();
         let mut wanted: Vec<_> = sockets
             .iter()
-            .map(|s| (SockRef::from(s).cookie().unwrap(), s.local_addr().unwrap()))
+            .map(|s| {
+                let at = s.local_addr().unwrap();
+                (SockRef::from(s).cookie().unwrap(), at, Some(own_cgroup()))
+            })
             .collect();
         found.sort_unstable();
         wanted.sort_unstable();
@@ -191,6 +196,20 @@ fn listening_sockets_are_found_with_their_cookies() {
         drop((sockets, connected));
         assert_eq!(listening().expect("nobody"), []);
     });
+}
+
+/// The number of the cgroup that this process is in.
+fn own_cgroup() -> u64 {
+    let read = |path| fs::read_to_string(path).expect("proc");
+    let (mounts, own) = (read("/proc/thread-self/mounts"), read("/proc/self/cgroup"));
+    let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mount = mounts.find(|fields| fields[2] == "cgroup2").expect("mounted")[1].to_owned();
+    let own = own
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .expect("a cgroup");
+    let directory = format!("{mount}{own}");
+    fs::metadata(&directory).expect("its directory").ino()
 }
 
 fn compare(paths: &BTreeMap<IpNet, Path>) {

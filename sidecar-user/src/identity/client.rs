@@ -1,20 +1,18 @@
 //! Asks an authority for a certificate: the Istio certificate service, as a client (`wire.md` 2).
 //!
 //! The only file here that knows its messages. It does not judge the answer. Each call has a connection of its
-//! own: calls are hours apart, and roots and token are read anew for each.
+//! own: calls are hours apart, and roots and token are read anew for each (`files.rs`).
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Uri;
 use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -22,9 +20,9 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
-use zeroize::Zeroizing;
+use tracing::warn;
 
-use super::{Config, Error, Mark};
+use super::{Config, Error, Mark, files};
 
 const CREATE: PathAndQuery =
     PathAndQuery::from_static("/istio.v1.auth.IstioCertificateService/CreateCertificate");
@@ -34,10 +32,6 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 const CALL_TIME: Duration = Duration::from_secs(10);
 /// A chain and a bundle of a hundred roots fit in several times.
 const MAX_ANSWER: usize = 1 << 20;
-/// A Kubernetes token is about 1 KiB; more than this is some other file.
-const MAX_TOKEN: usize = 16 << 10;
-const ROOTS_REMEDY: &str = "put the authority's root-cert.pem there";
-const TOKEN_REMEDY: &str = "put a token there: outrigger token create";
 
 /// A checked configuration.
 pub(super) struct Authority {
@@ -45,6 +39,8 @@ pub(super) struct Authority {
     endpoint: Endpoint,
     server_name: String,
     mark: Mark,
+    /// The log says once that others can read the token.
+    warned: AtomicBool,
 }
 
 impl Authority {
@@ -69,6 +65,7 @@ impl Authority {
             endpoint,
             server_name,
             mark,
+            warned: AtomicBool::new(false),
         })
     }
 
@@ -76,30 +73,59 @@ impl Authority {
         &self.config
     }
 
-    /// Sends the request and returns the certificate strings as they came.
-    pub(super) async fn create(&self, csr: String) -> Result<Vec<String>, Error> {
-        let request = self.request(csr)?;
-        let channel = self.connect().await?;
+    /// Sends the request and returns the certificate strings as they came. `known` are roots that the authority itself
+    /// has told of: while its root is replaced they are ahead of the file, which somebody has to bring.
+    pub(super) async fn create(
+        &self,
+        csr: String,
+        known: Option<&RootCertStore>,
+    ) -> Result<Vec<String>, Error> {
+        let (mut roots, token) = self.read_files().await?;
+        roots
+            .roots
+            .extend(known.into_iter().flat_map(|known| known.roots.iter().cloned()));
+        let request = self.request(csr, token);
+        let channel = self.connect(roots).await?;
         let answer = timeout(CALL_TIME, call(channel, request))
             .await
             .map_err(|_| self.timed_out("answer", CALL_TIME))?;
         answer.map_err(|status| self.refused(&status))
     }
 
-    fn request(&self, csr: String) -> Result<Request<CreateRequest>, Error> {
+    /// Beside the runtime: a disk may take its time.
+    async fn read_files(&self) -> Result<(RootCertStore, MetadataValue<Ascii>), Error> {
+        let (roots, token) = (self.config.roots.clone(), self.config.token.clone());
+        let read = tokio::task::spawn_blocking(move || Ok((files::roots(&roots)?, files::token(&token)?)));
+        let (roots, token) = match read.await {
+            Ok(read) => read?,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        if let Some(mode) = token.exposed
+            && !self.warned.swap(true, Ordering::Relaxed)
+        {
+            let path = self.config.token.display();
+            warn!(
+                "identity.token: {path} can be read by others (mode {mode:04o}), who can then be this workload; run: \
+                 chmod 0600 {path}"
+            );
+        }
+        Ok((roots, token.header))
+    }
+
+    fn request(&self, csr: String, token: MetadataValue<Ascii>) -> Request<CreateRequest> {
         let mut request = Request::new(CreateRequest {
             csr,
             validity_duration: i64::try_from(self.config.ttl.as_secs().max(1)).unwrap_or(i64::MAX),
         });
         let metadata = request.metadata_mut();
-        metadata.insert("authorization", bearer(&self.config.token)?);
+        metadata.insert("authorization", token);
         metadata.insert("clusterid", MetadataValue::from_static(CLUSTER));
-        Ok(request)
+        request
     }
 
-    async fn connect(&self) -> Result<Channel, Error> {
+    async fn connect(&self, roots: RootCertStore) -> Result<Channel, Error> {
         let tls = ClientTlsConfig::new()
-            .trust_anchors(roots(&self.config.roots)?.roots)
+            .trust_anchors(roots.roots)
             .domain_name(&self.server_name);
         let mark = self.mark.clone();
         let dial = service_fn(move |uri: Uri| dial(uri, mark.clone()));
@@ -180,61 +206,6 @@ async fn call(channel: Channel, request: Request<CreateRequest>) -> Result<Vec<S
     Ok(answer.into_inner().cert_chain)
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, Error> {
-    let bad = |reason: String| Error::Content {
-        field: "roots",
-        path: path.to_owned(),
-        reason,
-        remedy: ROOTS_REMEDY,
-    };
-    let pem = read("roots", path, ROOTS_REMEDY)?;
-    let mut store = RootCertStore::empty();
-    for cert in CertificateDer::pem_slice_iter(&pem) {
-        let cert = cert.map_err(|error| bad(format!("is no PEM: {error}")))?;
-        store
-            .add(cert)
-            .map_err(|error| bad(format!("holds a certificate that is no root: {error}")))?;
-    }
-    if store.is_empty() {
-        return Err(bad("holds no certificate".to_owned()));
-    }
-    Ok(store)
-}
-
-fn bearer(path: &Path) -> Result<MetadataValue<Ascii>, Error> {
-    let bad = |reason: &str| Error::Content {
-        field: "token",
-        path: path.to_owned(),
-        reason: reason.to_owned(),
-        remedy: TOKEN_REMEDY,
-    };
-    let bytes = read("token", path, TOKEN_REMEDY)?;
-    let token = bytes.trim_ascii();
-    if token.is_empty() {
-        return Err(bad("is empty"));
-    }
-    if token.len() > MAX_TOKEN || !token.iter().all(u8::is_ascii_graphic) {
-        return Err(bad("is not one line of printable characters"));
-    }
-    let mut header = Zeroizing::new(b"Bearer ".to_vec());
-    header.extend_from_slice(token);
-    let mut value = MetadataValue::try_from(header.as_slice()).map_err(|_| bad("is no header value"))?;
-    // Keeps it out of debug output and of HPACK's table.
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-fn read(field: &'static str, path: &Path, remedy: &'static str) -> Result<Zeroizing<Vec<u8>>, Error> {
-    std::fs::read(path)
-        .map(Zeroizing::new)
-        .map_err(|source| Error::Read {
-            field,
-            path: path.to_owned(),
-            remedy,
-            source,
-        })
-}
-
 /// Without `metadata`: that is for callers who ask in another's name.
 #[derive(Clone, PartialEq, prost::Message)]
 struct CreateRequest {
@@ -257,23 +228,6 @@ mod tests {
     use super::*;
     use crate::model::SpiffeId;
 
-    /// A file of one test, gone when the test is.
-    struct Temporary(std::path::PathBuf);
-
-    impl Temporary {
-        fn new(name: &str, content: &[u8]) -> Self {
-            let path = std::env::temp_dir().join(format!("outrigger-identity-{}-{name}", std::process::id()));
-            std::fs::write(&path, content).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Temporary {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_file(&self.0);
-        }
-    }
-
     fn authority(url: &str) -> Result<Authority, Error> {
         Authority::new(
             Config {
@@ -283,6 +237,7 @@ mod tests {
                 roots: "roots.pem".into(),
                 token: "token".into(),
                 ttl: Duration::from_secs(60),
+                refresh: Duration::from_secs(60),
             },
             Arc::new(|_| Ok(())),
         )
@@ -311,42 +266,5 @@ mod tests {
             let error = authority(url).err().unwrap().to_string();
             assert!(error.starts_with("identity.authority:"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_token_is_trimmed_and_never_shown() {
-        let file = Temporary::new("token-good", b"  ort_abc\n");
-        let value = bearer(&file.0).unwrap();
-        assert_eq!(value.to_str().unwrap(), "Bearer ort_abc");
-        assert_eq!(format!("{value:?}"), "Sensitive");
-    }
-
-    #[test]
-    fn a_file_that_is_no_token_is_refused_without_showing_it() {
-        for (name, content) in [
-            ("empty", &b" \n"[..]),
-            ("lines", b"one\ntwo"),
-            ("binary", b"a\xffb"),
-            ("large", &[b'a'; MAX_TOKEN + 1]),
-        ] {
-            let file = Temporary::new(name, content);
-            let error = bearer(&file.0).unwrap_err();
-            assert!(error.is_local());
-            let error = error.to_string();
-            assert!(
-                error.contains("outrigger token create") && error.len() < 300,
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_bundle_without_a_certificate_is_refused_by_its_path() {
-        let file = Temporary::new("roots", b"nothing");
-        let error = roots(&file.0).unwrap_err().to_string();
-        assert!(
-            error.contains("holds no certificate") && error.contains("root-cert.pem"),
-            "{error}"
-        );
     }
 }

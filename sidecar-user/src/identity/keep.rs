@@ -1,7 +1,7 @@
 //! Keeps a valid certificate in force for as long as the process lives.
 //!
 //! ```text
-//!            ┌────────── half-life ───────────┐
+//!            ┌─ half-life, refresh, new roots ┐
 //!            ▼                                │
 //!   ask ─▶ answered ─▶ verified ─▶ published ─┘      published ─▶ expired: None is published
 //!    ▲        │            │
@@ -11,6 +11,7 @@
 //! It does not decide when (`schedule.rs`), ask (`client.rs`) or judge (`answer.rs`).
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,12 +20,19 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::client::Authority;
+use super::files::Stamp;
 use super::schedule::{next_renewal, next_retry};
-use super::{Config, Error, Key, Mark, Status, Svid};
+use super::{Config, Error, Key, Mark, PROVIDER, Status, Svid};
 use crate::error_chain;
 
 /// Timers stand still while a machine sleeps and ignore a clock that is set, so the clock is looked at again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// How often the file of the authority's roots is looked at. One that has changed is the sign that the authority's root is
+/// being replaced: the new bundle of the mesh comes with the next certificate, so that one is asked for at once.
+const ROOTS_LOOK: Duration = Duration::from_secs(5);
+/// A fleet that shares the file must not ask in the same second.
+const ROOTS_SPREAD: Duration = Duration::from_secs(5);
 
 /// Publishes a certificate, then each renewal, and `None` once none is valid. Ends only when `config` can
 /// never work; whatever can pass is logged, shown in `status` and tried again.
@@ -48,12 +56,14 @@ async fn renew(
 ) -> Infallible {
     let mut failures = 0;
     loop {
-        let obtained = obtain(authority).await;
+        let roots = Stamp::of(&authority.config().roots);
+        let known = publish.borrow().clone();
+        let obtained = obtain(authority, known.as_deref()).await;
         let now = SystemTime::now();
         let next = match &obtained {
             Ok(svid) => {
                 failures = 0;
-                next_renewal(now, svid.not_after(), chance())
+                next_renewal(now, svid.not_after(), authority.config().refresh, chance())
             }
             Err(error) => {
                 failures += 1;
@@ -89,15 +99,33 @@ async fn renew(
                 "no certificate obtained"
             ),
         }
-        sleep_until(next).await;
+        tokio::select! {
+            () = sleep_until(next) => {}
+            () = changed(&authority.config().roots, roots) => {
+                info!(roots = %authority.config().roots.display(), "the authority's roots have changed: asking for a certificate");
+                sleep(ROOTS_SPREAD.mul_f64(chance())).await;
+            }
+        }
+    }
+}
+
+/// Completes when there is another version of the file than `seen`. One that has gone is none.
+async fn changed(path: &Path, seen: Option<Stamp>) {
+    loop {
+        sleep(ROOTS_LOOK).await;
+        let now = Stamp::of(path);
+        if now.is_some() && now != seen {
+            return;
+        }
     }
 }
 
 /// A new key for each certificate: a stolen one is worth no more than its certificate's life.
-async fn obtain(authority: &Authority) -> Result<Svid, Error> {
+async fn obtain(authority: &Authority, known: Option<&Svid>) -> Result<Svid, Error> {
     let config = authority.config();
     let key = Key::generate()?;
-    let answer = authority.create(key.request(&config.id)?).await?;
+    let known = known.map(|svid| svid.roots().as_ref());
+    let answer = authority.create(key.request(&config.id)?, known).await?;
     Svid::from_answer(&config.id, &key, &answer, SystemTime::now()).map_err(|source| Error::Answer {
         authority: config.authority.clone(),
         source,
@@ -146,9 +174,86 @@ async fn sleep_until(wake: SystemTime) {
 /// From 0 to 1. Without random bytes everyone waits the middle.
 fn chance() -> f64 {
     let mut bytes = [0; 4];
-    let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
-    match random.fill(&mut bytes) {
+    match PROVIDER.secure_random.fill(&mut bytes) {
         Ok(()) => f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX),
         Err(_) => 0.5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::RootCertStore;
+    use rustls::sign::CertifiedKey;
+
+    use super::*;
+    use crate::model::SpiffeId;
+
+    /// What it proves plays no part here.
+    fn svid(not_after: SystemTime) -> Arc<Svid> {
+        let key = Key::generate().unwrap();
+        let cert = CertificateParams::default()
+            .self_signed(&KeyPair::generate().unwrap())
+            .unwrap();
+        Arc::new(Svid {
+            id: SpiffeId::new("td.test", "demo", "a").unwrap(),
+            certified_key: Arc::new(CertifiedKey::new(vec![cert.into()], key.signer().unwrap())),
+            roots: Arc::new(RootCertStore::empty()),
+            not_before: SystemTime::UNIX_EPOCH,
+            not_after,
+            serial: String::new(),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_ended_is_withdrawn_at_once_and_what_replaces_it_is_not() {
+        let now = SystemTime::now();
+        let (publish, mut current) = watch::channel(Some(svid(now)));
+        let withdrawing = withdraw_expired(&publish);
+        tokio::pin!(withdrawing);
+        tokio::select! {
+            biased;
+            never = &mut withdrawing => match never {},
+            gone = current.wait_for(Option::is_none) => drop(gone.unwrap()),
+        }
+        publish.send_replace(Some(svid(now + Duration::from_secs(3600))));
+        // Tokio's clock runs ahead of the real one, by which certificates end.
+        tokio::select! {
+            biased;
+            never = &mut withdrawing => match never {},
+            () = sleep(LONGEST_SLEEP * 10) => {}
+        }
+        assert!(publish.borrow().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_is_noticed_within_half_a_minute() {
+        let begin = tokio::time::Instant::now();
+        let wake = SystemTime::now() + LONGEST_SLEEP * 3;
+        tokio::select! {
+            // The real clock stands still beside tokio's, as after it was set back: it looks again and again.
+            () = sleep_until(wake) => panic!("by the real clock it is too early"),
+            () = sleep(LONGEST_SLEEP * 10) => {}
+        }
+        assert!(begin.elapsed() >= LONGEST_SLEEP * 10);
+        sleep_until(SystemTime::now()).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_goes_is_no_news_and_another_one_is() {
+        let path = std::env::temp_dir().join(format!("outrigger-keep-{}", std::process::id()));
+        std::fs::write(&path, "one").unwrap();
+        let seen = Stamp::of(&path);
+        std::fs::remove_file(&path).unwrap();
+        let changed = changed(&path, seen);
+        tokio::pin!(changed);
+        tokio::select! {
+            biased;
+            () = &mut changed => panic!("there is none"),
+            () = sleep(ROOTS_LOOK * 3) => {}
+        }
+        std::fs::write(&path, "another").unwrap();
+        changed.await;
+        std::fs::remove_file(&path).unwrap();
     }
 }

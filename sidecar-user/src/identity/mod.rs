@@ -6,13 +6,17 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
+
+use rustls::crypto::CryptoProvider;
 
 use crate::model::SpiffeId;
 
 mod answer;
+mod chain;
 mod client;
+mod files;
 mod keep;
 mod schedule;
 mod svid;
@@ -37,6 +41,8 @@ pub struct Config {
     pub token: PathBuf,
     /// The life asked for.
     pub ttl: Duration,
+    /// The longest time until the authority is asked again: so long may news of its roots take.
+    pub refresh: Duration,
 }
 
 /// How renewal stands, for the admin endpoint. It holds no secret.
@@ -113,3 +119,7 @@ impl Error {
         matches!(self, Self::Read { .. } | Self::Content { .. })
     }
 }
+
+/// Made once: each one is a set of lists.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+    LazyLock::new(|| rustls::crypto::aws_lc_rs::default_provider().into());

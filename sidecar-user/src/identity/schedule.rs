@@ -15,11 +15,16 @@ const SHORTEST_RETRY: Duration = Duration::from_millis(200);
 const RENEWAL_JITTER: f64 = 0.1;
 const RETRY_JITTER: f64 = 0.2;
 
-/// Half of the life that is left when a certificate arrives, or a little earlier. What is before the arrival
-/// does not count: certificates are dated back by minutes, which may be longer than they live.
-pub(super) fn next_renewal(arrived: SystemTime, not_after: SystemTime, chance: f64) -> SystemTime {
+/// Half of the life that is left when a certificate arrives, or `refresh` after it, or a little earlier. What is before
+/// the arrival does not count: certificates are dated back by minutes, which may be longer than they live.
+pub(super) fn next_renewal(
+    arrived: SystemTime,
+    not_after: SystemTime,
+    refresh: Duration,
+    chance: f64,
+) -> SystemTime {
     let life = not_after.duration_since(arrived).unwrap_or_default();
-    arrived + (life / 2).mul_f64(1.0 - RENEWAL_JITTER * chance)
+    arrived + (life / 2).min(refresh).mul_f64(1.0 - RENEWAL_JITTER * chance)
 }
 
 /// The pause after `failures` failures in a row. `left` is the life of the certificate still in force: of
@@ -53,21 +58,31 @@ mod tests {
 
     #[test]
     fn renewal_is_at_half_life_or_a_tenth_of_it_earlier() {
-        assert_eq!(next_renewal(at(1000), at(1000) + DAY, 0.0), at(1000) + DAY / 2);
         assert_eq!(
-            next_renewal(at(1000), at(1000) + DAY, 1.0),
+            next_renewal(at(1000), at(1000) + DAY, DAY, 0.0),
+            at(1000) + DAY / 2
+        );
+        assert_eq!(
+            next_renewal(at(1000), at(1000) + DAY, DAY, 1.0),
             at(1000) + DAY / 2 - DAY / 20
         );
     }
 
     #[test]
+    fn a_long_lived_certificate_is_renewed_within_the_refresh_time() {
+        let hour = DAY / 24;
+        assert_eq!(next_renewal(at(1000), at(1000) + DAY, hour, 0.0), at(1000) + hour);
+        assert_eq!(next_renewal(at(1000), at(1010), hour, 0.0), at(1005));
+    }
+
+    #[test]
     fn a_certificate_of_ten_seconds_is_renewed_after_five_though_dated_back_by_minutes() {
-        assert_eq!(next_renewal(at(1000), at(1010), 0.0), at(1005));
+        assert_eq!(next_renewal(at(1000), at(1010), DAY, 0.0), at(1005));
     }
 
     #[test]
     fn a_certificate_that_has_ended_is_renewed_now() {
-        assert_eq!(next_renewal(at(1000), at(900), 0.5), at(1000));
+        assert_eq!(next_renewal(at(1000), at(900), DAY, 0.5), at(1000));
     }
 
     #[test]

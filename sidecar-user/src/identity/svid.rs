@@ -6,13 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData, SanType};
 use rustls::RootCertStore;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::{CertifiedKey, SigningKey};
 use zeroize::Zeroize;
 
-use super::{BadAnswer, Error, answer};
+use super::Error;
 use crate::model::SpiffeId;
 
 /// A verified SPIFFE X.509 identity with the bundle its peers are judged by. Never changes: a renewal makes
@@ -21,23 +21,12 @@ pub struct Svid {
     pub(super) id: SpiffeId,
     pub(super) certified_key: Arc<CertifiedKey>,
     pub(super) roots: Arc<RootCertStore>,
-    pub(super) root_certs: Vec<CertificateDer<'static>>,
     pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
     pub(super) serial: String,
 }
 
 impl Svid {
-    /// Verifies the authority's answer to `key.request(id)`: `[leaf, intermediates…, root bundle]` in PEM.
-    pub fn from_answer(
-        id: &SpiffeId,
-        key: &Key,
-        answer: &[String],
-        now: SystemTime,
-    ) -> Result<Self, BadAnswer> {
-        answer::verify(id, key, answer, now)
-    }
-
     pub fn id(&self) -> &SpiffeId {
         &self.id
     }
@@ -50,11 +39,6 @@ impl Svid {
     /// The bundle of the workload's own trust domain, ready for chain building.
     pub fn roots(&self) -> &Arc<RootCertStore> {
         &self.roots
-    }
-
-    /// The same bundle as certificates.
-    pub fn root_certs(&self) -> &[CertificateDer<'static>] {
-        &self.root_certs
     }
 
     pub fn not_before(&self) -> SystemTime {
@@ -81,7 +65,7 @@ impl fmt::Debug for Svid {
             .field("id", &self.id)
             .field("serial", &self.serial)
             .field("not_after", &self.not_after)
-            .field("roots", &self.root_certs.len())
+            .field("roots", &self.roots.len())
             .finish_non_exhaustive()
     }
 }
@@ -105,6 +89,11 @@ impl Key {
             params.serialize_request(&self.0)?.pem()
         };
         request().map_err(|source| Error::Key { source })
+    }
+
+    /// As it stands in the request and in the certificate: a SubjectPublicKeyInfo in DER.
+    pub(super) fn public_key(&self) -> Vec<u8> {
+        self.0.subject_public_key_info()
     }
 
     pub(super) fn signer(&self) -> Result<Arc<dyn SigningKey>, rustls::Error> {

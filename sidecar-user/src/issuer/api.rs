@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tonic::body::Body;
-use tonic::codegen::{BoxFuture, Service, http};
+use tonic::codegen::{BoxFuture, Service as Answers, http};
 use tonic::server::NamedService;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
@@ -21,9 +21,11 @@ use tonic_prost::ProstCodec;
 use tracing::field::{DisplayValue, display};
 use tracing::{debug, error, info, warn};
 
-use super::listener::{self, LIMITS, Peer};
-use super::{Ca, Config, Error, Refusal, Tokens};
-use crate::model::SpiffeId;
+use super::listener::{self, Peer};
+use super::token::{Holder, Worth};
+use super::visit::{Door, Limits};
+use super::{Config, Counts, Error, Refusal, Refused, Store, Tokens, certificate};
+use crate::admission;
 
 const SERVICE: &str = "istio.v1.auth.IstioCertificateService";
 const CREATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
@@ -40,15 +42,58 @@ const MAX_AGE_GRACE: Duration = Duration::from_secs(20);
 /// How long calls under way may take once the service is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// The service's state, which whoever shows its figures shares.
+pub struct Service {
+    store: Arc<Store>,
+    tokens: Tokens,
+    door: Arc<Door>,
+}
+
+impl Service {
+    /// Opens the state directory, or makes it. `descriptors` is how many this process may have.
+    pub fn open(config: &Config, descriptors: usize) -> Result<Arc<Self>, Error> {
+        Ok(Arc::new(Self {
+            store: Arc::new(Store::open(config)?),
+            tokens: Tokens::open(&config.state_dir)?,
+            door: Door::new(Limits::for_descriptors(descriptors)),
+        }))
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.door.stats.counts()
+    }
+
+    /// Connections that have proved nothing yet.
+    pub fn waiting(&self) -> admission::Counts {
+        self.door.admission.counts()
+    }
+
+    /// Connections that have proved an identity.
+    pub fn authenticated(&self) -> usize {
+        self.door.tenants.len()
+    }
+}
+
 /// Serves until `stop` is done.
 pub async fn serve(
     config: &Config,
-    ca: Arc<Ca>,
-    tokens: Tokens,
+    service: Arc<Service>,
     listener: TcpListener,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let tls = Arc::new(listener::tls_config(ca.clone(), &config.server_names)?);
+    let tls = Arc::new(certificate::tls_config(
+        service.store.clone(),
+        &config.server_names,
+    )?);
+    let (mut handshakes, incoming) = listener::incoming(listener, tls, service.door.clone())?;
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let server = Server::builder()
         .timeout(REQUEST_TIME)
@@ -59,16 +104,17 @@ pub async fn serve(
         .initial_connection_window_size(2 * WINDOW)
         .max_connection_age(MAX_AGE)
         .max_connection_age_grace(MAX_AGE_GRACE)
-        .add_service(CertificateService(Arc::new(Authority { ca, tokens })))
-        .serve_with_incoming_shutdown(listener::incoming(listener, tls, LIMITS), async {
+        .add_service(CertificateService(service))
+        .serve_with_incoming_shutdown(incoming, async {
             stop.await;
             let _ = stopping.send(());
         });
     let overdue = async {
-        match stopped.await {
-            Ok(()) => tokio::time::sleep(DRAIN).await,
-            Err(_) => std::future::pending().await,
+        if stopped.await.is_err() {
+            return std::future::pending().await;
         }
+        handshakes.close();
+        tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
         served = server => served.map_err(|source| Error::Serve { source }),
@@ -76,81 +122,123 @@ pub async fn serve(
     }
 }
 
-struct Authority {
-    ca: Arc<Ca>,
-    tokens: Tokens,
+/// What the client is told, and what is counted.
+#[derive(Debug)]
+struct Denial {
+    why: Refused,
+    status: Status,
 }
 
-impl Authority {
-    fn create(&self, request: &Request<CreateRequest>, now: SystemTime) -> Result<CreateResponse, Status> {
-        let identity = self.caller(request)?;
+impl Service {
+    fn create(&self, request: &Request<CreateRequest>, now: SystemTime) -> Result<CreateResponse, Denial> {
+        let Holder { identity, label } = self.caller(request, now)?;
+        if let Some(Peer(visit)) = request.extensions().get() {
+            visit.prove(&identity);
+        }
         let message = request.get_ref();
         if let Some(other) = message.impersonated().filter(|name| *name != identity.as_str()) {
-            return Err(Status::permission_denied(format!(
-                "ImpersonatedIdentity: `{other}` is asked for, but the token stands for {identity}"
-            )));
+            let text =
+                format!("ImpersonatedIdentity: `{other}` is asked for, but the token stands for {identity}");
+            return Err(Denial::new(Refused::OtherName, Status::permission_denied(text)));
         }
         let ttl = u64::try_from(message.validity_duration)
             .ok()
             .map(Duration::from_secs);
-        let leaf = self.ca.sign(&message.csr, &identity, ttl, now).map_err(status)?;
-        info!(%identity, asked_seconds = message.validity_duration, peer = peer(request), "certificate issued");
+        let (issued, ca) = self
+            .store
+            .issue(&message.csr, &identity, ttl, now)
+            .map_err(Denial::from)?;
+        self.door.stats.issued();
+        // A record, which no limit on the lines of a place cuts short: whoever causes it has a token.
+        info!(
+            target: "outrigger::audit",
+            %identity,
+            serial = issued.serial,
+            not_after = %humantime::format_rfc3339_seconds(issued.not_after),
+            token = %label,
+            peer = peer(request),
+            "certificate issued"
+        );
         Ok(CreateResponse {
-            cert_chain: vec![leaf, self.ca.root_pem().to_owned()],
+            cert_chain: vec![issued.pem, ca.bundle().to_owned()],
         })
     }
 
-    fn caller(&self, request: &Request<CreateRequest>) -> Result<SpiffeId, Status> {
-        let header = request.metadata().get("authorization").ok_or_else(|| {
-            Status::unauthenticated("no authorization: send `Bearer` and a bootstrap token")
-        })?;
+    fn caller(&self, request: &Request<CreateRequest>, now: SystemTime) -> Result<Holder, Denial> {
+        let refuse = |why, message: &str| Err(Denial::new(why, Status::unauthenticated(message)));
+        let Some(header) = request.metadata().get("authorization") else {
+            return refuse(
+                Refused::NoToken,
+                "no authorization: send `Bearer` and a bootstrap token",
+            );
+        };
         let token = header
             .to_str()
             .ok()
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .ok_or_else(|| Status::unauthenticated("authorization: it is not `Bearer` and a token"))?;
-        match self.tokens.identity(token) {
-            Ok(Some(identity)) => Ok(identity),
-            Ok(None) => Err(Status::unauthenticated(
+            .map(|(_, token)| token.trim());
+        let Some(token) = token else {
+            return refuse(Refused::NoToken, "authorization: it is not `Bearer` and a token");
+        };
+        match self.tokens.worth(token, now) {
+            Ok(Worth::Good(holder)) => Ok(holder),
+            Ok(Worth::Expired) => refuse(
+                Refused::ExpiredToken,
+                "the token has expired; make one: outrigger token create",
+            ),
+            Ok(Worth::Unknown) => refuse(
+                Refused::UnknownToken,
                 "the token is unknown or revoked; make one: outrigger token create",
-            )),
+            ),
             Err(error) => {
                 error!(%error, "tokens cannot be checked");
-                Err(Status::unavailable(
-                    "tokens cannot be checked; see the log of the authority",
-                ))
+                let status = Status::unavailable("tokens cannot be checked; see the log of the authority");
+                Err(Denial::new(Refused::Unavailable, status))
             }
         }
     }
 }
 
-fn status(refusal: Refusal) -> Status {
-    let message = refusal.to_string();
-    match refusal {
-        Refusal::BadRequest { .. } => Status::invalid_argument(message),
-        Refusal::OtherName { .. } | Refusal::ForeignDomain { .. } => Status::permission_denied(message),
-        Refusal::RootExpired => Status::failed_precondition(message),
-        Refusal::Failed(source) => {
-            error!(%source, "signing failed");
-            Status::internal(message)
+impl Denial {
+    fn new(why: Refused, status: Status) -> Self {
+        Self { why, status }
+    }
+}
+
+impl From<Refusal> for Denial {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::BadRequest { .. } => Self::new(Refused::BadRequest, Status::invalid_argument(message)),
+            Refusal::OtherName { .. } => Self::new(Refused::OtherName, Status::permission_denied(message)),
+            Refusal::ForeignDomain { .. } => {
+                Self::new(Refused::ForeignDomain, Status::permission_denied(message))
+            }
+            Refusal::RootExpired => Self::new(Refused::Failed, Status::failed_precondition(message)),
+            Refusal::Failed(source) => {
+                error!(%source, "signing failed");
+                Self::new(Refused::Failed, Status::internal(message))
+            }
         }
     }
 }
 
 fn peer<T>(request: &Request<T>) -> Option<DisplayValue<SocketAddr>> {
-    request.extensions().get::<Peer>().map(|peer| display(peer.0))
+    request
+        .extensions()
+        .get::<Peer>()
+        .map(|peer| display(peer.address()))
 }
 
 #[derive(Clone)]
-struct CertificateService(Arc<Authority>);
+struct CertificateService(Arc<Service>);
 
 impl NamedService for CertificateService {
     const NAME: &'static str = SERVICE;
 }
 
-impl Service<http::Request<Body>> for CertificateService {
+impl Answers<http::Request<Body>> for CertificateService {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<Self::Response, Infallible>;
@@ -165,6 +253,11 @@ impl Service<http::Request<Body>> for CertificateService {
             if request.uri().path() != CREATE {
                 return Ok(Status::unimplemented("only CreateCertificate is served").into_http());
             }
+            // While it lasts, the connection is none that asks nothing.
+            let _under_way = request
+                .extensions()
+                .get::<Peer>()
+                .map(|peer| peer.0.begin_request());
             let mut grpc =
                 tonic::server::Grpc::new(ProstCodec::default()).max_decoding_message_size(MAX_REQUEST);
             Ok(grpc.unary(create, request).await)
@@ -172,9 +265,9 @@ impl Service<http::Request<Body>> for CertificateService {
     }
 }
 
-struct Create(Arc<Authority>);
+struct Create(Arc<Service>);
 
-impl Service<Request<CreateRequest>> for Create {
+impl Answers<Request<CreateRequest>> for Create {
     type Response = Response<CreateResponse>;
     type Error = Status;
     type Future = Ready<Result<Self::Response, Status>>;
@@ -184,16 +277,20 @@ impl Service<Request<CreateRequest>> for Create {
     }
 
     fn call(&mut self, request: Request<CreateRequest>) -> Self::Future {
-        let answer = self.0.create(&request, SystemTime::now());
-        if let Err(status) = &answer {
-            match status.code() {
-                // Anyone can send these, so they must not fill the log.
-                tonic::Code::Unauthenticated => {
-                    debug!(peer = peer(&request), %status, "certificate refused")
+        let answer = self
+            .0
+            .create(&request, SystemTime::now())
+            .map_err(|Denial { why, status }| {
+                self.0.door.stats.refused(why);
+                match status.code() {
+                    // Anyone can send these, so they must not fill the log.
+                    tonic::Code::Unauthenticated => {
+                        debug!(peer = peer(&request), %status, "certificate refused")
+                    }
+                    _ => warn!(peer = peer(&request), %status, "certificate refused"),
                 }
-                _ => warn!(peer = peer(&request), %status, "certificate refused"),
-            }
-        }
+                status
+            });
         ready(answer.map(Response::new))
     }
 }
@@ -236,136 +333,4 @@ struct Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::issuer::scratch::Scratch;
-    use crate::issuer::token;
-    use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-    use tonic::Code;
-
-    struct Fixture {
-        authority: Authority,
-        token: String,
-        _scratch: Scratch,
-    }
-
-    fn id(account: &str) -> SpiffeId {
-        SpiffeId::new("td.test", "demo", account).unwrap()
-    }
-
-    fn fixture() -> Fixture {
-        let scratch = Scratch::new();
-        let dir = scratch.join("state");
-        let token = token::create(&dir, &id("a")).unwrap();
-        let ca = Ca::ephemeral("td.test", Duration::from_secs(3600), SystemTime::now()).unwrap();
-        let authority = Authority {
-            ca: Arc::new(ca),
-            tokens: Tokens::open(&dir).unwrap(),
-        };
-        Fixture {
-            authority,
-            token,
-            _scratch: scratch,
-        }
-    }
-
-    fn message() -> CreateRequest {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        let request = params.serialize_request(&KeyPair::generate().unwrap()).unwrap();
-        CreateRequest {
-            csr: request.pem().unwrap(),
-            validity_duration: 60,
-            metadata: None,
-        }
-    }
-
-    fn impersonating(name: &str) -> CreateRequest {
-        let value = Value {
-            string_value: Some(name.to_owned()),
-        };
-        CreateRequest {
-            metadata: Some(Struct {
-                fields: HashMap::from([("ImpersonatedIdentity".to_owned(), value)]),
-            }),
-            ..message()
-        }
-    }
-
-    impl Fixture {
-        fn call(&self, authorization: &str, message: CreateRequest) -> Result<CreateResponse, Status> {
-            let mut request = Request::new(message);
-            if !authorization.is_empty() {
-                let value = authorization.parse().unwrap();
-                request.metadata_mut().insert("authorization", value);
-            }
-            self.authority.create(&request, SystemTime::now())
-        }
-
-        fn with_token(&self, message: CreateRequest) -> Result<CreateResponse, Status> {
-            self.call(&format!("Bearer {}", self.token), message)
-        }
-    }
-
-    #[test]
-    fn the_answer_is_the_leaf_and_then_the_root_each_in_a_string_of_its_own() {
-        let fixture = fixture();
-        let chain = fixture.with_token(message()).unwrap().cert_chain;
-        let [leaf, root] = &chain[..] else {
-            panic!("{chain:?}");
-        };
-        assert_eq!(leaf.matches("BEGIN CERTIFICATE").count(), 1);
-        assert_eq!(root, fixture.authority.ca.root_pem());
-    }
-
-    #[test]
-    fn nobody_is_served_without_a_known_token() {
-        let fixture = fixture();
-        let token = fixture.token.clone();
-        for authorization in [
-            String::new(),
-            token.clone(),
-            "Bearer".to_owned(),
-            "Bearer ".to_owned(),
-            "Bearer ort_guess".to_owned(),
-            format!("Basic {token}"),
-            format!("Bearer {token}0"),
-        ] {
-            let status = fixture.call(&authorization, message()).unwrap_err();
-            assert_eq!(status.code(), Code::Unauthenticated, "{authorization}: {status}");
-            assert!(!status.message().contains(&token));
-        }
-        let scheme = format!("bearer {token}");
-        assert!(fixture.call(&scheme, message()).is_ok(), "the scheme has no case");
-    }
-
-    #[test]
-    fn a_bad_request_is_an_invalid_argument_that_names_the_trouble() {
-        let csr = "nonsense".to_owned();
-        let status = fixture()
-            .with_token(CreateRequest { csr, ..message() })
-            .unwrap_err();
-        assert_eq!(status.code(), Code::InvalidArgument);
-        assert!(status.message().contains("CERTIFICATE REQUEST"), "{status}");
-    }
-
-    #[test]
-    fn another_identity_is_not_lent() {
-        let fixture = fixture();
-        let status = fixture.with_token(impersonating(id("b").as_str())).unwrap_err();
-        assert_eq!(status.code(), Code::PermissionDenied);
-        assert!(fixture.with_token(impersonating(id("a").as_str())).is_ok());
-    }
-
-    #[test]
-    fn any_validity_asked_for_is_answered() {
-        let fixture = fixture();
-        for validity_duration in [i64::MIN, -1, 0, 1, i64::MAX] {
-            let message = CreateRequest {
-                validity_duration,
-                ..message()
-            };
-            assert!(fixture.with_token(message).is_ok(), "{validity_duration}");
-        }
-    }
-}
+mod tests;

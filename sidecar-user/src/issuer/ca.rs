@@ -1,120 +1,119 @@
-//! The authority: its root key and certificate, made once and kept in the state directory.
+//! The authority as it is at one moment: who signs, and whom workloads are to trust. Never changes: a rotation makes
+//! another one.
 //!
-//! It neither decides who gets which identity (`token.rs`, `sign.rs`) nor speaks to anyone (`api.rs`).
+//! It neither decides who gets which identity (`token.rs`, `sign.rs`) nor reads files (`store.rs`) nor speaks to anyone
+//! (`api.rs`).
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SignatureAlgorithm, SigningKey,
-};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rcgen::{CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
-use x509_parser::extensions::GeneralName;
-use zeroize::{Zeroize, Zeroizing};
 
+use super::root::{self, RootCert, RootKey, SigningRoot};
 use super::sign::{self, Refusal};
-use super::state::{Readers, StateDir};
-use super::{Config, Error, random};
+use super::{Error, random};
 use crate::model::SpiffeId;
-use crate::model::identity::check_trust_domain;
-
-const ROOT_KEY: &str = "root-key.pem";
-const ROOT_CERT: &str = "root-cert.pem";
-/// Ten years: a root is replaced by a plan, not by a timer.
-const ROOT_LIFE: Duration = Duration::from_secs(3650 * 24 * 3600);
-/// A root is younger than the slowest clock that must accept it.
-const ROOT_BACKDATE: Duration = Duration::from_secs(3600);
 
 /// Signs leaves of one trust domain.
 pub struct Ca {
-    issuer: Issuer<'static, RootKey>,
-    root: CertificateDer<'static>,
-    root_pem: String,
-    ends: SystemTime,
-    trust_domain: String,
+    signer: SigningRoot,
+    /// Signs the service's own certificate in place of `signer`, during a rotation.
+    elder: Option<SigningRoot>,
+    bundle: String,
+    roots: usize,
     leaf_ttl: Duration,
 }
 
+/// A leaf, and what the log says about it.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    pub pem: String,
+    /// In hexadecimal with colons, as a sidecar's log has it.
+    pub serial: String,
+    pub not_after: SystemTime,
+}
+
 impl Ca {
-    /// Loads the root from the state directory, or makes one where there is none.
-    pub fn open(config: &Config) -> Result<Self, Error> {
-        let dir = StateDir::open(&config.state_dir)?;
-        let locked = dir.lock()?;
-        let key = dir.read(ROOT_KEY, Readers::Owner)?;
-        let cert = dir.read(ROOT_CERT, Readers::Everyone)?;
-        match (key, cert) {
-            (Some(key), Some(cert)) => Self::load(config, &dir, &key, &cert),
-            (None, Some(_)) => Err(damaged(
-                &dir.path(ROOT_KEY),
-                "it is missing, but its certificate is there",
-            )),
-            (key, None) => {
-                // The key is written first, so a crash between the two leaves a key that has signed nothing.
-                let key = match key {
-                    Some(pem) => {
-                        RootKey::parse(&pem).map_err(|reason| damaged(&dir.path(ROOT_KEY), reason))?
-                    }
-                    None => {
-                        let key = RootKey::generate()?;
-                        let pem = Zeroizing::new(key.0.serialize_pem());
-                        locked.write(ROOT_KEY, Readers::Owner, &pem)?;
-                        key
-                    }
-                };
-                let ca = Self::new(key, &config.trust_domain, config.leaf_ttl, SystemTime::now())?;
-                locked.write(ROOT_CERT, Readers::Everyone, &ca.root_pem)?;
-                Ok(ca)
-            }
+    /// A root that lives in memory only.
+    pub fn ephemeral(trust_domain: &str, leaf_ttl: Duration, now: SystemTime) -> Result<Self, Error> {
+        let root = SigningRoot::generate(RootKey::generate()?, trust_domain, now)?;
+        Ok(Self::new(root, None, &[], leaf_ttl))
+    }
+
+    /// `others` are the roots to trust beside the signer's. While there are two, the service's own certificate is
+    /// signed by the `elder`: every client has that one in its `identity.roots`, and the younger perhaps not yet.
+    pub(super) fn new(
+        signer: SigningRoot,
+        elder: Option<SigningRoot>,
+        others: &[RootCert],
+        leaf_ttl: Duration,
+    ) -> Self {
+        let bundle = std::iter::once(&signer.cert).chain(others);
+        Self {
+            bundle: bundle.map(RootCert::pem).collect(),
+            roots: 1 + others.len(),
+            signer,
+            elder,
+            leaf_ttl,
         }
     }
 
-    /// A root that lives in memory only.
-    pub fn ephemeral(trust_domain: &str, leaf_ttl: Duration, now: SystemTime) -> Result<Self, Error> {
-        Self::new(RootKey::generate()?, trust_domain, leaf_ttl, now)
-    }
-
-    /// The leaf for `identity`, as PEM. `ttl` is what was asked for.
-    pub fn sign(
+    /// The leaf for `identity`. `ttl` is what was asked for.
+    pub fn issue(
         &self,
         csr: &str,
         identity: &SpiffeId,
         ttl: Option<Duration>,
         now: SystemTime,
-    ) -> Result<String, Refusal> {
-        if identity.trust_domain() != self.trust_domain {
+    ) -> Result<Issued, Refusal> {
+        if identity.trust_domain() != self.trust_domain() {
             return Err(Refusal::ForeignDomain {
                 granted: identity.clone(),
-                trust_domain: self.trust_domain.clone(),
+                trust_domain: self.trust_domain().to_owned(),
             });
         }
         let key = sign::check_request(csr, identity)?;
-        let end = sign::expiry(ttl, self.leaf_ttl, self.ends, now).ok_or(Refusal::RootExpired)?;
-        let serial = random().map_err(Refusal::Failed)?;
-        sign::leaf_params(identity, serial, now, end)
-            .and_then(|params| params.signed_by(&key, &self.issuer))
-            .map(|leaf| leaf.pem())
+        let not_after = sign::expiry(ttl, self.leaf_ttl, self.ends(), now).ok_or(Refusal::RootExpired)?;
+        let serial = sign::positive(random().map_err(Refusal::Failed)?);
+        let text = serial.to_string();
+        sign::leaf_params(identity, serial, now, not_after)
+            .and_then(|params| params.signed_by(&key, &self.signer.issuer))
+            .map(|leaf| Issued {
+                pem: leaf.pem(),
+                serial: text,
+                not_after,
+            })
             .map_err(|source| Refusal::Failed(Error::Certificate { source }))
     }
 
-    pub fn root_pem(&self) -> &str {
-        &self.root_pem
+    /// The roots that workloads are to trust, the signer's first.
+    pub fn bundle(&self) -> &str {
+        &self.bundle
     }
 
+    /// How many roots those are.
+    pub fn roots(&self) -> usize {
+        self.roots
+    }
+
+    /// The signer's root.
     pub fn root_der(&self) -> &CertificateDer<'static> {
-        &self.root
+        &self.signer.cert.der
     }
 
     pub fn trust_domain(&self) -> &str {
-        &self.trust_domain
+        &self.signer.cert.trust_domain
     }
 
-    /// When the root ends; no leaf outlives it.
+    /// When the signer's root ends; no leaf outlives it.
     pub fn ends(&self) -> SystemTime {
-        self.ends
+        self.signer.cert.ends
+    }
+
+    pub(super) fn fingerprint(&self) -> String {
+        self.signer.cert.fingerprint()
     }
 
     /// A certificate for the service itself, with its end. It names hosts and no workload, so it is no
@@ -124,12 +123,13 @@ impl Ca {
         names: &[SanType],
         now: SystemTime,
     ) -> Result<(CertifiedKey, SystemTime), Error> {
-        let end = sign::expiry(None, self.leaf_ttl, self.ends, now).unwrap_or(self.ends);
+        let root = self.elder.as_ref().unwrap_or(&self.signer);
+        let end = sign::expiry(None, self.leaf_ttl, root.cert.ends, now).unwrap_or(root.cert.ends);
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = names.to_vec();
         params.serial_number = Some(sign::positive(random()?));
-        params.not_before = (now - ROOT_BACKDATE).into();
+        params.not_before = (now - root::BACKDATE).into();
         params.not_after = end.into();
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -138,85 +138,12 @@ impl Ca {
 
         let key = RootKey::generate()?;
         let leaf = params
-            .signed_by(&key, &self.issuer)
+            .signed_by(&key, &root.issuer)
             .map_err(|source| Error::Certificate { source })?;
-        let der = PrivateKeyDer::Pkcs8(key.0.serialized_der().into());
-        let signer =
-            rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&der).map_err(|source| Error::Tls { source })?;
+        let signer = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&key.pkcs8())
+            .map_err(|source| Error::Tls { source })?;
         Ok((CertifiedKey::new(vec![leaf.into()], signer), end))
     }
-
-    fn new(key: RootKey, trust_domain: &str, leaf_ttl: Duration, now: SystemTime) -> Result<Self, Error> {
-        check_trust_domain(trust_domain).map_err(|reason| Error::InvalidTrustDomain {
-            name: trust_domain.to_owned(),
-            reason,
-        })?;
-        let params = root_params(trust_domain, sign::positive(random()?), now)
-            .map_err(|source| Error::Certificate { source })?;
-        let root = params
-            .self_signed(&key)
-            .map_err(|source| Error::Certificate { source })?;
-        Ok(Self {
-            issuer: Issuer::new(params, key),
-            root_pem: root.pem(),
-            root: root.into(),
-            ends: now + ROOT_LIFE,
-            trust_domain: trust_domain.to_owned(),
-            leaf_ttl,
-        })
-    }
-
-    fn load(config: &Config, dir: &StateDir, key: &str, cert: &str) -> Result<Self, Error> {
-        let (key_path, cert_path) = (dir.path(ROOT_KEY), dir.path(ROOT_CERT));
-        let key = RootKey::parse(key).map_err(|reason| damaged(&key_path, reason))?;
-        let root = CertificateDer::from_pem_slice(cert.as_bytes())
-            .map_err(|error| damaged(&cert_path, format!("no certificate in PEM: {error}")))?;
-        let facts = RootFacts::read(&root).map_err(|reason| damaged(&cert_path, reason))?;
-        if facts.public_key != key.0.subject_public_key_info() {
-            return Err(damaged(&cert_path, format!("it does not belong to {ROOT_KEY}")));
-        }
-        if facts.trust_domain != config.trust_domain {
-            return Err(Error::TrustDomain {
-                path: cert_path,
-                found: facts.trust_domain,
-                wanted: config.trust_domain.clone(),
-            });
-        }
-        if facts.ends <= SystemTime::now() {
-            return Err(damaged(&cert_path, "it has expired"));
-        }
-        let issuer =
-            Issuer::from_ca_cert_der(&root, key).map_err(|error| damaged(&cert_path, error.to_string()))?;
-        Ok(Self {
-            issuer,
-            root,
-            root_pem: cert.to_owned(),
-            ends: facts.ends,
-            trust_domain: facts.trust_domain,
-            leaf_ttl: config.leaf_ttl,
-        })
-    }
-}
-
-/// Refuses an identity of another trust domain than that of the root in `dir`, where there is one yet.
-pub(super) fn check_domain(dir: &StateDir, identity: &SpiffeId) -> Result<(), Error> {
-    let Some(pem) = dir.read(ROOT_CERT, Readers::Everyone)? else {
-        return Ok(());
-    };
-    let path = dir.path(ROOT_CERT);
-    let root = CertificateDer::from_pem_slice(pem.as_bytes())
-        .map_err(|error| damaged(&path, format!("no certificate in PEM: {error}")))?;
-    let trust_domain = RootFacts::read(&root)
-        .map_err(|reason| damaged(&path, reason))?
-        .trust_domain;
-    if identity.trust_domain() != trust_domain {
-        return Err(Error::ForeignIdentity {
-            identity: identity.clone(),
-            trust_domain,
-            path,
-        });
-    }
-    Ok(())
 }
 
 /// Addresses and DNS names of the service, and loopback, which a probe on the same host uses.
@@ -239,109 +166,4 @@ pub(super) fn server_names(configured: &[String]) -> Result<Vec<SanType>, Error>
         }
     }
     Ok(names)
-}
-
-/// A SPIFFE signing certificate: the trust domain's ID, which has no path, and the right to sign.
-fn root_params(
-    trust_domain: &str,
-    serial: rcgen::SerialNumber,
-    now: SystemTime,
-) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, trust_domain);
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "Outrigger root");
-    params.subject_alt_names = vec![SanType::URI(format!("spiffe://{trust_domain}").try_into()?)];
-    params.serial_number = Some(serial);
-    params.not_before = (now - ROOT_BACKDATE).into();
-    params.not_after = (now + ROOT_LIFE).into();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok(params)
-}
-
-struct RootFacts {
-    trust_domain: String,
-    ends: SystemTime,
-    public_key: Vec<u8>,
-}
-
-impl RootFacts {
-    fn read(der: &CertificateDer<'_>) -> Result<Self, String> {
-        let (_, cert) = x509_parser::parse_x509_certificate(der).map_err(|error| error.to_string())?;
-        if !cert.is_ca() {
-            return Err("it is no CA certificate".to_owned());
-        }
-        let san = cert
-            .subject_alternative_name()
-            .map_err(|error| error.to_string())?
-            .map(|san| san.value.general_names.as_slice())
-            .unwrap_or_default();
-        let [GeneralName::URI(id)] = san else {
-            return Err("it does not hold exactly one SPIFFE ID".to_owned());
-        };
-        let trust_domain = id
-            .strip_prefix("spiffe://")
-            .filter(|domain| check_trust_domain(domain).is_ok())
-            .ok_or_else(|| format!("`{id}` is no ID of a trust domain"))?;
-        let ends = u64::try_from(cert.validity().not_after.timestamp())
-            .map_err(|_| "it ended before 1970".to_owned())?;
-        Ok(Self {
-            trust_domain: trust_domain.to_owned(),
-            ends: SystemTime::UNIX_EPOCH + Duration::from_secs(ends),
-            public_key: cert.public_key().raw.to_vec(),
-        })
-    }
-}
-
-/// A key pair whose bytes are wiped when it is dropped.
-struct RootKey(KeyPair);
-
-impl RootKey {
-    fn generate() -> Result<Self, Error> {
-        KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
-            .map(Self)
-            .map_err(|source| Error::Certificate { source })
-    }
-
-    fn parse(pem: &str) -> Result<Self, String> {
-        let mut der = PrivateKeyDer::from_pem_slice(pem.as_bytes())
-            .map_err(|error| format!("no private key in PEM: {error}"))?;
-        let key = KeyPair::try_from(&der).map_err(|error| error.to_string());
-        der.zeroize();
-        key.map(Self)
-    }
-}
-
-impl Drop for RootKey {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
-impl PublicKeyData for RootKey {
-    fn der_bytes(&self) -> &[u8] {
-        self.0.der_bytes()
-    }
-
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        self.0.algorithm()
-    }
-}
-
-impl SigningKey for RootKey {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.0.sign(message)
-    }
-}
-
-fn damaged(path: &Path, reason: impl Into<String>) -> Error {
-    Error::Damaged {
-        path: path.to_owned(),
-        reason: reason.into(),
-    }
 }

@@ -1,201 +1,212 @@
-//! The door of the certificate service: TLS, and a limit on everything that a stranger can hold open.
+//! The door of the certificate service: it accepts whoever comes, and makes handshakes on a thread of their own.
 //!
-//! It does not know what is asked behind it.
+//! Whoever proves nothing loses its place to the next one (`visit.rs`). Handshakes cost a core's time whoever asks for
+//! them; on their own thread they take it from one another, not from the answers to those who have a token. It does not
+//! know what is asked behind it; whose certificate it shows is `certificate.rs`.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::Duration;
 
-use futures_util::Stream;
-use rcgen::SanType;
+use futures_util::{Stream, StreamExt};
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
-use super::{Ca, Error, ca};
-
-/// What a stranger can hold open, and for how long.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    handshake: Duration,
-    silence: Duration,
-    connections: usize,
-}
-
-pub(super) const LIMITS: Limits = Limits {
-    handshake: Duration::from_secs(10),
-    // A client pings every 30 s (`wire.md` 2) or talks; one that was silent for two of them is gone.
-    silence: Duration::from_secs(75),
-    // Half of the usual limit of 1,024 descriptors a process.
-    connections: 512,
-};
+use super::Error;
+use super::stats::Ended;
+use super::visit::{Door, Visit};
 
 /// After a failed accept (no descriptors left) trying again at once would only burn the core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that have finished their handshake and wait for the service to look at them.
+const READY: usize = 64;
+/// The thread looks for bytes of connections that are served already after every few steps of handshakes, not after
+/// tokio's 61: such a step can take a millisecond.
+const EVENT_INTERVAL: u32 = 8;
 
-/// Connections that finished their handshake. Ends the listener when dropped.
+/// The thread of handshakes. Dropping it ends the sockets that it has accepted, so it has to live as long as they do.
+pub(super) struct Handshakes {
+    thread: Option<thread::JoinHandle<()>>,
+    /// Dropped: nothing is accepted any more, and the port is free.
+    closing: Option<oneshot::Sender<()>>,
+    ended: Option<oneshot::Sender<()>>,
+}
+
+type Accepted = (TlsStream<TcpStream>, Arc<Visit>);
+
+/// Connections that finished their handshake.
 pub(super) fn incoming(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
-    limits: Limits,
-) -> impl Stream<Item = io::Result<Connection>> {
-    let (ready, mut accepted) = mpsc::channel(1);
-    tokio::spawn(async move {
-        tokio::select! {
-            () = accept(listener, tls.into(), limits, ready.clone()) => {}
-            () = ready.closed() => {}
-        }
-    });
-    futures_util::stream::poll_fn(move |cx| accepted.poll_recv(cx).map(|next| next.map(Ok)))
+    door: Arc<Door>,
+) -> Result<(Handshakes, impl Stream<Item = io::Result<Connection>>), Error> {
+    let fail = |source| Error::Handshakes { source };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(EVENT_INTERVAL)
+        .build()
+        .map_err(fail)?;
+    let listener = listener.into_std().map_err(fail)?;
+    let (ready, accepted) = mpsc::channel(READY);
+    let (closing, closed) = oneshot::channel::<()>();
+    let (ended, over) = oneshot::channel::<()>();
+    let silence = door.limits.silence;
+    let body = move || {
+        runtime.block_on(async {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => tokio::select! {
+                    () = accept(listener, tls.into(), door, ready) => {}
+                    _ = closed => {}
+                },
+                Err(error) => warn!(%error, "the certificate service cannot use its listener"),
+            }
+            let _ = over.await;
+        });
+    };
+    let thread = thread::Builder::new()
+        .name("handshakes".to_owned())
+        .spawn(body)
+        .map_err(fail)?;
+    let handshakes = Handshakes {
+        thread: Some(thread),
+        closing: Some(closing),
+        ended: Some(ended),
+    };
+    Ok((handshakes, connections(accepted, silence)))
 }
 
-async fn accept(listener: TcpListener, tls: TlsAcceptor, limits: Limits, ready: mpsc::Sender<Connection>) {
-    let slots = Arc::new(Semaphore::new(limits.connections));
+/// Timers belong to the runtime in which they are made, so connections are made in that of the service.
+fn connections(
+    mut accepted: mpsc::Receiver<Accepted>,
+    silence: Duration,
+) -> impl Stream<Item = io::Result<Connection>> {
+    futures_util::stream::poll_fn(move |cx| accepted.poll_recv(cx))
+        .map(move |(stream, visit)| Ok(Connection::new(stream, visit, silence)))
+}
+
+impl Handshakes {
+    /// Accepts nothing more. Connections that are served go on.
+    pub(super) fn close(&mut self) {
+        drop(self.closing.take());
+    }
+}
+
+impl Drop for Handshakes {
+    fn drop(&mut self) {
+        self.close();
+        drop(self.ended.take());
+        if let Some(thread) = self.thread.take() {
+            // It has nothing left to wait for; a handshake step takes milliseconds.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, tls: TlsAcceptor, door: Arc<Door>, ready: mpsc::Sender<Accepted>) {
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else {
-            return;
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    warn!(%error, "the certificate service cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            () = ready.closed() => return,
         };
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "the certificate service cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let (tls, ready) = (tls.clone(), ready.clone());
+        let (tls, door, ready) = (tls.clone(), door.clone(), ready.clone());
+        let visit = door.enter(peer);
         tokio::spawn(async move {
-            // Answers are small and whole; waiting to fill a segment only delays them.
-            let _ = stream.set_nodelay(true);
-            match timeout(limits.handshake, tls.accept(stream)).await {
-                Ok(Ok(stream)) => {
-                    let _ = ready
-                        .send(Connection::new(stream, peer, limits.silence, slot))
-                        .await;
+            let handshake = handshake(stream, tls, &visit);
+            let stream = tokio::select! {
+                biased;
+                () = visit.clone().over() => return,
+                done = handshake => done,
+            };
+            match stream {
+                Ok(stream) => {
+                    door.stats.handshake();
+                    tokio::select! {
+                        biased;
+                        () = visit.clone().over() => {}
+                        _ = ready.send((stream, visit.clone())) => {}
+                    }
                 }
-                Ok(Err(error)) => {
-                    debug!(%peer, %error, "a TLS handshake with the certificate service failed")
+                Err(error) => {
+                    door.stats.ended(Ended::Handshake);
+                    debug!(%peer, %error, "a TLS handshake with the certificate service failed");
                 }
-                Err(_) => debug!(%peer, "a TLS handshake with the certificate service took too long"),
             }
         });
     }
 }
 
-pub(super) fn tls_config(ca: Arc<Ca>, names: &[String]) -> Result<ServerConfig, Error> {
-    let certificate = ServerCertificate::new(ca, ca::server_names(names)?)?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|source| Error::Tls { source })?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(certificate));
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+async fn handshake(stream: TcpStream, tls: TlsAcceptor, visit: &Visit) -> io::Result<TlsStream<TcpStream>> {
+    // Answers are small and whole; waiting to fill a segment only delays them.
+    stream.set_nodelay(true)?;
+    timeout(visit.first_byte_limit(), stream.readable()).await??;
+    tls.accept(stream).await
 }
 
-/// The service's own certificate. It is looked at in each handshake and made anew when half of its life is
-/// over, so no timer is needed and an idle service does nothing.
-struct ServerCertificate {
-    ca: Arc<Ca>,
-    names: Vec<SanType>,
-    current: Mutex<Current>,
-}
-
-struct Current {
-    key: Arc<CertifiedKey>,
-    renew_at: SystemTime,
-}
-
-impl ServerCertificate {
-    fn new(ca: Arc<Ca>, names: Vec<SanType>) -> Result<Self, Error> {
-        let current = Mutex::new(make(&ca, &names, SystemTime::now())?);
-        Ok(Self { ca, names, current })
-    }
-
-    fn at(&self, now: SystemTime) -> Arc<CertifiedKey> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if now >= current.renew_at {
-            match make(&self.ca, &self.names, now) {
-                Ok(new) => *current = new,
-                Err(error) => warn!(%error, "the certificate service cannot renew its own certificate"),
-            }
-        }
-        current.key.clone()
-    }
-}
-
-fn make(ca: &Ca, names: &[SanType], now: SystemTime) -> Result<Current, Error> {
-    let (key, end) = ca.server_certificate(names, now)?;
-    Ok(Current {
-        key: Arc::new(key),
-        renew_at: now + end.duration_since(now).unwrap_or_default() / 2,
-    })
-}
-
-impl ResolvesServerCert for ServerCertificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.at(SystemTime::now()))
-    }
-}
-
-impl fmt::Debug for ServerCertificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerCertificate")
-            .field("names", &self.names)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A connection that gives its slot back when it is dropped and fails when its peer falls silent.
+/// A connection that fails when its peer falls silent, or when it has to go.
 pub(super) struct Connection {
-    stream: TlsStream<TcpStream>,
-    peer: SocketAddr,
-    silence: Duration,
-    silent: Pin<Box<Sleep>>,
-    _slot: OwnedSemaphorePermit,
+    stream: Pin<Box<TimeoutStream<TlsStream<TcpStream>>>>,
+    visit: Arc<Visit>,
+    over: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// Who is at the other end, for the log.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) SocketAddr);
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub(super) struct Peer(pub(super) Arc<Visit>);
+
+impl Peer {
+    pub(super) fn address(&self) -> SocketAddr {
+        self.0.peer
+    }
+}
 
 impl Connection {
-    fn new(
-        stream: TlsStream<TcpStream>,
-        peer: SocketAddr,
-        silence: Duration,
-        slot: OwnedSemaphorePermit,
-    ) -> Self {
+    fn new(stream: TlsStream<TcpStream>, visit: Arc<Visit>, silence: Duration) -> Self {
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_read_timeout(Some(silence));
+        stream.set_write_timeout(Some(silence));
         Self {
-            stream,
-            peer,
-            silence,
-            silent: Box::pin(sleep(silence)),
-            _slot: slot,
+            stream: Box::pin(stream),
+            over: Box::pin(visit.clone().over()),
+            visit,
         }
     }
 
-    /// Turns waiting into an error when the peer said nothing for too long.
-    fn or_silent<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if poll.is_ready() {
-            return poll;
+    /// An error once it has to go. To be asked in each read: HTTP/2 always has one under way.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.over.as_mut().poll(cx) {
+            Poll::Ready(()) => {
+                // A future that has ended is not polled again.
+                self.over = Box::pin(std::future::ready(()));
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
+            Poll::Pending => Ok(()),
         }
-        ready!(self.silent.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.visit.end();
     }
 }
 
@@ -203,7 +214,7 @@ impl Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        Peer(self.peer)
+        Peer(self.visit.clone())
     }
 }
 
@@ -213,134 +224,149 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let Poll::Ready(Ok(())) = read {
-            let end = Instant::now() + self.silence;
-            self.silent.as_mut().reset(end);
-        }
-        self.or_silent(cx, read)
+        self.poll_over(cx)?;
+        self.stream.as_mut().poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.or_silent(cx, written)
+        self.stream.as_mut().poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.or_silent(cx, flushed)
+        self.stream.as_mut().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.or_silent(cx, shut)
+        self.stream.as_mut().poll_shutdown(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
+    use super::super::certificate::tls_config;
+    use super::super::visit::Limits;
+    use super::super::{Config, PROVIDER, Store};
     use super::*;
-    use futures_util::StreamExt;
+    use crate::issuer::scratch::Scratch;
+    use crate::model::SpiffeId;
     use rustls::pki_types::ServerName;
     use rustls::{ClientConfig, RootCertStore};
     use tokio::io::AsyncReadExt;
     use tokio_rustls::TlsConnector;
 
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    fn ca() -> Arc<Ca> {
-        Arc::new(Ca::ephemeral("td.test", HOUR, SystemTime::now()).unwrap())
-    }
-
     const SHORT: Duration = Duration::from_millis(100);
 
-    async fn listen(ca: Arc<Ca>, limits: Limits) -> (SocketAddr, impl Stream<Item = io::Result<Connection>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let tls = Arc::new(tls_config(ca, &[]).unwrap());
-        (address, incoming(listener, tls, limits))
+    struct Served {
+        address: SocketAddr,
+        door: Arc<Door>,
+        store: Arc<Store>,
+        _handshakes: Handshakes,
+        _scratch: Scratch,
     }
 
-    fn connector(ca: &Ca) -> TlsConnector {
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.root_der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Arc::new(config).into()
+    async fn listen(
+        change: impl FnOnce(&mut Limits),
+    ) -> (Served, impl Stream<Item = io::Result<Connection>>) {
+        let scratch = Scratch::new();
+        let config = Config {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            state_dir: scratch.join("state"),
+            trust_domain: "td.test".to_owned(),
+            leaf_ttl: Duration::from_secs(3600),
+            server_names: vec![],
+        };
+        let store = Arc::new(Store::open(&config).unwrap());
+        let mut limits = Limits::for_descriptors(1024);
+        change(&mut limits);
+        let door = Door::new(limits);
+        let listener = TcpListener::bind(config.listen).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tls = Arc::new(tls_config(store.clone(), &[]).unwrap());
+        let (handshakes, incoming) = incoming(listener, tls, door.clone()).unwrap();
+        let served = Served {
+            address,
+            door,
+            store,
+            _handshakes: handshakes,
+            _scratch: scratch,
+        };
+        (served, incoming)
+    }
+
+    impl Served {
+        async fn connect(&self) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+            let mut roots = RootCertStore::empty();
+            roots.add(self.store.current().root_der().clone()).unwrap();
+            let config = ClientConfig::builder_with_provider(PROVIDER.clone())
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let stream = TcpStream::connect(self.address).await?;
+            let name = ServerName::try_from("localhost").unwrap();
+            TlsConnector::from(Arc::new(config)).connect(name, stream).await
+        }
     }
 
     #[tokio::test]
     async fn a_stranger_that_never_begins_its_handshake_is_cut_off() {
-        let limits = Limits {
-            handshake: SHORT,
-            ..LIMITS
-        };
-        let (address, _incoming) = listen(ca(), limits).await;
-        let begin = Instant::now();
-        let mut stranger = TcpStream::connect(address).await.unwrap();
+        let (served, _incoming) = listen(|limits| limits.unproved.first_byte = SHORT).await;
+        let mut stranger = TcpStream::connect(served.address).await.unwrap();
         assert_eq!(stranger.read(&mut [0; 16]).await.unwrap(), 0);
-        assert!(begin.elapsed() >= SHORT);
+        // The other thread closes the socket first.
+        while served.door.admission.counts().waiting > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]
-    async fn a_connection_that_falls_silent_is_an_error_and_not_a_wait_for_ever() {
-        let ca = ca();
-        let limits = Limits {
-            silence: SHORT,
-            ..LIMITS
-        };
-        let (address, mut incoming) = listen(ca.clone(), limits).await;
-        let stranger = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let connector = connector(&ca);
-        let (_stranger, accepted) = tokio::join!(connector.connect(name, stranger), incoming.next());
-        let mut accepted = accepted.unwrap().unwrap();
+    async fn a_handshake_alone_proves_nothing() {
+        let (served, mut incoming) = listen(|limits| limits.until_proved = SHORT).await;
+        let (stranger, accepted) = tokio::join!(served.connect(), incoming.next());
+        let (_stranger, mut accepted) = (stranger.unwrap(), accepted.unwrap().unwrap());
+        let error = accepted.read(&mut [0; 16]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test]
+    async fn a_proved_connection_that_falls_silent_is_an_error_and_not_a_wait_for_ever() {
+        let (served, mut incoming) = listen(|limits| limits.silence = SHORT).await;
+        let (stranger, accepted) = tokio::join!(served.connect(), incoming.next());
+        let (_stranger, mut accepted) = (stranger.unwrap(), accepted.unwrap().unwrap());
+        accepted
+            .visit
+            .prove(&SpiffeId::new("td.test", "demo", "a").unwrap());
         let error = accepted.read(&mut [0; 16]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(served.door.tenants.len(), 1);
+        drop(accepted);
+        assert_eq!(served.door.tenants.len(), 0);
     }
 
     #[tokio::test]
-    async fn beyond_the_limit_a_connection_waits_until_another_one_ends() {
-        let ca = ca();
-        let limits = Limits {
-            connections: 1,
-            ..LIMITS
-        };
-        let (address, mut incoming) = listen(ca.clone(), limits).await;
-        let first = TcpStream::connect(address).await.unwrap();
-        let second = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let connector = connector(&ca);
-        // The first says nothing and holds the only slot.
-        let mut served =
-            std::pin::pin!(async { tokio::join!(connector.connect(name, second), incoming.next()).1 });
-        tokio::select! {
-            _ = &mut served => panic!("the second was served beside the first"),
-            () = sleep(SHORT) => drop(first),
+    async fn whoever_comes_is_served_beside_any_number_of_silent_ones() {
+        let (served, mut incoming) = listen(|limits| {
+            limits.unproved.places = 2;
+            limits.unproved.per_source = 2;
+        })
+        .await;
+        let mut silent = Vec::new();
+        for _ in 0..8 {
+            silent.push(TcpStream::connect(served.address).await.unwrap());
         }
-        assert!(served.await.unwrap().is_ok());
-    }
-
-    #[test]
-    fn the_services_own_certificate_is_renewed_at_half_life_and_not_before() {
+        let (newcomer, accepted) = tokio::join!(served.connect(), incoming.next());
+        assert!(newcomer.is_ok() && accepted.unwrap().is_ok());
+        assert_eq!(
+            silent[0].read(&mut [0; 16]).await.unwrap_or(0),
+            0,
+            "the oldest has made room"
+        );
+        assert!(served.door.admission.counts().waiting <= 2);
         let now = SystemTime::now();
-        let certificate = ServerCertificate::new(ca(), ca::server_names(&[]).unwrap()).unwrap();
-        let first = certificate.at(now);
-        assert!(Arc::ptr_eq(&first, &certificate.at(now + HOUR / 3)));
-        let second = certificate.at(now + HOUR * 2 / 3);
-        assert_ne!(first.cert, second.cert);
-        assert!(Arc::ptr_eq(&second, &certificate.at(now + HOUR)));
-    }
-
-    #[test]
-    fn a_name_that_no_certificate_can_hold_is_refused() {
-        let error = ca::server_names(&["ünicode".to_owned()]).unwrap_err();
-        assert!(error.to_string().contains("ünicode"), "{error}");
+        assert!(served.store.current().ends() > now);
     }
 }

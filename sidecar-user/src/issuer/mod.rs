@@ -1,29 +1,44 @@
 //! THE CA: root, signing, and the Istio certificate service.
 //!
 //! It knows identities and who may have which; it does not know pods, Kubernetes or certificates of other
-//! authorities. Read `sign.rs` first: it is the decision. `api.rs` is the wire, `state.rs` the disk.
+//! authorities. Read `sign.rs` first: it is the decision. `api.rs` is the wire, `listener.rs` the door in front of it,
+//! `store.rs` and `state.rs` the disk, `rotation.rs` how the root is replaced.
 
+use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+
+use rustls::crypto::CryptoProvider;
 
 use crate::model::SpiffeId;
 
 pub mod api;
 pub mod ca;
+mod certificate;
 mod listener;
+mod root;
+pub mod rotation;
 #[cfg(test)]
 pub(crate) mod scratch;
 pub mod sign;
 mod state;
+mod stats;
+pub mod store;
+mod tenants;
 #[cfg(test)]
 mod tests;
 pub mod token;
+mod token_file;
+mod visit;
 
-pub use api::serve;
+pub use api::{Service, serve};
 pub use ca::Ca;
 pub use sign::Refusal;
+pub use stats::{Counts, Refused};
+pub use store::Store;
 pub use token::Tokens;
 
 #[derive(Clone, Debug)]
@@ -70,6 +85,24 @@ pub enum Error {
         #[source]
         source: rcgen::Error,
     },
+    #[error("{} is not there, so nobody knows how long certificates live; start `outrigger control` on the directory once", path.display())]
+    NeverOpened { path: PathBuf },
+    #[error("{step} is too early: {reason}; wait until {from}, or add --force and cut those off")]
+    TooEarly {
+        step: &'static str,
+        from: String,
+        reason: &'static str,
+    },
+    #[error("{step} is not possible now: {phase}; possible is {possible}")]
+    OutOfOrder {
+        step: &'static str,
+        phase: &'static str,
+        possible: String,
+    },
+    #[error("label `{label}`: {reason}")]
+    Label { label: String, reason: &'static str },
+    #[error("no token has the label or id `{name}`; see: outrigger token list --state-dir {}", state_dir.display())]
+    NoSuchToken { name: String, state_dir: PathBuf },
     #[error("{identity} is outside of the trust domain `{trust_domain}` of {}", path.display())]
     ForeignIdentity {
         identity: SpiffeId,
@@ -88,6 +121,11 @@ pub enum Error {
     },
     #[error("no random bytes from the operating system")]
     Random,
+    #[error("cannot start the thread of TLS handshakes")]
+    Handshakes {
+        #[source]
+        source: io::Error,
+    },
     #[error("the certificate service stopped")]
     Serve {
         #[source]
@@ -95,12 +133,28 @@ pub enum Error {
     },
 }
 
+/// Writes a secret to a file that nobody else can read, in the place of one that is there.
+pub fn write_secret(path: &Path, text: &str) -> Result<(), Error> {
+    state::replace(path, state::Readers::Owner, text)
+}
+
 /// Unpredictable bytes for tokens and serial numbers.
 fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
-    rustls::crypto::aws_lc_rs::default_provider()
+    PROVIDER
         .secure_random
         .fill(&mut bytes)
         .map_err(|_| Error::Random)?;
     Ok(bytes)
+}
+
+/// Made once: each one is a set of lists.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+    LazyLock::new(|| rustls::crypto::aws_lc_rs::default_provider().into());
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

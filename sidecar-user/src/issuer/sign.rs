@@ -80,14 +80,14 @@ pub(super) fn check_request(csr: &str, granted: &SpiffeId) -> Result<SubjectPubl
 /// The leaf profile of istiod, which is also a SPIFFE leaf: one critical URI SAN and an empty subject.
 pub(super) fn leaf_params(
     identity: &SpiffeId,
-    serial: [u8; 16],
+    serial: SerialNumber,
     now: SystemTime,
     not_after: SystemTime,
 ) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into()?)];
-    params.serial_number = Some(positive(serial));
+    params.serial_number = Some(serial);
     params.not_before = (now - BACKDATE).into();
     params.not_after = not_after.into();
     params.is_ca = IsCa::ExplicitNoCa;

@@ -27,6 +27,15 @@ pub(super) enum Readers {
     Everyone,
 }
 
+/// One version of a file. Every version that is written here is a new file, so the inode differs even when two are made
+/// within one tick of the clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
 /// Held while files are read in order to be replaced; let go when dropped.
 pub(super) struct Locked<'a> {
     dir: &'a StateDir,
@@ -41,6 +50,11 @@ impl StateDir {
             .mode(0o700)
             .create(path)
             .map_err(io("create", path))?;
+        Self::existing(path)
+    }
+
+    /// Where it has to be there: a mistyped path must not become an empty directory.
+    pub(super) fn existing(path: &Path) -> Result<Self, Error> {
         let meta = std::fs::metadata(path).map_err(io("read", path))?;
         check_private(path, &meta, 0o700)?;
         Ok(Self(path.to_owned()))
@@ -66,6 +80,20 @@ impl StateDir {
             dir: self,
             _lock: lock,
         })
+    }
+
+    /// Tells versions of a file apart; `None` where there is none.
+    pub(super) fn stamp(&self, name: &str) -> Result<Option<Stamp>, Error> {
+        let path = self.path(name);
+        match std::fs::symlink_metadata(&path) {
+            Ok(meta) => Ok(Some(Stamp {
+                inode: meta.ino(),
+                size: meta.size(),
+                modified: (meta.mtime(), meta.mtime_nsec()),
+            })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io("read", &path)(error)),
+        }
     }
 
     /// `None` where there is no such file. A secret that others can read is refused.
@@ -96,19 +124,42 @@ impl StateDir {
 impl Locked<'_> {
     /// Replaces a file as a whole: after a crash there is the old one or the new one.
     pub(super) fn write(&self, name: &str, readers: Readers, text: &str) -> Result<(), Error> {
-        let path = self.dir.path(name);
-        let temporary = self.dir.path(&format!(".{name}.new"));
-        let written = write_synced(&temporary, readers, text).map_err(io("write", &temporary));
-        let renamed = written.and_then(|()| std::fs::rename(&temporary, &path).map_err(io("replace", &path)));
-        if let Err(error) = renamed {
-            let _ = std::fs::remove_file(&temporary);
-            return Err(error);
-        }
-        // The rename itself is durable only with its directory.
-        File::open(&self.dir.0)
-            .and_then(|dir| dir.sync_all())
-            .map_err(io("sync", &self.dir.0))
+        replace(&self.dir.path(name), readers, text)
     }
+
+    /// No error where there is no such file.
+    pub(super) fn remove(&self, name: &str) -> Result<(), Error> {
+        let path = self.dir.path(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io("remove", &path)(error)),
+            Ok(()) => sync_directory(&path),
+        }
+    }
+}
+
+/// Replaces a file as a whole, in any directory.
+pub(super) fn replace(path: &Path, readers: Readers, text: &str) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.new"));
+    let written = write_synced(&temporary, readers, text).map_err(io("write", &temporary));
+    let renamed = written.and_then(|()| std::fs::rename(&temporary, path).map_err(io("replace", path)));
+    if let Err(error) = renamed {
+        let _ = std::fs::remove_file(&temporary);
+        return Err(error);
+    }
+    // The rename itself is durable only with its directory.
+    sync_directory(path)
+}
+
+fn sync_directory(of: &Path) -> Result<(), Error> {
+    let dir = match of.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    };
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(io("sync", dir))
 }
 
 fn write_synced(path: &Path, readers: Readers, text: &str) -> io::Result<()> {

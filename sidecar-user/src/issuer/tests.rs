@@ -13,7 +13,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
 
 use super::scratch::Scratch;
-use super::{Ca, Config, Error, Refusal};
+use super::{Ca, Config, Error, Refusal, Store};
 use crate::model::SpiffeId;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -73,8 +73,9 @@ fn a_leaf_has_the_profile_of_istiod() {
     let ca = ca(now);
     let key = KeyPair::generate().unwrap();
     let pem = ca
-        .sign(&csr(&key, &[uri(id().as_str())]), &id(), Some(DAY / 2), now)
-        .unwrap();
+        .issue(&csr(&key, &[uri(id().as_str())]), &id(), Some(DAY / 2), now)
+        .unwrap()
+        .pem;
     assert_eq!(pem.matches("BEGIN CERTIFICATE").count(), 1);
     let der = der(&pem);
     let (_, leaf) = x509_parser::parse_x509_certificate(&der).unwrap();
@@ -114,6 +115,11 @@ fn the_root_is_a_spiffe_signing_certificate() {
     assert_eq!(uris(&root), ["spiffe://td.test"]);
     let constraints = root.basic_constraints().unwrap().unwrap();
     assert!(constraints.critical && constraints.value.ca);
+    assert_eq!(
+        constraints.value.path_len_constraint,
+        Some(0),
+        "it signs leaves only"
+    );
     let usage = root.key_usage().unwrap().unwrap().value;
     assert!(usage.key_cert_sign() && !usage.digital_signature());
     assert!(root.extended_key_usage().unwrap().is_none());
@@ -127,7 +133,7 @@ fn two_leaves_of_one_key_have_different_serial_numbers() {
     let ca = ca(now);
     let request = csr(&KeyPair::generate().unwrap(), &[]);
     let serial = || {
-        let der = der(&ca.sign(&request, &id(), None, now).unwrap());
+        let der = der(&ca.issue(&request, &id(), None, now).unwrap().pem);
         let (_, leaf) = x509_parser::parse_x509_certificate(&der).unwrap();
         leaf.raw_serial().to_vec()
     };
@@ -142,7 +148,7 @@ fn a_leaf_outlives_neither_the_limit_nor_the_root() {
     let ca = ca(now);
     let request = csr(&KeyPair::generate().unwrap(), &[]);
     let end = |ttl, at| {
-        let der = der(&ca.sign(&request, &id(), ttl, at).unwrap());
+        let der = der(&ca.issue(&request, &id(), ttl, at).unwrap().pem);
         let (_, leaf) = x509_parser::parse_x509_certificate(&der).unwrap();
         leaf.validity().not_after.timestamp()
     };
@@ -156,7 +162,7 @@ fn a_leaf_outlives_neither_the_limit_nor_the_root() {
     let late = ca.ends() - Duration::from_secs(60);
     assert_eq!(end(Some(DAY), late), seconds(ca.ends()));
     assert!(matches!(
-        ca.sign(&request, &id(), None, ca.ends()),
+        ca.issue(&request, &id(), None, ca.ends()),
         Err(Refusal::RootExpired)
     ));
 }
@@ -172,7 +178,7 @@ fn requests_of_the_usual_keys_are_signed() {
         &rcgen::PKCS_RSA_SHA512,
     ] {
         let key = KeyPair::generate_for(algorithm).unwrap();
-        let der = der(&ca.sign(&csr(&key, &[]), &id(), None, now).unwrap());
+        let der = der(&ca.issue(&csr(&key, &[]), &id(), None, now).unwrap().pem);
         let (_, leaf) = x509_parser::parse_x509_certificate(&der).unwrap();
         assert_eq!(
             leaf.public_key().subject_public_key.data.as_ref(),
@@ -192,7 +198,7 @@ fn the_requests_subject_and_other_wishes_do_not_reach_the_leaf() {
     params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
     let key = KeyPair::generate().unwrap();
     let request = params.serialize_request(&key).unwrap().pem().unwrap();
-    let der = der(&ca.sign(&request, &id(), None, now).unwrap());
+    let der = der(&ca.issue(&request, &id(), None, now).unwrap().pem);
     let (_, leaf) = x509_parser::parse_x509_certificate(&der).unwrap();
     assert!(!leaf.is_ca());
     assert_eq!(leaf.subject().iter().count(), 0);
@@ -210,7 +216,7 @@ fn a_request_for_any_other_name_is_refused() {
         vec![SanType::DnsName("control.test".try_into().unwrap())],
         vec![uri(id().as_str()), SanType::IpAddress([10, 0, 0, 1].into())],
     ] {
-        let refusal = ca.sign(&csr(&key, &names), &id(), None, now).unwrap_err();
+        let refusal = ca.issue(&csr(&key, &names), &id(), None, now).unwrap_err();
         assert!(
             matches!(refusal, Refusal::OtherName { .. }),
             "{names:?}: {refusal}"
@@ -218,7 +224,7 @@ fn a_request_for_any_other_name_is_refused() {
     }
     let foreign = SpiffeId::new("other.test", "demo", "client").unwrap();
     assert!(matches!(
-        ca.sign(&csr(&key, &[]), &foreign, None, now),
+        ca.issue(&csr(&key, &[]), &foreign, None, now),
         Err(Refusal::ForeignDomain { .. })
     ));
 }
@@ -245,7 +251,7 @@ fn a_request_that_does_not_hold_the_private_key_is_refused() {
         "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
         base64_of(&der)
     );
-    let refusal = ca.sign(&pem, &id(), None, now).unwrap_err().to_string();
+    let refusal = ca.issue(&pem, &id(), None, now).unwrap_err().to_string();
     assert!(refusal.contains("signature"), "{refusal}");
 }
 
@@ -261,10 +267,10 @@ fn weak_and_odd_requests_are_refused_by_name() {
             "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n".to_owned(),
             "PKCS#10",
         ),
-        (ca.root_pem().to_owned(), "no PEM block"),
+        (ca.bundle().to_owned(), "no PEM block"),
         (csr(&ed25519, &[]), "signature algorithm"),
     ] {
-        let refusal = ca.sign(&request, &id(), None, now).unwrap_err();
+        let refusal = ca.issue(&request, &id(), None, now).unwrap_err();
         assert!(matches!(refusal, Refusal::BadRequest { .. }));
         assert!(refusal.to_string().contains(reason), "{refusal}");
     }
@@ -275,7 +281,7 @@ fn openssl_agrees_with_root_leaf_and_its_own_requests() {
     let scratch = Scratch::new();
     let now = SystemTime::now();
     let ca = ca(now);
-    std::fs::write(scratch.join("root.pem"), ca.root_pem()).unwrap();
+    std::fs::write(scratch.join("root.pem"), ca.bundle()).unwrap();
     for (name, options) in [
         ("rsa", &["rsa:2048"][..]),
         ("ec", &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"][..]),
@@ -286,7 +292,7 @@ fn openssl_agrees_with_root_leaf_and_its_own_requests() {
         args.extend(["-keyout", "key.pem", "-out", "csr.pem"]);
         openssl(scratch.path(), &args);
         let request = std::fs::read_to_string(scratch.join("csr.pem")).unwrap();
-        let leaf = ca.sign(&request, &id(), None, now).unwrap();
+        let leaf = ca.issue(&request, &id(), None, now).unwrap().pem;
         std::fs::write(scratch.join("leaf.pem"), leaf).unwrap();
         for purpose in ["sslclient", "sslserver"] {
             let verdict = openssl(
@@ -354,9 +360,9 @@ fn no_mutation_of_a_request_makes_signing_panic_or_change_the_name() {
                 base64_of(&bytes)
             )
         };
-        match ca.sign(&request, &id(), None, now) {
-            Ok(pem) => {
-                let der = der(&pem);
+        match ca.issue(&request, &id(), None, now) {
+            Ok(issued) => {
+                let der = der(&issued.pem);
                 let (_, leaf) = x509_parser::parse_x509_certificate(&der).unwrap();
                 assert_eq!(uris(&leaf), [id().as_str()]);
             }
@@ -370,14 +376,13 @@ fn no_mutation_of_a_request_makes_signing_panic_or_change_the_name() {
 fn a_root_is_kept_across_restarts() {
     let scratch = Scratch::new();
     let config = config(&scratch.join("state"));
-    let first = Ca::open(&config).unwrap();
-    let again = Ca::open(&config).unwrap();
-    assert_eq!(first.root_pem(), again.root_pem());
+    let first = Store::open(&config).unwrap().current();
+    let again = Store::open(&config).unwrap().current();
+    assert_eq!(first.bundle(), again.bundle());
     assert_eq!(seconds(first.ends()), seconds(again.ends()));
     let now = SystemTime::now();
-    let der = der(&again
-        .sign(&csr(&KeyPair::generate().unwrap(), &[]), &id(), None, now)
-        .unwrap());
+    let request = csr(&KeyPair::generate().unwrap(), &[]);
+    let der = der(&again.issue(&request, &id(), None, now).unwrap().pem);
     let (_, leaf) = x509_parser::parse_x509_certificate(&der).unwrap();
     let (_, root) = x509_parser::parse_x509_certificate(first.root_der()).unwrap();
     leaf.verify_signature(Some(root.public_key())).unwrap();
@@ -388,11 +393,11 @@ fn a_root_is_kept_across_restarts() {
 fn a_key_without_certificate_is_finished_and_a_certificate_without_key_is_an_error() {
     let scratch = Scratch::new();
     let config = config(&scratch.join("state"));
-    Ca::open(&config).unwrap();
+    Store::open(&config).unwrap();
     std::fs::remove_file(config.state_dir.join("root-cert.pem")).unwrap();
-    Ca::open(&config).unwrap();
+    Store::open(&config).unwrap();
     std::fs::remove_file(config.state_dir.join("root-key.pem")).unwrap();
-    let error = Ca::open(&config).err().unwrap().to_string();
+    let error = Store::open(&config).err().unwrap().to_string();
     assert!(
         error.contains("root-key.pem") && error.contains("restore"),
         "{error}"
@@ -403,13 +408,20 @@ fn a_key_without_certificate_is_finished_and_a_certificate_without_key_is_an_err
 fn state_of_another_trust_domain_is_an_error() {
     let scratch = Scratch::new();
     let mut config = config(&scratch.join("state"));
-    Ca::open(&config).unwrap();
+    Store::open(&config).unwrap();
     config.trust_domain = "other.test".to_owned();
-    let error = Ca::open(&config).err().unwrap();
+    let error = Store::open(&config).err().unwrap();
     assert!(matches!(error, Error::TrustDomain { .. }));
     assert!(error.to_string().contains("trustDomain: td.test"), "{error}");
     let foreign = SpiffeId::new("other.test", "demo", "a").unwrap();
-    let error = super::token::create(&config.state_dir, &foreign).unwrap_err();
+    let request = super::token::Request {
+        identity: foreign,
+        label: None,
+        life: None,
+    };
+    let error = super::token::create(&config.state_dir, &request, SystemTime::now())
+        .err()
+        .unwrap();
     assert!(matches!(error, Error::ForeignIdentity { .. }), "{error}");
 }
 
@@ -417,10 +429,10 @@ fn state_of_another_trust_domain_is_an_error() {
 fn a_root_key_that_others_can_read_is_refused() {
     let scratch = Scratch::new();
     let config = config(&scratch.join("state"));
-    Ca::open(&config).unwrap();
+    Store::open(&config).unwrap();
     let key = config.state_dir.join("root-key.pem");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
-    let error = Ca::open(&config).err().unwrap().to_string();
+    let error = Store::open(&config).err().unwrap().to_string();
     assert!(
         error.contains(&format!("chmod 0600 {}", key.display())),
         "{error}"
@@ -431,17 +443,14 @@ fn a_root_key_that_others_can_read_is_refused() {
 fn a_damaged_or_foreign_root_is_refused() {
     let scratch = Scratch::new();
     let config = config(&scratch.join("state"));
-    Ca::open(&config).unwrap();
+    Store::open(&config).unwrap();
     let path = config.state_dir.join("root-cert.pem");
     for (text, reason) in [
         ("not PEM", "no certificate in PEM"),
-        (
-            ca(SystemTime::now()).root_pem(),
-            "does not belong to root-key.pem",
-        ),
+        (ca(SystemTime::now()).bundle(), "does not belong to root-key.pem"),
     ] {
         std::fs::write(&path, text).unwrap();
-        let error = Ca::open(&config).err().unwrap().to_string();
+        let error = Store::open(&config).err().unwrap().to_string();
         assert!(error.contains(reason), "{error}");
     }
 }

@@ -8,6 +8,8 @@ pub struct Listening {
     /// The kernel's number of the socket, never used twice.
     pub cookie: u64,
     pub at: SocketAddr,
+    /// The inode of the cgroup that its maker was in when it was made, whose hooks it meets for good.
+    pub cgroup: Option<u64>,
 }
 
 /// What the kernel would do with a connection to some prefix.

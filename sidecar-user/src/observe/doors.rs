@@ -61,19 +61,36 @@ impl Collector for Doors {
                 .encode_family(&[("door", *door)])?
                 .encode_gauge(&(*places as i64))?;
         }
-        let help = "Connections closed to make room for a newer one: their source had used up its quota, or the door was full";
-        let name = "outrigger_admission_evicted";
-        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (door, _, counts) in &doors {
-            for (reason, n) in [
-                ("quota", counts.evicted_by_quota),
-                ("full", counts.evicted_when_full),
-            ] {
-                metric
-                    .encode_family(&[("door", *door), ("reason", reason)])?
-                    .encode_counter::<NoLabelSet, u64, u64>(&n, None)?;
-            }
-        }
-        Ok(())
+        evicted(
+            &mut encoder,
+            "outrigger_admission_evicted_by_quota",
+            "Connections closed to make room for a newer one of their source, by door",
+            doors
+                .iter()
+                .map(|(door, _, counts)| (*door, counts.evicted_by_quota)),
+        )?;
+        evicted(
+            &mut encoder,
+            "outrigger_admission_evicted_when_full",
+            "Connections closed to make room for a newer one because all places were taken, by door",
+            doors
+                .iter()
+                .map(|(door, _, counts)| (*door, counts.evicted_when_full)),
+        )
     }
+}
+
+fn evicted(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    doors: impl Iterator<Item = (&'static str, u64)>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (door, n) in doors {
+        metric
+            .encode_family(&[("door", door)])?
+            .encode_counter::<NoLabelSet, u64, u64>(&n, None)?;
+    }
+    Ok(())
 }

@@ -23,7 +23,6 @@ macro_rules! meters {
 
         impl Meters {
             pub(super) fn register(registry: &mut Registry) -> Self {
-                registry.register_collector(Box::new(BuildInfo));
                 Self {
                     $($field: <$kind>::register(registry, $name, $help $(, $label, &[$($value),+])?),)*
                 }
@@ -148,6 +147,10 @@ where
 /// The library adds `_total` to the name of a counter.
 fn register(registry: &mut Registry, name: &str, help: &str, metric: impl Metric) {
     registry.register(name.trim_end_matches("_total"), help, metric);
+}
+
+pub(super) fn register_build(registry: &mut Registry) {
+    registry.register_collector(Box::new(BuildInfo));
 }
 
 #[derive(Debug)]

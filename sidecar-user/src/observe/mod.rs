@@ -12,9 +12,9 @@ use std::path::PathBuf;
 
 mod admin;
 mod ageing;
-mod bounds;
 mod doors;
 mod exposition;
+mod figures;
 mod filter;
 mod following;
 mod http;
@@ -41,7 +41,7 @@ mod watch;
 mod why;
 
 pub use admin::{Admin, Explain, LogLevel, SetLevel, serve_admin};
-pub use bounds::{Bounds, BufferMemory};
+pub use figures::Figure;
 pub use http::Caller;
 pub use meters::{By, Meters};
 pub use observer::{Limits, Observer, OpenFlow, ShardObserver};

@@ -8,9 +8,10 @@ use prometheus_client::registry::Registry;
 
 use super::doors::Doors;
 use super::exposition::Connections;
+use super::figures::{Figure, Figures};
 use super::label_table::LabelTable;
 use super::lock;
-use super::meters::{KernelCounters, Meters};
+use super::meters::{self, KernelCounters, Meters};
 use super::process::Process;
 use super::readiness::Readiness;
 use super::renderer::Renderer;
@@ -81,6 +82,19 @@ impl Observer {
         Self::with_limits(Limits::default())
     }
 
+    /// For a process that has no data path: the process's own figures, its conditions and doors, and what
+    /// [`Observer::figures`] adds.
+    pub fn plain() -> Self {
+        let observer = Self::new();
+        let registry = registry_of_any_process(&observer.readiness, &observer.doors);
+        let (common, shards) = (observer.common.clone(), observer.shards.clone());
+        let renderer = Renderer::new(registry, common, shards, Limits::default().label_idle);
+        Self {
+            renderer: Arc::new(renderer),
+            ..observer
+        }
+    }
+
     pub fn with_limits(limits: Limits) -> Self {
         let common = Arc::new(Common {
             next_id: AtomicU64::new(1),
@@ -90,11 +104,8 @@ impl Observer {
         });
         let shards = Arc::default();
         let (readiness, doors) = (Readiness::new(), Doors::default());
-        let mut registry = Registry::default();
+        let mut registry = registry_of_any_process(&readiness, &doors);
         let meters = Meters::register(&mut registry);
-        registry.register_collector(Box::new(readiness.clone()));
-        registry.register_collector(Box::new(Process::new()));
-        registry.register_collector(Box::new(doors.clone()));
         registry.register_collector(Box::new(Connections {
             common: common.clone(),
             shards: Arc::clone(&shards),
@@ -142,9 +153,9 @@ impl Observer {
         self.doors.add(name, door);
     }
 
-    /// Shows what is bounded, read at each scrape. To be called once.
-    pub fn bounds(&self, bounds: super::Bounds) {
-        self.renderer.register(bounds);
+    /// Shows what a role counts by itself, read at each scrape. To be called once for each set of names.
+    pub fn figures(&self, read: impl Fn() -> Vec<Figure> + Send + Sync + 'static) {
+        self.renderer.register(Figures::new(read));
     }
 
     pub(super) fn renderer(&self) -> Arc<Renderer> {
@@ -166,6 +177,16 @@ impl Observer {
     pub(super) fn watch_queue(&self) -> usize {
         self.common.watchers.queue_len()
     }
+}
+
+/// What every process shows, whatever it does.
+fn registry_of_any_process(readiness: &Readiness, doors: &Doors) -> Registry {
+    let mut registry = Registry::default();
+    meters::register_build(&mut registry);
+    registry.register_collector(Box::new(readiness.clone()));
+    registry.register_collector(Box::new(Process::new()));
+    registry.register_collector(Box::new(doors.clone()));
+    registry
 }
 
 impl Default for Observer {

@@ -67,9 +67,11 @@ pub fn admit(mode: Mode, standing: &Standing<'_>, facts: &Facts<'_>) -> Result<P
     }
 }
 
-/// What the policies would decide if those marked `dryRun` were obeyed; `None` where there are none.
-pub fn rehearse(standing: &Standing<'_>, facts: &Facts<'_>) -> Option<Decision> {
-    if !standing.all().any(|policy| policy.dry_run) {
+/// What the policies would decide if those marked `dryRun` were obeyed; `None` where there are none, or where policies are
+/// not what decides.
+pub fn rehearse(mode: Mode, standing: &Standing<'_>, facts: &Facts<'_>) -> Option<Decision> {
+    let by_mode = facts.source.is_none() && mode == Mode::Strict;
+    if by_mode || !standing.all().any(|policy| policy.dry_run) {
         return None;
     }
     let rehearsed = decide(standing, |policies| {
@@ -101,8 +103,11 @@ fn decide(standing: &Standing<'_>, decide: impl Fn(&Applicable<'_>) -> Decision)
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::SpiffeId;
+    use crate::model::authorization::{Action, Policy, Scope};
 
     fn name(name: &str) -> PolicyName {
         PolicyName {
@@ -143,6 +148,45 @@ mod tests {
                 assert!(matches!(admit(mode, &unknown, &proven), Err(Denied::Policy(_))));
             }
         }
+    }
+
+    #[test]
+    fn a_rehearsal_is_told_where_policies_decide() {
+        let id = SpiffeId::new("td.test", "a", "b").unwrap();
+        let proven = Facts {
+            source: Some(&id),
+            source_ips: &["10.0.0.1".parse().unwrap()],
+            destination: "10.0.0.2:80".parse().unwrap(),
+        };
+        let plain = Facts {
+            source: None,
+            ..proven
+        };
+        let policy = |dry_run| {
+            Arc::new(Policy {
+                name: name("nobody"),
+                scope: Scope::Namespace,
+                action: Action::Allow,
+                rules: Vec::new(),
+                dry_run,
+            })
+        };
+        let (rehearsed, obeyed) = ([policy(true)], [policy(false)]);
+        let standing = |policies| {
+            Standing::Listed(vec![
+                Applicable::default(),
+                Applicable {
+                    namespace: policies,
+                    ..Applicable::default()
+                },
+            ])
+        };
+        let denied = Some(Decision::Deny(Denial::NotAllowed));
+        assert_eq!(rehearse(Mode::Strict, &standing(&rehearsed), &proven), denied);
+        assert_eq!(rehearse(Mode::Permissive, &standing(&rehearsed), &plain), denied);
+        assert!(admit(Mode::Permissive, &standing(&rehearsed), &plain).is_ok());
+        assert_eq!(rehearse(Mode::Strict, &standing(&rehearsed), &plain), None);
+        assert_eq!(rehearse(Mode::Strict, &standing(&obeyed), &proven), None);
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) fn judge<'w>(
     };
     Judgement {
         verdict: policy::admit(mode, &standing, &facts),
-        rehearsed: policy::rehearse(&standing, &facts),
+        rehearsed: policy::rehearse(mode, &standing, &facts),
         standing,
     }
 }

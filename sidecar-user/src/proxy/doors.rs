@@ -1,13 +1,19 @@
-//! The proxy's doors to the network: how many may stand there who have proved nothing. One set for all shards.
+//! The proxy's doors to the network, and the one to the application: how many may stand there who have proved nothing, or
+//! whom the application has not accepted. One set for all shards.
 
 use std::time::Duration;
 
 use crate::admission::{Admission, Limits};
+use crate::datapath::PRESENTED_ENTRIES;
 
 /// TLS handshakes of strangers take a descriptor and some 20 KiB each.
 const HBONE_PLACES: usize = 2048;
 /// Plaintext connections that have not sent a byte take two descriptors, and some 5 KiB each.
 const PLAINTEXT_PLACES: usize = 4096;
+/// Connections that the application has not accepted. The kernel side refuses those for whose client it has no room, so
+/// they stay below that. The rest of the room is for those that are connected and wait in the application's own queue,
+/// which is as long as its backlog.
+const APPLICATION_PLACES: usize = PRESENTED_ENTRIES * 3 / 4;
 /// Of all descriptors, where they are few: what is left is for those who have proved something.
 const DESCRIPTORS_PART: usize = 4;
 /// Of all places, for one source. Many pods may come from the one address of a gateway or of a node that masquerades.
@@ -27,6 +33,8 @@ pub(super) struct Doors {
     pub(super) hbone: Admission,
     /// By the first byte that it sends to the application: there is nothing else to go by.
     pub(super) plaintext: Admission,
+    /// By being accepted by the application.
+    pub(super) application: Admission,
 }
 
 impl Doors {
@@ -38,12 +46,17 @@ impl Doors {
                 PLAINTEXT_PLACES.min(files / DESCRIPTORS_PART / 2),
                 PLAINTEXT_SOURCE_PART,
             ),
+            application: application(),
         }
     }
 
     /// Each with its name in metrics.
-    pub(super) fn named(&self) -> [(&'static str, &Admission); 2] {
-        [("hbone", &self.hbone), ("plaintext", &self.plaintext)]
+    pub(super) fn named(&self) -> [(&'static str, &Admission); 3] {
+        [
+            ("hbone", &self.hbone),
+            ("plaintext", &self.plaintext),
+            ("application", &self.application),
+        ]
     }
 }
 
@@ -54,5 +67,16 @@ fn door(places: usize, source_part: usize) -> Admission {
         per_source: (places / source_part).max(8),
         first_byte: FIRST_BYTE,
         first_byte_under_pressure: FIRST_BYTE_UNDER_PRESSURE,
+    })
+}
+
+/// Half of it for one source: peers have proved who they are, and thousands of their connections may come at once. The
+/// timeout of the dial ends the wait for a first answer.
+fn application() -> Admission {
+    Admission::new(Limits {
+        places: APPLICATION_PLACES,
+        per_source: APPLICATION_PLACES / 2,
+        first_byte: FIRST_BYTE,
+        first_byte_under_pressure: FIRST_BYTE,
     })
 }

@@ -3,6 +3,7 @@
 //! `Accepted` → peer identity → `Permit` or denial → `deliver` (which needs the permit) → relay → the flow is
 //! recorded once.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
@@ -202,7 +203,10 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: Incoming) {
             )?;
             (Goal::Application(permit), live)
         };
-        match live.unless_cut(deliver(&shard, goal, client, &flow)).await {
+        match live
+            .unless_cut(deliver(&shard, goal, client, tunnel.client, &flow))
+            .await
+        {
             Ok(Ok(app)) => Ok((app, live)),
             Ok(Err(error)) => Err(outcome::to_answer(&error)),
             Err(cut) => Err(outcome::of_cut(cut)),
@@ -299,7 +303,13 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
         let (permit, live) = admit(&shard, inbound).map_err(outcome::of_answer)?;
         shard.meters.plaintext_accepted.inc();
         let app = live
-            .unless_cut(deliver(&shard, Goal::Application(permit), client.0, &flow))
+            .unless_cut(deliver(
+                &shard,
+                Goal::Application(permit),
+                client.0,
+                client,
+                &flow,
+            ))
             .await?;
         Ok((app.map_err(|e| outcome::of_error(&e))?, live))
     };
@@ -377,14 +387,29 @@ enum Goal {
 
 /// Dials the application, on the pod's own address, so that a port bound to loopback only stays unreachable. The
 /// application sees `client`, which has to be the one that policy believes in.
-async fn deliver(shard: &Shard, goal: Goal, client: SocketAddr, flow: &OpenFlow) -> Result<TcpStream, Error> {
+///
+/// Of those that wait for an application the oldest goes when there are too many, first the oldest from the same `caller`:
+/// the kernel side has room for so many clients on their way, and whoever dials a program that does not answer must not
+/// take it from everybody else.
+async fn deliver(
+    shard: &Shard,
+    goal: Goal,
+    client: SocketAddr,
+    caller: ClientAddr,
+    flow: &OpenFlow,
+) -> Result<TcpStream, Error> {
     let start = Instant::now();
     let destination = match goal {
         Goal::Application(permit) => permit.destination(),
         Goal::Status(destination) => destination,
     };
     flow.update(|f| f.chosen_dst = Some(destination));
-    match dial(shard, destination, client).await {
+    let place = shard.doors.application.enter(Some(caller.0.ip()));
+    let dialled = tokio::select! {
+        dialled = dial(shard, destination, client) => dialled.map_err(|error| of_application(error, destination)),
+        () = place.evicted() => Err(no_place(destination)),
+    };
+    match dialled {
         Ok(app) => {
             flow.update(|f| f.connect_time = Some(start.elapsed()));
             Ok(app)
@@ -407,14 +432,15 @@ async fn deliver(shard: &Shard, goal: Goal, client: SocketAddr, flow: &OpenFlow)
 /// From the pod's own address while it has ports left towards this application: all connections have one destination.
 /// After that from addresses that nobody is shown, of which there are enough.
 async fn dial(shard: &Shard, destination: SocketAddr, client: SocketAddr) -> Result<TcpStream, Error> {
-    let mark = |socket: BorrowedFd<'_>| shard.present(socket, client);
+    let mark = |socket: BorrowedFd<'_>| shard.present(socket, client, destination);
+    let door = shard.door(destination);
     let from = async |source| {
         let from = tcp::From {
             source,
             to_application: true,
             ..tcp::From::default()
         };
-        let (app, _) = tcp::dial(destination, mark, from, shard.limits.connect).await?;
+        let (app, _) = tcp::dial(door, mark, from, shard.limits.connect).await?;
         Ok(app)
     };
     let spare = || shard.spare_source(destination);
@@ -428,5 +454,33 @@ async fn dial(shard: &Shard, destination: SocketAddr, client: SocketAddr) -> Res
             }
         }
         dialled => dialled,
+    }
+}
+
+/// The application in the place of the address that the kernel side dials it by. That address is the pod's own, and so
+/// reachable: EHOSTUNREACH comes from the kernel side, which has no room for the client.
+fn of_application(error: Error, application: SocketAddr) -> Error {
+    match error {
+        Error::Connect { source, .. } if source.kind() == io::ErrorKind::HostUnreachable => {
+            no_place(application)
+        }
+        Error::Connect { source, .. } => Error::Connect {
+            addr: application,
+            source,
+        },
+        Error::TimedOut { what, after, .. } => Error::TimedOut {
+            addr: application,
+            what,
+            after,
+        },
+        other => other,
+    }
+}
+
+fn no_place(application: SocketAddr) -> Error {
+    let what = "too many connections wait for the applications of this pod to accept them";
+    Error::Connect {
+        addr: application,
+        source: Rc::new(io::Error::new(io::ErrorKind::QuotaExceeded, what)),
     }
 }

@@ -182,7 +182,7 @@ pub(super) enum Resources {
     Descriptors,
     Ports,
     Memory,
-    /// For connections whose SYN is held, and for tunnels in their handshake.
+    /// For connections whose SYN is held or that wait for the application, and for tunnels in their handshake.
     Places,
 }
 
@@ -191,6 +191,7 @@ impl Resources {
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EMFILE | Errno::ENFILE) => Self::Descriptors,
             Some(Errno::EADDRNOTAVAIL) => Self::Ports,
+            None if error.kind() == io::ErrorKind::QuotaExceeded => Self::Places,
             _ => Self::Memory,
         }
     }

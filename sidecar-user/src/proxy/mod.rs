@@ -31,13 +31,12 @@ use std::time::Duration;
 use std::{io, thread};
 
 use anyhow::Context;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
 use crate::budget::Budget;
 use crate::identity::Svid;
 use crate::intercept::{Listeners, RawSockets};
-use crate::lifecycle::{LogFilter, Shutdown};
+use crate::lifecycle::{self, LogFilter, Shutdown};
 use crate::model::{Own, Snapshot};
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
 use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
@@ -73,7 +72,7 @@ pub struct Config {
 
 /// Runs until SIGTERM or SIGINT. Blocks.
 pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
-    raise_file_limit();
+    lifecycle::raise_file_limit();
     let limited = limits::Shared::early(config.workers).context("cannot open /dev/null")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -108,7 +107,7 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         Some(kernel) => Some(attach(kernel, &listeners)?),
         None => None,
     };
-    conditions.interception.met();
+    interception::prove(kernel.as_ref(), config.mode, conditions.interception);
     let followed_policy = interception::follow(interception_policy, kernel.as_ref(), &observer);
     let mark = own_sockets(kernel.as_ref());
 
@@ -117,6 +116,10 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         None => Vec::new().into_iter(),
     };
     let listeners = listeners.into_iter().map(|l| (l, truthful.next())).collect();
+    // Before the first connection is delivered: only to programs that are known to be of the pod's cgroup.
+    let following = kernel
+        .as_ref()
+        .map(|kernel| network::follow(kernel, config.addresses.clone(), feed.snapshots.clone()));
     let (drain_out, draining) = watch::channel(false);
     let (world, presented) = (feed.snapshots.clone(), svid.clone());
     let settings = shard_settings(
@@ -148,9 +151,6 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     if let Some(logs) = kernel.as_mut().and_then(datapath::Datapath::logs) {
         tokio::spawn(logs.run());
     }
-    let following = kernel
-        .as_ref()
-        .map(|kernel| network::follow(kernel, config.addresses.clone(), feed.snapshots.clone()));
     if let Some(kernel) = kernel {
         watchers::kernel_counters(&observer, kernel);
     }
@@ -268,7 +268,7 @@ fn shard_settings(
         status_port: config.observe.status_port,
         hbone_port: ports.hbone_port,
         shards: config.workers,
-        files: file_limit(),
+        files: lifecycle::file_limit(),
         bypass: kernel.map(datapath::Datapath::bypass),
         world,
         svid,
@@ -277,7 +277,7 @@ fn shard_settings(
         meters: observer.meters().clone(),
         limited,
         budget: Budget::new(config.buffer_memory),
-        doors: Doors::new(file_limit()),
+        doors: Doors::new(lifecycle::file_limit()),
         relay: relay::Limits {
             half_closed: config.half_closed,
         },
@@ -366,17 +366,4 @@ fn log_level(log: LogFilter) -> LogLevel {
         get: Box::new(move || shown.get()),
         set: Box::new(move |filter| log.set(filter)),
     }
-}
-
-/// Each connection takes two descriptors; the usual soft limit of 1,024 is for programs that use select().
-fn raise_file_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
-}
-
-fn file_limit() -> usize {
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
 }

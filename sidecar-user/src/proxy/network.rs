@@ -16,8 +16,8 @@ use crate::host::{self, Changes, Routes};
 use crate::model::Snapshot;
 use crate::model::network::Path;
 
-/// Listeners of the pod's cgroup are known at once, these only after a while: processes from outside of it, and the end
-/// of what listened before the programs were attached.
+/// Listeners of the pod's cgroup are known at once, this only after a while: the end of those that are older than the
+/// programs.
 const LISTENERS: Duration = Duration::from_secs(2);
 /// Between two looks at routes that change all the time.
 const REST: Duration = Duration::from_millis(100);

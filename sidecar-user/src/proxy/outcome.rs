@@ -132,13 +132,14 @@ pub(super) fn of_end(end: &End) -> Outcome {
 fn of_io(error: &io::Error) -> Cause {
     use io::ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable,
-        NetworkUnreachable, TimedOut,
+        NetworkUnreachable, QuotaExceeded, TimedOut,
     };
     match error.kind() {
         ConnectionRefused => Cause::ConnectionRefused,
         ConnectionReset | ConnectionAborted | BrokenPipe => Cause::Reset,
         HostUnreachable | NetworkUnreachable => Cause::Unreachable,
         TimedOut => Cause::TimedOut,
+        QuotaExceeded => Cause::LimitReached,
         _ => match error.raw_os_error().map(Errno::from_raw) {
             // What a router has said that forbids it.
             Some(Errno::EACCES) => Cause::Unreachable,

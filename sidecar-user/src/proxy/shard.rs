@@ -239,13 +239,27 @@ impl Shard {
         self.is_own_port(addr.port()) && (self.addresses.contains(&addr.ip()) || addr.ip().is_loopback())
     }
 
-    /// Marks a socket that dials the application on behalf of a client, whose address the application is to see.
-    pub(super) fn present(&self, socket: BorrowedFd<'_>, client: SocketAddr) -> io::Result<()> {
+    /// Marks a socket that dials the application on behalf of a client, whose address the application is to see. It is to
+    /// be connected to [`Self::door`].
+    pub(super) fn present(
+        &self,
+        socket: BorrowedFd<'_>,
+        client: SocketAddr,
+        application: SocketAddr,
+    ) -> io::Result<()> {
         self.descriptors.admit(socket)?;
         match &self.bypass {
-            Some(bypass) => bypass.present(socket, client),
+            Some(bypass) => bypass.present(socket, client, application),
             // Nothing is attached, so nobody could show it.
             None => Ok(()),
+        }
+    }
+
+    /// The address to dial an application by.
+    pub(super) fn door(&self, application: SocketAddr) -> SocketAddr {
+        match &self.bypass {
+            Some(bypass) => bypass.door(application),
+            None => application,
         }
     }
 

@@ -50,6 +50,6 @@ fn distrust(shard: &Shard, svid: &Arc<Svid>) {
 }
 
 fn has_same_roots(before: &Svid, after: &Svid) -> bool {
-    let (before, after) = (before.root_certs(), after.root_certs());
+    let (before, after) = (&before.roots().roots, &after.roots().roots);
     before.len() == after.len() && before.iter().all(|root| after.contains(root))
 }

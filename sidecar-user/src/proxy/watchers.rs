@@ -152,7 +152,11 @@ pub(super) fn shown_config(config: &Config, caller: Caller) -> serde_json::Value
         "outbound": match config.unknown { Unknown::PassThrough => "passthrough", Unknown::Refuse => "registry-only" },
         "identity": {
             "ttl": humantime::format_duration(config.identity.ttl).to_string(),
+            "refresh": humantime::format_duration(config.identity.refresh).to_string(),
         },
+        "interception": config.datapath.as_ref().map_or_else(|| json!("none"), |d| json!({
+            "allowWholeHost": d.allow_whole_host,
+        })),
         "listen": {
             "outbound": config.intercept.outbound_port,
             "inbound": config.intercept.inbound_port,
@@ -171,11 +175,11 @@ pub(super) fn shown_config(config: &Config, caller: Caller) -> serde_json::Value
         shown["identity"]["serverName"] = json!(config.identity.server_name);
         shown["identity"]["roots"] = json!(config.identity.roots);
         shown["identity"]["token"] = json!(config.identity.token);
-        shown["interception"] = json!(config.datapath.as_ref().map(|d| json!({
-            "cgroup": d.cgroup,
-            "pins": d.pins,
-            "policy": config.interception_policy,
-        })));
+        if let Some(d) = &config.datapath {
+            shown["interception"]["cgroup"] = json!(d.cgroup);
+            shown["interception"]["pins"] = json!(d.pins);
+            shown["interception"]["policy"] = json!(config.interception_policy);
+        }
     }
     shown
 }

@@ -162,7 +162,8 @@ impl Why {
         report.kernel(&verdict, self.policy_file.as_deref());
         match verdict.action {
             Action::Leave if to.port() == self.hbone_port => report.left_alone(
-                "this is where mesh peers dial: the proxy asks for their identity, and then its policies",
+                "this is where mesh peers dial: the proxy asks for their identity, and then its policies about the \
+                 application's port; ask for that port, with the identity",
             ),
             Action::Leave if self.is_own_port(to) => {
                 report.left_alone("this is a port of the proxy itself");

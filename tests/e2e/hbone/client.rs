@@ -142,23 +142,35 @@ pub(crate) fn connect(
     })?
 }
 
+/// Opens a stream, calls `then` when it is there, and gives the code of the reset that ends it.
+pub(crate) fn until_reset(
+    mesh: &Mesh,
+    client: Client,
+    to: SocketAddr,
+    then: impl FnOnce() -> Result<()> + Send,
+) -> Result<Option<h2::Reason>> {
+    mesh.outside.run_in(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let reset = async {
+            let (_, response, _sender) = request(client, to.ip(), &to.to_string()).await?;
+            let (head, mut body) = response.into_parts();
+            anyhow::ensure!(head.status == 200, "{}", head.status);
+            then()?;
+            match body.data().await {
+                Some(Err(error)) => Ok(error.reason()),
+                other => anyhow::bail!("{other:?} came instead of a reset"),
+            }
+        };
+        let limit = Duration::from_secs(20);
+        runtime.block_on(async { tokio::time::timeout(limit, reset).await })?
+    })?
+}
+
 async fn ask(client: Client, server: IpAddr, authority: &str, payload: &[u8]) -> Result<Answer> {
-    let tcp = TcpStream::connect((server, ports::HBONE)).await?;
-    let source = tcp.local_addr()?;
-    let name = ServerName::from(server);
-    let tls = tokio_rustls::TlsConnector::from(Arc::new(client.tls))
-        .connect(name, tcp)
-        .await?;
-    let (mut requests, connection) = h2::client::handshake(tls).await?;
-    // Dropped, and so closed, with the runtime.
-    tokio::spawn(connection);
-    let mut request = Request::builder().method(client.method).uri(authority);
-    if let Some(forwarded) = client.forwarded {
-        request = request.header("forwarded", forwarded);
-    }
-    let request = request.body(())?;
-    let (response, mut sender) = requests.send_request(request, false)?;
-    let (head, mut body) = response.await?.into_parts();
+    let (source, response, mut sender) = request(client, server, authority).await?;
+    let (head, mut body) = response.into_parts();
     let proxy_status = head
         .headers
         .get("proxy-status")
@@ -180,6 +192,30 @@ async fn ask(client: Client, server: IpAddr, authority: &str, payload: &[u8]) ->
         }
     }
     Ok(answer)
+}
+
+/// Where the tunnel comes from, what is answered, and where to send.
+async fn request(
+    client: Client,
+    server: IpAddr,
+    authority: &str,
+) -> Result<(SocketAddr, http::Response<h2::RecvStream>, h2::SendStream<Bytes>)> {
+    let tcp = TcpStream::connect((server, ports::HBONE)).await?;
+    let source = tcp.local_addr()?;
+    let name = ServerName::from(server);
+    let tls = tokio_rustls::TlsConnector::from(Arc::new(client.tls))
+        .connect(name, tcp)
+        .await?;
+    let (mut requests, connection) = h2::client::handshake(tls).await?;
+    // Dropped, and so closed, with the runtime.
+    tokio::spawn(connection);
+    let mut request = Request::builder().method(client.method).uri(authority);
+    if let Some(forwarded) = client.forwarded {
+        request = request.header("forwarded", forwarded);
+    }
+    let request = request.body(())?;
+    let (response, sender) = requests.send_request(request, false)?;
+    Ok((source, response.await?, sender))
 }
 
 /// Accepts every certificate, but still checks that the peer holds its key.

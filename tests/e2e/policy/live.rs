@@ -4,15 +4,17 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use harness::apps::{self, Background, Dialogue};
+use harness::mesh::{RegistryFile, identity};
 use harness::pod::Pod;
 use harness::process::Process;
 use harness::{Mesh, wait};
 use serde_json::Value;
 
 use super::policy;
+use crate::hbone::client::{Authority, Client, until_reset};
 
-fn deny_port(mesh: &mut Mesh, port: u16) -> Result<()> {
-    mesh.registry.update(|registry| {
+fn deny_port(mut registry: RegistryFile, port: u16) -> Result<()> {
+    registry.update(|registry| {
         let matches = format!("{{destinationPorts: [{port}]}}");
         registry.policies = vec![policy("cut", "Namespace", "Deny", &matches)];
     })
@@ -44,7 +46,7 @@ fn open_connections_that_a_new_policy_forbids_are_reset_and_others_go_on() -> Re
         let listener = Dialogue::listen(&server, 9000, &["recv:4", "send:pong", "recv:1"])?;
         let mut open = Dialogue::connect(client, *to, &["send:ping", "recv:4", "recv:1"])?;
         assert_eq!(open.result("recv")?, "pong", "{to}");
-        deny_port(&mut mesh, 9000)?;
+        deny_port(mesh.registry.clone(), 9000)?;
         assert_eq!(
             open.lines()?.last().map(String::as_str),
             Some("recv errno ECONNRESET"),
@@ -59,7 +61,7 @@ fn open_connections_that_a_new_policy_forbids_are_reset_and_others_go_on() -> Re
             flow["transport"] == *transport && is_cut(flow)
         })?;
         assert_eq!(cuts(&mesh)?, (n + 1) as f64, "{to}");
-        mesh.registry.update(|registry| registry.policies.clear())?;
+        mesh.registry.update(|_| ())?;
         wait::until("the policy is gone", wait::SOON, || {
             let generation = mesh.server().sidecar.metric("outrigger_registry_generation", &[]);
             generation.is_ok_and(|now| now == (2 * n + 3) as f64)
@@ -68,6 +70,19 @@ fn open_connections_that_a_new_policy_forbids_are_reset_and_others_go_on() -> Re
     let lines = spared.progress();
     spared.until("goes on", |now| now != lines)?;
     spared.stop().map(drop)
+}
+
+/// To other proxies, too, it is told in the words of HTTP/2.
+#[test]
+fn a_stream_that_a_new_policy_forbids_is_cancelled() -> Result<()> {
+    let mut mesh = Mesh::start("policy-cancel")?;
+    mesh.serve(apps::echo, 9000)?;
+    let leaf = Authority::of(&mesh.control)?.leaf(&identity("client"))?;
+    let to = SocketAddr::from((mesh.server().pod.ipv4(), 9000));
+    let registry = mesh.registry.clone();
+    let reset = until_reset(&mesh, Client::with(&leaf), to, || deny_port(registry, 9000))?;
+    assert_eq!(reset, Some(h2::Reason::CANCEL));
+    Ok(())
 }
 
 /// Listens, and never accepts: after the first connection the kernel leaves every SYN without an answer.
@@ -83,7 +98,7 @@ fn deaf(pod: &Pod, port: u16) -> Result<Process> {
 
 #[test]
 fn connections_that_are_being_dialled_are_ended_too() -> Result<()> {
-    let mut mesh = Mesh::start("policy-dialling")?;
+    let mesh = Mesh::start("policy-dialling")?;
     let _deaf = deaf(&mesh.server().pod, 9000)?;
     let direct = SocketAddr::from((mesh.server().pod.ipv4(), 9000));
     let waiting = |mesh: &Mesh, transport: &str| {
@@ -102,7 +117,7 @@ fn connections_that_are_being_dialled_are_ended_too() -> Result<()> {
     waiting(&mesh, "plain")?;
     let meshed = Dialogue::connect(&mesh.client.pod, mesh.vip4(9000), &["recv:1"])?;
     waiting(&mesh, "hbone")?;
-    deny_port(&mut mesh, 9000)?;
+    deny_port(mesh.registry.clone(), 9000)?;
     assert_eq!(
         meshed.lines()?,
         ["connect errno ECONNREFUSED"],

@@ -29,6 +29,7 @@ pub enum Script {
     Load,
     Ticker,
     Hold,
+    Strangers,
 }
 
 impl Script {
@@ -43,6 +44,7 @@ impl Script {
             Self::Load => ("load.py", include_str!("../programs/load.py")),
             Self::Ticker => ("ticker.py", include_str!("../programs/ticker.py")),
             Self::Hold => ("hold.py", include_str!("../programs/hold.py")),
+            Self::Strangers => ("strangers.py", include_str!("../programs/strangers.py")),
         };
         let file = pod.scratch().join(name);
         fs::write(&file, text)?;
@@ -242,6 +244,44 @@ pub fn crowd(pod: &Pod, server: SocketAddr, count: usize) -> Result<usize> {
         eprintln!("{}", output.stderr);
     }
     Ok(answered)
+}
+
+/// Silent connections and idle handshakes at a TLS port (`programs/strangers.py`), until dropped.
+#[derive(Debug)]
+pub struct Strangers {
+    process: Process,
+    stop: PathBuf,
+}
+
+impl Strangers {
+    /// That many silent connections, spread over the servers, and so many handshakes a second.
+    pub fn start(pod: &Pod, servers: &[SocketAddr], silent: usize, handshakes: usize) -> Result<Self> {
+        let stop = pod.scratch().join("strangers.stop");
+        let mut command = Script::Strangers.command(pod)?;
+        command
+            .args([silent.to_string(), handshakes.to_string()])
+            .arg(&stop);
+        for server in servers {
+            command.args([server.ip().to_string(), server.port().to_string()]);
+        }
+        let process = pod.spawn(command)?;
+        Ok(Self { process, stop })
+    }
+
+    pub fn until_ready(&mut self) -> Result<()> {
+        self.process.until("has opened all connections", |process| {
+            process.log().contains("ready")
+        })
+    }
+
+    /// How many handshakes were finished.
+    pub fn stop(mut self) -> Result<u64> {
+        fs::write(&self.stop, "")?;
+        self.process.wait(wait::SOON)?;
+        let log = self.process.log();
+        let line = log.lines().find_map(|line| line.strip_prefix("handshakes "));
+        Ok(line.with_context(|| log.clone())?.trim().parse()?)
+    }
 }
 
 /// `http://…/` for an address, with the brackets that IPv6 needs.

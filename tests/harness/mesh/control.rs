@@ -1,16 +1,18 @@
 //! `outrigger control`: the certificate authority, on the node's side of the bridge.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::fabric::Fabric;
+use crate::mesh::sidecar::sum;
 use crate::mesh::{TRUST_DOMAIN, binaries, ports};
 use crate::pod::Pod;
-use crate::process::Process;
+use crate::process::{Output, Process};
+use crate::{http, wait};
 
 #[derive(Debug)]
 pub struct Control {
@@ -22,11 +24,20 @@ pub struct Control {
 
 impl Control {
     pub fn start(fabric: &Fabric) -> Result<Self> {
-        Self::start_another(fabric, "control", ports::CONTROL)
+        Self::with_leaves(fabric, "24h")
+    }
+
+    /// One whose certificates live no longer than that.
+    pub fn with_leaves(fabric: &Fabric, ttl: &str) -> Result<Self> {
+        Self::start_as(fabric, "control", ports::CONTROL, ttl)
     }
 
     /// A second authority with a root of its own, which the first one's clients do not know.
     pub fn start_another(fabric: &Fabric, name: &str, port: u16) -> Result<Self> {
+        Self::start_as(fabric, name, port, "24h")
+    }
+
+    fn start_as(fabric: &Fabric, name: &str, port: u16, leaf_ttl: &str) -> Result<Self> {
         let dir = fabric.scratch().join(name);
         fs::create_dir_all(dir.join("tokens"))?;
         let mut control = Self {
@@ -39,9 +50,12 @@ impl Control {
             "listen: \"[::]:{port}\"\n\
              stateDir: {}\n\
              trustDomain: {TRUST_DOMAIN}\n\
-             serverNames: [control.outrigger, {}]\n",
+             leafTtl: {leaf_ttl}\n\
+             serverNames: [control.outrigger, {}]\n\
+             status: \"[::]:{}\"\n",
             control.state().display(),
             control.node.ipv4(),
+            control.status_address().port(),
         );
         fs::write(control.config(), config)?;
         control.restart()?;
@@ -66,20 +80,49 @@ impl Control {
 
     /// A file with a new bootstrap token for this identity.
     pub fn token(&self, identity: &str) -> Result<PathBuf> {
-        let output = Command::new(binaries::path("outrigger")?)
-            .args(["token", "create", "--identity", identity, "--state-dir"])
-            .arg(self.state())
-            .output()?;
-        anyhow::ensure!(
-            output.status.success(),
-            "outrigger token create: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let name = identity.replace(['/', ':'], "-");
-        let file = self.dir.join("tokens").join(name);
-        fs::write(&file, output.stdout.trim_ascii()).with_context(|| format!("write {}", file.display()))?;
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        let file = self.dir.join("tokens").join(identity.replace(['/', ':'], "-"));
+        let path = file.to_string_lossy();
+        self.command(&["token", "create"], &["--identity", identity, "--out", &path])?
+            .ok()?;
         Ok(file)
+    }
+
+    /// A command on the authority's state directory, such as `token list`.
+    pub fn command(&self, words: &[&str], options: &[&str]) -> Result<Output> {
+        let mut command = Command::new(binaries::path("outrigger")?);
+        command
+            .args(words)
+            .arg("--state-dir")
+            .arg(self.state())
+            .args(options);
+        Output::of(command, wait::SOON)
+    }
+
+    /// Takes a step of replacing the root. It may be too early.
+    pub fn rotate(&self, step: &str) -> Result<Output> {
+        self.command(&["ca", "rotate", step], &[])
+    }
+
+    /// Status and body of a page of the status endpoint.
+    pub fn status_page(&self, path: &str) -> Result<(u16, String)> {
+        http::get(self.node.netns(), self.status_address(), path)
+    }
+
+    /// The sum of all series of a metric whose labels hold all the given `name="value"` texts.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
+        let (status, text) = self.status_page("/metrics")?;
+        anyhow::ensure!(status == 200, "/metrics answered {status}: {text}");
+        Ok(sum(&text, name, labels))
+    }
+
+    /// Where it listens, over both families.
+    pub fn listeners(&self) -> [SocketAddr; 2] {
+        self.node.addresses().map(|ip| (ip, self.port).into())
+    }
+
+    fn status_address(&self) -> SocketAddr {
+        // Away from its own port by as much as another authority on the same node from the first.
+        (self.node.ipv4(), self.port + 1000).into()
     }
 
     /// What a proxy's `identity.authority` must say.

@@ -37,6 +37,8 @@ pub struct Options {
     pub open_files: Option<u64>,
     /// Attach the hooks. Without them the proxy only answers on its own ports.
     pub intercept: bool,
+    /// Name this cgroup below the pod's as the one to attach to, and not the pod's own, where everybody runs.
+    pub cgroup_below: Option<String>,
     /// The interception policy at start, as YAML.
     pub policy: Option<String>,
     /// The most memory for buffers, e.g. `8MiB`.
@@ -55,6 +57,7 @@ impl Options {
             without_capability: None,
             open_files: None,
             intercept: true,
+            cgroup_below: None,
             policy: None,
             buffer_memory: None,
         }
@@ -72,6 +75,17 @@ impl Options {
 
     pub fn registry_only(mut self) -> Self {
         self.registry_only = true;
+        self
+    }
+
+    /// Attach nothing.
+    pub fn intercept_nothing(mut self) -> Self {
+        self.intercept = false;
+        self
+    }
+
+    pub fn cgroup_below(mut self, name: &str) -> Self {
+        self.cgroup_below = Some(name.into());
         self
     }
 
@@ -191,11 +205,18 @@ impl Sidecar {
                 sidecar.write_policy(yaml)?;
                 policy = format!(", policy: {}", sidecar.policy().display());
             }
+            let cgroup = match &options.cgroup_below {
+                Some(name) => pod.cgroup().join(name),
+                None => pod.cgroup().to_owned(),
+            };
+            crate::cgroup::create(&cgroup)?;
             config += &format!(
                 "interception: {{cgroup: {}, pins: {}{policy}}}\n",
-                pod.cgroup().display(),
+                cgroup.display(),
                 sidecar.pins().display()
             );
+        } else {
+            config += "interception: none\n";
         }
         fs::write(sidecar.config(), config)?;
         Ok(sidecar)
@@ -283,6 +304,11 @@ impl Sidecar {
             .find("-----END")
             .context("half a certificate was shown")?;
         Ok(output.stdout[begin..end].into())
+    }
+
+    /// What `/readyz` answers.
+    pub fn readiness(&self) -> Result<(u16, String)> {
+        http::get(self.pod.netns(), self.status_address(), "/readyz")
     }
 
     pub fn is_ready(&self) -> bool {
@@ -447,7 +473,7 @@ fn is_ready(pod: &Pod, status: SocketAddr) -> bool {
     http::get(pod.netns(), status, "/readyz").is_ok_and(|(code, _)| code == 200)
 }
 
-fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
+pub(super) fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
     let series = text.lines().filter_map(|line| {
         let (series, value) = line.rsplit_once(' ')?;
         let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));

@@ -33,6 +33,8 @@ pub struct Plan {
     pub servers: usize,
     pub client: Options,
     pub server: Options,
+    /// The longest life of the authority's certificates.
+    pub leaf_ttl: String,
 }
 
 impl Default for Plan {
@@ -41,6 +43,7 @@ impl Default for Plan {
             servers: 1,
             client: Options::new("client"),
             server: Options::new("server"),
+            leaf_ttl: "24h".into(),
         }
     }
 }
@@ -102,7 +105,7 @@ impl Mesh {
         }
         let registry = RegistryFile::create(fabric.scratch().join("registry.yaml"), registry)?;
 
-        let control = Control::start(&fabric)?;
+        let control = Control::with_leaves(&fabric, &plan.leaf_ttl)?;
         let join = |pod: Pod, options: &Options| -> Result<Member> {
             let sidecar = Sidecar::start(&pod, &control, &registry, options)?;
             Ok(Member { pod, sidecar })

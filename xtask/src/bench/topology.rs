@@ -60,6 +60,7 @@ impl Topology {
                 servers: 1,
                 client: sidecar("client").policy(&policy),
                 server: sidecar("server"),
+                ..Plan::default()
             };
             let mesh = Mesh::of("bench", &plan)?;
             let direct_client = prepare(mesh.fabric.pod("direct-client")?)?;

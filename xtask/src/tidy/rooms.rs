@@ -40,12 +40,14 @@ pub(super) const ROOMS: &[Room] = &[
     ),
     // Reading files that users write, for every room that has one. granit_parser tells where in it a field stands.
     room("document", "", "granit_parser notify tokio"),
+    // What x509_parser shows of a certificate and webpki keeps to itself.
+    room("pki", "", "x509_parser"),
     // Control work. humantime writes the times of certificates into messages, tower is how tonic takes our own connector,
-    // which marks sockets.
+    // which marks sockets, nix opens a user's file without waiting for the other end of a pipe.
     room(
         "identity",
-        "model",
-        "http humantime hyper hyper_util prost rcgen rustls tokio tokio_rustls tonic tonic_prost tower tracing \
+        "model pki",
+        "http humantime hyper hyper_util nix prost rcgen rustls tokio tokio_rustls tonic tonic_prost tower tracing \
          x509_parser zeroize",
     ),
     // sha2 tells whether a file that was touched has changed, notify is the source of one of its errors.
@@ -55,18 +57,20 @@ pub(super) const ROOMS: &[Room] = &[
         "ipnet notify serde sha2 tokio tracing",
     ),
     // aya-log speaks log, which the door passes on to tracing. The interception policy is read and followed here,
-    // because only this room knows what of it the kernel can hold.
+    // because only this room knows what of it the kernel can hold. socket2 and fastrand are for the connection by which a
+    // proxy proves that the programs see its sockets.
     room(
         "datapath",
         "model document",
-        "aya aya_log bytemuck ipnet log nix notify sidecar_ebpf tokio tracing",
+        "aya aya_log bytemuck fastrand ipnet log nix notify sidecar_ebpf socket2 tokio tracing",
     ),
-    // nix for the permissions and the lock of the state directory, serde_json for its list of tokens.
+    // nix for the permissions and the lock of the state directory, serde_json for its list of tokens, pem writes what
+    // pki_types only reads, tokio_io_timeout ends connections that fall silent.
     room(
         "issuer",
-        "model admission",
-        "futures_util http humantime nix prost rcgen rustls serde_json sha2 tokio tokio_rustls tonic tonic_prost tracing \
-         x509_parser zeroize",
+        "model pki admission",
+        "futures_util http humantime nix pem prost rcgen rustls serde serde_json sha2 tokio tokio_io_timeout tokio_rustls \
+         tonic tonic_prost tracing x509_parser zeroize",
     ),
     // nix and socket2 for the process's own figures and the admin socket, tokio_io_timeout for readers that stop reading.
     room(
@@ -82,7 +86,7 @@ pub(super) const ROOMS: &[Room] = &[
 ];
 
 /// What a role may import: every room, and how a process lives and ends; no other role.
-const ALL_ROOMS: &str = "model document admission budget policy route intercept transport relay identity discovery datapath host issuer observe \
+const ALL_ROOMS: &str = "model document admission budget policy route intercept transport relay pki identity discovery datapath host issuer observe \
                          lifecycle";
 
 /// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`

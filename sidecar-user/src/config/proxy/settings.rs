@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 28] = [
+pub const SETTINGS: [Setting; 31] = [
     Setting {
         path: "workload.name",
         flag: "name",
@@ -110,11 +110,27 @@ pub const SETTINGS: [Setting; 28] = [
         list: false,
     },
     Setting {
+        path: "identity.refresh",
+        flag: "refresh",
+        env: "OUTRIGGER_REFRESH",
+        value: "DURATION",
+        help: "The longest time until the authority is asked again, and may tell of other roots [default: 1h]",
+        list: false,
+    },
+    Setting {
+        path: "interception",
+        flag: "interception",
+        env: "OUTRIGGER_INTERCEPTION",
+        value: "none",
+        help: "none: nothing is attached to the kernel. In the place of --cgroup and --pins",
+        list: false,
+    },
+    Setting {
         path: "interception.cgroup",
         flag: "cgroup",
         env: "OUTRIGGER_CGROUP",
         value: "DIR",
-        help: "The pod's cgroup2 directory. Without it and --pins nothing is attached",
+        help: "The pod's cgroup2 directory, which holds the application and the proxy",
         list: false,
     },
     Setting {
@@ -131,6 +147,14 @@ pub const SETTINGS: [Setting; 28] = [
         env: "OUTRIGGER_INTERCEPTION_POLICY",
         value: "FILE",
         help: "What to take and what to leave alone [default: all TCP but link-local]",
+        list: false,
+    },
+    Setting {
+        path: "interception.allowWholeHost",
+        flag: "allow-whole-host",
+        env: "OUTRIGGER_ALLOW_WHOLE_HOST",
+        value: "BOOL",
+        help: "true: intercept the host itself, its network namespace or root cgroup [default: false]",
         list: false,
     },
     Setting {

@@ -3,11 +3,12 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 use socket2::{Domain, Socket, Type};
 
 use super::super::{AppPorts, Datapath, Error, sys};
-use super::pod::{POD4, POD6, Pod, in_pod};
+use super::pod::{Elsewhere, POD4, POD6, Pod, in_pod, own_cgroup};
 use super::probe::{address, counter, listener};
 use crate::model::network::Listening;
 
@@ -54,6 +55,39 @@ fn a_listener_from_before_the_programs_counts_until_it_is_found_no_more() {
         drop(app);
         set(&mut ports, &[]);
         assert_eq!(are_open(pod, port), [false; 2]);
+    });
+}
+
+/// Nothing would show its program the client, but the proxy, whose address is the pod's own.
+#[test]
+fn a_listener_outside_of_the_cgroup_is_served_to_nobody() {
+    in_pod(|pod| {
+        let (inbound, app) = (pod.inbound(), listener(Domain::IPV6));
+        let port = app.local_addr().unwrap().port();
+        // Its hooks are not this process's.
+        let elsewhere = Elsewhere::new(pod);
+        let datapath = pod.attach_as(&elsewhere.0, Some(&inbound)).expect("attach");
+        let mut ports = datapath.app_ports().expect("ports");
+        set(&mut ports, &[found(&app)]);
+        assert_eq!(are_open(pod, port), [false; 2]);
+        let client = address("198.51.100.7:4711");
+        for own in [POD4, POD6] {
+            let application = SocketAddr::new(own.parse().unwrap(), port);
+            let socket = Socket::new(Domain::for_address(application), Type::STREAM, None).expect("socket");
+            let refused = datapath
+                .bypass()
+                .present(socket.as_fd(), client, application)
+                .unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{own}");
+        }
+
+        let of_the_pod = Listening {
+            cgroup: Some(std::fs::metadata(&elsewhere.0.cgroup).expect("a cgroup").ino()),
+            cookie: u64::MAX,
+            ..found(&app)
+        };
+        set(&mut ports, &[found(&app), of_the_pod]);
+        assert_eq!(are_open(pod, port), [true; 2], "another one on the same port");
     });
 }
 
@@ -167,6 +201,7 @@ fn found(listener: &TcpListener) -> Listening {
     Listening {
         cookie: sys::socket_cookie(listener.as_fd()).expect("a cookie"),
         at: listener.local_addr().expect("bound"),
+        cgroup: Some(own_cgroup()),
     }
 }
 

@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -235,6 +236,34 @@ impl Drop for Pod {
     }
 }
 
+/// The number of the pod's cgroup.
+pub(super) fn own_cgroup() -> u64 {
+    let directory = env::var_os(DIRECTORY).expect("set by in_pod");
+    let cgroup = config(Path::new(&directory)).cgroup;
+    fs::metadata(cgroup).expect("a cgroup").ino()
+}
+
+/// A cgroup below the pod's, in which this process is not, and the configuration that names it.
+pub(super) struct Elsewhere(pub(super) Config);
+
+impl Elsewhere {
+    pub(super) fn new(pod: &Pod) -> Self {
+        let cgroup = pod.config.cgroup.join("elsewhere");
+        fs::create_dir(&cgroup).expect("a cgroup");
+        Self(Config {
+            cgroup,
+            ..pod.config.clone()
+        })
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        // What is left is told of by the process that made the pod's.
+        let _ = fs::remove_dir(&self.0.cgroup);
+    }
+}
+
 /// Another process, killed at the latest when the test ends.
 pub(super) struct Proxy(Child);
 
@@ -332,6 +361,7 @@ fn config(directory: &Path) -> Config {
         open_ports: vec![15008],
         pod_addresses: [POD4, POD6].map(|ip| ip.parse().expect("an address")).into(),
         strict: false,
+        allow_whole_host: false,
         policy: Policy::default(),
     }
 }

@@ -12,11 +12,13 @@ use sidecar_ebpf::abi::{Origin, PRESENTED_ENTRIES, Tuple, map};
 use socket2::{Domain, Socket, Type};
 
 use super::super::{Bypass, pins, sys};
-use super::pod::{POD4, POD6, in_pod};
+use super::pod::{Elsewhere, POD4, POD6, in_pod};
 use super::probe::{address, canonical, counter, listener, presented};
 
 const CLIENT4: &str = "198.51.100.7:4711";
 const CLIENT6: &str = "[2001:db8::77]:4712";
+/// Of RFC 7600, with the port of [`CLIENT6`].
+const NOBODY: &str = "192.0.0.8:4712";
 
 #[test]
 fn the_application_sees_the_true_client_and_the_proxy_itself() {
@@ -54,16 +56,32 @@ fn the_application_sees_the_true_client_and_the_proxy_itself() {
 }
 
 #[test]
-fn an_ipv6_client_of_an_ipv4_socket_is_not_shown_but_counted() {
+fn an_ipv6_client_of_an_ipv4_socket_is_shown_as_nobody_and_counted() {
     in_pod(|pod| {
         let datapath = pod.attach(None);
         let app = listen_on("0.0.0.0:0");
-        let dialled = dial(&datapath.bypass(), at(&app, POD4), address(CLIENT6)).expect("connect");
+        let _dialled = dial(&datapath.bypass(), at(&app, POD4), address(CLIENT6)).expect("connect");
         let (accepted, from) = app.accept().expect("accept");
-        assert_eq!(from, dialled.local_addr().unwrap(), "the proxy's address");
+        assert_eq!(from, address(NOBODY));
         assert_eq!(accepted.peer_addr().unwrap(), from);
-        assert_eq!(counter(&datapath, "present_failed"), 1);
+        assert_eq!(counter(&datapath, "presented_nobody"), 1);
+        assert_eq!(counter(&datapath, "presented"), 0);
         assert_eq!(presented(pod), 0);
+    });
+}
+
+/// No program may see the proxy, whose address is the pod's own, as its client.
+#[test]
+fn a_proxy_outside_of_the_cgroup_reaches_no_application() {
+    in_pod(|pod| {
+        let elsewhere = Elsewhere::new(pod);
+        let datapath = pod.attach_as(&elsewhere.0, None).expect("attach");
+        for (listen, own) in [("0.0.0.0:0", POD4), ("[::]:0", POD6)] {
+            let app = listen_on(listen);
+            let refused = dial(&datapath.bypass(), at(&app, own), address(CLIENT4)).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{own}");
+            nobody_came(&app);
+        }
     });
 }
 
@@ -82,9 +100,9 @@ fn a_spare_source_of_the_proxy_is_shown_to_nobody() {
             for client in [Some(address(CLIENT4)), None] {
                 let from = SocketAddr::new(spare, 0);
                 let dialled = dial_from(&bypass, from, to, client).expect("connect");
-                let own = SocketAddr::new(to.ip(), dialled.local_addr().unwrap().port());
+                let nobody = SocketAddr::new(address(NOBODY).ip(), dialled.local_addr().unwrap().port());
                 let (accepted, shown) = app.accept().expect("accept");
-                assert_eq!(canonical(shown), client.unwrap_or(own), "accept");
+                assert_eq!(canonical(shown), client.unwrap_or(nobody), "accept");
                 assert_eq!(
                     canonical(accepted.peer_addr().unwrap()),
                     canonical(shown),
@@ -140,7 +158,7 @@ fn what_a_presented_connection_leaves_speaks_for_no_later_one() {
 }
 
 #[test]
-fn a_full_map_costs_the_address_and_not_the_connection() {
+fn a_full_map_costs_the_connection_and_no_program_sees_another_client() {
     in_pod(|pod| {
         let datapath = pod.attach(None);
         let path = pins::maps(&pod.config.pins).join(map::PRESENTED);
@@ -155,10 +173,21 @@ fn a_full_map_costs_the_address_and_not_the_connection() {
             sys::map_set(full.as_fd(), &tuple, &Origin::zeroed()).expect("room");
         }
         let app = listener(Domain::IPV6);
-        let dialled = dial(&datapath.bypass(), at(&app, POD4), address(CLIENT4)).expect("connect");
+        for own in [POD4, POD6] {
+            let failed = dial(&datapath.bypass(), at(&app, own), address(CLIENT4)).unwrap_err();
+            assert_eq!(failed.kind(), io::ErrorKind::HostUnreachable, "{own}");
+        }
+        nobody_came(&app);
+        assert_eq!(counter(&datapath, "present_failed"), 2);
+
+        let freed = Tuple {
+            netns: u64::MAX,
+            ..Tuple::zeroed()
+        };
+        sys::map_remove(full.as_fd(), &freed).expect("an entry");
+        let _dialled = dial(&datapath.bypass(), at(&app, POD4), address(CLIENT4)).expect("connect");
         let (_, from) = app.accept().expect("accept");
-        assert_eq!(canonical(from), dialled.local_addr().unwrap());
-        assert_eq!(counter(&datapath, "present_failed"), 1);
+        assert_eq!(canonical(from), address(CLIENT4));
     });
 }
 
@@ -231,9 +260,12 @@ impl Full {
     fn give_up(&self, bypass: &Bypass, from: SocketAddr) {
         let own = from.ip().to_string();
         let socket = bound(from);
-        bypass.present(socket.as_fd(), address(CLIENT4)).expect("present");
+        let to = at(&self.listener, &own);
+        bypass
+            .present(socket.as_fd(), address(CLIENT4), to)
+            .expect("present");
         socket.set_nonblocking(true).expect("nonblocking");
-        let waits = socket.connect(&at(&self.listener, &own).into()).unwrap_err();
+        let waits = socket.connect(&bypass.door(to).into()).unwrap_err();
         assert_eq!(waits.raw_os_error(), Some(libc::EINPROGRESS));
     }
 
@@ -249,9 +281,15 @@ impl Full {
 
 fn dial(bypass: &Bypass, to: SocketAddr, client: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-    bypass.present(socket.as_fd(), client)?;
-    socket.connect(&to.into())?;
+    bypass.present(socket.as_fd(), client, to)?;
+    socket.connect(&bypass.door(to).into())?;
     Ok(socket.into())
+}
+
+fn nobody_came(app: &TcpListener) {
+    app.set_nonblocking(true).expect("nonblocking");
+    assert_eq!(app.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    app.set_nonblocking(false).expect("blocking");
 }
 
 /// From a certain port, and with no client where none is given.
@@ -262,10 +300,12 @@ fn dial_from(
     client: Option<SocketAddr>,
 ) -> io::Result<TcpStream> {
     let socket = bound(from);
+    let mut at = to;
     if let Some(client) = client {
-        bypass.present(socket.as_fd(), client)?;
+        bypass.present(socket.as_fd(), client, to)?;
+        at = bypass.door(to);
     }
-    socket.connect_timeout(&to.into(), Duration::from_secs(10))?;
+    socket.connect_timeout(&at.into(), Duration::from_secs(10))?;
     Ok(socket.into())
 }
 

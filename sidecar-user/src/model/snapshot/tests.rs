@@ -236,6 +236,12 @@ fn a_peer_has_the_addresses_that_the_registry_gives_to_its_identity_and_place() 
         all
     };
     let other = SpiffeId::new("td", "t", "z").unwrap();
+    assert!(
+        world.is_at("a", ip("fd00::1"))
+            && world.is_at("x", ip("10.0.0.9"))
+            && world.is_at("y", ip("fd00::8"))
+    );
+    assert!(!world.is_at("a", ip("10.0.0.9")) && !world.is_at("x", ip("10.0.0.1")));
     assert_eq!(of(Some(&a.identity), "fd00::1"), ["10.0.0.1", "fd00::1"]);
     assert_eq!(of(Some(&a.identity), "::ffff:10.0.0.1"), ["10.0.0.1", "fd00::1"]);
     assert_eq!(of(None, "fd00::1"), ["fd00::1"], "it has proven nothing");

@@ -42,12 +42,12 @@ async fn whoever_asks_nothing_yields_to_a_probe() {
         assert!(is_closed(stream).await);
     }
     let evicted = |samples: &Samples, reason: &str| {
-        let labels = ["door=\"status\"", &format!("reason=\"{reason}\"")];
-        samples.sum("outrigger_admission_evicted_total", &labels)
+        let name = format!("outrigger_admission_evicted_{reason}_total");
+        samples.sum(&name, &["door=\"status\""])
     };
     let samples = scrape(&observer);
     assert_eq!(
-        (evicted(&samples, "quota"), evicted(&samples, "full")),
+        (evicted(&samples, "by_quota"), evicted(&samples, "when_full")),
         (368.0, 0.0)
     );
     let waiting = samples.sum("outrigger_admission_waiting", &["door=\"status\""]);
@@ -59,7 +59,7 @@ async fn whoever_asks_nothing_yields_to_a_probe() {
     }
     assert_eq!(probe().await, (200, "ok\n".into()));
     assert!(is_closed(&mut crowd[0]).await);
-    assert!(evicted(&scrape(&observer), "full") >= 400.0 - 256.0);
+    assert!(evicted(&scrape(&observer), "when_full") >= 400.0 - 256.0);
 }
 
 #[tokio::test]
@@ -91,8 +91,11 @@ async fn readers_that_do_not_read_keep_nobody_out() {
     let cut = tokio::time::timeout(PATIENCE, cut).await.expect("it is not cut");
     assert!(!matches!(cut, Ok(LONG..)), "the first of 80 still has its place");
     is_long.store(false, Relaxed);
-    let labels = ["door=\"status_answers\"", "reason=\"full\""];
-    assert!(scrape(&observer).sum("outrigger_admission_evicted_total", &labels) >= 80.0 - 64.0);
+    let evicted = scrape(&observer).sum(
+        "outrigger_admission_evicted_when_full_total",
+        &["door=\"status_answers\""],
+    );
+    assert!(evicted >= 80.0 - 64.0, "{evicted}");
 }
 
 #[tokio::test(start_paused = true)]

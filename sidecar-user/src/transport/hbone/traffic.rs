@@ -126,19 +126,19 @@ impl Traffic {
     }
 
     /// May the socket be read? Not when the turn is over or the peer floods, which the driver sees at the end of its turn;
-    /// and not while the tunnel holds more than its share of the budget: then the caller is woken when that changes.
+    /// and not when the budget is used up and the tunnel has a part in it: then the caller is woken when that changes.
     pub(super) fn may_read(&self, cx: &Context<'_>) -> bool {
         let state = self.0.borrow();
         if state.turn == 0 || state.flood.is_some() {
             return false;
         }
         let budget = state.held.budget();
-        if state.held.bytes() <= budget.tunnel_share() {
+        if !budget.must_wait(state.held.bytes()) {
             return true;
         }
         budget.wake_when_freed(cx.waker());
         // It may have been given back just now, before there was anybody to wake.
-        state.held.bytes() <= budget.tunnel_share()
+        !budget.must_wait(state.held.bytes())
     }
 
     pub(super) fn arrived(&self, bytes: &[u8]) {
@@ -378,19 +378,23 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_beyond_its_share_is_not_read_until_something_is_taken() {
-        let (budget, traffic) = traffic(2 << 20);
+    fn when_the_budget_is_used_up_a_tunnel_that_holds_some_of_it_is_not_read() {
+        let (budget, traffic) = traffic(1 << 20);
         let one = traffic.track(1, 0);
-        assert!(traffic.may_read(&context()));
-        traffic.arrived(&data(1, 400_000));
+        traffic.arrived(&data(1, 1_000_000));
+        assert!(traffic.may_read(&context()), "something is free");
+        let mut others = budget.holder();
+        others.set(100_000);
         assert!(
             !traffic.may_read(&context()),
             "{} of {}",
             budget.used(),
             budget.total()
         );
-        one.consumed(200_000);
-        assert!(traffic.may_read(&context()));
+        assert_eq!(budget.waits(), 1);
+        one.consumed(960_000);
+        others.set(1 << 20);
+        assert!(traffic.may_read(&context()), "it holds next to nothing");
     }
 
     #[test]

@@ -1,0 +1,93 @@
+//! What the programs count. New counters go to the end: the map has room for more than there are, so that a proxy that
+//! knows one more keeps the pinned maps of the one before it, and each count keeps its meaning.
+
+/// Slots of the map.
+pub const COUNTER_SLOTS: usize = 64;
+
+const _: () = assert!(
+    Counter::COUNT <= COUNTER_SLOTS,
+    "the map needs more slots, and with them a new ABI_VERSION"
+);
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
+        /// What the programs count: an index into the counters map.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Counter {
+            $($(#[doc = $doc])* $variant,)*
+        }
+
+        impl Counter {
+            pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$variant, $name),)*];
+            pub const COUNT: usize = Self::ALL.len();
+        }
+    };
+}
+
+counters! {
+    Redirected = "redirected",
+    /// connect() of something that is not TCP.
+    PassedProtocol = "passed_protocol",
+    /// The proxy's own sockets.
+    PassedBypass = "passed_bypass",
+    /// Loopback and the pod's own addresses.
+    PassedLocal = "passed_local",
+    /// Sockets that depend on an interface: bound to a device, or going to an IPv6 link-local address.
+    PassedDevice = "passed_device",
+    /// The same in strict mode.
+    DeniedDevice = "denied_device",
+    /// Destinations that the kernel itself refuses: multicast, broadcast, port 0. Sockets bound to a loopback address,
+    /// from which nobody else is reached.
+    PassedSpecial = "passed_special",
+    /// A socket bound to ::1 in strict mode: its SYN would leave the pod.
+    DeniedSpecial = "denied_special",
+    /// Left alone by policy.
+    PassedPolicy = "passed_policy",
+    /// Failed as it would have without the proxy: this host has no route.
+    FailedRoute = "failed_route",
+    /// The kernel gave no socket storage (optmem limit), so the destination would have been lost.
+    DeniedStorage = "denied_storage",
+    /// A hook ran before its settings were written, or with those of another version.
+    DeniedSettings = "denied_settings",
+    /// The handshake map took no entry: the proxy will see a connection without an original destination.
+    PublishFailed = "publish_failed",
+    /// Original destinations handed over to the proxy's socket.
+    Claimed = "claimed",
+    /// Connections to the outbound port that nobody was redirected to.
+    Unclaimed = "unclaimed",
+    /// The accepted socket got no storage.
+    ClaimFailed = "claim_failed",
+    /// SYNs that wait for their upstream.
+    Held = "held",
+    /// SYNs that came again while the first one was held.
+    HeldAgain = "held_again",
+    /// SYNs that could not be held, because `or_held` was full: refused.
+    HeldFull = "held_full",
+    /// News that a shard was not told, because its ring was full: SYNs are held, and told of when the client sends them
+    /// again.
+    RingFull = "ring_full",
+    /// Held SYNs that were let in after their upstream had answered.
+    Approved = "approved",
+    /// Connections to the application that carry their true client's address.
+    Presented = "presented",
+    /// Connections to the application that could not carry it, for want of room: refused.
+    PresentFailed = "present_failed",
+    /// Connections from outside, given to the inbound listener.
+    Steered = "steered",
+    /// Connection attempts from inside the pod or to an open port, left alone.
+    InboundPassed = "inbound_passed",
+    /// Connection attempts from outside that policy leaves alone.
+    InboundPassedPolicy = "inbound_passed_policy",
+    /// Attempts at a port on which the application does not listen: refused as the kernel would.
+    DroppedClosed = "dropped_closed",
+    /// Outsiders that dialled an intercept port.
+    DroppedPort = "dropped_port",
+    /// Plaintext from outside in strict mode.
+    DroppedStrict = "dropped_strict",
+    /// No inbound listener, or it could not take the connection: fail closed.
+    DroppedListener = "dropped_listener",
+    DroppedSettings = "dropped_settings",
+    /// Connections to the application that show nobody's address: an IPv6 client and a socket that speaks only IPv4.
+    PresentedNobody = "presented_nobody",
+}

@@ -1,0 +1,52 @@
+//! What is intercepted, and that nothing has to be said.
+
+use super::*;
+
+#[test]
+fn a_proxy_that_intercepts_nothing_has_to_say_so() {
+    let found = read_proxy(MINIMAL, &[]).unwrap_err();
+    assert_eq!(
+        found,
+        "`interception`: it is missing; set interception.cgroup and interception.pins, or write `interception: none` \
+         for a proxy that intercepts nothing"
+    );
+    let none = format!("{MINIMAL}interception: none\n");
+    assert!(read_proxy(&none, &[]).unwrap().role.datapath.is_none());
+    let both = read_proxy(&none, &["--cgroup", "/c", "--pins", "/p"]).unwrap_err();
+    assert!(
+        both.contains("5:15: `interception`: it is `none`, and fields of it are given too"),
+        "{both}"
+    );
+    let given = read_proxy(MINIMAL, &["--cgroup", "/c", "--pins", "/p"]).unwrap();
+    assert!(
+        !given.role.datapath.unwrap().allow_whole_host,
+        "only where it is said"
+    );
+    let host = format!("{MINIMAL}interception: {{cgroup: /c, pins: /p, allowWholeHost: true}}\n");
+    assert!(
+        read_proxy(&host, &[])
+            .unwrap()
+            .role
+            .datapath
+            .unwrap()
+            .allow_whole_host
+    );
+}
+
+#[test]
+fn a_check_says_what_a_proxy_that_intercepts_nothing_does_not_do() {
+    for (name, mode, warned) in [
+        ("none-permissive", "permissive", "leave in plaintext"),
+        ("none-strict", "strict", "never becomes ready"),
+    ] {
+        let file = Scratch::new(name, &format!("{MINIMAL}mode: {mode}\ninterception: none\n"));
+        let lines = check(&file.0, None).unwrap();
+        assert!(lines[0].ends_with("intercepts nothing)"), "{lines:?}");
+        assert!(
+            lines[1].contains("`interception`: none") && lines[1].contains(warned),
+            "{lines:?}"
+        );
+    }
+    let file = Scratch::new("some", FULL);
+    assert_eq!(check(&file.0, None).unwrap().len(), 1, "no warning");
+}

@@ -1,0 +1,95 @@
+//! The certificate service's counts as metrics, read at each scrape. The only place where their names are.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::issuer::Service;
+use crate::observe::{Figure, Observer};
+
+pub(super) fn show(observer: &Observer, service: Arc<Service>) {
+    observer.figures(move || read(&service, SystemTime::now()));
+}
+
+fn read(service: &Service, now: SystemTime) -> Vec<Figure> {
+    let (counts, waiting, ca) = (service.counts(), service.waiting(), service.store().current());
+    let mut figures = vec![
+        Figure::counter("outrigger_ca_certificates_issued", "Certificates signed").value(counts.issued),
+        Figure::counter(
+            "outrigger_ca_requests_refused",
+            "Requests that got no certificate, by reason",
+        )
+        .by("reason", counts.refused),
+        Figure::counter("outrigger_ca_handshakes", "TLS handshakes that were finished")
+            .value(counts.handshakes),
+        Figure::gauge(
+            "outrigger_ca_connections_open",
+            "Connections now: those that have proved nothing yet, and those of an identity",
+        )
+        .by(
+            "state",
+            [
+                ("unproved", waiting.waiting as u64),
+                ("authenticated", service.authenticated() as u64),
+            ],
+        ),
+        Figure::counter(
+            "outrigger_ca_connections_ended",
+            "Connections ended by us, by reason",
+        )
+        .by(
+            "reason",
+            counts.ended.into_iter().chain([
+                ("source_quota", waiting.evicted_by_quota),
+                ("places", waiting.evicted_when_full),
+            ]),
+        ),
+        Figure::gauge(
+            "outrigger_ca_roots",
+            "Roots that workloads are told to trust; two during a rotation",
+        )
+        .value(ca.roots() as u64),
+        Figure::gauge(
+            "outrigger_ca_root_expiry_timestamp_seconds",
+            "When the root that signs ends",
+        )
+        .value(ca.ends().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()),
+        Figure::counter(
+            "outrigger_ca_state_errors",
+            "Failures to read or write the roots; the last good ones stay in force",
+        )
+        .value(service.store().failures()),
+    ];
+    // Where they cannot be read there is no number to show; requests are then refused as `tokens_unavailable`.
+    if let Ok((good, expired)) = service.tokens().count(now) {
+        let figure = Figure::gauge("outrigger_ca_tokens", "Bootstrap tokens that are not revoked");
+        figures.push(figure.by("state", [("good", good as u64), ("expired", expired as u64)]));
+    }
+    figures
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::issuer::Config;
+    use crate::issuer::scratch::Scratch;
+
+    #[test]
+    fn every_figure_is_documented() {
+        const MANUAL: &str = include_str!("../../../docs/observability.md");
+        let scratch = Scratch::new();
+        let config = Config {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            state_dir: scratch.join("state"),
+            trust_domain: "td.test".to_owned(),
+            leaf_ttl: Duration::from_secs(3600),
+            server_names: vec![],
+        };
+        let service = Service::open(&config, 1024).unwrap();
+        for figure in read(&service, SystemTime::now()) {
+            let name = figure.exposed_name();
+            assert!(MANUAL.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Facts about what is refused before anything is attached, and about the proof that what was attached works here.
+
+use std::env;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::getppid;
+
+use sidecar_ebpf::abi::program;
+
+use super::super::{Config, Error, Unseen, detach, pins, sys};
+use super::pod::{Elsewhere, in_pod};
+use super::probe::{counter, listener, presented};
+
+#[test]
+fn the_programs_are_seen_from_inside_of_the_cgroup_and_nothing_is_left() {
+    in_pod(|pod| {
+        let datapath = pod.attach(None);
+        let proof = datapath.proof();
+        let app = listener(socket2::Domain::IPV6);
+        for _ in 0..100 {
+            proof.look().expect("seen");
+        }
+        assert_eq!(presented(pod), 0);
+        for counted in [
+            "presented",
+            "present_failed",
+            "claimed",
+            "unclaimed",
+            "redirected",
+            "steered",
+        ] {
+            assert_eq!(counter(&datapath, counted), 0, "{counted} is of applications");
+        }
+        app.set_nonblocking(true).expect("nonblocking");
+        app.accept().expect_err("no port of an application was dialled");
+        let lingering = fs::read_to_string("/proc/thread-self/net/tcp").expect("sockets");
+        assert!(!lingering.contains(" 06 "), "in TIME_WAIT: {lingering}");
+    });
+}
+
+#[test]
+fn a_proxy_outside_of_the_cgroup_is_told_which_one_it_is_in() {
+    in_pod(|pod| {
+        let elsewhere = Elsewhere::new(pod);
+        let datapath = pod.attach_as(&elsewhere.0, None).expect("attach");
+        let unseen = datapath.proof().look().expect_err("outside");
+        let Unseen::Outside { cgroup, own, .. } = &unseen else {
+            panic!("{unseen}");
+        };
+        assert_eq!(*cgroup, elsewhere.0.cgroup);
+        let pods = pod
+            .config
+            .cgroup
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("a name");
+        assert!(own.ends_with(pods), "{own}");
+        assert!(unseen.to_string().contains("interception.cgroup"), "{unseen}");
+        assert!(
+            !unseen.reason().contains('/'),
+            "no path for strangers: {}",
+            unseen.reason()
+        );
+        drop(datapath);
+        detach(&elsewhere.0.pins).expect("detach");
+    });
+}
+
+#[test]
+fn a_program_that_was_taken_off_is_missed() {
+    in_pod(|pod| {
+        for (hook, missed) in [
+            (program::CONNECT4, "connect"),
+            (program::CONNECT6, "connect"),
+            (program::SOCKOPS, "accept"),
+            (program::GETPEERNAME4, "accept"),
+            (program::GETPEERNAME6, "accept"),
+            (program::GETSOCKOPT, "getsockopt"),
+        ] {
+            let datapath = pod.attach(None);
+            datapath.proof().look().expect("all are attached");
+            let link = sys::open_pin(&pins::link(&pod.config.pins, hook)).expect("a link");
+            sys::link_detach(link.as_fd()).expect("detach");
+            match datapath.proof().look() {
+                Err(Unseen::Outside { what, .. }) => assert_eq!(what, missed, "without {hook}"),
+                other => panic!("without {hook}: {other:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn the_root_of_all_cgroups_is_refused() {
+    in_pod(|pod| {
+        let root = pod.config.cgroup.parent().expect("the mount");
+        let config = Config {
+            cgroup: root.into(),
+            // In any case nothing is attached to it.
+            pins: env::temp_dir().join("outrigger-not-bpffs"),
+            ..pod.config.clone()
+        };
+        let error = pod.attach_as(&config, None).map(drop).unwrap_err();
+        assert!(
+            matches!(&error, Error::HostCgroup { path, .. } if path == root),
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains("interception.allowWholeHost"),
+            "{error}"
+        );
+        let meant = Config {
+            allow_whole_host: true,
+            ..config
+        };
+        let error = pod.attach_as(&meant, None).map(drop).unwrap_err();
+        assert!(matches!(error, Error::NotBpffs { .. }), "{error}");
+    });
+}
+
+#[test]
+fn the_network_namespace_of_the_host_is_refused() {
+    in_pod(|pod| {
+        // The one that the tests were started in.
+        let outside = File::open(format!("/proc/{}/ns/net", getppid())).expect("a namespace");
+        setns(outside, CloneFlags::CLONE_NEWNET).expect("the host's");
+        let config = Config {
+            // Whatever that namespace is, nothing is attached to it.
+            pins: env::temp_dir().join("outrigger-not-bpffs"),
+            ..pod.config.clone()
+        };
+        let error = pod.attach_as(&config, None).map(drop).unwrap_err();
+        let pids = File::open("/proc/self/ns/pid").and_then(|file| file.metadata());
+        // In a container nobody has a way to the host's, so there is nothing to refuse.
+        let in_container = pids.expect("a namespace").ino() != 0xefff_fffc;
+        let refused = matches!(error, Error::HostNetwork);
+        assert!(refused || in_container, "{error}");
+        assert!(
+            !refused || error.to_string().contains("interception.allowWholeHost"),
+            "{error}"
+        );
+        let meant = Config {
+            allow_whole_host: true,
+            ..config
+        };
+        let error = pod.attach_as(&meant, None).map(drop).unwrap_err();
+        assert!(matches!(error, Error::NotBpffs { .. }), "{error}");
+    });
+}

@@ -1,0 +1,342 @@
+//! The authority's files: roots and keys in the state directory, read again whenever a rotation has changed them.
+//!
+//! `root-cert.pem` alone says who signs and who is trusted: one root, or two of which the first one signs. Every step of
+//! a rotation (`rotation.rs`) takes effect by replacing that file, so a crash leaves the state before or after the step.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tracing::{error, info, warn};
+
+use super::ca::{Ca, Issued};
+use super::root::{RootCert, RootKey, SigningRoot};
+use super::sign::Refusal;
+use super::state::{Locked, Readers, Stamp, StateDir};
+use super::{Config, Error};
+use crate::model::SpiffeId;
+
+/// The roots to trust, the one that signs first.
+pub(super) const ROOTS: &str = "root-cert.pem";
+/// The key of the elder root, and between rotations of the only one.
+pub(super) const KEY: &str = "root-key.pem";
+/// The key of the younger root, during a rotation.
+pub(super) const NEXT_KEY: &str = "next-root-key.pem";
+const TIMES: &str = "rotation.json";
+
+/// The authority of a state directory, as it is now.
+pub struct Store {
+    dir: StateDir,
+    leaf_ttl: Duration,
+    cache: Mutex<Cache>,
+    failures: AtomicU64,
+}
+
+struct Cache {
+    ca: Arc<Ca>,
+    stamp: Option<Stamp>,
+    /// What is on the disk, or should be.
+    leaves_end: SystemTime,
+}
+
+/// What a rotation waits for, in seconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Times {
+    /// No leaf that was ever issued lives longer than this.
+    pub(super) leaves_end: u64,
+    /// From then on every workload has been told of both roots.
+    pub(super) bundles_at: u64,
+    /// From then on no leaf of the root that does not sign lives any more.
+    pub(super) other_leaves_at: u64,
+}
+
+/// The files, checked.
+pub(super) struct Files {
+    /// The one that signs first.
+    pub(super) roots: Vec<RootCert>,
+    pub(super) signer: RootKey,
+    /// The key of the other root, if there is one.
+    pub(super) other: Option<RootKey>,
+    /// The younger root signs.
+    pub(super) switched: bool,
+    pub(super) times: Times,
+}
+
+impl Store {
+    /// Loads the root from the state directory, or makes one where there is none.
+    pub fn open(config: &Config) -> Result<Self, Error> {
+        let dir = StateDir::open(&config.state_dir)?;
+        let locked = dir.lock()?;
+        let fresh = dir.stamp(ROOTS)?.is_none();
+        if fresh {
+            make(&dir, &locked, &config.trust_domain)?;
+        }
+        if dir.stamp(TIMES)?.is_none() {
+            // An older version may have signed leaves here until now, and has not noted their end.
+            let longest = SystemTime::now() + config.leaf_ttl;
+            let leaves_end = if fresh { 0 } else { seconds(longest) };
+            let times = Times {
+                leaves_end,
+                ..Times::default()
+            };
+            times.write(&locked)?;
+        }
+        let stamp = dir.stamp(ROOTS)?;
+        let files = Files::read(&dir)?;
+        files.tidy(&locked)?;
+        let first = &files.roots[0];
+        if first.trust_domain != config.trust_domain {
+            return Err(Error::TrustDomain {
+                path: dir.path(ROOTS),
+                found: first.trust_domain.clone(),
+                wanted: config.trust_domain.clone(),
+            });
+        }
+        let leaves_end = at(files.times.leaves_end);
+        let ca = Arc::new(files.into_ca(&dir, config.leaf_ttl)?);
+        drop(locked);
+        Ok(Self {
+            dir,
+            leaf_ttl: config.leaf_ttl,
+            cache: Mutex::new(Cache {
+                ca,
+                stamp,
+                leaves_end,
+            }),
+            failures: AtomicU64::default(),
+        })
+    }
+
+    /// The authority as the files say. Files that cannot be read change nothing: the last good ones stay in force.
+    pub fn current(&self) -> Arc<Ca> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(&mut cache);
+        cache.ca.clone()
+    }
+
+    /// Signs with the authority of this moment; gives its bundle, too. No leaf leaves before the disk knows how long
+    /// leaves may live, because a rotation waits for their end.
+    pub fn issue(
+        &self,
+        csr: &str,
+        identity: &SpiffeId,
+        ttl: Option<Duration>,
+        now: SystemTime,
+    ) -> Result<(Issued, Arc<Ca>), Refusal> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            self.refresh(&mut cache);
+            let issued = cache.ca.issue(csr, identity, ttl, now)?;
+            if issued.not_after <= cache.leaves_end || self.note_end(&mut cache, issued.not_after) {
+                return Ok((issued, cache.ca.clone()));
+            }
+        }
+    }
+
+    /// How often the files could not be read or written.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    fn refresh(&self, cache: &mut Cache) {
+        let stamp = match self.dir.stamp(ROOTS) {
+            Ok(stamp) if stamp == cache.stamp => return,
+            Ok(stamp) => stamp,
+            Err(error) => return self.failed(&error),
+        };
+        let read = Files::read(&self.dir).and_then(|files| {
+            let leaves_end = at(files.times.leaves_end);
+            Ok((files.into_ca(&self.dir, self.leaf_ttl)?, leaves_end))
+        });
+        // A bad version is told of once, and read again when it changes.
+        cache.stamp = stamp;
+        match read {
+            Ok((ca, leaves_end)) => {
+                info!(
+                    signer = ca.fingerprint(),
+                    roots = ca.roots(),
+                    "the roots have changed"
+                );
+                cache.ca = Arc::new(ca);
+                cache.leaves_end = leaves_end.max(cache.leaves_end);
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn failed(&self, error: &Error) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        error!(%error, "the roots cannot be read; those that were read last stay in force");
+    }
+
+    /// Writes down that leaves live until then, and a while longer, so that not every leaf costs a write. `false`: a
+    /// rotation has just changed the roots; sign again.
+    fn note_end(&self, cache: &mut Cache, not_after: SystemTime) -> bool {
+        let end = not_after + self.leaf_ttl / 8;
+        let noted = self.dir.lock().and_then(|locked| {
+            if self.dir.stamp(ROOTS)? != cache.stamp {
+                return Ok(false);
+            }
+            let mut times = Times::read(&self.dir)?;
+            times.leaves_end = times.leaves_end.max(seconds(end));
+            times.write(&locked)?;
+            Ok(true)
+        });
+        match noted {
+            Ok(noted) => {
+                if noted {
+                    cache.leaves_end = end;
+                }
+                noted
+            }
+            // A full disk must not end the mesh: the next leaf tries again.
+            Err(error) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                warn!(%error, "the end of the leaves cannot be written down; a rotation could come too early");
+                true
+            }
+        }
+    }
+}
+
+/// The first root. Its key is written first, so a crash between the two leaves a key that has signed nothing.
+fn make(dir: &StateDir, locked: &Locked<'_>, trust_domain: &str) -> Result<(), Error> {
+    let key = match dir.read(KEY, Readers::Owner)? {
+        Some(pem) => RootKey::parse(&pem).map_err(|reason| damaged(&dir.path(KEY), reason))?,
+        None => {
+            let key = RootKey::generate()?;
+            locked.write(KEY, Readers::Owner, &key.pem())?;
+            key
+        }
+    };
+    let root = SigningRoot::generate(key, trust_domain, SystemTime::now())?;
+    locked.write(ROOTS, Readers::Everyone, &root.cert.pem())
+}
+
+impl Files {
+    pub(super) fn read(dir: &StateDir) -> Result<Self, Error> {
+        let path = dir.path(ROOTS);
+        let text = dir
+            .read(ROOTS, Readers::Everyone)?
+            .ok_or_else(|| damaged(&path, "it is missing, but a key is there"))?;
+        let roots = RootCert::parse_all(&text).map_err(|reason| damaged(&path, reason))?;
+        if roots.len() > 2 {
+            return Err(damaged(
+                &path,
+                format!("it holds {} roots, at most 2", roots.len()),
+            ));
+        }
+        let key = |name| match dir.read(name, Readers::Owner)? {
+            Some(pem) => RootKey::parse(&pem)
+                .map(Some)
+                .map_err(|reason| damaged(&dir.path(name), reason)),
+            None => Ok(None),
+        };
+        let (elder, younger) = (key(KEY)?, key(NEXT_KEY)?);
+        let Some(elder) = elder else {
+            return Err(damaged(
+                &dir.path(KEY),
+                "it is missing, but its certificate is there",
+            ));
+        };
+        let (signer, other, switched) = match younger {
+            Some(younger) if roots[0].belongs_to(&younger) => (younger, Some(elder), true),
+            younger if roots[0].belongs_to(&elder) => (elder, younger, false),
+            _ => return Err(damaged(&path, format!("its first root does not belong to {KEY}"))),
+        };
+        if let Some(second) = roots.get(1)
+            && !other.as_ref().is_some_and(|key| second.belongs_to(key))
+        {
+            return Err(damaged(&path, "its second root belongs to no key here"));
+        }
+        if roots[0].ends <= SystemTime::now() {
+            return Err(damaged(&path, "its first root has expired"));
+        }
+        Ok(Self {
+            times: Times::read(dir)?,
+            roots,
+            signer,
+            other,
+            switched,
+        })
+    }
+
+    /// Finishes what a step began after its root file was in place: with one root there is one key, in its usual place.
+    pub(super) fn tidy(&self, locked: &Locked<'_>) -> Result<(), Error> {
+        if self.roots.len() > 1 {
+            return Ok(());
+        }
+        if self.switched {
+            locked.write(KEY, Readers::Owner, &self.signer.pem())?;
+        }
+        locked.remove(NEXT_KEY)
+    }
+
+    fn into_ca(self, dir: &StateDir, leaf_ttl: Duration) -> Result<Ca, Error> {
+        let path = dir.path(ROOTS);
+        let load = |cert, key| SigningRoot::load(cert, key).map_err(|reason| damaged(&path, reason));
+        let mut roots = self.roots.into_iter();
+        let first = roots.next().expect("a bundle that was read holds a root");
+        let others: Vec<RootCert> = roots.collect();
+        let elder = match (self.switched, others.first(), self.other) {
+            (true, Some(other), Some(key)) => Some(load(other.clone(), key)?),
+            _ => None,
+        };
+        Ok(Ca::new(load(first, self.signer)?, elder, &others, leaf_ttl))
+    }
+}
+
+impl Times {
+    pub(super) fn read(dir: &StateDir) -> Result<Self, Error> {
+        let Some(text) = dir.read(TIMES, Readers::Owner)? else {
+            return Err(Error::NeverOpened {
+                path: dir.path(TIMES),
+            });
+        };
+        serde_json::from_str(&text).map_err(|error| damaged(&dir.path(TIMES), error.to_string()))
+    }
+
+    pub(super) fn write(&self, locked: &Locked<'_>) -> Result<(), Error> {
+        let mut text = serde_json::to_string_pretty(self).expect("numbers always serialize");
+        text.push('\n');
+        locked.write(TIMES, Readers::Owner, &text)
+    }
+}
+
+/// Refuses an identity of another trust domain than that of the root in `dir`, where there is one yet.
+pub(super) fn check_domain(dir: &StateDir, identity: &SpiffeId) -> Result<(), Error> {
+    let Some(pem) = dir.read(ROOTS, Readers::Everyone)? else {
+        return Ok(());
+    };
+    let path = dir.path(ROOTS);
+    let roots = RootCert::parse_all(&pem).map_err(|reason| damaged(&path, reason))?;
+    let trust_domain = roots[0].trust_domain.clone();
+    if identity.trust_domain() != trust_domain {
+        return Err(Error::ForeignIdentity {
+            identity: identity.clone(),
+            trust_domain,
+            path,
+        });
+    }
+    Ok(())
+}
+
+/// Rounded up, so that no end is taken for earlier than it is.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() + u64::from(since.subsec_nanos() > 0)
+}
+
+pub(super) fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn damaged(path: &Path, reason: impl Into<String>) -> Error {
+    Error::Damaged {
+        path: path.to_owned(),
+        reason: reason.into(),
+    }
+}

@@ -1,0 +1,41 @@
+//! CERTIFICATES AS DATA: what a parsed X.509 certificate says, for every room that reads one.
+//!
+//! It judges nothing: no chain is built here and no name is compared. rustls-webpki does the judging, and does not show
+//! names and times.
+
+use std::time::{Duration, SystemTime};
+
+use x509_parser::certificate::X509Certificate;
+use x509_parser::error::X509Error;
+use x509_parser::extensions::GeneralName;
+use x509_parser::time::ASN1Time;
+
+/// The URIs among the subject alternative names. An error is words for a message.
+pub fn uris<'a>(cert: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, String> {
+    let san = cert
+        .subject_alternative_name()
+        .map_err(|error| error.to_string())?;
+    let names = san.iter().flat_map(|san| &san.value.general_names);
+    Ok(names
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        })
+        .collect())
+}
+
+/// Certificates from before 1970 are refused by whoever asks.
+pub fn time(time: ASN1Time) -> Result<SystemTime, String> {
+    let seconds = u64::try_from(time.timestamp()).map_err(|_| "it names a time before 1970".to_owned())?;
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+/// `issuer` has signed `cert`, by its name and its key. Signature algorithms that cannot be checked here count by the
+/// name alone: whoever builds a chain has it verified once more.
+pub fn is_signed_by(cert: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
+    cert.issuer().as_raw() == issuer.subject().as_raw()
+        && match cert.verify_signature(Some(issuer.public_key())) {
+            Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm) => true,
+            Err(_) => false,
+        }
+}

@@ -1,0 +1,128 @@
+//! Where a proxy is attached: one that is not in the pod's cgroup, or that intercepts nothing, does not say that it is
+//! ready, and shows no application a wrong client. What is refused at once is tested at the kernel door itself.
+
+use anyhow::{Context, Result};
+use harness::apps::{self, Dialogue};
+use harness::mesh::registry::Registry;
+use harness::mesh::{Control, Options, RegistryFile, binaries};
+use harness::pod::Pod;
+use harness::{Fabric, Sidecar, wait};
+
+use crate::expect;
+
+/// A pod beside one outside, with a sidecar that cannot become ready.
+struct Lone {
+    sidecar: Sidecar,
+    pod: Pod,
+    outside: Pod,
+    _control: Control,
+    _fabric: Fabric,
+}
+
+impl Lone {
+    fn new(kind: &str, options: &Options) -> Result<Self> {
+        let fabric = Fabric::new(kind)?;
+        let (pod, outside) = (fabric.pod("server")?, fabric.pod("outside")?);
+        let mut registry = Registry::default();
+        registry.add_member(&pod, &options.service_account, &[]);
+        let registry = RegistryFile::create(fabric.scratch().join("registry.yaml"), registry)?;
+        let control = Control::start(&fabric)?;
+        let sidecar = Sidecar::start_unready(&pod, &control, &registry, options)?;
+        Ok(Self {
+            sidecar,
+            pod,
+            outside,
+            _control: control,
+            _fabric: fabric,
+        })
+    }
+
+    /// Waits until interception alone is what is missing.
+    fn until_unready(&self, reason: &str) -> Result<()> {
+        let mut seen = String::new();
+        wait::until("nothing but interception is missing", wait::SOON, || {
+            self.sidecar.readiness().is_ok_and(|(code, body)| {
+                let only = body.lines().filter(|line| line.contains(": ")).count() == 1;
+                let reasoned =
+                    code == 503 && only && body.starts_with("interception: ") && body.contains(reason);
+                seen = body;
+                reasoned
+            })
+        })
+        .with_context(|| seen.clone())
+    }
+}
+
+#[test]
+fn a_proxy_outside_of_the_cgroup_is_not_ready_and_no_application_takes_it_for_a_client() -> Result<()> {
+    let lone = Lone::new(
+        "outside-cgroup",
+        &Options::new("server").cgroup_below("container"),
+    )?;
+    lone.until_unready("does not run in the cgroup that interception.cgroup names")?;
+    let (_, body) = lone.sidecar.readiness()?;
+    assert!(!body.contains("/sys"), "no path for strangers: {body}");
+    let log = lone.sidecar.log();
+    let cgroup = lone.pod.cgroup().join("container").display().to_string();
+    assert!(
+        log.contains(&cgroup),
+        "whoever reads the log is told which one: {log}"
+    );
+    assert_eq!(
+        log.matches("do not see this proxy's own sockets").count(),
+        1,
+        "once: {log}"
+    );
+
+    // One that everybody can reach in the pod itself, and nobody through the proxy.
+    let _app = apps::nginx(&lone.pod, 8080)?;
+    for ip in lone.pod.addresses() {
+        expect::refused(&lone.outside, (ip, 8080).into())?;
+    }
+    let listener = Dialogue::listen(&lone.pod, 9000, &["accepted", "close"])?;
+    expect::refused(&lone.outside, (lone.pod.ipv4(), 9000).into())?;
+    let own =
+        Dialogue::connect(&lone.pod, (lone.pod.ipv4(), 9000).into(), &["sockname", "close"])?.lines()?;
+    let came = listener.lines()?;
+    let port = |lines: &[String], step: &str| {
+        let line = lines.iter().find(|line| line.starts_with(step));
+        let port = line.and_then(|line| line.split(' ').next_back().map(str::to_owned));
+        port.with_context(|| format!("no {step}: {lines:?}"))
+    };
+    assert_eq!(
+        port(&came, "accepted")?,
+        port(&own, "sockname")?,
+        "nobody came before"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_strict_proxy_that_intercepts_nothing_is_not_ready() -> Result<()> {
+    let lone = Lone::new(
+        "strict-nothing",
+        &Options::new("server").strict().intercept_nothing(),
+    )?;
+    lone.until_unready("`interception: none`")?;
+    assert!(
+        lone.sidecar.log().contains("does not become ready"),
+        "{}",
+        lone.sidecar.log()
+    );
+    let mut check = lone.pod.command(binaries::path("outrigger")?);
+    check.args(["config", "check"]).arg(lone.sidecar.config());
+    let check = lone.pod.run_within(check, wait::SOON)?;
+    let said = check.ok()?;
+    assert!(
+        said.contains("intercepts nothing") && said.contains("never becomes ready"),
+        "{said}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_permissive_proxy_that_intercepts_nothing_is_ready() -> Result<()> {
+    let lone = Lone::new("permissive-nothing", &Options::new("server").intercept_nothing())?;
+    wait::until("it is ready", wait::SOON, || lone.sidecar.is_ready())?;
+    Ok(())
+}
