@@ -9,6 +9,8 @@ pub mod control;
 pub mod datapath;
 pub mod discovery;
 pub mod document;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod host;
 pub mod identity;
 pub mod intercept;
@@ -22,6 +24,8 @@ pub mod policy;
 pub mod proxy;
 pub mod relay;
 pub mod route;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod transport;
 
 /// An error with everything that led to it, each thing once.

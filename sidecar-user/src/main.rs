@@ -4,14 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use outrigger::cli::{Cli, run};
-use outrigger::error_chain;
+use outrigger::lifecycle;
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("outrigger: {}", error_chain(error.as_ref()));
-            ExitCode::FAILURE
-        }
-    }
+    let cli = Cli::parse();
+    lifecycle::main(|| run(cli))
 }

@@ -8,7 +8,7 @@ use harness::mesh::identity;
 use harness::pod::Pod;
 use harness::{Mesh, wait};
 
-use crate::hbone::client::{Authority, Client, connect};
+use crate::hbone::client::{Client, connect, leaf_of};
 
 #[test]
 fn the_server_sees_the_client_of_the_mesh() -> Result<()> {
@@ -70,7 +70,7 @@ fn servers_that_nobody_here_wrote_see_the_client() -> Result<()> {
 #[test]
 fn a_forged_client_is_not_believed() -> Result<()> {
     let mesh = Mesh::with_servers("forged", 2)?;
-    let leaf = Authority::of(&mesh.control)?.leaf(&identity("client"))?;
+    let leaf = leaf_of(&mesh.control, &identity("client"))?;
     let server = &mesh.servers[0].pod;
     // The address of another pod of the peer's own identity is the one claim with a reason.
     let honest = SocketAddr::new(mesh.client.pod.ipv4().into(), 4711);
@@ -122,7 +122,7 @@ fn a_client_that_cannot_be_shown_is_nobody_and_counted() -> Result<()> {
     ]);
     let program = server.pod.spawn(command)?.until_listening(9000)?;
     mesh.programs.push(program);
-    let leaf = Authority::of(&mesh.control)?.leaf(&identity("client"))?;
+    let leaf = leaf_of(&mesh.control, &identity("client"))?;
     let own = mesh.server().pod.ipv4();
     let client = Client::with(&leaf).forwarded_for(&format!("[{}]:4711", mesh.client.pod.ipv6()));
     let to = SocketAddr::new(own.into(), 9000);

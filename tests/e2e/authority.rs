@@ -10,7 +10,8 @@ use harness::apps::{self, Background, Strangers};
 use harness::mesh::{Options, Plan, identity};
 use harness::{Mesh, Sidecar, wait};
 
-use crate::hbone::client::{Authority, Client, Leaf, connect};
+use crate::hbone::client::{Client, connect, leaf_of};
+use crate::hbone::testing::authority::Leaf;
 
 /// Long enough for a renewal on a busy machine, short enough to see several.
 const LEAVES: &str = "12s";
@@ -78,7 +79,7 @@ fn the_root_is_replaced_while_traffic_runs() -> Result<()> {
     let mut mesh = Mesh::of("authority-rotation", &plan)?;
     mesh.serve(apps::nginx, 8080)?;
     let old_root = fs::read_to_string(mesh.control.root())?;
-    let old_leaf = Authority::of(&mesh.control)?.leaf(&identity("client"))?;
+    let old_leaf = leaf_of(&mesh.control, &identity("client"))?;
     let mut load = Background::load(&mesh.client.pod, &apps::url(mesh.vip4(80)))?;
     load.until("has answers", |lines| lines.len() > 3)?;
     assert!(lets_in(&mesh, &old_leaf));
@@ -115,7 +116,7 @@ fn the_root_is_replaced_while_traffic_runs() -> Result<()> {
     wait::until("nobody trusts the old root any more", A_LIFE, || {
         !lets_in(&mesh, &old_leaf)
     })?;
-    let new_leaf = Authority::of(&mesh.control)?.leaf(&identity("client"))?;
+    let new_leaf = leaf_of(&mesh.control, &identity("client"))?;
     assert!(lets_in(&mesh, &new_leaf));
     let answers = load.stop()?;
     let bad: Vec<_> = answers.iter().filter(|line| line.contains("error")).collect();

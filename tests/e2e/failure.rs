@@ -88,7 +88,7 @@ fn a_strict_server_whose_proxy_died_is_closed_and_opens_again() -> Result<()> {
     for ip in mesh.server().pod.addresses() {
         expect::connection_refused(&mesh.outside, (ip, 8080).into())?;
     }
-    expect::refused(&mesh.client.pod, mesh.vip4(80))?;
+    expect::refused_for(&mesh.client, mesh.vip4(80), "connection_refused")?;
 
     mesh.servers[0].sidecar.restart()?;
     wait::until("the service answers again", wait::SOON, || {

@@ -2,19 +2,29 @@
 
 #[path = "hbone/client.rs"]
 pub(crate) mod client;
+#[expect(
+    dead_code,
+    reason = "shared with the tests of the transport, which use more of it"
+)]
+#[path = "../../sidecar-user/src/testing/mod.rs"]
+pub(crate) mod testing;
+#[path = "hbone/tunnel.rs"]
+mod tunnel;
 
 use anyhow::Result;
-use harness::apps;
 use harness::mesh::{identity, ports};
-use harness::{Mesh, wait};
+use harness::{Mesh, apps, wait};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
+use rustls::AlertDescription;
 
-use client::{Authority, Client, connect};
+use client::{Client, alert, authority_of, connect, leaf_of};
+use testing::authority::Authority;
 
 #[test]
 fn a_peer_with_a_right_certificate_gets_a_tunnel() -> Result<()> {
     let mut mesh = Mesh::start("tunnel")?;
     mesh.serve(apps::echo, 9000)?;
-    let leaf = Authority::of(&mesh.control)?.leaf(&identity("client"))?;
+    let leaf = leaf_of(&mesh.control, &identity("client"))?;
     for ip in mesh.server().pod.addresses() {
         let answer = connect(
             &mesh,
@@ -31,7 +41,7 @@ fn a_peer_with_a_right_certificate_gets_a_tunnel() -> Result<()> {
 #[test]
 fn a_connect_that_cannot_be_served_says_why() -> Result<()> {
     let mesh = Mesh::start("answers")?;
-    let leaf = Authority::of(&mesh.control)?.leaf(&identity("client"))?;
+    let leaf = leaf_of(&mesh.control, &identity("client"))?;
     let ip = mesh.server().pod.ipv4();
     for (authority, status, error) in [
         (format!("{ip}:9999"), 503, Some("connection_refused")),
@@ -66,7 +76,7 @@ fn a_peer_names_only_services_that_the_workload_serves() -> Result<()> {
     wait::until("the other service is known", wait::SOON, || {
         generation(&mesh).is_ok_and(|generation| generation >= 2.0)
     })?;
-    let leaf = Authority::of(&mesh.control)?.leaf(&identity("client"))?;
+    let leaf = leaf_of(&mesh.control, &identity("client"))?;
     let server = mesh.server().pod.ipv4();
     for (host, service) in [
         ("other.demo.svc.cluster.local", serde_json::Value::Null),
@@ -101,7 +111,7 @@ fn a_peer_names_only_services_that_the_workload_serves() -> Result<()> {
 #[test]
 fn a_request_that_is_no_connect_is_a_bad_request() -> Result<()> {
     let mesh = Mesh::start("no-connect")?;
-    let leaf = Authority::of(&mesh.control)?.leaf(&identity("client"))?;
+    let leaf = leaf_of(&mesh.control, &identity("client"))?;
     let server = mesh.server().pod.ipv4();
     let answer = connect(
         &mesh,
@@ -115,44 +125,70 @@ fn a_request_that_is_no_connect_is_a_bad_request() -> Result<()> {
 }
 
 #[test]
-fn a_peer_without_a_certificate_is_refused() -> Result<()> {
-    refused("anonymous", |_| Ok(Client::anonymous()))
-}
-
-#[test]
-fn a_peer_with_a_certificate_of_another_authority_is_refused() -> Result<()> {
-    refused("foreign-ca", |_| {
-        Ok(Client::with(&Authority::foreign()?.leaf(&identity("client"))?))
-    })
-}
-
-#[test]
-fn a_peer_of_another_trust_domain_is_refused() -> Result<()> {
-    refused("foreign-domain", |mesh| {
-        let leaf = Authority::of(&mesh.control)?.leaf("spiffe://elsewhere.test/ns/demo/sa/client")?;
-        Ok(Client::with(&leaf))
-    })
-}
-
-#[test]
-fn a_peer_whose_name_is_no_workload_identity_is_refused() -> Result<()> {
-    refused("no-identity-name", |mesh| {
-        let leaf = Authority::of(&mesh.control)?.leaf("spiffe://cluster.local/node/7")?;
-        Ok(Client::with(&leaf))
-    })
-}
-
-/// The handshake fails, or the connection ends before any answer; and the same request with a good certificate works,
-/// so that it was the certificate.
-fn refused(kind: &str, client: impl Fn(&Mesh) -> Result<Client>) -> Result<()> {
-    let mut mesh = Mesh::start(kind)?;
+fn a_peer_that_cannot_prove_who_it_is_is_told_so_by_an_alert() -> Result<()> {
+    use AlertDescription as Alert;
+    let mut mesh = Mesh::start("alerts")?;
     mesh.serve(apps::echo, 9000)?;
     let server = mesh.server().pod.ipv4();
-    let authority = format!("{server}:9000");
-    let answer = connect(&mesh, client(&mesh)?, server.into(), &authority, b"ping");
-    assert!(answer.is_err(), "{answer:?}");
-    let leaf = Authority::of(&mesh.control)?.leaf(&identity("client"))?;
-    let answer = connect(&mesh, Client::with(&leaf), server.into(), &authority, b"ping")?;
+    let (mesh_ca, client) = (authority_of(&mesh.control)?, identity("client"));
+    let of = |uri: &str| Client::with(&mesh_ca.leaf(uri, |_| {}));
+    let spoilt = |spoil: fn(&mut CertificateParams)| Client::with(&mesh_ca.leaf(&client, spoil));
+    let cases = [
+        ("no certificate", Client::anonymous(), Alert::CertificateRequired),
+        (
+            "another authority",
+            Client::with(&Authority::new("foreign").leaf(&client, |_| {})),
+            Alert::UnknownCA,
+        ),
+        (
+            "another trust domain",
+            of("spiffe://elsewhere.test/ns/demo/sa/client"),
+            Alert::CertificateUnknown,
+        ),
+        (
+            "no workload",
+            of("spiffe://cluster.local/node/7"),
+            Alert::CertificateUnknown,
+        ),
+        (
+            "expired",
+            spoilt(|leaf| {
+                leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
+                leaf.not_after = rcgen::date_time_ymd(2020, 1, 2);
+            }),
+            Alert::CertificateExpired,
+        ),
+        (
+            "not valid yet",
+            spoilt(|leaf| leaf.not_before = rcgen::date_time_ymd(2999, 1, 1)),
+            Alert::CertificateExpired,
+        ),
+        (
+            "a server's only",
+            spoilt(|leaf| leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]),
+            Alert::UnsupportedCertificate,
+        ),
+    ];
+    let refused = cases.len();
+    for (what, client, expected) in cases {
+        assert_eq!(alert(&mesh, client, server.into())?, expected, "{what}");
+    }
+    // It was the certificate: a good one is let in.
+    let answer = connect(
+        &mesh,
+        of(&client),
+        server.into(),
+        &format!("{server}:9000"),
+        b"ping",
+    )?;
     assert_eq!(answer.status, 200, "{answer:?}");
-    Ok(())
+    // And the server's own word on each.
+    wait::until("each refusal is a flow", wait::SOON, || {
+        let flows = mesh.server().sidecar.all_flows().unwrap_or_default();
+        flows
+            .iter()
+            .filter(|flow| flow["closeCause"] == "tls_failed")
+            .count()
+            == refused
+    })
 }

@@ -1,14 +1,20 @@
 //! Wrong, unknown, expired or no identity: the connection is refused, and nothing falls back to plaintext.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use harness::apps::{self, Dialogue};
-use harness::mesh::whole::{SERVICE, SERVICE_PORTS, VIPS};
+use harness::mesh::whole::{Member, SERVICE, SERVICE_PORTS, VIPS};
 use harness::mesh::{Options, Plan, Registry, RegistryFile, identity, ports};
 use harness::{Capture, Control, Fabric, Mesh, Sidecar, wait};
 
 use crate::expect;
+use crate::hbone::client::authority_of;
+use crate::hbone::testing::authority::Leaf;
+use crate::hbone::testing::stranger;
 
 #[test]
 fn a_server_that_proves_another_identity_than_the_registry_says_is_refused() -> Result<()> {
@@ -29,8 +35,7 @@ fn a_server_that_proves_another_identity_than_the_registry_says_is_refused() -> 
             let _ = apps::curl(&client.pod, &apps::url(mesh.vip4(80)));
             flow["closeCause"] == "wrong_identity"
         })?;
-    expect::refused(&client.pod, mesh.vip4(80))?;
-    Ok(())
+    expect::refused_for(client, mesh.vip4(80), "wrong_identity")
 }
 
 #[test]
@@ -48,17 +53,75 @@ fn a_server_with_a_certificate_of_an_unknown_authority_is_refused() -> Result<()
     let registry = RegistryFile::create(fabric.scratch().join("registry.yaml"), registry)?;
     let control = Control::start(&fabric)?;
     let stranger = Control::start_another(&fabric, "stranger", ports::CONTROL + 1)?;
-    let client_sidecar = Sidecar::start(&client, &control, &registry, &Options::new("client"))?;
+    let sidecar = Sidecar::start(&client, &control, &registry, &Options::new("client"))?;
     let _server_sidecar = Sidecar::start(&server, &stranger, &registry, &Options::new("server"))?;
     let _nginx = apps::nginx(&server, 8080)?;
 
-    expect::refused(&client, SocketAddr::new(VIPS[0].parse()?, 80))?;
-    client_sidecar.until_flow("a flow refused by TLS", |flow| flow["closeCause"] == "tls_failed")?;
+    let client = Member { pod: client, sidecar };
+    expect::refused_for(&client, SocketAddr::new(VIPS[0].parse()?, 80), "tls_failed")
+}
+
+/// The server is the test's own, for no proxy shows such a certificate.
+#[test]
+fn a_server_that_shows_an_expired_certificate_is_refused() -> Result<()> {
+    let mut mesh = Mesh::start("expired-server")?;
+    let pod = mesh.fabric.pod("impostor")?;
+    mesh.registry.update(|registry| {
+        registry.add_member(&pod, "impostor", &[]);
+    })?;
+    let (mesh_ca, name) = (authority_of(&mesh.control)?, identity("impostor"));
+    let good = mesh_ca.leaf(&name, |_| {});
+    let expired = mesh_ca.leaf(&name, |leaf| {
+        leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        leaf.not_after = rcgen::date_time_ymd(2020, 1, 2);
+    });
+    let to = SocketAddr::from((pod.ipv4(), 80));
+    let listener = pod.run_in(|| TcpListener::bind((pod.ipv4(), ports::HBONE)))??;
+    listener.set_nonblocking(true)?;
+    let told = |leaf: &Leaf| -> Result<rustls::Error> {
+        let dialled = || match listener.accept() {
+            Ok((tcp, _)) => Ok(Some(tcp)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error.into()),
+        };
+        let mut tcp = wait::until_some("the client dials", wait::SOON, dialled)?;
+        tcp.set_read_timeout(Some(wait::patiently(wait::SOON)))?;
+        let config = Arc::new(stranger::server(leaf, stranger::provider()));
+        let mut session = rustls::ServerConnection::new(config)?;
+        let error = loop {
+            match session.complete_io(&mut tcp) {
+                Err(error) => break error,
+                // Greeted and asked, the client has believed the certificate.
+                Ok(_) if !session.is_handshaking() => return Ok(rustls::Error::HandshakeNotComplete),
+                Ok(_) => {}
+            }
+        };
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        inner.cloned().with_context(|| format!("no alert: {error}"))
+    };
+    wait::until("the registry's change has arrived", wait::SOON, || {
+        let answer = mesh.client.sidecar.why(&[&to.to_string()]);
+        answer.is_ok_and(|answer| answer.stdout.contains("through the mesh"))
+    })?;
+    let heard = thread::scope(|scope| -> Result<_> {
+        let server = scope.spawn(|| told(&expired));
+        expect::refused_for(&mesh.client, to, "tls_failed")?;
+        server.join().expect("no panic")
+    })?;
+    let expected = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateExpired);
+    assert_eq!(heard, expected);
+    // It was the certificate.
+    let asked = thread::scope(|scope| -> Result<_> {
+        let server = scope.spawn(|| told(&good));
+        Dialogue::connect(&mesh.client.pod, to, &[])?.lines()?;
+        server.join().expect("no panic")
+    })?;
+    assert_eq!(asked, rustls::Error::HandshakeNotComplete, "believed");
     Ok(())
 }
 
 #[test]
-fn an_expired_certificate_is_refused() -> Result<()> {
+fn a_proxy_whose_certificate_has_ended_refuses_until_it_has_another() -> Result<()> {
     let plan = Plan {
         client: Options::new("client").ttl("6s"),
         ..Plan::default()
@@ -71,7 +134,7 @@ fn an_expired_certificate_is_refused() -> Result<()> {
     wait::until("the certificate expires", wait::SOON, || {
         !ask(&mesh).is_ok_and(|o| o.status.success())
     })?;
-    expect::refused(&mesh.client.pod, mesh.vip4(80))?;
+    expect::refused_for(&mesh.client, mesh.vip4(80), "no_identity")?;
     // With the authority back, a new certificate comes without anybody's help.
     mesh.control.restart()?;
     wait::until("the service answers again", wait::SOON, || {
@@ -122,9 +185,15 @@ fn a_token_gives_only_the_identity_it_was_made_for() -> Result<()> {
     let pod = mesh.fabric.pod("thief")?;
     let options = Options::new("server").token(mesh.control.token(&identity("thief"))?);
     let sidecar = Sidecar::start_unready(&pod, &mesh.control, &mesh.registry, &options)?;
-    wait::until("the refusal is reported", wait::SOON, || {
-        let log = sidecar.log().to_lowercase();
-        log.contains("denied") || log.contains("refused")
+    let words = [
+        "PermissionDenied",
+        &format!("asks for the name `{}`", identity("server")),
+        &format!("stands for {}", identity("thief")),
+    ];
+    wait::until("the refusal is reported with both names", wait::SOON, || {
+        let log = sidecar.log();
+        log.lines()
+            .any(|line| words.iter().all(|word| line.contains(word)))
     })?;
     assert!(!sidecar.is_ready());
     Ok(())

@@ -203,7 +203,7 @@ fn dns_over_tcp_passes_under_registry_only() -> Result<()> {
             "outside\n",
             "{ip}"
         );
-        expect::refused(&mesh.client.pod, (ip, 5353).into())?;
+        expect::refused_for(&mesh.client, (ip, 5353).into(), "unknown_destination")?;
     }
     Ok(())
 }

@@ -93,12 +93,8 @@ fn registry_only_refuses_unknown_destinations() -> Result<()> {
     mesh.serve(apps::nginx, 8080)?;
     let _nginx = apps::nginx(&mesh.outside, 8080)?;
     for ip in mesh.outside.addresses() {
-        expect::refused(&mesh.client.pod, (ip, 8080).into())?;
+        expect::refused_for(&mesh.client, (ip, 8080).into(), "unknown_destination")?;
     }
-    let sidecar = &mesh.client.sidecar;
-    sidecar.until_flow("a refused flow", |flow| {
-        flow["closeCause"] == "unknown_destination"
-    })?;
     assert_eq!(
         apps::curl(&mesh.client.pod, &apps::url(mesh.vip4(80)))?.ok()?,
         "server-1\n"
@@ -110,5 +106,5 @@ fn registry_only_refuses_unknown_destinations() -> Result<()> {
 fn an_unknown_port_of_a_known_service_is_refused() -> Result<()> {
     let mesh = Mesh::start("unknown-port")?;
     let unknown = SocketAddr::new(mesh.vip4(0).ip(), 81);
-    expect::refused(&mesh.client.pod, unknown)
+    expect::refused_for(&mesh.client, unknown, "no_endpoint")
 }

@@ -198,8 +198,7 @@ fn strangers_that_say_nothing_yield_their_places_to_peers() -> Result<()> {
     mesh.client.sidecar.stop()?;
     mesh.client.sidecar.restart()?;
     serves(&mesh.client.pod, mesh.vip4(9000))?;
-    let leaf =
-        crate::hbone::client::Authority::of(&mesh.control)?.leaf(&harness::mesh::identity("client"))?;
+    let leaf = crate::hbone::client::leaf_of(&mesh.control, &harness::mesh::identity("client"))?;
     let answer = crate::hbone::client::connect(
         &mesh,
         crate::hbone::client::Client::with(&leaf),

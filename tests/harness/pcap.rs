@@ -1,12 +1,13 @@
 //! Reads a capture: Ethernet frames with TCP over IPv4 or IPv6, streams put together again, TLS hellos. Knows the
-//! classic pcap format as written on this machine, no IP fragments and no IPv6 extension headers.
+//! classic pcap format as written on this machine, and puts no IP fragments together.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 
 /// A finished capture.
 #[derive(Debug, Default)]
@@ -113,41 +114,30 @@ impl Recording {
 
 impl Segment {
     fn parse(frame: &[u8]) -> Option<Self> {
-        const IPV4: u16 = 0x0800;
-        const IPV6: u16 = 0x86dd;
-        const TCP: u8 = 6;
-        let packet = frame.get(14..)?;
-        let (source, destination, tcp): (IpAddr, IpAddr, &[u8]) = match u16_be(frame, 12)? {
-            IPV4 if *packet.get(9)? == TCP => {
-                let header = usize::from(packet[0] & 0x0f) * 4;
-                // Short frames are padded, so the length comes from the packet.
-                let total = usize::from(u16_be(packet, 2)?);
-                let total = if total == 0 { packet.len() } else { total };
-                let v4 = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?));
-                (v4(12)?.into(), v4(16)?.into(), packet.get(header..total)?)
-            }
-            IPV6 if *packet.get(6)? == TCP => {
-                let length = usize::from(u16_be(packet, 4)?);
-                let end = if length == 0 { packet.len() } else { 40 + length };
-                let v6 = |at: usize| {
-                    Some(Ipv6Addr::from(
-                        <[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?,
-                    ))
-                };
-                (v6(8)?.into(), v6(24)?.into(), packet.get(40..end)?)
-            }
-            _ => return None,
+        // Lax, for lengths that the kernel leaves to the network card.
+        let packet = LaxSlicedPacket::from_ethernet(frame).ok()?;
+        let (source, destination): (IpAddr, IpAddr) = match packet.net? {
+            LaxNetSlice::Ipv4(ip) => (
+                ip.header().source_addr().into(),
+                ip.header().destination_addr().into(),
+            ),
+            LaxNetSlice::Ipv6(ip) => (
+                ip.header().source_addr().into(),
+                ip.header().destination_addr().into(),
+            ),
+            LaxNetSlice::Arp(_) => return None,
         };
-        let flags = *tcp.get(13)?;
-        let header = usize::from(tcp[12] >> 4) * 4;
+        let Some(TransportSlice::Tcp(tcp)) = packet.transport else {
+            return None;
+        };
         Some(Self {
-            from: SocketAddr::new(source, u16_be(tcp, 0)?),
-            to: SocketAddr::new(destination, u16_be(tcp, 2)?),
-            sequence: u32::from_be_bytes(tcp[4..8].try_into().ok()?),
-            syn: flags & 0x02 != 0,
-            fin: flags & 0x01 != 0,
-            rst: flags & 0x04 != 0,
-            payload: tcp.get(header..)?.to_vec(),
+            from: SocketAddr::new(source, tcp.source_port()),
+            to: SocketAddr::new(destination, tcp.destination_port()),
+            sequence: tcp.sequence_number(),
+            syn: tcp.syn(),
+            fin: tcp.fin(),
+            rst: tcp.rst(),
+            payload: tcp.payload().to_vec(),
         })
     }
 }

@@ -6,8 +6,10 @@
 mod bench;
 mod ci;
 mod demo;
+mod fuzz;
 mod host;
 mod setup;
+mod smoke;
 mod test;
 mod tidy;
 mod totals;
@@ -30,6 +32,8 @@ enum Verb {
     Test(test::Opts),
     /// Run the tests that concern the kernel on other kernels, under emulation.
     Vm(vm::Opts),
+    /// Fuzz everything that is parsed from the network or from a user.
+    Fuzz(fuzz::Opts),
     /// Measure what a pair of sidecars costs, beside the same load without them.
     Bench(bench::Opts),
     /// Check the house rules: who imports whom, file headers, file lengths.
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         Verb::Demo(opts) => demo::run(opts),
         Verb::Test(opts) => test::run(opts),
         Verb::Vm(opts) => vm::run(opts),
+        Verb::Fuzz(opts) => fuzz::run(opts),
         Verb::Bench(opts) => bench::run(opts),
         Verb::Tidy(opts) => tidy::run(opts),
         Verb::Ci(opts) => ci::run(opts),

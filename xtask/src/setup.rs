@@ -158,6 +158,12 @@ pub(crate) fn ensure_cargo_deny() -> Result<()> {
     if tool.is_there() { Ok(()) } else { tool.install() }
 }
 
+/// Builds `cargo fuzz` unless it is there. Only `cargo xtask fuzz` needs it.
+pub(crate) fn ensure_cargo_fuzz() -> Result<()> {
+    let tool = tools::CARGO_FUZZ;
+    if tool.is_there() { Ok(()) } else { tool.install() }
+}
+
 struct Missing {
     programs: Vec<&'static Program>,
     /// No compiler builds for the BPF target.

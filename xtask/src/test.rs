@@ -1,4 +1,5 @@
-//! `cargo xtask test`: sets up what is missing, builds, runs every test, and ends with their totals.
+//! `cargo xtask test`: sets up what is missing, builds, runs every test, then some of them with what is shipped
+//! (`smoke.rs`), and ends with the totals.
 //!
 //! Everything is left to `cargo test`; this adds what it cannot do: check the machine first, build the programs
 //! that end-to-end tests run, and add up the results of all test programs.
@@ -9,11 +10,11 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::totals::{Tally, Totals};
 use crate::workspace::{self, announce};
-use crate::{host, setup};
+use crate::{host, setup, smoke};
 
 /// End-to-end tests wait more than they compute, so more of them than cores run at a time.
 const LEAST_THREADS: usize = 4;
@@ -28,22 +29,51 @@ pub(crate) struct Opts {
     filter: Vec<String>,
 }
 
+/// Variables that make tests pass by trying less. They are for a developer who asks for those tests by name.
+const NARROWING: [&str; 2] = ["OUTRIGGER_TRUTH", "OUTRIGGER_FOREIGN"];
+
 pub(crate) fn run(opts: Opts) -> Result<ExitCode> {
     let begun = Instant::now();
-    let totals = prepare().and_then(|()| run_tests(&opts.filter));
-    let totals = totals.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        Totals {
-            failed: 1,
-            ..Totals::default()
+    let ready = all_of_it(&opts.filter, |name| std::env::var_os(name).is_some()).and_then(|()| prepare());
+    let totals = or_failed(ready.map(|()| {
+        let mut totals = or_failed(run_tests(&opts.filter));
+        if opts.filter.is_empty() {
+            totals += or_failed(smoke::run());
         }
-    });
+        totals
+    }));
     announce(&format!("tested in {:.0} s", begun.elapsed().as_secs_f32()));
     println!("{totals}");
     Ok(if totals.failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    })
+}
+
+/// Refuses to call it a run of all tests when something in the environment narrows some of them.
+fn all_of_it(filter: &[String], is_set: impl Fn(&str) -> bool) -> Result<()> {
+    for name in NARROWING {
+        if is_set(name) && filter.is_empty() {
+            bail!(
+                "{name} is set, so that not everything would be tried: unset it, or name the tests to run after `--`"
+            );
+        }
+        if is_set(name) {
+            eprintln!("warning: {name} is set: the tests that read it try only what it says");
+        }
+    }
+    Ok(())
+}
+
+/// What could not be run has failed.
+fn or_failed(totals: Result<Totals>) -> Totals {
+    totals.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        Totals {
+            failed: 1,
+            ..Totals::default()
+        }
     })
 }
 
@@ -63,6 +93,11 @@ fn run_tests(filter: &[String]) -> Result<Totals> {
         .args(["test", "--workspace", "--no-fail-fast", "--"])
         .args(filter);
     cargo.env("OUTRIGGER_BIN_DIR", workspace::bin_dir());
+    run_cargo(cargo)
+}
+
+/// Runs a `cargo test`, shows its output, and adds it up.
+pub(crate) fn run_cargo(mut cargo: Command) -> Result<Totals> {
     if std::env::var_os("RUST_TEST_THREADS").is_none() {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         cargo.env("RUST_TEST_THREADS", cores.max(LEAST_THREADS).to_string());
@@ -177,6 +212,17 @@ mod tests {
         let mut lines = Vec::new();
         let status = stream(command, |line| lines.push(line.to_owned())).unwrap();
         (lines, status)
+    }
+
+    #[test]
+    fn what_narrows_a_test_is_refused_unless_tests_are_named() {
+        let named = ["truth".to_owned()];
+        for name in NARROWING {
+            let error = all_of_it(&[], |set| set == name).unwrap_err().to_string();
+            assert!(error.starts_with(name), "{error}");
+            assert!(all_of_it(&named, |set| set == name).is_ok());
+        }
+        assert!(all_of_it(&[], |_| false).is_ok());
     }
 
     #[test]

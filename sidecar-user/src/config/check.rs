@@ -52,14 +52,14 @@ pub fn check(path: &Path, kind: Option<Kind>) -> Result<Vec<String>, Error> {
     Ok(lines)
 }
 
-struct Summary {
-    line: String,
-    warnings: Vec<String>,
+pub(super) struct Summary {
+    pub(super) line: String,
+    pub(super) warnings: Vec<String>,
     /// Another file that belongs to this one.
     policy: Option<PathBuf>,
 }
 
-fn summarize(text: &str, kind: Kind) -> Result<Summary, Problems> {
+pub(super) fn summarize(text: &str, kind: Kind) -> Result<Summary, Problems> {
     let none = Overrides::default();
     let mut summary = Summary {
         line: String::new(),
@@ -121,7 +121,7 @@ fn counts(policy: &Policy) -> String {
 }
 
 /// The kind that knows most of the fields at the top.
-fn detect(text: &str) -> Result<Kind, Problems> {
+pub(super) fn detect(text: &str) -> Result<Kind, Problems> {
     let node = load(text)?;
     let sink = Sink::default();
     let entries = Field::root(&node, &sink).entries("a map").unwrap_or_default();

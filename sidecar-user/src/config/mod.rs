@@ -3,6 +3,8 @@
 
 mod check;
 mod control;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod host;
 mod layers;
 mod logging;

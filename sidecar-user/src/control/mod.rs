@@ -50,6 +50,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("listen: cannot listen on {}", config.listen))?;
     let status = status.map(listen_status).transpose()?;
+    observer.figures(lifecycle::figures);
     figures::show(&observer, service.clone());
     listening.met();
     let ca = service.store().current();

@@ -117,7 +117,7 @@ impl Attempts {
 }
 
 /// A record of the ring. `None`: it is none of ours.
-fn attempt(record: &[u8]) -> Option<Attempt> {
+pub(super) fn attempt(record: &[u8]) -> Option<Attempt> {
     let event: abi::Event = bytemuck::try_pod_read_unaligned(record).ok()?;
     let pair = Pair {
         client: address(event.tuple.source, event.tuple.source_port),
@@ -132,7 +132,7 @@ fn attempt(record: &[u8]) -> Option<Attempt> {
             source: (!origin.source.is_zero()).then(|| user_ip(origin.source)),
             device: (origin.device != 0).then_some(origin.device),
             traffic_class: event.traffic_class,
-            header: event.tcp.get(..usize::from(event.tcp_len))?.to_vec(),
+            header: tcp_header(event.tcp.get(..usize::from(event.tcp_len))?)?,
         })
     };
     match event.kind {
@@ -148,6 +148,12 @@ fn attempt(record: &[u8]) -> Option<Attempt> {
         }),
         _ => None,
     }
+}
+
+/// RFC 9293 3.1: at least 20 bytes, and as many as its data offset says. The answers to a SYN are made of it.
+fn tcp_header(bytes: &[u8]) -> Option<Vec<u8>> {
+    let words = usize::from(bytes.get(12)? >> 4);
+    (words >= 5 && words * 4 == bytes.len()).then(|| bytes.to_vec())
 }
 
 fn address(from: Ip, port: Port) -> SocketAddr {

@@ -15,6 +15,8 @@ mod bypass;
 mod check;
 mod error;
 mod explain;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod hold;
 mod links;
 mod logs;

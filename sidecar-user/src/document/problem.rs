@@ -77,9 +77,29 @@ impl fmt::Display for Problem {
             write!(f, "{at}: ")?;
         }
         if !self.field.is_empty() {
-            write!(f, "`{}`: ", self.field)?;
+            write!(f, "`{}`: ", Printable(&self.field))?;
         }
-        write!(f, "{}; {}", self.what, self.remedy)
+        write!(f, "{}; {}", Printable(&self.what), Printable(&self.remedy))
+    }
+}
+
+/// Names and values of the document stand in every part of a problem. Their control characters are escaped, so that a file
+/// drives no terminal, and a problem stays on its line.
+struct Printable<'a>(&'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for piece in self.0.split_inclusive(char::is_control) {
+            let (text, control) = match piece.chars().next_back().filter(|c| c.is_control()) {
+                Some(control) => (&piece[..piece.len() - control.len_utf8()], Some(control)),
+                None => (piece, None),
+            };
+            f.write_str(text)?;
+            if let Some(control) = control {
+                write!(f, "{}", control.escape_debug())?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -36,7 +36,7 @@ pub fn listening() -> Result<Vec<Listening>, Error> {
     dump().map_err(Error::asking("listening sockets"))
 }
 
-fn socket(answer: &SockDiagMessage) -> Option<Listening> {
+pub(super) fn socket(answer: &SockDiagMessage) -> Option<Listening> {
     let SockDiagMessage::InetResponse(answer) = answer else {
         return None;
     };

@@ -5,6 +5,8 @@
 
 use std::io;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod listening;
 mod netlink;
 mod prefixes;

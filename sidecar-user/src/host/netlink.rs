@@ -79,39 +79,67 @@ impl Netlink {
     /// The answers to the last question, and whether something changed meanwhile. `many`: up to the message that ends
     /// them.
     fn receive<M: NetlinkDeserializable + Debug>(&mut self, many: bool) -> io::Result<(Vec<M>, bool)> {
-        let (mut answers, mut interrupted) = (Vec::new(), false);
+        let mut answers = Answers::to(self.sequence, many);
         loop {
             let len = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_TRUNC)?;
-            let mut rest = self
+            let datagram = self
                 .buffer
                 .get(..len)
                 .ok_or_else(|| malformed("an answer that is too long"))?;
-            while !rest.is_empty() {
-                let message = NetlinkMessage::<M>::deserialize(rest).map_err(io::Error::other)?;
-                // Messages begin at multiples of 4.
-                let next = (message.header.length as usize)
-                    .next_multiple_of(4)
-                    .min(rest.len());
-                rest = &rest[next.max(1)..];
-                // What is left of a question whose answers nobody has read to their end.
-                if message.header.sequence_number != self.sequence {
-                    continue;
-                }
-                interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
-                match message.payload {
-                    NetlinkPayload::InnerMessage(answer) => answers.push(answer),
-                    NetlinkPayload::Error(error) => match error.code {
-                        Some(code) => return Err(io::Error::from_raw_os_error(-code.get())),
-                        None => return Ok((answers, interrupted)),
-                    },
-                    NetlinkPayload::Done(_) => return Ok((answers, interrupted)),
-                    _ => {}
-                }
-                if !many && !answers.is_empty() {
-                    return Ok((answers, interrupted));
-                }
+            if answers.take(datagram)? {
+                return Ok((answers.found, answers.interrupted));
             }
         }
+    }
+}
+
+/// The answers to one question, as they come.
+pub(super) struct Answers<M> {
+    sequence: u32,
+    many: bool,
+    pub(super) found: Vec<M>,
+    interrupted: bool,
+}
+
+impl<M: NetlinkDeserializable + Debug> Answers<M> {
+    pub(super) fn to(sequence: u32, many: bool) -> Self {
+        Self {
+            sequence,
+            many,
+            found: Vec::new(),
+            interrupted: false,
+        }
+    }
+
+    /// Reads one datagram, and says whether the answers end with it.
+    pub(super) fn take(&mut self, datagram: &[u8]) -> io::Result<bool> {
+        let mut rest = datagram;
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<M>::deserialize(rest).map_err(io::Error::other)?;
+            // Messages begin at multiples of 4.
+            let next = (message.header.length as usize)
+                .next_multiple_of(4)
+                .min(rest.len());
+            rest = &rest[next.max(1)..];
+            // What is left of a question whose answers nobody has read to their end.
+            if message.header.sequence_number != self.sequence {
+                continue;
+            }
+            self.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+            match message.payload {
+                NetlinkPayload::InnerMessage(answer) => self.found.push(answer),
+                NetlinkPayload::Error(error) => match error.code {
+                    Some(code) => return Err(io::Error::from_raw_os_error(-code.get())),
+                    None => return Ok(true),
+                },
+                NetlinkPayload::Done(_) => return Ok(true),
+                _ => {}
+            }
+            if !self.many && !self.found.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -89,7 +89,7 @@ fn has_policy(kernel: &mut Netlink, family: AddressFamily) -> io::Result<bool> {
 }
 
 /// Sends everything to one of the three tables that are looked into here.
-fn is_usual(rule: &RuleMessage) -> bool {
+pub(super) fn is_usual(rule: &RuleMessage) -> bool {
     let table = rule.attributes.iter().find_map(|attribute| match attribute {
         RuleAttribute::Table(table) => Some(*table),
         _ => None,
@@ -116,7 +116,7 @@ fn is_looked_into(table: u32) -> bool {
 }
 
 /// Even `lo` has one, unless IPv6 is switched off.
-fn is_address6(net: &IpNet, kind: RouteType) -> bool {
+pub(super) fn is_address6(net: &IpNet, kind: RouteType) -> bool {
     net.addr().is_ipv6() && kind == RouteType::Local
 }
 
@@ -144,7 +144,7 @@ fn dump(kernel: &mut Netlink, request: RouteNetlinkMessage) -> io::Result<Vec<Ro
     }
 }
 
-fn destination(route: &RouteMessage) -> Option<(IpNet, RouteType)> {
+pub(super) fn destination(route: &RouteMessage) -> Option<(IpNet, RouteType)> {
     let (mut table, mut to) = (u32::from(route.header.table), None);
     for attribute in &route.attributes {
         match attribute {
@@ -197,7 +197,7 @@ fn path(kernel: &mut Netlink, to: IpAddr) -> io::Result<Path> {
     }
 }
 
-fn answer(route: &RouteMessage) -> Path {
+pub(super) fn answer(route: &RouteMessage) -> Path {
     if matches!(route.header.kind, RouteType::Broadcast | RouteType::Multicast) {
         return Path::Fails(libc::ENETUNREACH as u32);
     }

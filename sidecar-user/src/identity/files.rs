@@ -53,15 +53,19 @@ impl Stamp {
 }
 
 pub(super) fn roots(path: &Path) -> Result<RootCertStore, Error> {
+    let (pem, _) = read("roots", path, MAX_ROOTS, ROOTS_REMEDY)?;
+    roots_of(path, &pem)
+}
+
+pub(super) fn roots_of(path: &Path, pem: &[u8]) -> Result<RootCertStore, Error> {
     let bad = |reason: String| Error::Content {
         field: "roots",
         path: path.to_owned(),
         reason,
         remedy: ROOTS_REMEDY,
     };
-    let (pem, _) = read("roots", path, MAX_ROOTS, ROOTS_REMEDY)?;
     let mut store = RootCertStore::empty();
-    for cert in CertificateDer::pem_slice_iter(&pem) {
+    for cert in CertificateDer::pem_slice_iter(pem) {
         let cert = cert.map_err(|error| bad(format!("is no PEM: {error}")))?;
         store
             .add(cert)
@@ -74,13 +78,20 @@ pub(super) fn roots(path: &Path) -> Result<RootCertStore, Error> {
 }
 
 pub(super) fn token(path: &Path) -> Result<Token, Error> {
+    let (bytes, meta) = read("token", path, MAX_TOKEN, TOKEN_REMEDY)?;
+    Ok(Token {
+        header: bearer_of(path, &bytes)?,
+        exposed: exposed(path, &meta),
+    })
+}
+
+pub(super) fn bearer_of(path: &Path, bytes: &[u8]) -> Result<MetadataValue<Ascii>, Error> {
     let bad = |reason: &str| Error::Content {
         field: "token",
         path: path.to_owned(),
         reason: reason.to_owned(),
         remedy: TOKEN_REMEDY,
     };
-    let (bytes, meta) = read("token", path, MAX_TOKEN, TOKEN_REMEDY)?;
     let token = bytes.trim_ascii();
     if token.is_empty() {
         return Err(bad("is empty"));
@@ -93,10 +104,7 @@ pub(super) fn token(path: &Path) -> Result<Token, Error> {
     let mut value = MetadataValue::try_from(header.as_slice()).map_err(|_| bad("is no header value"))?;
     // Keeps it out of debug output and of HPACK's table.
     value.set_sensitive(true);
-    Ok(Token {
-        header: value,
-        exposed: exposed(path, &meta),
-    })
+    Ok(value)
 }
 
 /// The kubelet decides about the mode of a projected token, and may have to open it to a group; its volume belongs to one

@@ -20,6 +20,7 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::client::Authority;
+use super::contain::contained;
 use super::files::Stamp;
 use super::schedule::{next_renewal, next_retry};
 use super::{Config, Error, Key, Mark, PROVIDER, Status, Svid};
@@ -58,7 +59,7 @@ async fn renew(
     loop {
         let roots = Stamp::of(&authority.config().roots);
         let known = publish.borrow().clone();
-        let obtained = obtain(authority, known.as_deref()).await;
+        let obtained = contained(obtain(authority, known.as_deref())).await;
         let now = SystemTime::now();
         let next = match &obtained {
             Ok(svid) => {

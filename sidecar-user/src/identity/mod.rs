@@ -16,7 +16,10 @@ use crate::model::SpiffeId;
 mod answer;
 mod chain;
 mod client;
+mod contain;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod keep;
 mod schedule;
 mod svid;
@@ -111,6 +114,8 @@ pub enum Error {
         #[source]
         source: BadAnswer,
     },
+    #[error("a bug was met while a certificate was asked for; the log has it as `panicked at`")]
+    Bug,
 }
 
 impl Error {

@@ -80,6 +80,11 @@ impl Key {
             .map_err(|source| Error::Key { source })
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn from_pem(pem: &str) -> Result<Self, rcgen::Error> {
+        KeyPair::from_pem(pem).map(Self)
+    }
+
     /// A PKCS#10 request in PEM: one URI SAN, empty subject.
     pub fn request(&self, id: &SpiffeId) -> Result<String, Error> {
         let request = || {

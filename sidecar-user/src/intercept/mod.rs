@@ -11,6 +11,8 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 use crate::model::{ClientAddr, OriginalDst};
 
@@ -70,6 +72,13 @@ impl Listeners {
 /// Where the application wanted to go. `None`: somebody dialled the port without being redirected.
 pub fn original_dst(stream: impl AsFd, client: ClientAddr) -> Option<OriginalDst> {
     sys::original_dst(stream.as_fd(), client.0.is_ipv4()).map(OriginalDst::new)
+}
+
+/// Completes when the application has given the connection up. Its FIN is no such thing: it may still want an answer.
+pub async fn hung_up(app: &TcpStream) {
+    if app.ready(Interest::ERROR).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// Takes the filter off an accepted connection, which has inherited it from the listener: it has done its work with

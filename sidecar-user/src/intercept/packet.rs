@@ -2,6 +2,9 @@
 //!
 //! A refusal must come from a packet. The kernel would answer for the listener that it accepts.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::model::{HeldSyn, Pair};

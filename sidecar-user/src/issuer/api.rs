@@ -3,6 +3,9 @@
 //! The only file that knows its messages. It translates: token → identity, `Refusal` → gRPC status; what is
 //! signed is decided in `sign.rs`.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
@@ -137,8 +140,10 @@ impl Service {
         }
         let message = request.get_ref();
         if let Some(other) = message.impersonated().filter(|name| *name != identity.as_str()) {
-            let text =
-                format!("ImpersonatedIdentity: `{other}` is asked for, but the token stands for {identity}");
+            let text = format!(
+                "ImpersonatedIdentity: `{}` is asked for, but the token stands for {identity}",
+                other.escape_debug()
+            );
             return Err(Denial::new(Refused::OtherName, Status::permission_denied(text)));
         }
         let ttl = u64::try_from(message.validity_duration)

@@ -18,10 +18,12 @@ use crate::model::SpiffeId;
 pub mod api;
 pub mod ca;
 mod certificate;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod listener;
 mod root;
 pub mod rotation;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod scratch;
 pub mod sign;
 mod state;

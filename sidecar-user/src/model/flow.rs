@@ -74,6 +74,8 @@ pub enum Cause {
     Shutdown,
     /// Another system error; the log has it.
     Io,
+    /// A bug of this proxy: the code that served the connection panicked; the log has it.
+    Internal,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]

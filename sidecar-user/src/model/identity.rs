@@ -63,7 +63,8 @@ impl FromStr for SpiffeId {
 
     fn from_str(value: &str) -> Result<Self, InvalidId> {
         let fail = |reason| InvalidId {
-            value: value.chars().take(128).collect(),
+            // A stranger's words, for logs and terminals.
+            value: value.escape_debug().take(128).collect(),
             reason,
         };
         if value.len() > MAX_ID {

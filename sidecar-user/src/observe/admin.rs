@@ -139,8 +139,16 @@ impl Handler for Guarded {
     }
 }
 
-fn is_loopback_host(host: &str) -> bool {
+pub(super) fn is_loopback_host(host: &str) -> bool {
     if let Ok(authority) = host.parse::<hyper::http::uri::Authority>() {
+        let port = authority.as_str().strip_prefix(authority.host()).unwrap_or("?");
+        if !port.is_empty()
+            && port
+                .strip_prefix(':')
+                .is_none_or(|port| port.parse::<u16>().is_err())
+        {
+            return false;
+        }
         let name = authority.host().trim_start_matches('[').trim_end_matches(']');
         return name.eq_ignore_ascii_case("localhost")
             || name

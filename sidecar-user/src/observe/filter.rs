@@ -31,7 +31,7 @@ impl Query {
     pub(super) fn parse(query: &str) -> Result<Self, String> {
         let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let wrong = |want: &str| Err(format!("`{name}={value}`: it must be {want}"));
+            let wrong = |want: &str| Err(misfit(&name, &value, want));
             match (&*name, &*value) {
                 ("direction", "inbound") => parsed.filter.direction = Some(Direction::Inbound),
                 ("direction", "outbound") => parsed.filter.direction = Some(Direction::Outbound),
@@ -54,7 +54,8 @@ impl Query {
                 },
                 _ => {
                     return Err(format!(
-                        "unknown parameter `{name}`; there are direction, service, identity, standing, state, limit, watch"
+                        "unknown parameter `{}`; there are direction, service, identity, standing, state, limit, watch",
+                        name.escape_debug()
                     ));
                 }
             }
@@ -93,6 +94,12 @@ fn names(id: &SpiffeId, wanted: &str) -> bool {
         || wanted.split_once('/').is_some_and(|(namespace, account)| {
             id.namespace() == namespace && id.service_account() == account
         })
+}
+
+/// Escaped, because the answer is printed on terminals.
+pub(super) fn misfit(name: &str, value: &str, want: &str) -> String {
+    let (name, value) = (name.escape_debug(), value.escape_debug());
+    format!("`{name}={value}`: it must be {want}")
 }
 
 #[cfg(test)]

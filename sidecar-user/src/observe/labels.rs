@@ -117,6 +117,7 @@ pub(super) fn cause(cause: Cause) -> &'static str {
         Cause::ProtocolError => "protocol_error",
         Cause::Shutdown => "shutdown",
         Cause::Io => "io",
+        Cause::Internal => "internal",
     }
 }
 

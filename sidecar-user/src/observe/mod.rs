@@ -17,6 +17,8 @@ mod exposition;
 mod figures;
 mod filter;
 mod following;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod http;
 mod label_table;
 mod labels;

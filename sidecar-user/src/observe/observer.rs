@@ -68,7 +68,7 @@ pub struct ShardObserver {
 }
 
 /// The record of a flow that runs. Its walk owns it; dropping it without [`OpenFlow::close`] records the flow as
-/// ended by us, in a shutdown.
+/// ended by us, in a shutdown or by a panic.
 #[derive(Debug)]
 pub struct OpenFlow {
     shard: Arc<Shard>,
@@ -236,6 +236,12 @@ impl OpenFlow {
 
 impl Drop for OpenFlow {
     fn drop(&mut self) {
-        self.record(Outcome::new(Party::Us, Cause::Shutdown));
+        // Lost by unwinding, or by a shard that ends.
+        let cause = if std::thread::panicking() {
+            Cause::Internal
+        } else {
+            Cause::Shutdown
+        };
+        self.record(Outcome::new(Party::Us, cause));
     }
 }

@@ -50,6 +50,7 @@ pub struct FlowReport {
     pub state: Cow<'static, str>,
     pub direction: Cow<'static, str>,
     /// What its client has proved: `own`, `proven`, `plaintext` or `stranger`.
+    #[serde(default)]
     pub standing: Cow<'static, str>,
     pub opened: String,
     pub closed: Option<String>,

@@ -278,15 +278,3 @@ impl State {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_open_flow_costs_well_under_a_kilobyte() {
-        let counters = size_of::<crate::model::flow::Bytes>() + 16;
-        let cost = size_of::<Flow>() + size_of::<Slot>() + counters + size_of::<super::super::OpenFlow>();
-        assert!(cost <= 512, "{cost} bytes");
-    }
-}

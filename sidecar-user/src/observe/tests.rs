@@ -4,6 +4,7 @@ mod admin;
 mod bounds;
 mod documented;
 mod endpoints;
+mod heap;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -170,6 +171,20 @@ fn a_flow_is_recorded_once_however_it_ends() {
     let ended = ["by=\"client\"", "cause=\"eof\"", "service=\"demo/web\""];
     assert_eq!(samples.sum("outrigger_tcp_connections_closed_total", &ended), 1.0);
     assert_eq!(closed(&observer, 10), [1, 2, 3]);
+}
+
+#[test]
+fn a_flow_whose_walk_panics_is_our_fault() {
+    let observer = Observer::new();
+    let flow = open(&observer, "s");
+    let walk = std::thread::spawn(move || {
+        let _flow = flow;
+        panic!("a bug");
+    });
+    assert!(walk.join().is_err());
+    let (found, _) = observer.closed().newest(1, |_| true);
+    let (_, outcome) = observer.closed().get(found[0]).unwrap().closed.unwrap();
+    assert_eq!(outcome, Outcome::new(Party::Us, Cause::Internal));
 }
 
 #[test]

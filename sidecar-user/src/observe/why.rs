@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::filter::misfit;
 use crate::model::SpiffeId;
 use crate::model::identity::InvalidId;
 
@@ -81,7 +82,7 @@ impl Question {
         let (mut protocol, mut source, mut destination, mut port) = (Protocol::Tcp, None, None, None);
         let mut identity = None;
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let wrong = |want: &str| format!("`{name}={value}`: it must be {want}");
+            let wrong = |want: &str| misfit(&name, &value, want);
             match &*name {
                 "protocol" => {
                     protocol = match &*value {
@@ -109,7 +110,8 @@ impl Question {
                 "port" => port = Some(value.parse().map_err(|_| wrong("a port"))?),
                 _ => {
                     return Err(format!(
-                        "unknown parameter `{name}`; there are destination, source, identity, port, protocol"
+                        "unknown parameter `{}`; there are destination, source, identity, port, protocol",
+                        name.escape_debug()
                     ));
                 }
             }

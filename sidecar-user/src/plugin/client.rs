@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Error;
+use super::table::printable;
 
 #[derive(Debug)]
 pub(super) enum Target {
@@ -46,7 +47,7 @@ pub(super) fn get(target: &Target, path: &str, patience: Option<Duration>) -> Re
         return Err(Error::Refused {
             target: target.to_string(),
             status,
-            body: words.lines().next().unwrap_or_default().to_owned(),
+            body: printable(words.lines().next().unwrap_or_default()),
         });
     }
     Ok(Answer {

@@ -15,6 +15,8 @@ use client::Target;
 use table::Table;
 
 mod client;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod table;
 mod why;
 
@@ -221,7 +223,7 @@ impl Flows {
                 .and_then(|()| out.flush())
                 .map_err(unwritten)?;
             if let WatchEvent::Dropped { reason } = event {
-                return Err(ended(target, reason));
+                return Err(ended(target, table::printable(&reason)));
             }
         }
         Err(ended(target, "the proxy stopped".into()))

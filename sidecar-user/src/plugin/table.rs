@@ -133,7 +133,7 @@ fn known(value: Option<&str>) -> String {
 }
 
 /// A name from the other side may not drive this terminal.
-fn printable(cell: &str) -> String {
+pub(super) fn printable(cell: &str) -> String {
     cell.chars()
         .map(|c| if c.is_control() { '?' } else { c })
         .collect()

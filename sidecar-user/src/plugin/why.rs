@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::client::{self, Target};
+use super::table::printable;
 use super::{ANSWER_TIMEOUT, Error, unwritten};
 use crate::model::SpiffeId;
 use crate::observe::WhyReport;
@@ -105,27 +106,20 @@ fn explain(error: Error) -> Error {
 }
 
 /// The verdict first, then what led to it.
-fn render(report: &WhyReport) -> String {
-    let mut text = format!("{}\n", report.summary);
-    for reason in &report.reasons {
-        text.push_str(&format!("  {reason}\n"));
-    }
+pub(super) fn render(report: &WhyReport) -> String {
+    let mut lines = vec![report.summary.clone()];
+    lines.extend(report.reasons.iter().map(|reason| format!("  {reason}")));
     for endpoint in &report.endpoints {
-        text.push_str(&format!(
-            "  endpoint {}, {}",
-            endpoint.address, endpoint.transport
-        ));
+        let mut line = format!("  endpoint {}, {}", endpoint.address, endpoint.transport);
         if !endpoint.identities.is_empty() {
-            text.push_str(&format!(", who must prove {}", endpoint.identities.join(" or ")));
+            line.push_str(&format!(", who must prove {}", endpoint.identities.join(" or ")));
         }
-        text.push('\n');
+        lines.push(line);
     }
     if let Some(event) = &report.kernel_event {
-        text.push_str(&format!(
-            "  counted as {event} in outrigger_kernel_events_total\n"
-        ));
+        lines.push(format!("  counted as {event} in outrigger_kernel_events_total"));
     }
-    text
+    lines.iter().map(|line| printable(line) + "\n").collect()
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::contain::OnPanic;
 use crate::datapath::{Approvals, HELD_ENTRIES};
 use crate::intercept::RawSockets;
 use crate::intercept::packet::{self, Packet};
@@ -179,6 +180,14 @@ impl<R> Holding<R> {
             State::Ready(ready) => Some(ready),
             State::Waiting(_) => None,
         }
+    }
+
+    /// Refuses the connection when its walk unwinds: its connect() would wait until the application gives up.
+    pub(super) fn refused_on_panic(&self, pair: Pair, sequence: u32) -> OnPanic<impl FnMut()> {
+        OnPanic(move || {
+            self.send(&packet::refusal(pair, sequence));
+            drop(self.gone(pair, sequence));
+        })
     }
 
     /// Entries whose end has been missed.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
 
 use super::authorize::admit;
+use super::contain::Abortive;
 use super::join::{join, join_guest};
 use super::limits::{Arrival, Resources};
 use super::live::{Inbound, TunnelId};
@@ -269,10 +270,11 @@ fn tunnelled(shard: &Shard, tunnel: &Tunnel, incoming: &Incoming) -> Flow {
 /// A connection from outside the mesh, or from a pod without a sidecar.
 pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
     let Arrival {
-        stream: mut client_side,
+        stream,
         client,
         admitted,
     } = arrival;
+    let mut client_side = Abortive::new(stream);
     let _open = shard.enter();
     let guest = shard.doors.plaintext.enter(Some(client.0.ip()));
     let mut flow = Flow::new(Direction::Inbound, client.0, SystemTime::now());
@@ -319,9 +321,9 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
         () = guest.evicted() => Err(Outcome::new(Party::Us, Cause::LimitReached)),
     };
     let outcome = match delivered {
-        Ok((mut app, live)) => join_guest(&shard, (&live, &guest), &mut client_side, &mut app, &flow).await,
+        Ok((mut app, live)) => join_guest(&shard, (&live, &guest), &mut *client_side, &mut app, &flow).await,
         Err(outcome) => {
-            Port::reset(&mut client_side);
+            Port::reset(&mut *client_side);
             outcome
         }
     };

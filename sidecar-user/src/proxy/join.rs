@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
+use super::contain::Joined;
 use super::live::LiveConnection;
 use super::outcome;
 use super::shard::Shard;
@@ -20,8 +21,15 @@ pub(super) async fn join(
     flow: &OpenFlow,
 ) -> Outcome {
     let bytes = flow.bytes();
+    let ports = Joined { down, up };
     let end = {
-        let mut relay = pin!(relay(down, up, &bytes, &shard.budget, shard.relay));
+        let mut relay = pin!(relay(
+            &mut *ports.down,
+            &mut *ports.up,
+            &bytes,
+            &shard.budget,
+            shard.relay
+        ));
         poll_fn(|cx| match live.poll_cut(cx) {
             Poll::Ready(cut) => Poll::Ready(Err(cut)),
             Poll::Pending => relay.as_mut().poll(cx).map(Ok),
@@ -33,11 +41,11 @@ pub(super) async fn join(
         Err(cut) => {
             // Cut in the middle, and so it must look.
             if cut.by == Party::Policy {
-                down.cancel();
-                up.cancel();
+                ports.down.cancel();
+                ports.up.cancel();
             } else {
-                down.reset();
-                up.reset();
+                ports.down.reset();
+                ports.up.reset();
             }
             cut
         }

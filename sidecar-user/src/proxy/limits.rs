@@ -6,7 +6,6 @@
 //! no list has to be kept.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
@@ -15,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
@@ -30,9 +29,6 @@ const CONTROL_PART: u64 = 8;
 
 /// How soon the spare descriptor is looked for that somebody else has got hold of.
 const RESTOCK: Duration = Duration::from_millis(50);
-
-/// So long must it be quiet until the next shortage is news.
-const QUIET: Duration = Duration::from_secs(10);
 
 /// The descriptors of one shard.
 pub(super) struct Descriptors {
@@ -211,8 +207,6 @@ impl Resources {
 /// What all shards share.
 #[derive(Default)]
 pub(super) struct Shared {
-    /// When the proxy was last short of something: a line of the log for each burst, not for each connection or shard.
-    shortages: Mutex<HashMap<Resources, Instant>>,
     /// Spare descriptors that are given up just now.
     lent: AtomicUsize,
     /// For shards that have not begun.
@@ -230,36 +224,18 @@ impl Shared {
         })
     }
 
+    /// Once for each burst and each thing that is lacking, over all shards: the log's gate sees to that.
     pub(super) fn report(&self, what: Resources) {
-        if self.is_news(what, Instant::now()) {
-            tracing::warn!(
-                lacking = ?what, remedy = what.remedy(),
-                "new connections are refused for lack of something; those that exist go on"
-            );
-        }
-    }
-
-    fn is_news(&self, what: Resources, now: Instant) -> bool {
-        let mut last = self.shortages.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = last.insert(what, now);
-        last.is_none_or(|last| now - last > QUIET)
+        tracing::warn!(
+            lacking = ?what, remedy = what.remedy(),
+            "new connections are refused for lack of something; those that exist go on"
+        );
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_burst_is_news_once_and_again_after_it_was_quiet() {
-        let (shared, start) = (Shared::default(), Instant::now());
-        let is_news = |what, at: f32| shared.is_news(what, start + QUIET.mul_f32(at));
-        assert!(is_news(Resources::Descriptors, 0.0));
-        assert!(!is_news(Resources::Descriptors, 0.9));
-        assert!(is_news(Resources::Ports, 0.9), "something else");
-        assert!(!is_news(Resources::Descriptors, 1.8), "not quiet in between");
-        assert!(is_news(Resources::Descriptors, 2.9));
-    }
 
     #[test]
     fn a_number_beyond_the_end_is_not_for_connections() {

@@ -5,6 +5,7 @@
 
 mod authorize;
 mod bounds;
+mod contain;
 mod doors;
 mod holding;
 mod inbound;
@@ -83,6 +84,7 @@ pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
 async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared>) -> anyhow::Result<()> {
     let mut shutdown = Shutdown::catch()?;
     let observer = Observer::new();
+    observer.figures(lifecycle::figures);
     let (feed, follow_registry) = discovery::watch(&config.discovery)?;
     let interception_policy = interception::open(&mut config)?;
     let (svid_out, svid) = watch::channel(None);

@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::contain::Abortive;
 use super::holding::{Gone, Holding};
 use super::join::join;
 use super::limits::{Arrival, Place, Resources};
@@ -81,6 +81,7 @@ struct Failed {
 pub(super) fn attempt(shard: &Rc<Shard>, holding: &Rc<Holding<Ready>>, attempt: Attempt) {
     match attempt {
         Attempt::Held(syn) => {
+            let _unwound = holding.refused_on_panic(syn.pair, syn.sequence);
             if let Some(stale) = holding.earlier(&syn) {
                 give_up(stale);
             }
@@ -154,6 +155,7 @@ fn shown(shard: &Shard, syn: &HeldSyn) -> SocketAddr {
 
 /// The walk of a held connection, up to its acceptance or its refusal.
 async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut gone: Gone, place: Place) {
+    let _unwound = holding.refused_on_panic(syn.pair, syn.sequence);
     let entered = shard.enter();
     let flow = open(&shard, &syn);
     let asked = Asked {
@@ -214,10 +216,11 @@ async fn answer(holding: &Holding<Ready>, syn: &HeldSyn, answer: Answer, mut gon
 /// An accepted connection: one that was held and is expected, or one whose connect() has returned already.
 pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
     let Arrival {
-        stream: mut app,
+        stream,
         client,
         admitted,
     } = arrival;
+    let mut app = Abortive::new(stream);
     let Ready {
         mut conn,
         flow,
@@ -225,15 +228,15 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
         _open,
     } = match expected(&shard, &app, client) {
         Some(ready) => ready,
-        None if !admitted => return turn_away(&shard, app, client),
+        None if !admitted => return turn_away(&shard, app.into_inner(), client),
         None => match accepted(&shard, &mut app, client).await {
             Some(ready) => ready,
             None => return,
         },
     };
     let mut app = match place {
-        Some(place) => match shard.descriptors.settle(app, place) {
-            Ok(app) => app,
+        Some(place) => match shard.descriptors.settle(app.into_inner(), place) {
+            Ok(app) => Abortive::new(app),
             Err(error) => {
                 tracing::error!(%client, %error, "an accepted connection cannot be watched");
                 conn.reset();
@@ -244,9 +247,9 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
     };
     let live = shard.live.enter(None);
     let outcome = match conn.stream {
-        UpstreamStream::Plain(mut up) => join(&shard, &live, &mut app, &mut up, &flow).await,
+        UpstreamStream::Plain(mut up) => join(&shard, &live, &mut *app, &mut up, &flow).await,
         UpstreamStream::Mesh(mut up) => {
-            let outcome = join(&shard, &live, &mut app, &mut up, &flow).await;
+            let outcome = join(&shard, &live, &mut *app, &mut up, &flow).await;
             if up.is_distrusted() {
                 shard.meters.policy_cuts.inc();
                 Outcome::new(Party::Policy, Cause::Denied)
@@ -302,7 +305,7 @@ async fn accepted(shard: &Rc<Shard>, app: &mut TcpStream, client: ClientAddr) ->
             };
             tokio::select! {
                 connected = connect(shard, &asked, &flow) => connected.map_err(|failed| failed.outcome),
-                () = hung_up(app) => Err(Outcome::new(Party::Client, Cause::Reset)),
+                () = intercept::hung_up(app) => Err(Outcome::new(Party::Client, Cause::Reset)),
             }
         }
     };
@@ -319,13 +322,6 @@ async fn accepted(shard: &Rc<Shard>, app: &mut TcpStream, client: ClientAddr) ->
             flow.close(outcome);
             None
         }
-    }
-}
-
-/// Completes when the application has given the connection up. Its FIN is no such thing: it may still want an answer.
-async fn hung_up(app: &TcpStream) {
-    if app.ready(Interest::ERROR).await.is_err() {
-        std::future::pending().await
     }
 }
 

@@ -54,3 +54,6 @@ impl Polled for &mut Stream {
         Stream::poll_gone(self, cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

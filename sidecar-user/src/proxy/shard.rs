@@ -13,6 +13,7 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
+use super::contain::{contained, restarted};
 use super::doors::Doors;
 use super::holding::Holding;
 use super::limits::{Arrival, Descriptors, Resources, Shared};
@@ -375,8 +376,9 @@ pub(super) fn run(
         };
         let strangers = accept(&shard, inbound, inbound::plaintext);
         let peers = accept(&shard, hbone, inbound::hbone);
-        tokio::task::spawn_local(authorize::follow(shard.clone()));
-        tokio::task::spawn_local(trust::follow(shard.clone()));
+        let (judging, trusting) = (shard.clone(), shard.clone());
+        restarted(move || authorize::follow(judging.clone()));
+        restarted(move || trust::follow(trusting.clone()));
         let pool = shard.pool.clone();
         let world = shard.world.clone();
         let clean = pool.keep_clean(|key| world.borrow().is_at(&key.workload, key.gateway.ip()));
@@ -416,14 +418,14 @@ async fn watch_attempts(shard: &Rc<Shard>, attempts: Option<Attempts>) {
     let mut look = tokio::time::interval(HOLDING_LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let news = attempts.next(|attempt| outbound::attempt(shard, holding, attempt));
+        let news = attempts.next(|attempt| contained(|| outbound::attempt(shard, holding, attempt)));
         tokio::select! {
             read = news => if let Err(error) = read {
                 tracing::error!(%error, "held connections cannot be followed; they time out");
                 return std::future::pending().await;
             },
             _ = look.tick() => for (pair, sequence) in holding.doubtful() {
-                outbound::gone(holding, pair, sequence);
+                contained(|| outbound::gone(holding, pair, sequence));
             },
         }
     }
@@ -439,10 +441,10 @@ where
             () = shard.descriptors.restocked(), if shard.descriptors.is_lent() => continue,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((stream, peer)) => contained(|| {
                 let arrival = shard.descriptors.arrival(stream, ClientAddr::new(peer));
                 tokio::task::spawn_local(walk(shard.clone(), arrival));
-            }
+            }),
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
                 shard.limited.report(Resources::of(&error));
@@ -469,3 +471,6 @@ fn is_the_clients(error: &io::Error) -> bool {
 pub(super) fn listen(config: &intercept::Config, shards: usize) -> Result<Vec<Listeners>, intercept::Error> {
     (0..shards).map(|_| Listeners::bind(config)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,4 +138,4 @@ fn names(ids: &[SpiffeId]) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

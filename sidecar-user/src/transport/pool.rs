@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -172,7 +173,8 @@ impl Pool {
     async fn dial(&self, key: &Key, svid: &Arc<Svid>) -> Dialled {
         let under_way = self.0.peers.borrow().get(key).and_then(|t| t.dialling.clone());
         let mut result = match under_way {
-            Some(dial) if Arc::ptr_eq(&dial.svid, svid) => dial.result,
+            // One that has panicked has no sender any more, and would fail everybody who comes.
+            Some(dial) if Arc::ptr_eq(&dial.svid, svid) && dial.result.has_changed().is_ok() => dial.result,
             _ => self.begin_dial(key, svid),
         };
         match result.wait_for(Option::is_some).await {
@@ -272,7 +274,8 @@ impl Pool {
     pub async fn keep_clean(&self, keep: impl Fn(&Key) -> bool) {
         loop {
             tokio::time::sleep(SWEEP).await;
-            self.sweep(&keep);
+            // This runs in the shard's own future: a bug met here must not end the shard.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.sweep(&keep)));
         }
     }
 }

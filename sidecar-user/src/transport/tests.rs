@@ -1,6 +1,9 @@
 //! Tunnels on loopback with real handshakes: whom they let in, how streams end, how the pool reuses them.
 
+mod flood_facts;
 mod pool_facts;
+mod server_facts;
+mod tls_facts;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -8,72 +11,59 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
-};
-use tokio::net::TcpListener;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{LocalSet, spawn_local};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::hbone::client::ConnectTo;
 use super::hbone::server::{Incoming, Session};
 use super::hbone::{MAX_STREAMS, Refusal, Stream};
 use super::pool::{Connected, Key, Pool};
-use super::{Error, Timeouts, tls};
+use super::{Error, Step, Timeouts, tls};
 use crate::budget::Budget;
 use crate::identity::{self, Svid};
 use crate::model::SpiffeId;
-
-/// A certificate authority for one test.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    root: String,
-}
+use crate::testing::authority::{Authority, Leaf};
+use crate::testing::frames::{self, Flooded, Frame, Frames};
+use crate::testing::stranger;
 
 impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let root = params.self_signed(&key).unwrap().pem();
-        Self {
-            issuer: Issuer::new(params, key),
-            root,
-        }
+    /// An identity as the certificate service gives it.
+    pub(crate) fn svid(&self, id: &SpiffeId) -> Arc<Svid> {
+        self.svid_trusting(id, self.pem())
     }
 
-    fn svid(&self, id: &SpiffeId) -> Arc<Svid> {
+    /// As `svid`, with another bundle of roots.
+    fn svid_trusting(&self, id: &SpiffeId, roots: &str) -> Arc<Svid> {
         let key = identity::Key::generate().unwrap();
-        let mut csr = CertificateSigningRequestParams::from_pem(&key.request(id).unwrap()).unwrap();
-        csr.params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
-        csr.params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let leaf = csr.signed_by(&self.issuer).unwrap().pem();
-        Arc::new(Svid::from_answer(id, &key, &[leaf, self.root.clone()], SystemTime::now()).unwrap())
+        let leaf = self.sign(&key.request(id).unwrap(), id.as_str(), |_| {}).pem();
+        Arc::new(Svid::from_answer(id, &key, &[leaf, roots.to_owned()], SystemTime::now()).unwrap())
     }
 }
 
-fn id(account: &str) -> SpiffeId {
+pub(crate) fn id(account: &str) -> SpiffeId {
     SpiffeId::new("td.test", "t", account).unwrap()
 }
 
 /// A peer's proxy: hands each CONNECT to the test.
-struct Gateway {
-    addr: SocketAddr,
+pub(crate) struct Gateway {
+    pub(crate) addr: SocketAddr,
     incoming: mpsc::UnboundedReceiver<Incoming>,
     failures: Rc<RefCell<VecDeque<Error>>>,
     drain: Rc<Notify>,
 }
 
-async fn gateway(svid: &Svid) -> Gateway {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+pub(crate) async fn gateway(svid: &Svid) -> Gateway {
+    gateway_at(TcpListener::bind("127.0.0.1:0").await.unwrap(), svid).await
+}
+
+async fn gateway_at(listener: TcpListener, svid: &Svid) -> Gateway {
     let addr = listener.local_addr().unwrap();
     let (out, incoming) = mpsc::unbounded_channel();
     let config = tls::server_config(svid).unwrap();
@@ -109,7 +99,47 @@ async fn gateway(svid: &Svid) -> Gateway {
     }
 }
 
-fn pool() -> Pool {
+/// A client whose frames are the test's own, with a good certificate.
+async fn by_hand(gateway: &Gateway, ca: &Authority) -> Frames<client::TlsStream<TcpStream>> {
+    let leaf = ca.leaf(id("stranger").as_str(), |_| {});
+    let config = stranger::client(Some(&leaf), stranger::provider());
+    Frames::client(shake_hands(gateway.addr, config).await.unwrap())
+        .await
+        .unwrap()
+}
+
+/// Only the handshake. A refusal of the client's certificate comes with the first read after it.
+async fn shake_hands(
+    addr: SocketAddr,
+    config: ClientConfig,
+) -> std::io::Result<client::TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(addr).await?;
+    TlsConnector::from(Arc::new(config))
+        .connect(ServerName::from(addr.ip()), tcp)
+        .await
+}
+
+/// A listener that hands its sessions to the test, each after the handshake.
+async fn listen(
+    config: ServerConfig,
+) -> (
+    SocketAddr,
+    mpsc::UnboundedReceiver<std::io::Result<server::TlsStream<TcpStream>>>,
+) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (out, sessions) = mpsc::unbounded_channel();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    spawn_local(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let (acceptor, out) = (acceptor.clone(), out.clone());
+            spawn_local(async move { out.send(acceptor.accept(tcp).await) });
+        }
+    });
+    (addr, sessions)
+}
+
+pub(crate) fn pool() -> Pool {
     Pool::new(
         Rc::new(|_| Ok(())),
         Rc::new(|_| ()),
@@ -118,7 +148,7 @@ fn pool() -> Pool {
     )
 }
 
-fn key(gateway: SocketAddr, expected: &SpiffeId) -> Key {
+pub(crate) fn key(gateway: SocketAddr, expected: &SpiffeId) -> Key {
     Key {
         gateway,
         expected: vec![expected.clone()],
@@ -136,7 +166,12 @@ fn to(authority: &str) -> ConnectTo<'static> {
 }
 
 /// A connected pair of streams: ours and the peer's.
-async fn streams(pool: &Pool, key: &Key, svid: &Arc<Svid>, gateway: &mut Gateway) -> (Connected, Stream) {
+pub(crate) async fn streams(
+    pool: &Pool,
+    key: &Key,
+    svid: &Arc<Svid>,
+    gateway: &mut Gateway,
+) -> (Connected, Stream) {
     let request = to("10.0.0.2:80");
     let connect = pool.connect(key, svid, &request);
     let (connected, accepted) = tokio::join!(connect, async {
@@ -145,23 +180,41 @@ async fn streams(pool: &Pool, key: &Key, svid: &Arc<Svid>, gateway: &mut Gateway
     (connected.unwrap(), accepted)
 }
 
-async fn send(stream: &mut Stream, text: &'static str) {
+pub(crate) async fn send(stream: &mut Stream, text: &'static str) {
     let mut chunk = Bytes::from_static(text.as_bytes());
     poll_fn(|cx| stream.poll_send(cx, &mut chunk)).await.unwrap();
 }
 
-async fn receive(stream: &mut Stream) -> std::io::Result<Option<Bytes>> {
+pub(crate) async fn receive(stream: &mut Stream) -> std::io::Result<Option<Bytes>> {
     poll_fn(|cx| stream.poll_recv(cx)).await
 }
 
-async fn locally(test: impl Future<Output = ()>) {
+/// Sends until nothing moves any more: with its clock stopped the runtime comes to a time-out only when no task of it
+/// and no socket has anything left to do.
+pub(crate) async fn push_until_full(stream: &mut Stream) -> usize {
+    let mut taken = 0;
+    let pushed = async {
+        loop {
+            let mut chunk = Bytes::from(vec![0; 64 * 1024]);
+            poll_fn(|cx| stream.poll_send(cx, &mut chunk)).await.unwrap();
+            taken += 64 * 1024;
+        }
+    };
+    tokio::time::pause();
+    let full: Result<(), _> = tokio::time::timeout(Duration::from_secs(1), pushed).await;
+    tokio::time::resume();
+    assert!(full.is_err(), "it never ends");
+    taken
+}
+
+pub(crate) async fn locally(test: impl Future<Output = ()>) {
     LocalSet::new().run_until(test).await;
 }
 
 #[tokio::test]
 async fn a_stream_carries_bytes_and_both_sides_know_each_other() {
     locally(async {
-        let ca = Authority::new();
+        let ca = Authority::new("root");
         let mut gateway = gateway(&ca.svid(&id("server"))).await;
         let (pool, svid) = (pool(), ca.svid(&id("client")));
         let key = key(gateway.addr, &id("server"));
@@ -210,7 +263,7 @@ async fn a_stream_carries_bytes_and_both_sides_know_each_other() {
 #[tokio::test]
 async fn a_server_with_another_identity_is_refused_and_named() {
     locally(async {
-        let ca = Authority::new();
+        let ca = Authority::new("root");
         let gateway = gateway(&ca.svid(&id("impostor"))).await;
         let svid = ca.svid(&id("client"));
         let error = pool()
@@ -231,7 +284,7 @@ async fn a_server_with_another_identity_is_refused_and_named() {
 #[tokio::test]
 async fn nobody_expected_is_nobody_believed() {
     locally(async {
-        let ca = Authority::new();
+        let ca = Authority::new("root");
         let gateway = gateway(&ca.svid(&id("server"))).await;
         let key = Key {
             expected: vec![],
@@ -249,8 +302,8 @@ async fn nobody_expected_is_nobody_believed() {
 #[tokio::test]
 async fn a_server_of_an_unknown_authority_is_refused() {
     locally(async {
-        let gateway = gateway(&Authority::new().svid(&id("server"))).await;
-        let svid = Authority::new().svid(&id("client"));
+        let gateway = gateway(&Authority::new("root").svid(&id("server"))).await;
+        let svid = Authority::new("root").svid(&id("client"));
         let error = pool()
             .connect(&key(gateway.addr, &id("server")), &svid, &to("10.0.0.2:80"))
             .await
@@ -263,7 +316,7 @@ async fn a_server_of_an_unknown_authority_is_refused() {
 #[tokio::test]
 async fn a_client_of_another_trust_domain_is_refused_and_learns_it_as_a_failed_handshake() {
     locally(async {
-        let ca = Authority::new();
+        let ca = Authority::new("root");
         let gateway = gateway(&ca.svid(&id("server"))).await;
         let svid = ca.svid(&SpiffeId::new("other.test", "t", "client").unwrap());
         let error = pool()
@@ -285,7 +338,7 @@ async fn a_client_of_another_trust_domain_is_refused_and_learns_it_as_a_failed_h
 #[tokio::test]
 async fn a_refusal_travels_with_its_cause() {
     locally(async {
-        let ca = Authority::new();
+        let ca = Authority::new("root");
         let mut gateway = gateway(&ca.svid(&id("server"))).await;
         let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
         for (refusal, code) in [
@@ -317,7 +370,7 @@ async fn a_refusal_travels_with_its_cause() {
 #[tokio::test]
 async fn a_reset_arrives_as_a_reset_and_after_what_was_sent_before() {
     locally(async {
-        let ca = Authority::new();
+        let ca = Authority::new("root");
         let mut gateway = gateway(&ca.svid(&id("server"))).await;
         let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
         for by_client in [true, false] {
@@ -342,24 +395,14 @@ async fn a_reset_arrives_as_a_reset_and_after_what_was_sent_before() {
 #[tokio::test]
 async fn a_reader_that_does_not_read_stops_its_sender_and_no_other_stream() {
     locally(async {
-        let ca = Authority::new();
+        let ca = Authority::new("root");
         let mut gateway = gateway(&ca.svid(&id("server"))).await;
         let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
         let (mut stuck, _unread) = streams(&pool, &key, &svid, &mut gateway).await;
         let (mut other, mut far) = streams(&pool, &key, &svid, &mut gateway).await;
-        let mut taken = 0;
-        let pushed = async {
-            loop {
-                let mut chunk = Bytes::from(vec![0; 64 * 1024]);
-                poll_fn(|cx| stuck.stream.poll_send(cx, &mut chunk))
-                    .await
-                    .unwrap();
-                taken += 64 * 1024;
-            }
-        };
-        let full: Result<(), _> = tokio::time::timeout(std::time::Duration::from_millis(500), pushed).await;
+        let taken = push_until_full(&mut stuck.stream).await;
         assert!(
-            full.is_err() && taken <= 2 << 20,
+            taken > 0 && taken <= 2 << 20,
             "bounded by the window and the send buffer, not {taken}"
         );
         send(&mut other.stream, "through").await;

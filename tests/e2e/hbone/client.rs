@@ -4,59 +4,37 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use harness::Mesh;
 use harness::mesh::{Control, ports};
+use harness::{Mesh, wait};
 use http::Request;
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rcgen::{Issuer, KeyPair};
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, ClientConfig};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-/// Signs leaves, as the mesh's own authority or as one that nobody knows.
-pub(crate) struct Authority(Issuer<'static, KeyPair>);
+use super::testing::authority::{Authority, Leaf};
+use super::testing::frames::{Frames, SETTINGS};
+use super::testing::stranger;
 
-pub(crate) struct Leaf {
-    certificate: CertificateDer<'static>,
-    key: Vec<u8>,
+/// The mesh's own authority, with the key of its running control process.
+pub(crate) fn authority_of(control: &Control) -> Result<Authority> {
+    let key = KeyPair::from_pem(&fs::read_to_string(control.state().join("root-key.pem"))?)?;
+    let pem = fs::read_to_string(control.root())?;
+    Ok(Authority::with(
+        Issuer::from_ca_cert_pem(&pem, key)?,
+        pem,
+        Vec::new(),
+    ))
 }
 
-impl Authority {
-    /// With the key of a running control process.
-    pub(crate) fn of(control: &Control) -> Result<Self> {
-        let key = KeyPair::from_pem(&fs::read_to_string(control.state().join("root-key.pem"))?)?;
-        Ok(Self(Issuer::from_ca_cert_pem(
-            &fs::read_to_string(control.root())?,
-            key,
-        )?))
-    }
-
-    pub(crate) fn foreign() -> Result<Self> {
-        let mut params = CertificateParams::default();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        Ok(Self(Issuer::new(params, KeyPair::generate()?)))
-    }
-
-    pub(crate) fn leaf(&self, uri: &str) -> Result<Leaf> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ClientAuth,
-            ExtendedKeyUsagePurpose::ServerAuth,
-        ];
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.0)?.into();
-        Ok(Leaf {
-            certificate,
-            key: key.serialize_der(),
-        })
-    }
+/// A certificate of the mesh, as good as any.
+pub(crate) fn leaf_of(control: &Control, identity: &str) -> Result<Leaf> {
+    Ok(authority_of(control)?.leaf(identity, |_| {}))
 }
 
 /// What the client proves and asks.
@@ -68,13 +46,19 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn with(leaf: &Leaf) -> Self {
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(leaf.key.clone()));
-        let tls = Self::tls().with_client_auth_cert(vec![leaf.certificate.clone()], key);
-        Self::new(tls.expect("a key that belongs to its certificate"))
+        Self::new(stranger::client(Some(leaf), stranger::provider()))
     }
 
     pub(crate) fn anonymous() -> Self {
-        Self::new(Self::tls().with_no_client_auth())
+        Self::new(stranger::client(None, stranger::provider()))
+    }
+
+    fn new(tls: ClientConfig) -> Self {
+        Self {
+            tls,
+            method: "CONNECT",
+            forwarded: None,
+        }
     }
 
     pub(crate) fn method(mut self, method: &'static str) -> Self {
@@ -92,24 +76,6 @@ impl Client {
     pub(crate) fn forwarded_host(mut self, host: &str) -> Self {
         self.forwarded = Some(format!("host={host}"));
         self
-    }
-
-    fn tls() -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("the provider knows TLS 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-    }
-
-    fn new(mut tls: ClientConfig) -> Self {
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        Self {
-            tls,
-            method: "CONNECT",
-            forwarded: None,
-        }
     }
 }
 
@@ -132,14 +98,60 @@ pub(crate) fn connect(
     authority: &str,
     payload: &[u8],
 ) -> Result<Answer> {
+    outside(mesh, async || ask(client, server, authority, payload).await)
+}
+
+/// The alert by which a pod's tunnel port refuses this client; to be let in, or to be kept waiting, is an error.
+pub(crate) fn alert(mesh: &Mesh, client: Client, server: IpAddr) -> Result<AlertDescription> {
+    let greeted = outside(mesh, async || {
+        let greeted = async {
+            let (session, _) = shake_hands(client.tls, server).await?;
+            // TLS 1.3 lets a client be done before it is judged: the alert comes in the place of the first answer.
+            Frames::client(session).await?.until(SETTINGS).await
+        };
+        Ok(greeted.await)
+    });
+    let Err(error) = greeted? else {
+        bail!("it was let in");
+    };
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::AlertReceived(alert)) => Ok(*alert),
+        _ => Err(error).context("no alert"),
+    }
+}
+
+/// A conversation by frames with a pod's tunnel port, from outside the mesh, through an open tunnel.
+pub(crate) fn by_hand<T: Send>(
+    mesh: &Mesh,
+    client: Client,
+    server: IpAddr,
+    talk: impl AsyncFnOnce(Frames<TlsStream<TcpStream>>) -> Result<T> + Send,
+) -> Result<T> {
+    outside(mesh, async || {
+        let (session, _) = shake_hands(client.tls, server).await?;
+        talk(Frames::client(session).await?).await
+    })
+}
+
+fn outside<T: Send>(mesh: &Mesh, work: impl AsyncFnOnce() -> Result<T> + Send) -> Result<T> {
     mesh.outside.run_in(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let limit = Duration::from_secs(20);
-        runtime
-            .block_on(async { tokio::time::timeout(limit, ask(client, server, authority, payload)).await })?
+        let limit = wait::patiently(wait::SOON);
+        runtime.block_on(async { tokio::time::timeout(limit, work()).await })?
     })?
+}
+
+/// The session, and where it comes from.
+async fn shake_hands(
+    tls: ClientConfig,
+    server: IpAddr,
+) -> std::io::Result<(TlsStream<TcpStream>, SocketAddr)> {
+    let tcp = TcpStream::connect((server, ports::HBONE)).await?;
+    let source = tcp.local_addr()?;
+    let connector = TlsConnector::from(Arc::new(tls));
+    Ok((connector.connect(ServerName::from(server), tcp).await?, source))
 }
 
 /// Opens a stream, calls `then` when it is there, and gives the code of the reset that ends it.
@@ -149,23 +161,16 @@ pub(crate) fn until_reset(
     to: SocketAddr,
     then: impl FnOnce() -> Result<()> + Send,
 ) -> Result<Option<h2::Reason>> {
-    mesh.outside.run_in(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let reset = async {
-            let (_, response, _sender) = request(client, to.ip(), &to.to_string()).await?;
-            let (head, mut body) = response.into_parts();
-            anyhow::ensure!(head.status == 200, "{}", head.status);
-            then()?;
-            match body.data().await {
-                Some(Err(error)) => Ok(error.reason()),
-                other => anyhow::bail!("{other:?} came instead of a reset"),
-            }
-        };
-        let limit = Duration::from_secs(20);
-        runtime.block_on(async { tokio::time::timeout(limit, reset).await })?
-    })?
+    outside(mesh, async || {
+        let (_, response, _sender) = request(client, to.ip(), &to.to_string()).await?;
+        let (head, mut body) = response.into_parts();
+        anyhow::ensure!(head.status == 200, "{}", head.status);
+        then()?;
+        match body.data().await {
+            Some(Err(error)) => Ok(error.reason()),
+            other => bail!("{other:?} came instead of a reset"),
+        }
+    })
 }
 
 async fn ask(client: Client, server: IpAddr, authority: &str, payload: &[u8]) -> Result<Answer> {
@@ -200,12 +205,7 @@ async fn request(
     server: IpAddr,
     authority: &str,
 ) -> Result<(SocketAddr, http::Response<h2::RecvStream>, h2::SendStream<Bytes>)> {
-    let tcp = TcpStream::connect((server, ports::HBONE)).await?;
-    let source = tcp.local_addr()?;
-    let name = ServerName::from(server);
-    let tls = tokio_rustls::TlsConnector::from(Arc::new(client.tls))
-        .connect(name, tcp)
-        .await?;
+    let (tls, source) = shake_hands(client.tls, server).await?;
     let (mut requests, connection) = h2::client::handshake(tls).await?;
     // Dropped, and so closed, with the runtime.
     tokio::spawn(connection);
@@ -216,48 +216,4 @@ async fn request(
     let request = request.body(())?;
     let (response, sender) = requests.send_request(request, false)?;
     Ok((source, response.await?, sender))
-}
-
-/// Accepts every certificate, but still checks that the peer holds its key.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2 is not offered".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -11,7 +11,7 @@ use harness::{Mesh, wait};
 use serde_json::Value;
 
 use super::policy;
-use crate::hbone::client::{Authority, Client, until_reset};
+use crate::hbone::client::{Client, leaf_of, until_reset};
 
 fn deny_port(mut registry: RegistryFile, port: u16) -> Result<()> {
     registry.update(|registry| {
@@ -77,7 +77,7 @@ fn open_connections_that_a_new_policy_forbids_are_reset_and_others_go_on() -> Re
 fn a_stream_that_a_new_policy_forbids_is_cancelled() -> Result<()> {
     let mut mesh = Mesh::start("policy-cancel")?;
     mesh.serve(apps::echo, 9000)?;
-    let leaf = Authority::of(&mesh.control)?.leaf(&identity("client"))?;
+    let leaf = leaf_of(&mesh.control, &identity("client"))?;
     let to = SocketAddr::from((mesh.server().pod.ipv4(), 9000));
     let registry = mesh.registry.clone();
     let reset = until_reset(&mesh, Client::with(&leaf), to, || deny_port(registry, 9000))?;

@@ -8,7 +8,7 @@ use harness::mesh::identity;
 use harness::{Mesh, wait};
 
 use super::{answers, in_force, policy, why};
-use crate::hbone::client::{Authority, Client, connect};
+use crate::hbone::client::{Client, connect, leaf_of};
 
 fn closed(scope: &str) -> String {
     policy("closed", scope, "Deny", "{destinationPorts: [9000]}")
@@ -70,7 +70,7 @@ fn a_selected_policy_holds_for_a_workload_that_shares_its_address() -> Result<()
 fn a_workload_that_the_registry_does_not_list_is_closed_where_a_policy_may_be_meant_for_it() -> Result<()> {
     let mut mesh = Mesh::start("policy-unlisted")?;
     mesh.serve(apps::echo, 9001)?;
-    let leaf = Authority::of(&mesh.control)?.leaf(&identity("client"))?;
+    let leaf = leaf_of(&mesh.control, &identity("client"))?;
     let own = mesh.server().pod.ipv4();
     let at = SocketAddr::from((own, 9001));
     let tunnelled = |mesh: &Mesh| -> Result<u16> {

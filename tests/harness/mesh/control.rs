@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::fabric::Fabric;
-use crate::mesh::sidecar::sum;
+use crate::mesh::metrics::sum;
 use crate::mesh::{TRUST_DOMAIN, binaries, ports};
 use crate::pod::Pod;
 use crate::process::{Output, Process};

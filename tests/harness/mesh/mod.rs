@@ -3,6 +3,7 @@
 
 pub mod binaries;
 pub mod control;
+mod metrics;
 pub mod registry;
 pub mod sidecar;
 pub mod whole;

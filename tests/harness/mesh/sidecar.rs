@@ -1,6 +1,5 @@
 //! `outrigger proxy` beside a pod's programs: in the pod's network namespace and cgroup, attached to both.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
@@ -12,10 +11,13 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::http;
+use crate::mesh::metrics::sum;
 use crate::mesh::{Control, NAMESPACE, RegistryFile, TRUST_DOMAIN, binaries, ports};
 use crate::pod::Pod;
 use crate::process::{Output, Process};
 use crate::wait;
+
+mod resources;
 
 /// What a test may want otherwise than usual.
 #[derive(Clone, Debug)]
@@ -127,6 +129,8 @@ pub struct Sidecar {
     intercepts: bool,
     without_capability: Option<String>,
     open_files: Option<u64>,
+    /// Another place for its log than a file of ours, and the level.
+    log: Option<(PathBuf, String)>,
     process: Option<Process>,
 }
 
@@ -150,7 +154,13 @@ impl Sidecar {
         Ok(sidecar)
     }
 
-    fn configure(pod: &Pod, control: &Control, registry: &RegistryFile, options: &Options) -> Result<Self> {
+    /// Only writes its files; [`Sidecar::restart`] starts it.
+    pub(crate) fn configure(
+        pod: &Pod,
+        control: &Control,
+        registry: &RegistryFile,
+        options: &Options,
+    ) -> Result<Self> {
         let dir = pod.scratch().join("sidecar");
         fs::create_dir_all(&dir)?;
         let intercepts = options.intercept;
@@ -160,6 +170,7 @@ impl Sidecar {
             intercepts,
             without_capability: options.without_capability.clone(),
             open_files: options.open_files,
+            log: None,
             process: None,
         };
         let token = match &options.token {
@@ -235,6 +246,11 @@ impl Sidecar {
         let outrigger = binaries::path("outrigger")?;
         // Each of them replaces itself by what comes after it.
         let mut words: Vec<OsString> = Vec::new();
+        if let Some((to, _)) = &self.log {
+            // Opened for reading as well: to open a fifo for writing alone waits for a reader.
+            words.extend(["sh", "-c", "exec 2<>\"$0\"; exec \"$@\""].map(OsString::from));
+            words.push(to.into());
+        }
         if let Some(limit) = self.open_files {
             words.extend(["prlimit".into(), format!("--nofile={limit}:{limit}").into()]);
         }
@@ -247,6 +263,9 @@ impl Sidecar {
         let mut command = self.pod.command(&words[0]);
         command.args(&words[1..]);
         command.arg("proxy").arg("--config").arg(self.config());
+        if let Some((_, level)) = &self.log {
+            command.env("OUTRIGGER_LOG", level);
+        }
         let mut process = self.pod.spawn(command)?;
         let (pod, status, intercepts) = (self.pod.clone(), self.status_address(), self.intercepts);
         let pins = self.pins();
@@ -264,8 +283,18 @@ impl Sidecar {
         self.process = None;
     }
 
+    /// From its next start on it logs there, at this level.
+    pub fn log_to(&mut self, path: PathBuf, level: &str) {
+        self.log = Some((path, level.to_owned()));
+    }
+
     /// Asks it to end, and waits for that.
     pub fn stop(&mut self) -> Result<()> {
+        self.stop_and_read().map(drop)
+    }
+
+    /// As [`Sidecar::stop`], with all that it has logged.
+    pub fn stop_and_read(&mut self) -> Result<String> {
         let mut process = self.process.take().context("the sidecar does not run")?;
         process.signal(Signal::SIGTERM)?;
         let status = process.wait(wait::SOON)?;
@@ -274,7 +303,7 @@ impl Sidecar {
             "the sidecar ended with {status}\n{}",
             process.log()
         );
-        Ok(())
+        Ok(process.log())
     }
 
     /// Takes the pinned hooks of a stopped sidecar away.
@@ -368,63 +397,6 @@ impl Sidecar {
         self.process.as_ref().map(Process::id)
     }
 
-    /// Changes the limit of open files of the running proxy, which does not notice.
-    pub fn set_open_files(&self, limit: u64) -> Result<()> {
-        let pid = self.pid().context("the sidecar does not run")?;
-        let output = Command::new("prlimit")
-            .args(["--pid", &pid.to_string(), &format!("--nofile={limit}:")])
-            .output()
-            .context("run prlimit")?;
-        ensure!(
-            output.status.success(),
-            "prlimit: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(())
-    }
-
-    /// Lowers the limit of open files of the running proxy to those that it has, once what is about to close is closed.
-    /// Not to a number that is free for a moment only: it may be the proxy's spare, which would then never come back.
-    pub fn exhaust_files(&self) -> Result<()> {
-        let (mut limit, mut next, mut quiet) = (0, 0, 0);
-        wait::until_some("its descriptors come to rest", wait::SOON, || {
-            let now = self.next_descriptor()?;
-            quiet = if now == next { quiet + 1 } else { 0 };
-            next = now;
-            if quiet < 20 {
-                return Ok(None);
-            }
-            if limit == next {
-                return Ok(Some(()));
-            }
-            self.set_open_files(next)?;
-            (limit, quiet) = (next, 0);
-            Ok(None)
-        })
-    }
-
-    /// The next descriptor that it will get.
-    fn next_descriptor(&self) -> Result<u64> {
-        let pid = self.pid().context("the sidecar does not run")?;
-        let open = fs::read_dir(format!("/proc/{pid}/fd"))?;
-        let open: BTreeSet<u64> = open
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .collect();
-        (0..)
-            .find(|fd| !open.contains(fd))
-            .context("all numbers are taken")
-    }
-
-    /// Memory that it has in use, in bytes.
-    pub fn resident(&self) -> Result<u64> {
-        let pid = self.pid().context("the sidecar does not run")?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next());
-        let kib: u64 = kib.context("VmRSS is missing")?.parse()?;
-        Ok(kib * 1024)
-    }
-
     pub fn admin_socket(&self) -> PathBuf {
         self.dir.join("admin.sock")
     }
@@ -471,28 +443,4 @@ impl Sidecar {
 
 fn is_ready(pod: &Pod, status: SocketAddr) -> bool {
     http::get(pod.netns(), status, "/readyz").is_ok_and(|(code, _)| code == 200)
-}
-
-pub(super) fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
-    let series = text.lines().filter_map(|line| {
-        let (series, value) = line.rsplit_once(' ')?;
-        let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));
-        let wanted = found == name && labels.iter().all(|label| found_labels.contains(label));
-        wanted.then(|| value.parse().ok()).flatten()
-    });
-    series.fold(0.0, |sum: f64, value: f64| sum + value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_metric_is_summed_over_the_series_that_match() {
-        let text = "# HELP opened x\nopened{direction=\"inbound\",transport=\"plain\"} 2\n\
-                    opened{direction=\"inbound\",transport=\"hbone\"} 3\nopened{direction=\"outbound\"} 5\n";
-        assert_eq!(sum(text, "opened", &[]), 10.0);
-        assert_eq!(sum(text, "opened", &["direction=\"inbound\""]), 5.0);
-        assert_eq!(sum(text, "closed", &[]), 0.0);
-    }
 }

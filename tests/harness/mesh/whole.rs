@@ -1,6 +1,7 @@
 //! A whole small mesh in one call: a client, servers behind one service, and a server outside.
 
 use std::net::{IpAddr, SocketAddr};
+use std::thread;
 
 use anyhow::Result;
 
@@ -107,14 +108,24 @@ impl Mesh {
 
         let control = Control::with_leaves(&fabric, &plan.leaf_ttl)?;
         let join = |pod: Pod, options: &Options| -> Result<Member> {
-            let sidecar = Sidecar::start(&pod, &control, &registry, options)?;
+            let sidecar = Sidecar::configure(&pod, &control, &registry, options)?;
             Ok(Member { pod, sidecar })
         };
-        let servers = servers
+        let mut client = join(client, &plan.client)?;
+        let mut servers: Vec<Member> = servers
             .into_iter()
             .map(|pod| join(pod, &plan.server))
             .collect::<Result<_>>()?;
-        let client = join(client, &plan.client)?;
+        // All at once: each waits for the kernel's verifier and for its certificate, and none for another one.
+        thread::scope(|scope| {
+            let members = servers.iter_mut().chain([&mut client]);
+            let starts: Vec<_> = members
+                .map(|member| scope.spawn(|| member.sidecar.restart()))
+                .collect();
+            starts
+                .into_iter()
+                .try_for_each(|start| start.join().expect("no sidecar's start panics"))
+        })?;
         Ok(Self {
             client,
             servers,

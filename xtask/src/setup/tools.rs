@@ -34,6 +34,13 @@ pub(super) const CARGO_DENY: Tool = Tool {
     profile: Profile::Dev,
 };
 
+pub(super) const CARGO_FUZZ: Tool = Tool {
+    name: "cargo-fuzz",
+    version: "0.13.2",
+    why: "builds fuzzers",
+    profile: Profile::Dev,
+};
+
 impl Tool {
     pub(super) const fn bpf_linker(version: &'static str) -> Self {
         Self {

@@ -83,7 +83,12 @@ pub(super) const ROOMS: &[Room] = &[
     room("proxy", ALL_ROOMS, ROLE_CRATES),
     room("control", ALL_ROOMS, ROLE_CRATES),
     room("plugin", "model observe", "clap serde_json"),
+    // Test support, which every room's tests may import and which imports none.
+    room(TESTING, "", "rcgen rustls tokio"),
 ];
+
+/// Compiled for tests only, so that nothing else can import it.
+const TESTING: &str = "testing";
 
 /// What a role may import: every room, and how a process lives and ends; no other role.
 const ALL_ROOMS: &str = "model document admission budget policy route intercept transport relay pki identity discovery datapath host issuer observe \
@@ -95,12 +100,13 @@ const ALL_ROOMS: &str = "model document admission budget policy route intercept 
 const ROLE_CRATES: &str =
     "anyhow bytes fastrand futures_util humantime ipnet nix rustls serde_json slab socket2 tokio tracing";
 
-/// The door: raw arguments → one validated configuration. It may import anything, and no room imports it.
-pub(super) const DOOR: &[&str] = &["bin", "cli", "config", "lib", "lifecycle", "main"];
+/// The door: raw arguments → one validated configuration, and raw bytes → the parsers that fuzzers try. It may import
+/// anything, and no room imports it.
+pub(super) const DOOR: &[&str] = &["bin", "cli", "config", "fuzzing", "lib", "lifecycle", "main"];
 
 impl Room {
     pub(super) fn may_import(&self, room: &str) -> bool {
-        room == self.name || self.rooms.split_whitespace().any(|allowed| allowed == room)
+        room == self.name || room == TESTING || self.rooms.split_whitespace().any(|allowed| allowed == room)
     }
 
     pub(super) fn may_use(&self, name: &str) -> bool {

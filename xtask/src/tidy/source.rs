@@ -47,7 +47,8 @@ fn read_into(files: &mut Vec<File>, root: &Path, dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if path.is_symlink() || matches!(&*name, "target" | ".git") {
+        // A corpus is bytes and no text of ours.
+        if path.is_symlink() || matches!(&*name, "target" | ".git" | "corpus") {
             continue;
         }
         if path.is_dir() {
@@ -157,9 +158,15 @@ fn ends_statement(line: &str) -> bool {
     line.trim_start().is_empty() || line.ends_with([';', '{', '}', ','])
 }
 
-/// Marks the item below each `#[cfg(test)]`: to its closing brace, or to its semicolon.
+/// What makes an item test code. Fuzzers run the second kind, too; the product has neither.
+const TEST_CODE: [&str; 2] = ["#[cfg(test)]", "#[cfg(any(test, feature ="];
+
+/// Marks the item below each attribute of [`TEST_CODE`]: to its closing brace, or to its semicolon.
 fn mark_tests(code: &str, tests: &mut [bool]) {
-    for (at, attribute) in code.match_indices("#[cfg(test)]") {
+    for (at, attribute) in TEST_CODE
+        .iter()
+        .flat_map(|attribute| code.match_indices(attribute))
+    {
         let body = at + attribute.len();
         let mut depth = 0_usize;
         let end = code[body..].bytes().position(|byte| {
@@ -324,6 +331,19 @@ mod tests {
         let tests: Vec<_> = (1..=8).filter(|line| file.is_test(*line)).collect();
         assert_eq!(tests, [2, 3, 5, 6, 7]);
         assert!(File::new("tests/e2e/x.rs", "fn a() {}\n").is_test(1));
+    }
+
+    #[test]
+    fn what_only_fuzzers_have_is_a_test() {
+        let mut files = [
+            File::new(
+                "a/src/x/mod.rs",
+                "#[cfg(any(test, feature = \"fuzzing\"))]\nmod fuzz;\nmod real;\n",
+            ),
+            File::new("a/src/x/fuzz.rs", "fn a() {}\n"),
+        ];
+        mark_test_modules(&mut files);
+        assert!(files[0].is_test(2) && !files[0].is_test(3) && files[1].is_test(1));
     }
 
     #[test]

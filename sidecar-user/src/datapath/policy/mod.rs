@@ -7,6 +7,8 @@
 mod compile;
 mod file;
 mod follow;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod map;
 mod rule;
 

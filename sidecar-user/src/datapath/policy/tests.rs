@@ -3,11 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use sidecar_ebpf::abi::{self, MAX_RANGES};
-use sidecar_ebpf::addr::Port;
-use sidecar_ebpf::verdict;
+use sidecar_ebpf::abi::MAX_RANGES;
 
 use super::compile::{Key, MAX_PREFIXES};
+use super::fuzz::{compiled, documented};
 use super::*;
 
 const EXAMPLE: &str = "outbound:
@@ -24,41 +23,6 @@ inbound:
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
-}
-
-/// What the kernel would answer: the longest prefix, and the first of its ranges that holds the port.
-fn compiled(policy: &Policy, direction: Direction, ip: IpAddr, port: u16) -> (Action, Option<usize>) {
-    let prefixes = policy.prefixes().iter();
-    let matching = prefixes.filter(|p| p.direction == direction && p.net.contains(&ip.to_canonical()));
-    let longest = matching.max_by_key(|p| p.net.prefix_len());
-    let range = verdict::of_port(longest.map(|p| &p.policy), Port::new(port));
-    let action = match range.action {
-        abi::Action::LEAVE => Action::Leave,
-        _ => Action::Take {
-            optimistic: range.optimistic != 0,
-        },
-    };
-    let rule = (range.rule != abi::Range::DEFAULT).then_some(range.rule.into());
-    (action, rule)
-}
-
-/// The rules as they are documented, each looked at by itself.
-pub(in super::super) fn documented(rules: &[Rule], ip: IpAddr, port: u16) -> (Action, Option<usize>) {
-    let mut best: Option<(u8, usize)> = None;
-    for (number, rule) in rules.iter().enumerate() {
-        if !rule.ports.iter().any(|ports| ports.holds(port)) {
-            continue;
-        }
-        for net in rule.nets.iter().filter(|net| net.contains(&ip)) {
-            if best.is_none_or(|(length, _)| net.prefix_len() > length) {
-                best = Some((net.prefix_len(), number));
-            }
-        }
-    }
-    match best {
-        Some((_, number)) => (rules[number].action, Some(number)),
-        None => (Action::Take { optimistic: false }, None),
-    }
 }
 
 /// Few networks and ports, so that they meet.
@@ -331,25 +295,4 @@ fn too_many_networks_are_refused() {
         error.contains("room for 8192; join neighbouring networks"),
         "{error}"
     );
-}
-
-#[test]
-fn no_damage_to_a_text_makes_the_reader_panic() {
-    const DAMAGE: [char; 15] = [
-        '0', '-', ':', '/', '[', ']', '{', '}', ',', '!', '&', '*', '"', '\n', 'é',
-    ];
-    let mut rng = fastrand::Rng::with_seed(7);
-    for _ in 0..5000 {
-        let mut text: Vec<char> = EXAMPLE.chars().collect();
-        for _ in 0..rng.usize(1..4) {
-            let at = rng.usize(..text.len());
-            match rng.u8(..3) {
-                0 => text.truncate(at + 1),
-                1 => text[at] = *rng.choice(&DAMAGE).unwrap(),
-                _ => text[at..].rotate_left(1),
-            }
-        }
-        // Right or wrong, it is answered.
-        let _ = parse(&text.into_iter().collect::<String>());
-    }
 }

@@ -11,7 +11,8 @@ use sidecar_ebpf::abi::{self, POLICY_ENTRIES, map};
 use socket2::{Domain, SockRef};
 
 use super::super::explain::{Action, Connect};
-use super::super::policy::tests::{Dice, documented};
+use super::super::policy::fuzz::documented;
+use super::super::policy::tests::Dice;
 use super::super::policy::{self, Direction, Policy, Source};
 use super::super::{Config, Datapath, Error, pins, sys};
 use super::pod::{POD4, POD6, Pod, in_pod};

@@ -2,6 +2,8 @@
 //! Reading files and noticing changes is `reload.rs`; what each key means for a user is in `docs/registry.md`.
 
 mod address;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod lint;
 mod policy;
 mod service;

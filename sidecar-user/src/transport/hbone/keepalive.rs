@@ -38,3 +38,6 @@ pub(super) async fn watch(mut ping: PingPong, heard: Heard) {
         silent = 0;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@
 pub mod client;
 mod flood;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod headers;
 mod keepalive;
 pub mod server;

@@ -1,5 +1,8 @@
 //! The accepting side of a tunnel. Says who is there and what is asked for; whether it may be is policy's question.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -14,6 +17,7 @@ use h2::{PingPong, Reason, RecvStream};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
@@ -32,10 +36,10 @@ use crate::transport::tls::{self, Peer};
 use crate::transport::{Counted, Error, Step, Tally, Timeouts, tcp};
 
 /// A proven client with its tunnel.
-pub struct Session {
+pub struct Session<S = TlsStream<TcpStream>> {
     pub peer: Peer,
     pub handshake: Duration,
-    connection: Connection<Socket<TlsStream<TcpStream>>, Bytes>,
+    connection: Connection<Socket<S>, Bytes>,
     heard: Heard,
     traffic: Traffic,
     occupancy: Rc<Occupancy>,
@@ -108,8 +112,21 @@ impl Session {
         let peer = tls::peer(tls.get_ref().1, tls::Side::Client, true)
             .ok_or_else(|| failed(std::io::Error::other("the client proved no identity")))?;
         let handshake = start.elapsed();
-        let traffic = Traffic::new(budget, (PREFACE, 0), start);
-        let (io, heard) = Socket::new(tls, traffic.clone());
+        Self::over(tls, client, (peer, handshake), limits, budget).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// The HTTP/2 handshake, over what a peer has proved to be its own.
+    async fn over(
+        io: S,
+        client: SocketAddr,
+        (peer, handshake): (Peer, Duration),
+        limits: Timeouts,
+        budget: &Budget,
+    ) -> Result<Self, Error> {
+        let traffic = Traffic::new(budget, (PREFACE, 0), Instant::now());
+        let (io, heard) = Socket::new(io, traffic.clone());
         let preface = Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -297,16 +314,7 @@ impl Drop for Steering {
 impl Incoming {
     /// The destination, when the request is a proper CONNECT with a port.
     pub fn authority(&self) -> Result<&Authority, Refusal> {
-        if self.request.method() != Method::CONNECT {
-            return Err(Refusal::BadRequest);
-        }
-        let authority = self.request.uri().authority().ok_or(Refusal::BadRequest)?;
-        let proper = authority.port_u16().is_some_and(|p| p != 0) && !authority.as_str().contains('@');
-        if proper {
-            Ok(authority)
-        } else {
-            Err(Refusal::BadRequest)
-        }
+        authority(&self.request)
     }
 
     /// Has the client given the stream up already?
@@ -349,6 +357,25 @@ impl Incoming {
         mirror(self.request.headers(), answer.headers_mut());
         // The stream may be gone already, and then nobody waits for the answer.
         let _ = self.respond.send_response(answer, true);
+    }
+}
+
+/// The URI's own parser lets through an empty host, and text between the host and the port.
+pub(super) fn authority<B>(request: &Request<B>) -> Result<&Authority, Refusal> {
+    if request.method() != Method::CONNECT {
+        return Err(Refusal::BadRequest);
+    }
+    let authority = request.uri().authority().ok_or(Refusal::BadRequest)?;
+    let (whole, host) = (authority.as_str(), authority.host());
+    let port = whole.strip_prefix(host).and_then(|rest| rest.strip_prefix(':'));
+    let proper = !host.is_empty()
+        && port
+            .and_then(|port| port.parse().ok())
+            .is_some_and(|port: u16| port != 0);
+    if proper {
+        Ok(authority)
+    } else {
+        Err(Refusal::BadRequest)
     }
 }
 

@@ -1,11 +1,15 @@
 //! How the pool reuses tunnels, and when it opens another one.
 
+use std::cell::Cell;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
 use super::*;
 
 #[tokio::test]
 async fn a_full_tunnel_gets_a_second_one_and_a_drained_tunnel_a_successor() {
     locally(async {
-        let ca = Authority::new();
+        let ca = Authority::new("root");
         let mut gateway = gateway(&ca.svid(&id("server"))).await;
         let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
         let mut open = Vec::new();
@@ -34,7 +38,7 @@ async fn a_full_tunnel_gets_a_second_one_and_a_drained_tunnel_a_successor() {
 #[tokio::test]
 async fn a_burst_of_held_connections_gets_as_many_tunnels_as_it_needs() {
     locally(async {
-        let ca = Authority::new();
+        let ca = Authority::new("root");
         let mut gateway = gateway(&ca.svid(&id("server"))).await;
         let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
         let request = to("10.0.0.2:80");
@@ -57,7 +61,7 @@ async fn a_burst_of_held_connections_gets_as_many_tunnels_as_it_needs() {
 #[tokio::test]
 async fn a_peer_that_takes_ten_streams_gets_ten_a_tunnel() {
     locally(async {
-        let ca = Authority::new();
+        let ca = Authority::new("root");
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let config = tls::server_config(&ca.svid(&id("server"))).unwrap();
@@ -92,7 +96,7 @@ async fn a_peer_that_takes_ten_streams_gets_ten_a_tunnel() {
 #[tokio::test]
 async fn bulk_gets_a_tunnel_of_its_own() {
     locally(async {
-        let ca = Authority::new();
+        let ca = Authority::new("root");
         let mut gateway = gateway(&ca.svid(&id("server"))).await;
         let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
         let (mut bulk, mut far) = streams(&pool, &key, &svid, &mut gateway).await;
@@ -108,7 +112,7 @@ async fn bulk_gets_a_tunnel_of_its_own() {
 #[tokio::test]
 async fn a_renewed_certificate_opens_new_tunnels_and_keeps_the_old_streams() {
     locally(async {
-        let ca = Authority::new();
+        let ca = Authority::new("root");
         let mut gateway = gateway(&ca.svid(&id("server"))).await;
         let (pool, key) = (pool(), key(gateway.addr, &id("server")));
         let (mut old, mut old_far) = streams(&pool, &key, &ca.svid(&id("client")), &mut gateway).await;
@@ -126,7 +130,7 @@ async fn a_renewed_certificate_opens_new_tunnels_and_keeps_the_old_streams() {
 #[tokio::test]
 async fn one_dial_serves_all_who_wait_and_its_failure_too() {
     locally(async {
-        let ca = Authority::new();
+        let ca = Authority::new("root");
         let mut gateway = gateway(&ca.svid(&id("server"))).await;
         let (pool, svid) = (pool(), ca.svid(&id("client")));
         let good = key(gateway.addr, &id("server"));
@@ -159,6 +163,256 @@ async fn one_dial_serves_all_who_wait_and_its_failure_too() {
             1,
             "one handshake was refused, not twenty"
         );
+    })
+    .await;
+}
+
+/// A peer whose tunnels the test answers by hand, one after the other.
+struct ByHand {
+    addr: SocketAddr,
+    sessions: mpsc::UnboundedReceiver<std::io::Result<server::TlsStream<TcpStream>>>,
+}
+
+impl ByHand {
+    async fn start(ca: &Authority) -> Self {
+        let leaf = ca.leaf(id("server").as_str(), |_| {});
+        let (addr, sessions) = listen(stranger::server(&leaf, stranger::provider())).await;
+        Self { addr, sessions }
+    }
+
+    async fn tunnel(&mut self) -> Frames<server::TlsStream<TcpStream>> {
+        let session = self.sessions.recv().await.unwrap().unwrap();
+        Frames::server(session, &[(MAX_CONCURRENT_STREAMS, 100)])
+            .await
+            .unwrap()
+    }
+}
+
+/// The identifier of the setting (RFC 9113, 6.5.2).
+const MAX_CONCURRENT_STREAMS: u16 = 3;
+
+#[tokio::test]
+async fn a_tunnel_that_nobody_uses_is_closed_after_its_time_and_one_in_use_is_not() {
+    locally(async {
+        let ca = Authority::new("root");
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
+        let (used, far) = streams(&pool, &key, &svid, &mut gateway).await;
+        for _ in 0..100 {
+            pool.sweep(|_| true);
+        }
+        assert_eq!(pool.open_tunnels(), 1, "in use");
+        drop((used, far));
+        // Five minutes of sweeps, each half a minute after the one before.
+        for _ in 0..9 {
+            pool.sweep(|_| true);
+        }
+        assert_eq!(pool.open_tunnels(), 1, "idle, but not for long enough");
+        let (again, far) = streams(&pool, &key, &svid, &mut gateway).await;
+        assert!(again.handshake.is_none());
+        drop((again, far));
+        for sweep in 1..=10 {
+            assert_eq!(pool.open_tunnels(), 1, "its time began again: {sweep}");
+            pool.sweep(|_| true);
+        }
+        assert_eq!(pool.open_tunnels(), 0);
+        let (fresh, _far) = streams(&pool, &key, &svid, &mut gateway).await;
+        assert!(fresh.handshake.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_leads_to_nobody_known_takes_no_new_stream_and_keeps_its_own() {
+    locally(async {
+        let ca = Authority::new("root");
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let (pool, svid, kept) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
+        let gone = Key {
+            workload: "w2".into(),
+            ..kept.clone()
+        };
+        let (_kept, _far) = streams(&pool, &kept, &svid, &mut gateway).await;
+        let (mut live, mut far) = streams(&pool, &gone, &svid, &mut gateway).await;
+        pool.sweep(|key| *key != gone);
+        assert_eq!(pool.open_tunnels(), 1);
+        send(&mut live.stream, "still here").await;
+        assert_eq!(receive(&mut far).await.unwrap().unwrap(), "still here");
+        let (again, _far) = streams(&pool, &kept, &svid, &mut gateway).await;
+        assert!(again.handshake.is_none(), "the other tunnel was kept");
+        let (fresh, _far) = streams(&pool, &gone, &svid, &mut gateway).await;
+        assert!(fresh.handshake.is_some(), "a tunnel of its own again");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_gives_no_answer_in_time_is_not_asked_again() {
+    locally(async {
+        let ca = Authority::new("root");
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
+        let (mut old, mut far) = streams(&pool, &key, &svid, &mut gateway).await;
+        let request = to("10.0.0.2:80");
+        let mut asked = Box::pin(pool.connect(&key, &svid, &request));
+        let unanswered = tokio::select! {
+            answered = &mut asked => panic!("by nobody: {answered:?}"),
+            incoming = gateway.incoming.recv() => incoming,
+        };
+        tokio::time::pause();
+        let asked = asked.await;
+        tokio::time::resume();
+        let error = asked.unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::TimedOut {
+                    what: Step::ConnectRequest,
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
+        let (fresh, _far) = streams(&pool, &key, &svid, &mut gateway).await;
+        assert!(
+            fresh.handshake.is_some(),
+            "whoever comes next waits in no dead tunnel"
+        );
+        drop(unanswered);
+        send(&mut old.stream, "slow, not dead").await;
+        assert_eq!(receive(&mut far).await.unwrap().unwrap(), "slow, not dead");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_that_the_peer_refused_unprocessed_is_asked_for_again_but_not_for_ever() {
+    locally(async {
+        let ca = Authority::new("root");
+        let mut peer = ByHand::start(&ca).await;
+        let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(peer.addr, &id("server")));
+        let request = to("10.0.0.2:80");
+        let answering = async {
+            let mut tunnel = peer.tunnel().await;
+            for _ in 0..3 {
+                let stream = tunnel.until(frames::HEADERS).await.unwrap().stream;
+                tunnel
+                    .send(&Frame::reset(stream, frames::REFUSED_STREAM))
+                    .await
+                    .unwrap();
+            }
+            let stream = tunnel.until(frames::HEADERS).await.unwrap().stream;
+            tunnel.send(&Frame::ok(stream)).await.unwrap();
+            tunnel
+        };
+        let (asked, mut tunnel) = tokio::join!(pool.connect(&key, &svid, &request), answering);
+        let asked = asked.unwrap();
+
+        // Nor is a fresh tunnel, should that be tried: whoever asks gets an answer.
+        let asked_for = Cell::new(0);
+        let refuse = async |tunnel: &mut Frames<_>| -> Error {
+            loop {
+                let stream = tunnel.until(frames::HEADERS).await.unwrap().stream;
+                asked_for.set(asked_for.get() + 1);
+                tunnel
+                    .send(&Frame::reset(stream, frames::REFUSED_STREAM))
+                    .await
+                    .unwrap();
+            }
+        };
+        let error = tokio::select! {
+            refused = pool.connect(&key, &svid, &request) => refused.unwrap_err(),
+            never = refuse(&mut tunnel) => never,
+            never = async { refuse(&mut peer.tunnel().await).await } => never,
+        };
+        assert!(error.is_refused_stream(), "{error:?}");
+        assert!((4..=8).contains(&asked_for.get()), "{}", asked_for.get());
+        drop(asked);
+    })
+    .await;
+}
+
+/// The peer says that it goes in the moment in which it is asked: it has processed nothing.
+#[tokio::test]
+async fn a_tunnel_that_goes_away_while_it_is_asked_gets_a_successor() {
+    locally(async {
+        let ca = Authority::new("root");
+        let mut peer = ByHand::start(&ca).await;
+        let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(peer.addr, &id("server")));
+        let request = to("10.0.0.2:80");
+        let (first, mut tunnel) = tokio::join!(pool.connect(&key, &svid, &request), async {
+            let mut tunnel = peer.tunnel().await;
+            let stream = tunnel.until(frames::HEADERS).await.unwrap().stream;
+            tunnel.send(&Frame::ok(stream)).await.unwrap();
+            tunnel
+        });
+        let mut first = first.unwrap();
+        let (second, _tunnels) = tokio::join!(pool.connect(&key, &svid, &request), async {
+            tunnel.until(frames::HEADERS).await.unwrap();
+            // The last stream that was processed, and no error.
+            let last = Frame::new(frames::GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
+            tunnel.send(&last).await.unwrap();
+            let mut fresh = peer.tunnel().await;
+            let stream = fresh.until(frames::HEADERS).await.unwrap().stream;
+            fresh.send(&Frame::ok(stream)).await.unwrap();
+            tunnel
+                .send(&Frame::new(frames::DATA, 0, 1, b"still here"))
+                .await
+                .unwrap();
+            (tunnel, fresh)
+        });
+        assert!(second.unwrap().handshake.is_some());
+        assert_eq!(receive(&mut first.stream).await.unwrap().unwrap(), "still here");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dial_that_failed_is_tried_again_by_the_next_who_asks() {
+    locally(async {
+        let ca = Authority::new("root");
+        let (pool, svid) = (pool(), ca.svid(&id("client")));
+        let request = to("10.0.0.2:80");
+        // Bound, so that the port is nobody else's, and not listening yet.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let key = key(socket.local_addr().unwrap(), &id("server"));
+        for _ in 0..2 {
+            let error = pool.connect(&key, &svid, &request).await.unwrap_err();
+            assert!(matches!(error, Error::Connect { .. }), "{error:?}");
+        }
+        let mut gateway = gateway_at(socket.listen(16).unwrap(), &ca.svid(&id("server"))).await;
+        let (connected, _far) = streams(&pool, &key, &svid, &mut gateway).await;
+        assert!(connected.handshake.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dial_that_panics_fails_those_who_wait_for_it_and_the_next_one_dials_anew() {
+    locally(async {
+        let ca = Authority::new("root");
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let bugs = Cell::new(1);
+        let mark = move |_: BorrowedFd<'_>| {
+            let left = bugs.replace(0);
+            assert_eq!(left, 0, "a bug while dialling");
+            Ok(())
+        };
+        let pool = Pool::new(
+            Rc::new(mark),
+            Rc::new(|_| ()),
+            Timeouts::default(),
+            Budget::new(64 << 20),
+        );
+        let (svid, key) = (ca.svid(&id("client")), key(gateway.addr, &id("server")));
+        let failed = pool.connect(&key, &svid, &to("10.0.0.2:80")).await;
+        assert!(matches!(failed, Err(Error::Closed { .. })));
+        let again = streams(&pool, &key, &svid, &mut gateway);
+        let again = tokio::time::timeout(Duration::from_secs(30), again).await;
+        let (mut fresh, mut far) = again.expect("the gateway is dialled again");
+        send(&mut fresh.stream, "again").await;
+        assert_eq!(receive(&mut far).await.unwrap().unwrap(), "again");
     })
     .await;
 }

@@ -1,5 +1,7 @@
 //! TLS 1.3 with both sides proving a SPIFFE identity. `verify` decides whom to believe.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod verify;
 
 use std::io;
@@ -66,7 +68,7 @@ impl Peer {
     }
 
     /// One that has shown nothing.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn for_tests(id: SpiffeId) -> Self {
         Self {
             id,

@@ -1,18 +1,18 @@
-//! Logging, and the signals that end a process. What is to be done at the end is each role's business.
-
-mod files;
+//! The process's log: its level, its format, and the layers that an event passes. Where lines wait is `writer.rs`.
 
 use std::io::{self, IsTerminal};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Registry, fmt};
+use tracing_subscriber::{EnvFilter, Registry, fmt};
 
-pub use files::{file_limit, raise_file_limit};
+use super::gate::{Gate, GateLayer};
+use super::panics;
+use super::writer::{self, Queue};
 
 /// How the process logs, to standard error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,12 +42,25 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    #[error("cannot start the thread that writes the log")]
+    Thread {
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot wait for {name}")]
     Signal {
         name: &'static str,
         #[source]
         source: io::Error,
     },
+}
+
+/// The process's, as tracing's dispatcher is.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+struct Log {
+    queue: Arc<Queue>,
+    gate: Arc<Gate>,
 }
 
 /// The log's filter, readable and changeable while the process runs.
@@ -68,15 +81,22 @@ impl LogFilter {
     }
 }
 
-/// Sends all events of the process to standard error. Colours only on a terminal.
+/// Sends all events of the process to standard error, and panics with them. Colours only on a terminal.
 pub fn start_logging(logging: &Logging) -> Result<LogFilter, Error> {
     let filter = EnvFilter::try_new(&logging.filter).map_err(|source| Error::Filter {
         filter: logging.filter.clone(),
         source,
     })?;
     let (filter, handle) = reload::Layer::new(filter);
-    let output = fmt::layer().with_writer(io::stderr);
-    let registry = tracing_subscriber::registry().with(filter);
+    let (queue, gate) = (Arc::new(Queue::default()), Arc::new(Gate::default()));
+    let lines = queue.clone();
+    let output = fmt::layer()
+        .with_writer(move || writer::Line(lines.clone()))
+        // It would report a field that cannot be formatted by a blocking write of its own.
+        .log_internal_errors(false);
+    let registry = tracing_subscriber::registry()
+        .with(filter)
+        .with(GateLayer(gate.clone()));
     match logging.format {
         Format::Text => registry
             .with(output.with_ansi(io::stderr().is_terminal()))
@@ -86,33 +106,36 @@ pub fn start_logging(logging: &Logging) -> Result<LogFilter, Error> {
     .map_err(|source| Error::Twice {
         source: Box::new(source),
     })?;
+    writer::start(queue.clone(), gate.clone(), io::stderr()).map_err(|source| Error::Thread { source })?;
+    panics::install(queue.clone());
+    // Nobody else can have set it: tracing's own place was free until now.
+    let _ = LOG.set(Log { queue, gate });
     Ok(LogFilter(handle))
 }
 
-/// SIGTERM and SIGINT, caught from the moment this is made.
-#[derive(Debug)]
-pub struct Shutdown {
-    terminate: Signal,
-    interrupt: Signal,
+/// A line for standard error, from a process that may have a log by now: then after all that went before.
+pub(super) fn say(line: &str) {
+    match LOG.get() {
+        Some(log) => log.queue.push(format!("{line}\n").as_bytes()),
+        None => eprintln!("{line}"),
+    }
 }
 
-impl Shutdown {
-    /// Within a tokio runtime whose signal driver is enabled.
-    pub fn catch() -> Result<Self, Error> {
-        let catch = |kind, name| signal(kind).map_err(|source| Error::Signal { name, source });
-        Ok(Self {
-            terminate: catch(SignalKind::terminate(), "SIGTERM")?,
-            interrupt: catch(SignalKind::interrupt(), "SIGINT")?,
-        })
+/// Has the last lines written, as far as their reader takes them in time.
+pub(super) fn finish(patience: Duration) {
+    if let Some(log) = LOG.get() {
+        log.queue.finish(patience);
     }
+}
 
-    /// Waits for the next one and names it. Called again, it waits again: a second signal may mean "now".
-    pub async fn requested(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
+/// Lines that were lost because nobody read the log fast enough, or it could not be written.
+pub(super) fn lines_dropped() -> u64 {
+    LOG.get().map_or(0, |log| log.queue.dropped())
+}
+
+/// Lines that the gate left out of bursts.
+pub(super) fn lines_suppressed() -> u64 {
+    LOG.get().map_or(0, |log| log.gate.suppressed())
 }
 
 impl Default for Logging {
@@ -121,21 +144,5 @@ impl Default for Logging {
             filter: "info".to_owned(),
             format: Format::Text,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use nix::sys::signal::{Signal, raise};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_signal_that_came_before_the_waiting_is_not_lost() {
-        let mut shutdown = Shutdown::catch().unwrap();
-        raise(Signal::SIGTERM).unwrap();
-        assert_eq!(shutdown.requested().await, "SIGTERM");
-        raise(Signal::SIGINT).unwrap();
-        assert_eq!(shutdown.requested().await, "SIGINT");
     }
 }
