@@ -79,6 +79,9 @@ mod failure; // killed replicas and killed proxies
 #[path = "e2e/sight.rs"]
 mod sight; // flows and metrics tell the truth
 
+#[path = "e2e/admin.rs"]
+mod admin; // who may ask a running proxy for what, and who changes it
+
 #[path = "e2e/cleanup.rs"]
 mod cleanup; // nothing is left behind
 

@@ -64,6 +64,50 @@ fn a_connect_that_cannot_be_served_says_why() -> Result<()> {
     Ok(())
 }
 
+/// Metrics and flows count under it, so a peer may not name just any.
+#[test]
+fn a_peer_names_only_services_that_the_workload_serves() -> Result<()> {
+    let mut mesh = Mesh::start("service-claims")?;
+    mesh.serve(apps::echo, 9000)?;
+    let vip = ["10.96.0.99".parse()?];
+    mesh.registry
+        .update(|registry| registry.add_service("other.demo.svc.cluster.local", &vip, &[(80, 80)]))?;
+    let generation = |mesh: &Mesh| mesh.server().sidecar.metric("outrigger_registry_generation", &[]);
+    wait::until("the other service is known", wait::SOON, || {
+        generation(&mesh).is_ok_and(|generation| generation >= 2.0)
+    })?;
+    let leaf = leaf_of(&mesh.control, &identity("client"))?;
+    let server = mesh.server().pod.ipv4();
+    for (host, service) in [
+        ("other.demo.svc.cluster.local", serde_json::Value::Null),
+        (
+            "server.demo.svc.cluster.local",
+            "demo/server.demo.svc.cluster.local".into(),
+        ),
+    ] {
+        let client = Client::with(&leaf).forwarded_host(host);
+        let answer = connect(
+            &mesh,
+            client,
+            server.into(),
+            &format!("{server}:9000"),
+            host.as_bytes(),
+        )?;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let flow = mesh
+            .server()
+            .sidecar
+            .until_flow(host, |flow| flow["bytesSent"] == host.len())?;
+        assert_eq!(flow["service"], service, "{flow:#}");
+        let served = mesh.server().sidecar.metric(
+            "outrigger_tcp_connections_opened_total",
+            &["service=\"demo/other.demo.svc.cluster.local\""],
+        )?;
+        assert_eq!(served, 0.0);
+    }
+    Ok(())
+}
+
 #[test]
 fn a_request_that_is_no_connect_is_a_bad_request() -> Result<()> {
     let mesh = Mesh::start("no-connect")?;

@@ -51,6 +51,36 @@ fn a_flow_is_listed_while_open_and_after_with_its_bytes() -> Result<()> {
 }
 
 #[test]
+fn metrics_show_what_a_proxy_has() -> Result<()> {
+    let mut mesh = Mesh::start("state")?;
+    mesh.serve(apps::nginx, 8080)?;
+    apps::curl(&mesh.client.pod, &apps::url(mesh.vip4(80)))?.ok()?;
+    let client = &mesh.client.sidecar;
+    let of = |name: &str, label: &str| client.metric(&format!("outrigger_{name}"), &[label]);
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_secs_f64();
+    let expiry = of("identity_expiry_timestamp_seconds", "")?;
+    assert!(expiry > now && expiry < now + 25.0 * 3600.0, "{expiry}");
+    assert_eq!(of("identity_renewals_total", "")?, 1.0, "the first certificate");
+    assert_eq!(of("tunnels_open", "direction=\"outbound\"")?, 1.0);
+    let inbound = ["direction=\"inbound\""];
+    assert_eq!(
+        mesh.server().sidecar.metric("outrigger_tunnels_open", &inbound)?,
+        1.0
+    );
+    for condition in ["listeners", "interception", "registry", "identity"] {
+        let label = format!("condition=\"{condition}\"");
+        assert_eq!(of("condition_met", &label)?, 1.0, "{condition}");
+    }
+    assert_eq!(of("registry_generation", "")?, 1.0);
+    mesh.registry.update(|registry| registry.services.clear())?;
+    mesh.registry.write_raw("services: [what?]")?;
+    wait::until("both changes are seen", wait::SOON, || {
+        of("registry_reload_errors_total", "").is_ok_and(|errors| errors == 1.0)
+    })?;
+    Ok(())
+}
+
+#[test]
 fn metrics_count_what_was_done() -> Result<()> {
     let mut mesh = Mesh::start("metrics")?;
     mesh.serve(apps::nginx, 8080)?;

@@ -11,13 +11,16 @@ use std::time::Duration;
 use super::host;
 use super::layers::Layers;
 use super::values::{
-    absolute, address, admin, authority, duration, id_segment, lifetime, non_empty, path, port, server_name,
-    trust_domain, word, workers,
+    absolute, address, admin, admin_socket, authority, duration, id_segment, lifetime, non_empty, path, port,
+    server_name, trust_domain, word, workers,
 };
 use crate::model::SpiffeId;
 use crate::{budget, datapath, discovery, identity, intercept, observe, policy, proxy, route};
 
 pub use settings::SETTINGS;
+
+/// Where a proxy of its own file system, as in a container, takes changes.
+const ADMIN_SOCKET: &str = "/run/outrigger/admin.sock";
 
 /// `here` answers the addresses of this network namespace, asked only when none are given.
 pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr>>) -> Option<proxy::Config> {
@@ -189,8 +192,12 @@ fn read_observe(layers: &Layers) -> Option<observe::Config> {
     let admin = or(layers, "listen.admin", Some(default), |path| {
         layers.read(path, admin)
     });
-    let admin_socket = or(layers, "listen.adminSocket", None, |path| {
-        layers.read(path, super::values::path).map(Some)
+    let default = observe::SocketPath {
+        path: ADMIN_SOCKET.into(),
+        is_required: false,
+    };
+    let admin_socket = or(layers, "listen.adminSocket", Some(default), |path| {
+        layers.read(path, admin_socket)
     });
     Some(observe::Config {
         admin: admin?,

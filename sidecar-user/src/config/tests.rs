@@ -7,7 +7,7 @@ use clap::Command;
 
 use super::*;
 use crate::lifecycle::Format;
-use crate::{policy, route};
+use crate::{observe, policy, route};
 
 mod interception;
 
@@ -91,8 +91,11 @@ fn every_field_of_the_file_arrives() {
     assert_eq!(kernel.pod_addresses, role.addresses);
     assert_eq!(role.observe.admin.unwrap().to_string(), "[::1]:25000");
     assert_eq!(
-        role.observe.admin_socket.unwrap().to_str(),
-        Some("/run/outrigger/admin.sock")
+        role.observe.admin_socket,
+        Some(observe::SocketPath {
+            path: "/run/outrigger/admin.sock".into(),
+            is_required: true
+        })
     );
     assert_eq!((role.workers, role.drain), (2, Duration::from_millis(250)));
     assert_eq!(
@@ -123,6 +126,11 @@ fn what_is_left_out_has_its_default() {
         (15008, 15020)
     );
     assert_eq!(role.observe.admin.unwrap().to_string(), "127.0.0.1:15000");
+    let socket = role.observe.admin_socket.unwrap();
+    assert_eq!(
+        (socket.path.to_str(), socket.is_required),
+        (Some("/run/outrigger/admin.sock"), false)
+    );
     assert!(role.workers >= 1);
     assert_eq!(
         (role.drain, role.identity.ttl),

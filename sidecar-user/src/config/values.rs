@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::document::nearest;
 use crate::model::SpiffeId;
 use crate::model::identity::check_trust_domain;
+use crate::observe::SocketPath;
 
 /// The value, or what is wrong with it and the remedy.
 pub(super) type Verdict<T> = Result<T, (String, String)>;
@@ -126,7 +127,7 @@ pub(super) fn port(text: &str) -> Verdict<u16> {
     }
 }
 
-/// The admin endpoint shows every flow and asks nobody who they are, so it never leaves the pod.
+/// Over TCP the admin endpoint shows every flow and asks nobody who they are, so it never leaves the pod.
 pub(super) fn admin(text: &str) -> Verdict<Option<SocketAddr>> {
     let remedy = || "write a loopback address and a port such as 127.0.0.1:15000, or none".to_owned();
     match text.parse::<SocketAddr>() {
@@ -138,6 +139,17 @@ pub(super) fn admin(text: &str) -> Verdict<Option<SocketAddr>> {
         Ok(address) => Ok(Some(address)),
         Err(_) => Err((format!("`{text}` is no socket address"), remedy())),
     }
+}
+
+pub(super) fn admin_socket(text: &str) -> Verdict<Option<SocketPath>> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let path = path(text)?;
+    Ok(Some(SocketPath {
+        path,
+        is_required: true,
+    }))
 }
 
 /// Metrics and probes of a process that has no pod to itself.

@@ -4,6 +4,7 @@
 
 mod app_ports;
 mod capture;
+mod documented;
 mod hold;
 mod inbound;
 mod lifecycle;

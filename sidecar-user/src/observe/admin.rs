@@ -1,31 +1,29 @@
-//! The admin endpoint: flows, configuration, log level, drain. It is for those who own this process: a loopback
-//! address, guarded against web pages, and a unix socket with tight permissions.
+//! The admin endpoint. Over loopback TCP it answers questions, to every program of the pod but to no web page; what
+//! changes something is taken over the unix socket only, from root or the user of this process.
 
-use std::collections::HashSet;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
 
-use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{HOST, ORIGIN};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::Error;
-use super::filter::{Query, State};
-use super::http::{self, Answer, Handler, Lines, json, line, not_allowed, reads, respond, text};
+use super::filter::Query;
+use super::following::Following;
+use super::http::{self, Answer, Caller, Doors, Handler, json, line, not_allowed, reads, respond, text};
+use super::listing::Listing;
 use super::observer::Observer;
-use super::report::{FlowList, FlowReport, WatchEvent};
+use super::renderer::SHARED_FOR;
 use super::socket::AdminSocket;
-use super::watch::{Event, Happened, Watching};
 use super::why::{Question, WhyReport};
+use super::{Error, status};
 
 /// What the endpoint can show and do; the role brings the closures.
 pub struct Admin {
     pub observer: Observer,
-    /// The configuration in force. No secrets in it.
-    pub config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// The configuration in force, as this caller may see it. No secrets in it.
+    pub config: Box<dyn Fn(Caller) -> serde_json::Value + Send + Sync>,
     pub log_level: LogLevel,
     pub why: Box<Explain>,
     /// Starts a drain and returns at once.
@@ -51,37 +49,53 @@ pub async fn serve_admin(
     socket: Option<AdminSocket>,
     admin: Admin,
 ) -> Result<(), Error> {
-    let admin = Arc::new(admin);
+    let admin = Arc::new(Endpoint {
+        socket: socket.as_ref().map(|socket| socket.path().to_owned()),
+        admin,
+    });
+    let doors = |name: [&'static str; 2]| {
+        let doors = Doors::private();
+        admin.admin.observer.door(name[0], doors.waiting.clone());
+        admin.admin.observer.door(name[1], doors.answering.clone());
+        doors
+    };
     let over_tcp = async {
         let Some(listener) = tcp else { return Ok(()) };
         let listener = loopback(listener)?;
-        http::serve(listener, Arc::new(Guarded(admin.clone()))).await;
+        let doors = doors(["admin", "admin_answers"]);
+        http::serve(listener, Arc::new(Guarded(admin.clone())), doors).await;
         Ok(())
     };
     let over_unix = async {
         let Some(socket) = &socket else { return Ok(()) };
-        http::serve(socket.listener()?, Arc::new(Trusted(admin.clone()))).await;
+        let doors = doors(["admin_socket", "admin_socket_answers"]);
+        http::serve(socket.listener()?, admin.clone(), doors).await;
         Ok(())
     };
     let (tcp, unix) = tokio::join!(over_tcp, over_unix);
     tcp.and(unix)
 }
 
-/// Flows in one answer unless `limit` says otherwise, for each of the two lists.
+/// Flows in one answer unless `limit` says otherwise.
 const DEFAULT_LIMIT: usize = 1000;
-/// Some 70 MB of JSON; nobody reads more at once.
+/// Some 70 MB of JSON, written piece by piece; nobody reads more at once.
 const MAX_LIMIT: usize = 100_000;
-/// Events written at once to a watcher: enough that a burst is not a packet an event.
-const BATCH: usize = 64;
+/// The same for whoever is not the owner: 7 MB are time enough of the thread that renews certificates.
+const MAX_LIMIT_OF_ANYONE: usize = 10_000;
 
 const INDEX: &str = "\
 GET  /flows     open flows and the last closed ones, JSON
                 ?direction=inbound|outbound &service=[NAMESPACE/]HOSTNAME &identity=SPIFFE-ID|NAMESPACE/ACCOUNT
-                &state=open|closed &limit=N &watch=true (a line of JSON for each event)
+                &standing=own|proven|plaintext|stranger &state=open|closed &limit=N
+                &watch=true (a line of JSON for each event)
 GET  /why       what would happen to a connection, and why, JSON
                 ?destination=ADDRESS:PORT or ?source=ADDRESS&port=PORT (inbound) &protocol=tcp|udp
 GET  /config    the configuration in force, JSON
-GET  /loglevel  the log filter; PUT or POST sets it to the body, e.g. debug
+GET  /loglevel  the log filter
+GET  /readyz    what is missing, with the reasons
+GET  /metrics   Prometheus metrics
+Over the unix socket, for root and the user of this process:
+PUT  /loglevel  sets the log filter to the body, e.g. debug (also POST)
 POST /drain     stop taking connections and let the open ones finish
 ";
 
@@ -99,13 +113,16 @@ fn loopback(listener: TcpListener) -> Result<tokio::net::TcpListener, Error> {
 }
 
 /// Over TCP anybody on the machine gets in, and so does a web page in somebody's browser.
-struct Guarded(Arc<Admin>);
+struct Guarded(Arc<Endpoint>);
 
-/// Over the unix socket the file's permissions have said who gets in.
-struct Trusted(Arc<Admin>);
+struct Endpoint {
+    admin: Admin,
+    /// Where changes are taken.
+    socket: Option<PathBuf>,
+}
 
 impl Handler for Guarded {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+    async fn answer(&self, request: Request<Incoming>, caller: Caller) -> Response<Answer> {
         // A page that rebinds its name to 127.0.0.1 sends that name here.
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         if !host.is_some_and(is_loopback_host) {
@@ -118,13 +135,7 @@ impl Handler for Guarded {
         if request.headers().contains_key(ORIGIN) {
             return text(StatusCode::FORBIDDEN, "requests of web pages are refused\n");
         }
-        self.0.answer(request).await
-    }
-}
-
-impl Handler for Trusted {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
-        self.0.answer(request).await
+        self.0.answer(request, caller).await
     }
 }
 
@@ -147,32 +158,64 @@ pub(super) fn is_loopback_host(host: &str) -> bool {
     false
 }
 
-impl Admin {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
-        let method = request.method().clone();
-        match request.uri().path() {
-            "/" if reads(&method) => text(StatusCode::OK, INDEX),
-            "/flows" if reads(&method) => self.flows(request.uri().query().unwrap_or_default()),
-            "/why" if reads(&method) => self.why(request.uri().query().unwrap_or_default()),
-            "/config" if reads(&method) => json(&(self.config)()),
-            "/loglevel" if reads(&method) => text(StatusCode::OK, (self.log_level.get)() + "\n"),
-            "/loglevel" if method == Method::PUT || method == Method::POST => match line(request).await {
+impl Handler for Endpoint {
+    async fn answer(&self, request: Request<Incoming>, caller: Caller) -> Response<Answer> {
+        let (method, path) = (request.method(), request.uri().path());
+        let query = request.uri().query().unwrap_or_default();
+        let is_owner = caller == Caller::Owner;
+        let sets = method == Method::PUT || method == Method::POST;
+        match path {
+            "/" if reads(method) => text(StatusCode::OK, INDEX),
+            "/flows" if reads(method) => self.flows(query, caller),
+            "/why" if reads(method) => self.why(query),
+            "/config" if reads(method) => json(&(self.admin.config)(caller)),
+            "/readyz" if reads(method) => {
+                let verdict = self.admin.observer.readiness().ready();
+                status::probed("readiness", &verdict.told_to(caller), true)
+            }
+            "/metrics" if reads(method) => {
+                // The owner need not take what another reader was given.
+                let max_age = if is_owner {
+                    std::time::Duration::ZERO
+                } else {
+                    SHARED_FOR
+                };
+                status::metrics(&self.admin.observer, &request, max_age).await
+            }
+            "/loglevel" if reads(method) => text(StatusCode::OK, (self.admin.log_level.get)() + "\n"),
+            "/loglevel" if sets && !is_owner => self.not_here("-X PUT -d debug", path),
+            "/loglevel" if sets => match line(request).await {
                 Ok(level) => self.set_log_level(&level),
                 Err(answer) => *answer,
             },
+            "/drain" if method == Method::POST && !is_owner => self.not_here("-X POST", path),
             "/drain" if method == Method::POST => {
-                (self.drain)();
+                (self.admin.drain)();
                 text(StatusCode::ACCEPTED, "draining\n")
             }
-            "/" | "/flows" | "/why" | "/config" => not_allowed("GET, HEAD"),
+            "/" | "/flows" | "/why" | "/config" | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
             "/loglevel" => not_allowed("GET, HEAD, PUT, POST"),
             "/drain" => not_allowed("POST"),
             path => text(StatusCode::NOT_FOUND, format!("no such path: {path}\n{INDEX}")),
         }
     }
+}
+
+impl Endpoint {
+    /// Who may change this proxy, and how.
+    fn not_here(&self, options: &str, path: &str) -> Response<Answer> {
+        let remedy = match self.socket.as_deref().map(Path::display) {
+            Some(socket) => format!("curl --unix-socket {socket} {options} http://localhost{path}"),
+            None => "this proxy has none: set listen.adminSocket to the path of one".into(),
+        };
+        text(
+            StatusCode::FORBIDDEN,
+            format!("only root and the user of this proxy may do this, over its unix socket:\n{remedy}\n"),
+        )
+    }
 
     fn why(&self, query: &str) -> Response<Answer> {
-        match Question::parse(query).and_then(|question| (self.why)(&question)) {
+        match Question::parse(query).and_then(|question| (self.admin.why)(&question)) {
             Ok(report) => json(&report),
             Err(reason) => text(StatusCode::BAD_REQUEST, reason + "\n"),
         }
@@ -185,133 +228,37 @@ impl Admin {
                 "the body is empty; send a filter such as debug\n",
             );
         }
-        match (self.log_level.set)(level) {
-            Ok(()) => text(StatusCode::OK, (self.log_level.get)() + "\n"),
+        match (self.admin.log_level.set)(level) {
+            Ok(()) => text(StatusCode::OK, (self.admin.log_level.get)() + "\n"),
             Err(reason) => text(StatusCode::BAD_REQUEST, format!("`{level}`: {reason}\n")),
         }
     }
 
-    fn flows(&self, query: &str) -> Response<Answer> {
+    fn flows(&self, query: &str, caller: Caller) -> Response<Answer> {
         let query = match Query::parse(query) {
             Ok(query) => query,
             Err(reason) => return text(StatusCode::BAD_REQUEST, reason + "\n"),
         };
-        if query.watch {
-            return self.watch(query);
+        let most = match caller {
+            Caller::Owner => MAX_LIMIT,
+            Caller::Anyone => MAX_LIMIT_OF_ANYONE,
+        };
+        let limit = query.limit.unwrap_or(DEFAULT_LIMIT).min(most);
+        let observer = &self.admin.observer;
+        if !query.watch {
+            let list = Answer::Stream(Box::new(Listing::new(observer.clone(), query, limit)));
+            return respond(StatusCode::OK, "application/json", list);
         }
-        let limit = query.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
-        let now = SystemTime::now();
-        let mut list = FlowList::default();
-        // Open ones first: a flow that closes in between is then in both lists, not in none.
-        if query.state != Some(State::Closed) {
-            let (flows, total) = self.observer.open_flows(&query.filter, limit, false);
-            list.truncated |= total > limit;
-            list.open = flows.iter().map(|flow| FlowReport::new(flow, now)).collect();
-        }
-        if query.state != Some(State::Open) {
-            let (flows, total) = self.observer.closed_flows(&query.filter, limit);
-            list.truncated |= total > limit;
-            let closed: HashSet<u64> = flows.iter().map(|flow| flow.id).collect();
-            list.open.retain(|flow| !closed.contains(&flow.id));
-            list.closed = flows.iter().map(|flow| FlowReport::new(flow, now)).collect();
-        }
-        json(&list)
-    }
-
-    fn watch(&self, query: Query) -> Response<Answer> {
-        let Some(watching) = self.observer.watch() else {
-            return text(
+        match Following::new(observer, query, limit) {
+            Some(events) => {
+                let events = Answer::Stream(Box::new(events));
+                respond(StatusCode::OK, "application/x-ndjson", events)
+            }
+            None => text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too many watchers; end one first\n",
-            );
-        };
-        // After the subscription: what opens meanwhile is in both, and is told once.
-        let mut first = Vec::new();
-        let mut told = HashSet::new();
-        if query.state != Some(State::Closed) {
-            let limit = query.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
-            let now = SystemTime::now();
-            for flow in self.observer.open_flows(&query.filter, limit, true).0 {
-                told.insert(flow.id);
-                let flow = FlowReport::new(&flow, now);
-                push(&mut first, &WatchEvent::Opened { flow });
-            }
+            ),
         }
-        let stream = Stream {
-            first: Some(first.into()),
-            told,
-            watching: Some(watching),
-            query,
-            queue: self.observer.watch_queue(),
-        };
-        respond(
-            StatusCode::OK,
-            "application/x-ndjson",
-            Answer::Stream(Box::new(stream)),
-        )
-    }
-}
-
-/// The answer to a watcher: what is open, then what happens.
-struct Stream {
-    first: Option<Bytes>,
-    /// Flows of `first`, whose opening may also wait in the queue.
-    told: HashSet<u64>,
-    watching: Option<Watching>,
-    query: Query,
-    queue: usize,
-}
-
-impl Stream {
-    fn wanted(&self, (happened, flow): &Event) -> bool {
-        let state = match happened {
-            Happened::Opened => State::Open,
-            Happened::Closed => State::Closed,
-        };
-        self.query.state.is_none_or(|wanted| wanted == state)
-            && self.query.filter.passes(flow)
-            && !(*happened == Happened::Opened && self.told.contains(&flow.id))
-    }
-}
-
-impl Lines for Stream {
-    fn poll_lines(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if let Some(first) = self.first.take()
-            && !first.is_empty()
-        {
-            return Poll::Ready(Some(first));
-        }
-        let mut lines = Vec::new();
-        let mut events = Vec::with_capacity(BATCH);
-        while lines.is_empty() {
-            let Some(watching) = &mut self.watching else {
-                return Poll::Ready(None);
-            };
-            if ready!(watching.events.poll_recv_many(cx, &mut events, BATCH)) == 0 {
-                // The queue was full, or it would not have ended.
-                self.watching = None;
-                let reason = format!("too slow: more than {} events were waiting", self.queue);
-                push(&mut lines, &WatchEvent::Dropped { reason });
-                break;
-            }
-            let now = SystemTime::now();
-            for event in events.drain(..).filter(|event| self.wanted(event)) {
-                let flow = FlowReport::new(&event.1, now);
-                let event = match event.0 {
-                    Happened::Opened => WatchEvent::Opened { flow },
-                    Happened::Closed => WatchEvent::Closed { flow },
-                };
-                push(&mut lines, &event);
-            }
-        }
-        Poll::Ready(Some(lines.into()))
-    }
-}
-
-fn push(lines: &mut Vec<u8>, event: &WatchEvent) {
-    // Strings, numbers and options: there is nothing here that JSON cannot say.
-    if serde_json::to_writer(&mut *lines, event).is_ok() {
-        lines.push(b'\n');
     }
 }
 

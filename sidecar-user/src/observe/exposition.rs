@@ -1,6 +1,6 @@
 //! Connection metrics as text: OpenMetrics, or the older Prometheus format for those who ask for nothing better.
 //!
-//! Everything is computed when it is scraped; the data path formats nothing.
+//! Everything is computed when it is scraped; the data path formats nothing. Who gets which rendering is `renderer.rs`.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -11,9 +11,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::labels::{cause, party};
-use super::observer::tally;
+use super::lock;
 use super::series::{Histogram, Series};
-use super::shard::{Shard, Shared};
+use super::shard::{Common, Shard, tally};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -75,7 +75,7 @@ fn to_prometheus(open_metrics: &str) -> String {
 /// The metrics of connections, over all shards.
 #[derive(Debug)]
 pub(super) struct Connections {
-    pub shared: Arc<Shared>,
+    pub common: Arc<Common>,
     pub shards: Arc<Mutex<Vec<Arc<Shard>>>>,
 }
 
@@ -83,8 +83,12 @@ type Sums = Vec<(Vec<(&'static str, String)>, Series)>;
 
 impl Collector for Connections {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let (labels, tally) = tally(&self.shared, &self.shards);
-        let sums: Sums = labels.iter().map(|l| l.text()).zip(tally.series).collect();
+        let shards = lock(&self.shards).clone();
+        let (sums, tally) = tally(&self.common, &shards);
+        let sums: Sums = sums
+            .into_iter()
+            .map(|(labels, sum)| (labels.text(), sum))
+            .collect();
 
         counter(
             &mut encoder,
@@ -147,7 +151,7 @@ impl Collector for Connections {
             None,
             MetricType::Counter,
         )?;
-        count(&mut metric, self.shared.labels.overflowed())
+        count(&mut metric, self.common.labels.overflowed())
     }
 }
 

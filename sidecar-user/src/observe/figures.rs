@@ -111,7 +111,10 @@ mod tests {
                 Figure::gauge("level", "Level").value(7),
             ]
         });
-        let text = observer.exposition(Format::Prometheus).unwrap();
+        let text = observer
+            .renderer()
+            .render(Format::Prometheus, std::time::Instant::now())
+            .unwrap();
         for line in [
             "things_total{reason=\"this\"} 1",
             "things_total{reason=\"that\"} 2",

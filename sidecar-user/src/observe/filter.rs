@@ -1,5 +1,6 @@
 //! The query string of `/flows`: which flows, how many, once or as they happen.
 
+use super::standing::Standing;
 use crate::model::{Direction, Flow, SpiffeId};
 
 #[derive(Debug, Default)]
@@ -22,17 +23,16 @@ pub(super) struct Filter {
     direction: Option<Direction>,
     service: Option<String>,
     identity: Option<String>,
+    standing: Option<Standing>,
 }
 
 impl Query {
     /// An error is a sentence for the caller.
     pub(super) fn parse(query: &str) -> Result<Self, String> {
         let mut parsed = Self::default();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = percent_decode(value).ok_or_else(|| broken(name))?;
-            let wrong = |want: &str| Err(misfit(name, &value, want));
-            match (name, value.as_str()) {
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let wrong = |want: &str| Err(misfit(&name, &value, want));
+            match (&*name, &*value) {
                 ("direction", "inbound") => parsed.filter.direction = Some(Direction::Inbound),
                 ("direction", "outbound") => parsed.filter.direction = Some(Direction::Outbound),
                 ("direction", _) => return wrong("inbound or outbound"),
@@ -46,11 +46,15 @@ impl Query {
                     Ok(n) => parsed.limit = Some(n),
                     Err(_) => return wrong("a whole number"),
                 },
-                ("service", _) => parsed.filter.service = Some(value),
-                ("identity", _) => parsed.filter.identity = Some(value),
+                ("service", _) => parsed.filter.service = Some(value.into_owned()),
+                ("identity", _) => parsed.filter.identity = Some(value.into_owned()),
+                ("standing", name) => match Standing::named(name) {
+                    Some(standing) => parsed.filter.standing = Some(standing),
+                    None => return wrong("own, proven, plaintext or stranger"),
+                },
                 _ => {
                     return Err(format!(
-                        "unknown parameter `{}`; there are direction, service, identity, state, limit, watch",
+                        "unknown parameter `{}`; there are direction, service, identity, standing, state, limit, watch",
                         name.escape_debug()
                     ));
                 }
@@ -79,7 +83,8 @@ impl Filter {
                 .flatten()
                 .any(|id| names(id, wanted))
         });
-        direction && service && identity
+        let standing = self.standing.is_none_or(|wanted| wanted == Standing::of(flow));
+        direction && service && identity && standing
     }
 }
 
@@ -91,31 +96,10 @@ fn names(id: &SpiffeId, wanted: &str) -> bool {
         })
 }
 
-pub(super) fn broken(name: &str) -> String {
-    format!("`{}`: a broken %-escape", name.escape_debug())
-}
-
 /// Escaped, because the answer is printed on terminals.
 pub(super) fn misfit(name: &str, value: &str, want: &str) -> String {
     let (name, value) = (name.escape_debug(), value.escape_debug());
     format!("`{name}={value}`: it must be {want}")
-}
-
-pub(super) fn percent_decode(value: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let [high, low, tail @ ..] = tail else { return None };
-        let digit = |b: &u8| char::from(*b).to_digit(16);
-        bytes.push((digit(high)? * 16 + digit(low)?) as u8);
-        rest = tail;
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
@@ -138,7 +122,7 @@ mod tests {
             ("direction=up", "`direction=up`: it must be inbound or outbound"),
             ("limit=-1", "whole number"),
             ("state=half", "open or closed"),
-            ("service=%2", "%-escape"),
+            ("standing=known", "own, proven, plaintext or stranger"),
             ("colour=red", "unknown parameter `colour`"),
         ] {
             let error = Query::parse(query).unwrap_err();

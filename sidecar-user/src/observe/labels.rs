@@ -1,10 +1,6 @@
-//! The labels of a connection's metrics, and the cap on how many sets of them there may be.
+//! The labels of a connection's metrics. How many sets of them there may be is `label_table.rs`.
 //!
 //! No addresses and no ports: their number has no bound. Holds no counters.
-
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{PoisonError, RwLock};
 
 use crate::model::{Cause, Direction, Flow, Party, ServiceName, SpiffeId, Transport};
 
@@ -78,63 +74,6 @@ impl Labels {
     }
 }
 
-/// All label sets of the process, numbered in order of first sight. Shards ask it once for each set they meet.
-#[derive(Debug)]
-pub(super) struct LabelTable {
-    cap: usize,
-    numbers: RwLock<HashMap<Labels, u32>>,
-    overflowed: AtomicU64,
-}
-
-impl LabelTable {
-    pub(super) fn new(cap: usize) -> Self {
-        Self {
-            cap,
-            numbers: RwLock::default(),
-            overflowed: AtomicU64::new(0),
-        }
-    }
-
-    /// The number of a label set; `None` when it is new and the table is full. The overflow sets themselves are
-    /// always let in: there are as many as directions times transports.
-    pub(super) fn admit(&self, labels: &Labels) -> Option<u32> {
-        if let Some(number) = self
-            .numbers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(labels)
-        {
-            return Some(*number);
-        }
-        let mut numbers = self.numbers.write().unwrap_or_else(PoisonError::into_inner);
-        let next = numbers.len() as u32;
-        if let Some(number) = numbers.get(labels) {
-            return Some(*number);
-        }
-        if next as usize >= self.cap && labels.names != Names::Overflow {
-            return None;
-        }
-        numbers.insert(labels.clone(), next);
-        Some(next)
-    }
-
-    pub(super) fn count_overflow(&self) {
-        self.overflowed.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn overflowed(&self) -> u64 {
-        self.overflowed.load(Relaxed)
-    }
-
-    /// Every label set, at the index of its number.
-    pub(super) fn all(&self) -> Vec<Labels> {
-        let numbers = self.numbers.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = numbers.iter().collect();
-        all.sort_unstable_by_key(|(_, number)| **number);
-        all.into_iter().map(|(labels, _)| labels.clone()).collect()
-    }
-}
-
 pub(super) fn direction(direction: Direction) -> &'static str {
     match direction {
         Direction::Inbound => "inbound",
@@ -204,27 +143,5 @@ mod tests {
         }
         assert_eq!(direction(Direction::Inbound), json(Direction::Inbound));
         assert_eq!(transport(Transport::Hbone), json(Transport::Hbone));
-    }
-
-    #[test]
-    fn a_full_table_still_knows_the_old_and_admits_the_overflow() {
-        let table = LabelTable::new(1);
-        let named = |service: &str| Labels {
-            direction: Direction::Outbound,
-            transport: Transport::Plain,
-            names: Names::Known {
-                source: None,
-                destination: None,
-                service: Some(ServiceName {
-                    namespace: "demo".into(),
-                    hostname: service.into(),
-                }),
-            },
-        };
-        assert_eq!(table.admit(&named("a")), Some(0));
-        assert_eq!(table.admit(&named("b")), None);
-        assert_eq!(table.admit(&named("a")), Some(0));
-        assert_eq!(table.admit(&named("b").overflowed()), Some(1));
-        assert_eq!(table.all(), [named("a"), named("b").overflowed()]);
     }
 }

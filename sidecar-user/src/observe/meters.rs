@@ -1,58 +1,93 @@
 //! Counters and gauges that roles set, beside those of connections. Their names live here and nowhere else.
+//!
+//! A new one is a line in the table below and a row of `docs/observability.md`; a test compares the two.
 
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry};
 
-/// Handles; each is one atomic, cheap to clone and to write from any thread.
-#[derive(Clone, Debug)]
-pub struct Meters {
-    /// `outrigger_tunnels_open{direction="outbound"}`
-    pub tunnels_outbound: Gauge,
-    /// `outrigger_tunnels_open{direction="inbound"}`
-    pub tunnels_inbound: Gauge,
-    /// `outrigger_identity_expiry_timestamp_seconds`: seconds since 1970, 0 without a certificate.
-    pub identity_expiry: Gauge,
-    /// `outrigger_identity_renewals_total`
-    pub identity_renewals: Counter,
-    /// `outrigger_identity_renewal_errors_total`
-    pub identity_renewal_errors: Counter,
-    /// `outrigger_registry_generation`
-    pub registry_generation: Gauge,
-    /// `outrigger_registry_reload_errors_total`
-    pub registry_reload_errors: Counter,
-    /// `outrigger_interception_policy_generation`
-    pub interception_generation: Gauge,
-    /// `outrigger_interception_policy_reload_errors_total`
-    pub interception_reload_errors: Counter,
-    /// `outrigger_inbound_plaintext_accepted_total`
-    pub plaintext_accepted: Counter,
-    /// `outrigger_inbound_plaintext_refused_total`
-    pub plaintext_refused: Counter,
-    /// `outrigger_registry_workload_listed`: 1 where the registry lists this workload.
-    pub workload_listed: Gauge,
-    /// `outrigger_inbound_unlisted_refused_total`
-    pub unlisted_refused: Counter,
-    /// `outrigger_inbound_dry_run_total{verdict="allow"}`
-    pub dry_run_allowed: Counter,
-    /// `outrigger_inbound_dry_run_total{verdict="deny"}`
-    pub dry_run_denied: Counter,
-    /// `outrigger_inbound_policy_cuts_total`
-    pub policy_cuts: Counter,
-    /// `outrigger_outbound_client_ports_changed_total`
-    pub client_ports_changed: Counter,
-    /// `outrigger_inbound_client_claims_refused_total`
-    pub client_claims_refused: Counter,
-    /// `outrigger_inbound_streams_abandoned_total`
-    pub streams_abandoned: Counter,
-    /// `outrigger_inbound_tunnels_ended_total{reason="…"}`
-    tunnels_ended: Family<[(&'static str, &'static str); 1], Counter>,
+/// `field: type = name [label: values], what it counts;` where only a [`By`] has a label.
+macro_rules! meters {
+    ($($field:ident: $kind:ty = $name:literal $([$label:literal: $($value:literal),+])?, $help:literal;)*) => {
+        /// Handles; each is one atomic, cheap to clone and to write from any thread.
+        #[derive(Clone, Debug)]
+        pub struct Meters {
+            $(#[doc = concat!("`", $name, "`: ", $help)] pub $field: $kind,)*
+        }
+
+        impl Meters {
+            pub(super) fn register(registry: &mut Registry) -> Self {
+                Self {
+                    $($field: <$kind>::register(registry, $name, $help $(, $label, &[$($value),+])?),)*
+                }
+            }
+        }
+    };
+}
+
+meters! {
+    tunnels: By<Gauge> = "outrigger_tunnels_open" ["direction": "inbound", "outbound"],
+        "HBONE tunnels open now";
+    identity_expiry: Gauge = "outrigger_identity_expiry_timestamp_seconds",
+        "When the current certificate expires, 0 without one";
+    identity_renewals: Counter = "outrigger_identity_renewals_total",
+        "Certificates received";
+    identity_renewal_errors: Counter = "outrigger_identity_renewal_errors_total",
+        "Attempts to get a certificate that failed";
+    registry_generation: Gauge = "outrigger_registry_generation",
+        "Generation of the registry in force, 0 before the first";
+    registry_reload_errors: Counter = "outrigger_registry_reload_errors_total",
+        "Registry changes that were refused; the last good one stays in force";
+    interception_generation: Gauge = "outrigger_interception_policy_generation",
+        "Generation of the interception policy in force, 0 without a file";
+    interception_reload_errors: Counter = "outrigger_interception_policy_reload_errors_total",
+        "Interception policy changes that were refused; the last good one stays in force";
+    plaintext_accepted: Counter = "outrigger_inbound_plaintext_accepted_total",
+        "Inbound plaintext connections accepted in permissive mode";
+    plaintext_refused: Counter = "outrigger_inbound_plaintext_refused_total",
+        "Inbound plaintext connections refused in strict mode by the proxy";
+    denied: By<Counter> = "outrigger_inbound_denied_total" ["transport": "plain", "hbone"],
+        "Inbound connections denied by an authorization policy";
+    unlisted_refused: Counter = "outrigger_inbound_unlisted_refused_total",
+        "Inbound connections refused because the registry has policies that may be meant for this workload, and does not list it";
+    workload_listed: Gauge = "outrigger_registry_workload_listed",
+        "Whether the registry lists this workload, by its name or an address";
+    dry_run: By<Counter> = "outrigger_inbound_dry_run_total" ["verdict": "allow", "deny"],
+        "Inbound connections by what policies with dryRun would have decided, while there are any";
+    policy_cuts: Counter = "outrigger_inbound_policy_cuts_total",
+        "Inbound connections that were open, or being opened, when they were forbidden, and were reset";
+    streams_abandoned: Counter = "outrigger_inbound_streams_abandoned_total",
+        "Tunnelled connections that their client gave up before anything was dialled for them";
+    tunnels_ended: By<Counter> = "outrigger_inbound_tunnels_ended_total"
+        ["reason": "control_flood", "reset_flood", "identity_quota", "untrusted"],
+        "Inbound tunnels that this proxy ended, by reason";
+    client_ports_changed: Counter = "outrigger_outbound_client_ports_changed_total",
+        "Plaintext connections that could not come from the application's own port";
+    client_claims_refused: Counter = "outrigger_inbound_client_claims_refused_total",
+        "Tunnelled connections whose peer named a client that is not believed";
+}
+
+impl Meters {
+    /// To be told of every outbound tunnel that opens (+1) and closes (-1).
+    pub fn outbound_tunnels(&self) -> impl Fn(i64) + use<> {
+        follow(self.tunnels.of("outbound"))
+    }
+
+    /// The same for inbound tunnels.
+    pub fn inbound_tunnels(&self) -> impl Fn(i64) + use<> {
+        follow(self.tunnels.of("inbound"))
+    }
+
+    /// An inbound tunnel that we ended, and why.
+    pub fn tunnel_ended(&self, reason: &'static str) {
+        self.tunnels_ended.of(reason).inc();
+    }
 }
 
 fn follow(gauge: Gauge) -> impl Fn(i64) {
@@ -61,141 +96,62 @@ fn follow(gauge: Gauge) -> impl Fn(i64) {
     }
 }
 
-impl Meters {
-    /// To be told of every outbound tunnel that opens (+1) and closes (-1).
-    pub fn outbound_tunnels(&self) -> impl Fn(i64) + use<> {
-        follow(self.tunnels_outbound.clone())
-    }
+/// One metric for each value of a label. The values are static, so their number is bounded; those of the table are
+/// shown from the start, the way a counter without a label is.
+#[derive(Clone, Debug)]
+pub struct By<M> {
+    label: &'static str,
+    family: Family<[(&'static str, &'static str); 1], M>,
+}
 
-    /// The same for inbound tunnels.
-    pub fn inbound_tunnels(&self) -> impl Fn(i64) + use<> {
-        follow(self.tunnels_inbound.clone())
+impl<M: Clone + Default> By<M> {
+    pub fn of(&self, value: &'static str) -> M {
+        self.family.get_or_create(&[(self.label, value)]).clone()
     }
+}
 
-    /// An inbound tunnel that we ended, and why.
-    pub fn tunnel_ended(&self, reason: &'static str) {
-        self.tunnels_ended.get_or_create(&[("reason", reason)]).inc();
+trait Register {
+    fn register(registry: &mut Registry, name: &str, help: &str) -> Self;
+}
+
+impl<M: Metric + Clone + Default> Register for M {
+    fn register(registry: &mut Registry, name: &str, help: &str) -> Self {
+        let metric = M::default();
+        register(registry, name, help, metric.clone());
+        metric
     }
+}
 
-    pub(super) fn register(registry: &mut Registry) -> Self {
-        let tunnels = Family::<[(&'static str, &'static str); 1], Gauge>::default();
-        registry.register(
-            "outrigger_tunnels_open",
-            "HBONE tunnels open now",
-            tunnels.clone(),
-        );
-        // A statement each: the guard inside would still be held when the second asks for its own.
-        let tunnels_outbound = tunnels.get_or_create(&[("direction", "outbound")]).clone();
-        let tunnels_inbound = tunnels.get_or_create(&[("direction", "inbound")]).clone();
-        let identity_expiry = Gauge::default();
-        registry.register_with_unit(
-            "outrigger_identity_expiry_timestamp",
-            "When the current certificate expires, 0 without one",
-            Unit::Seconds,
-            identity_expiry.clone(),
-        );
-        let registry_generation = Gauge::default();
-        registry.register(
-            "outrigger_registry_generation",
-            "Generation of the registry in force, 0 before the first",
-            registry_generation.clone(),
-        );
-        let workload_listed = Gauge::default();
-        registry.register(
-            "outrigger_registry_workload_listed",
-            "Whether the registry lists this workload, by its name or an address",
-            workload_listed.clone(),
-        );
-        let dry_run = Family::<[(&'static str, &'static str); 1], Counter>::default();
-        registry.register(
-            "outrigger_inbound_dry_run",
-            "Inbound connections by what policies with dryRun would have decided, while there are any",
-            dry_run.clone(),
-        );
-        let dry_run_allowed = dry_run.get_or_create(&[("verdict", "allow")]).clone();
-        let dry_run_denied = dry_run.get_or_create(&[("verdict", "deny")]).clone();
-        let interception_generation = Gauge::default();
-        registry.register(
-            "outrigger_interception_policy_generation",
-            "Generation of the interception policy in force, 0 without a file",
-            interception_generation.clone(),
-        );
-        let tunnels_ended = Family::<[(&'static str, &'static str); 1], Counter>::default();
-        registry.register(
-            "outrigger_inbound_tunnels_ended",
-            "Inbound tunnels that this proxy ended, by reason",
-            tunnels_ended.clone(),
-        );
-        for reason in TUNNEL_ENDS {
-            drop(tunnels_ended.get_or_create(&[("reason", reason)]));
+impl<M> By<M>
+where
+    M: Clone + Default,
+    Family<[(&'static str, &'static str); 1], M>: Metric,
+{
+    fn register(
+        registry: &mut Registry,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: &[&'static str],
+    ) -> Self {
+        let family = Family::default();
+        register(registry, name, help, Family::clone(&family));
+        let by = Self { label, family };
+        for value in values {
+            by.of(value);
         }
-        let mut counter = |name: &str, help: &str| {
-            let counter = Counter::default();
-            registry.register(name, help, counter.clone());
-            counter
-        };
-        Self {
-            tunnels_outbound,
-            tunnels_inbound,
-            identity_expiry,
-            identity_renewals: counter("outrigger_identity_renewals", "Certificates received"),
-            identity_renewal_errors: counter(
-                "outrigger_identity_renewal_errors",
-                "Attempts to get a certificate that failed",
-            ),
-            registry_generation,
-            registry_reload_errors: counter(
-                "outrigger_registry_reload_errors",
-                "Registry changes that were refused; the last good one stays in force",
-            ),
-            interception_generation,
-            interception_reload_errors: counter(
-                "outrigger_interception_policy_reload_errors",
-                "Interception policy changes that were refused; the last good one stays in force",
-            ),
-            plaintext_accepted: counter(
-                "outrigger_inbound_plaintext_accepted",
-                "Inbound plaintext connections accepted in permissive mode",
-            ),
-            plaintext_refused: counter(
-                "outrigger_inbound_plaintext_refused",
-                "Inbound plaintext connections refused by the proxy, in strict mode or by policy",
-            ),
-            workload_listed,
-            unlisted_refused: counter(
-                "outrigger_inbound_unlisted_refused",
-                "Inbound connections refused because the registry has policies that may be meant for this workload, \
-                 and does not list it",
-            ),
-            dry_run_allowed,
-            dry_run_denied,
-            policy_cuts: counter(
-                "outrigger_inbound_policy_cuts",
-                "Inbound connections that were open, or being opened, when they were forbidden, and were reset",
-            ),
-            client_ports_changed: counter(
-                "outrigger_outbound_client_ports_changed",
-                "Plaintext connections that could not come from the application's own port",
-            ),
-            client_claims_refused: counter(
-                "outrigger_inbound_client_claims_refused",
-                "Tunnelled connections whose peer named a client that is not believed",
-            ),
-            streams_abandoned: counter(
-                "outrigger_inbound_streams_abandoned",
-                "Tunnelled connections that their client gave up before anything was dialled for them",
-            ),
-            tunnels_ended,
-        }
+        by
     }
+}
+
+/// The library adds `_total` to the name of a counter.
+fn register(registry: &mut Registry, name: &str, help: &str, metric: impl Metric) {
+    registry.register(name.trim_end_matches("_total"), help, metric);
 }
 
 pub(super) fn register_build(registry: &mut Registry) {
     registry.register_collector(Box::new(BuildInfo));
 }
-
-/// Why an inbound tunnel is ended by us. All are shown from the start, so that an alert has a zero to begin with.
-const TUNNEL_ENDS: [&str; 4] = ["control_flood", "reset_flood", "identity_quota", "untrusted"];
 
 #[derive(Debug)]
 struct BuildInfo;
@@ -246,7 +202,6 @@ impl fmt::Debug for KernelCounters {
 
 /// One unlabelled gauge.
 pub(super) fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: f64) -> fmt::Result {
-    use prometheus_client::encoding::EncodeMetric;
     let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     ConstGauge::new(value).encode(metric)
 }

@@ -11,23 +11,31 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 mod admin;
+mod ageing;
+mod doors;
 mod exposition;
 mod figures;
 mod filter;
+mod following;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod http;
+mod label_table;
 mod labels;
+mod listing;
 mod meters;
 mod observer;
+mod open_flows;
 mod process;
 mod readiness;
+mod renderer;
 mod report;
 mod ring;
 mod series;
+mod series_table;
 mod shard;
 mod socket;
-mod stall;
+mod standing;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -36,7 +44,8 @@ mod why;
 
 pub use admin::{Admin, Explain, LogLevel, SetLevel, serve_admin};
 pub use figures::Figure;
-pub use meters::Meters;
+pub use http::Caller;
+pub use meters::{By, Meters};
 pub use observer::{Limits, Observer, OpenFlow, ShardObserver};
 pub use readiness::{Condition, Readiness};
 pub use report::{FlowList, FlowReport, TlsReport, WatchEvent};
@@ -46,12 +55,20 @@ pub use why::{EndpointReport, Protocol, Question, RuleReport, WhyReport};
 
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Loopback address of the admin endpoint.
+    /// Loopback address of the admin endpoint, which answers questions there.
     pub admin: Option<SocketAddr>,
-    /// The same endpoint on a unix socket.
-    pub admin_socket: Option<PathBuf>,
+    /// The unix socket of the same endpoint, where changes are taken too.
+    pub admin_socket: Option<SocketPath>,
     /// Port of `/metrics` and the probes, on every address.
     pub status_port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketPath {
+    pub path: PathBuf,
+    /// Somebody wrote it down, so the proxy does not start without it. Otherwise it does, where the directory cannot be
+    /// made or another proxy of this host has the socket.
+    pub is_required: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +86,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    #[error("the admin endpoint may listen on loopback only, not on {address}: it can stop this proxy")]
+    #[error("the admin endpoint may listen on loopback only, not on {address}: it shows every flow")]
     NotLoopback { address: SocketAddr },
 }
 

@@ -2,30 +2,36 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::registry::Registry;
 
-use super::exposition::{self, Format};
+use super::doors::Doors;
+use super::exposition::Connections;
 use super::figures::{Figure, Figures};
-use super::filter::Filter;
-use super::labels::{LabelTable, Labels};
+use super::label_table::LabelTable;
 use super::lock;
-use super::meters::Meters;
+use super::meters::{self, KernelCounters, Meters};
+use super::process::Process;
 use super::readiness::Readiness;
-use super::ring::Ring;
-use super::shard::{Place, Shard, Shared, Tally};
+use super::renderer::Renderer;
+use super::ring::ClosedFlows;
+use super::shard::{Common, Shard, SlotId};
 use super::watch::{Watchers, Watching};
+use crate::admission::Admission;
 use crate::model::flow::Bytes;
 use crate::model::{Cause, Flow, Outcome, Party};
 
 /// Bounds on what is kept; the defaults are those of `docs/observability.md`.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Closed flows remembered for `/flows`, over all shards.
+    /// Closed flows remembered for `/flows`, over all shards, of each kind of client.
     pub closed_flows: usize,
     /// Label sets of connection metrics; later ones are counted under `overflow`.
     pub label_sets: usize,
+    /// How long a label set stays that nobody uses, once the table is half full. Longer than any scraper pauses: the last
+    /// value of a series has been read when the series ends.
+    pub label_idle: Duration,
     /// Streams of `/flows?watch=true` at the same time.
     pub watchers: usize,
     /// Events waiting for one watcher before it is cut off.
@@ -37,6 +43,7 @@ impl Default for Limits {
         Self {
             closed_flows: 1000,
             label_sets: 1000,
+            label_idle: Duration::from_secs(10 * 60),
             watchers: 16,
             watch_queue: 1024,
         }
@@ -46,14 +53,15 @@ impl Default for Limits {
 /// The process's one observer. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Observer {
-    shared: Arc<Shared>,
+    common: Arc<Common>,
     shards: Arc<Mutex<Vec<Arc<Shard>>>>,
-    registry: Arc<Mutex<Registry>>,
+    renderer: Arc<Renderer>,
+    doors: Doors,
     meters: Arc<Meters>,
     readiness: Readiness,
 }
 
-/// One shard's door to the observer. Cheap to clone.
+/// One shard's handle of the observer. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ShardObserver {
     shard: Arc<Shard>,
@@ -65,7 +73,7 @@ pub struct ShardObserver {
 pub struct OpenFlow {
     shard: Arc<Shard>,
     bytes: Arc<Bytes>,
-    place: Place,
+    slot: SlotId,
     recorded: bool,
 }
 
@@ -74,46 +82,50 @@ impl Observer {
         Self::with_limits(Limits::default())
     }
 
-    /// For a process that has no data path: the process's own figures, its conditions, and what [`Observer::figures`]
-    /// adds.
+    /// For a process that has no data path: the process's own figures, its conditions and doors, and what
+    /// [`Observer::figures`] adds.
     pub fn plain() -> Self {
         let observer = Self::new();
+        let registry = registry_of_any_process(&observer.readiness, &observer.doors);
+        let (common, shards) = (observer.common.clone(), observer.shards.clone());
+        let renderer = Renderer::new(registry, common, shards, Limits::default().label_idle);
         Self {
-            registry: Arc::new(Mutex::new(registry_of_any_process(&observer.readiness))),
+            renderer: Arc::new(renderer),
             ..observer
         }
     }
 
     pub fn with_limits(limits: Limits) -> Self {
-        let shared = Shared {
+        let common = Arc::new(Common {
             next_id: AtomicU64::new(1),
             labels: LabelTable::new(limits.label_sets),
-            ring: Ring::new(limits.closed_flows),
-            watchers: Watchers::new(limits.watchers, limits.watch_queue),
-        };
-        let readiness = Readiness::new();
-        let mut registry = registry_of_any_process(&readiness);
+            closed: ClosedFlows::new(limits.closed_flows),
+            watchers: Arc::new(Watchers::new(limits.watchers, limits.watch_queue)),
+        });
+        let shards = Arc::default();
+        let (readiness, doors) = (Readiness::new(), Doors::default());
+        let mut registry = registry_of_any_process(&readiness, &doors);
         let meters = Meters::register(&mut registry);
-        let observer = Self {
-            shared: Arc::new(shared),
-            shards: Arc::default(),
-            registry: Arc::new(Mutex::new(registry)),
+        registry.register_collector(Box::new(Connections {
+            common: common.clone(),
+            shards: Arc::clone(&shards),
+        }));
+        let renderer = Renderer::new(registry, common.clone(), Arc::clone(&shards), limits.label_idle);
+        Self {
+            common,
+            shards,
+            renderer: Arc::new(renderer),
+            doors,
             meters: Arc::new(meters),
             readiness,
-        };
-        let connections = exposition::Connections {
-            shared: observer.shared.clone(),
-            shards: observer.shards.clone(),
-        };
-        lock(&observer.registry).register_collector(Box::new(connections));
-        observer
+        }
     }
 
-    /// The door of shard `n`, counted from 0; the same shard each time it is asked for.
+    /// The handle of shard `n`, counted from 0; the same shard each time it is asked for.
     pub fn shard(&self, n: usize) -> ShardObserver {
         let mut shards = lock(&self.shards);
         while shards.len() <= n {
-            shards.push(Arc::new(Shard::new(self.shared.clone())));
+            shards.push(Arc::new(Shard::new(self.common.clone())));
         }
         ShardObserver {
             shard: shards[n].clone(),
@@ -133,69 +145,47 @@ impl Observer {
     /// Shows the kernel side's counters, read at each scrape, as `outrigger_kernel_events_total{event="…"}`.
     /// To be called once. The names are static, so their number is bounded.
     pub fn kernel_counters(&self, read: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static) {
-        let counters = super::meters::KernelCounters::new(read);
-        lock(&self.registry).register_collector(Box::new(counters));
+        self.renderer.register(KernelCounters::new(read));
+    }
+
+    /// Shows who waits at a door, and who was evicted from it. Doors of one name are added up.
+    pub fn door(&self, name: &'static str, door: Admission) {
+        self.doors.add(name, door);
     }
 
     /// Shows what a role counts by itself, read at each scrape. To be called once for each set of names.
     pub fn figures(&self, read: impl Fn() -> Vec<Figure> + Send + Sync + 'static) {
-        lock(&self.registry).register_collector(Box::new(Figures::new(read)));
+        self.renderer.register(Figures::new(read));
     }
 
-    pub(super) fn exposition(&self, format: Format) -> Result<String, std::fmt::Error> {
-        exposition::render(&lock(&self.registry), format)
+    pub(super) fn renderer(&self) -> Arc<Renderer> {
+        self.renderer.clone()
     }
 
-    /// Open flows that pass, oldest first, at most the `limit` newest, and how many passed in all. `settled` leaves
-    /// out those whose upstream is not usable yet.
-    pub(super) fn open_flows(&self, filter: &Filter, limit: usize, settled: bool) -> (Vec<Flow>, usize) {
-        let shards = lock(&self.shards).clone();
-        let mut ids = Vec::new();
-        for shard in &shards {
-            shard.visit(|flow, is_settled| {
-                if (is_settled || !settled) && filter.passes(flow) {
-                    ids.push(flow.id);
-                }
-            });
-        }
-        let total = ids.len();
-        ids.sort_unstable();
-        let Some(first) = ids.get(total - total.min(limit)).copied() else {
-            return (Vec::new(), total);
-        };
-        // Two passes, so that only what is asked for is copied.
-        let mut flows = Vec::with_capacity(total.min(limit));
-        for shard in &shards {
-            shard.visit(|flow, is_settled| {
-                if flow.id >= first && (is_settled || !settled) && filter.passes(flow) {
-                    flows.push(flow.clone());
-                }
-            });
-        }
-        flows.sort_unstable_by_key(|flow| flow.id);
-        flows.truncate(limit);
-        (flows, total)
+    pub(super) fn shards(&self) -> Vec<Arc<Shard>> {
+        lock(&self.shards).clone()
     }
 
-    pub(super) fn closed_flows(&self, filter: &Filter, limit: usize) -> (Vec<Flow>, usize) {
-        self.shared.ring.newest(limit, |flow| filter.passes(flow))
+    pub(super) fn closed(&self) -> &ClosedFlows {
+        &self.common.closed
     }
 
     pub(super) fn watch(&self) -> Option<Watching> {
-        Watching::start(self.shared.clone())
+        Watching::start(self.common.watchers.clone())
     }
 
     pub(super) fn watch_queue(&self) -> usize {
-        self.shared.watchers.queue_len()
+        self.common.watchers.queue_len()
     }
 }
 
 /// What every process shows, whatever it does.
-fn registry_of_any_process(readiness: &Readiness) -> Registry {
+fn registry_of_any_process(readiness: &Readiness, doors: &Doors) -> Registry {
     let mut registry = Registry::default();
-    super::meters::register_build(&mut registry);
+    meters::register_build(&mut registry);
     registry.register_collector(Box::new(readiness.clone()));
-    registry.register_collector(Box::new(super::process::Process::new()));
+    registry.register_collector(Box::new(Process::new()));
+    registry.register_collector(Box::new(doors.clone()));
     registry
 }
 
@@ -208,13 +198,13 @@ impl Default for Observer {
 impl ShardObserver {
     /// Begins the record of a flow. Its `id` is given here; whatever the caller wrote there is lost.
     pub fn open(&self, mut flow: Flow) -> OpenFlow {
-        flow.id = self.shard.shared().next_id.fetch_add(1, Relaxed);
+        flow.id = self.shard.common().next_id.fetch_add(1, Relaxed);
         let bytes = flow.bytes.clone();
-        let place = self.shard.open(Box::new(flow));
+        let slot = self.shard.open(Box::new(flow));
         OpenFlow {
             shard: self.shard.clone(),
             bytes,
-            place,
+            slot,
             recorded: false,
         }
     }
@@ -225,7 +215,7 @@ impl OpenFlow {
     /// it settles the labels of the flow's metrics, and counts the flow as opened, so identities, service,
     /// transport and `handshake_time` belong into it or before it. `bytes` must stay the same.
     pub fn update(&self, change: impl FnOnce(&mut Flow)) {
-        self.shard.update(self.place, change);
+        self.shard.update(self.slot, change);
     }
 
     /// The counters that the relay writes.
@@ -239,7 +229,7 @@ impl OpenFlow {
 
     fn record(&mut self, outcome: Outcome) {
         if !std::mem::replace(&mut self.recorded, true) {
-            self.shard.close(self.place, SystemTime::now(), outcome);
+            self.shard.close(self.slot, SystemTime::now(), outcome);
         }
     }
 }
@@ -254,15 +244,4 @@ impl Drop for OpenFlow {
         };
         self.record(Outcome::new(Party::Us, cause));
     }
-}
-
-/// Adds up all shards, with the label set of each sum.
-pub(super) fn tally(shared: &Shared, shards: &Mutex<Vec<Arc<Shard>>>) -> (Vec<Labels>, Tally) {
-    let mut tally = Tally::default();
-    let shards = lock(shards).clone();
-    for shard in &shards {
-        shard.add_to(&mut tally);
-    }
-    // After the shards: every number in the tally has its labels by now.
-    (shared.labels.all(), tally)
 }

@@ -9,6 +9,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
+use super::http::Caller;
 use super::lock;
 
 /// All conditions of the process. Cheap to clone.
@@ -33,11 +34,26 @@ struct State {
 #[derive(Clone, Debug)]
 enum Standing {
     Met,
-    Unmet(String),
+    Unmet(Reason),
+}
+
+/// Why a condition is not met. Whoever reaches the status port is shown the first part, which therefore cannot hold
+/// anything that is known at run time only: no file name, no address, no word of another program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Reason {
+    general: &'static str,
+    detail: Option<String>,
 }
 
 /// The answer to a probe: whether all is well, and a line for each thing that was asked.
 pub(super) struct Verdict {
+    well: bool,
+    conditions: Vec<(&'static str, Option<Reason>)>,
+}
+
+/// A verdict in the words that are for somebody.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Told {
     pub well: bool,
     /// Name, and the reason when it is not met.
     pub conditions: Vec<(&'static str, Option<String>)>,
@@ -48,11 +64,12 @@ impl Readiness {
         Self(Arc::default())
     }
 
-    /// Adds a condition, not met yet. Add all of them before the status endpoint is served. Reasons are shown
-    /// to whoever can reach that endpoint: no secrets in them.
-    pub fn condition(&self, name: &'static str, reason: impl Into<String>) -> Condition {
+    /// Adds a condition, not met yet. Add all of them before the status endpoint is served.
+    pub fn condition(&self, name: &'static str, reason: &'static str) -> Condition {
         let mut state = lock(&self.0);
-        state.conditions.push((name, Standing::Unmet(reason.into())));
+        state
+            .conditions
+            .push((name, Standing::Unmet(Reason::general(reason))));
         Condition {
             state: self.0.clone(),
             index: state.conditions.len() - 1,
@@ -71,7 +88,7 @@ impl Readiness {
             verdict.well = false;
             verdict
                 .conditions
-                .push(("draining", Some("this proxy is shutting down".into())));
+                .push(("draining", Some(Reason::general("this proxy is shutting down"))));
         }
         verdict
     }
@@ -94,14 +111,46 @@ impl Condition {
         self.set(Standing::Met);
     }
 
-    pub fn unmet(&self, reason: impl Into<String>) {
-        self.set(Standing::Unmet(reason.into()));
+    /// The reason is for everybody.
+    pub fn unmet(&self, reason: &'static str) {
+        self.set(Standing::Unmet(Reason::general(reason)));
+    }
+
+    /// The detail is for the owner: for the admin socket, where the log should have it too.
+    pub fn unmet_because(&self, reason: &'static str, detail: impl Into<String>) {
+        self.set(Standing::Unmet(Reason {
+            general: reason,
+            detail: Some(detail.into()),
+        }));
     }
 
     fn set(&self, standing: Standing) {
         let mut state = lock(&self.state);
         state.conditions[self.index].1 = standing;
         state.started |= state.conditions.iter().all(|(_, s)| matches!(s, Standing::Met));
+    }
+}
+
+impl Verdict {
+    pub(super) fn told_to(&self, caller: Caller) -> Told {
+        let words = |reason: &Reason| match (caller, &reason.detail) {
+            (Caller::Owner, Some(detail)) => format!("{}: {detail}", reason.general),
+            _ => reason.general.to_owned(),
+        };
+        let told = |(name, reason): &(&'static str, Option<Reason>)| (*name, reason.as_ref().map(words));
+        Told {
+            well: self.well,
+            conditions: self.conditions.iter().map(told).collect(),
+        }
+    }
+}
+
+impl Reason {
+    fn general(general: &'static str) -> Self {
+        Self {
+            general,
+            detail: None,
+        }
     }
 }
 
@@ -156,13 +205,25 @@ mod tests {
 
         identity.unmet("the certificate expired");
         assert!(readiness.started().well);
-        let verdict = readiness.ready();
-        assert!(!verdict.well);
+        let told = readiness.ready().told_to(Caller::Anyone);
+        assert!(!told.well);
         assert_eq!(
-            verdict.conditions[0],
-            ("identity", Some("the certificate expired".into()))
+            told.conditions,
+            [
+                ("identity", Some("the certificate expired".into())),
+                ("registry", None)
+            ]
         );
-        assert_eq!(verdict.conditions[1], ("registry", None));
+    }
+
+    #[test]
+    fn details_are_for_the_owner() {
+        let readiness = Readiness::new();
+        let identity = readiness.condition("identity", "no certificate yet");
+        identity.unmet_because("no certificate yet", "cannot read /run/token");
+        let told = |caller| readiness.ready().told_to(caller).conditions[0].1.clone().unwrap();
+        assert_eq!(told(Caller::Anyone), "no certificate yet");
+        assert_eq!(told(Caller::Owner), "no certificate yet: cannot read /run/token");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::labels::{cause, direction, party, transport};
+use super::standing::Standing;
 use crate::model::Flow;
 
 /// The answer to `GET /flows`; both lists oldest first.
@@ -16,7 +17,7 @@ use crate::model::Flow;
 pub struct FlowList {
     pub open: Vec<FlowReport>,
     pub closed: Vec<FlowReport>,
-    /// More flows passed the filter than `limit` lets through; the oldest were left off.
+    /// More flows passed the filter than `limit` lets through, or than are kept: the oldest were left off.
     pub truncated: bool,
 }
 
@@ -29,6 +30,10 @@ pub enum WatchEvent {
     },
     Closed {
         flow: FlowReport,
+    },
+    /// So many events of strangers were left out, because this watcher lagged behind.
+    Skipped {
+        strangers: u64,
     },
     /// The last line: this watcher was too slow, and what came after is lost to it.
     Dropped {
@@ -44,6 +49,9 @@ pub struct FlowReport {
     /// `connecting`, `open` or `closed`.
     pub state: Cow<'static, str>,
     pub direction: Cow<'static, str>,
+    /// What its client has proved: `own`, `proven`, `plaintext` or `stranger`.
+    #[serde(default)]
+    pub standing: Cow<'static, str>,
     pub opened: String,
     pub closed: Option<String>,
     pub closed_by: Option<Cow<'static, str>>,
@@ -86,6 +94,7 @@ impl FlowReport {
             id: flow.id,
             state: state.into(),
             direction: direction(flow.direction).into(),
+            standing: Standing::of(flow).name().into(),
             opened: rfc3339(flow.opened),
             closed: flow.closed.map(|(at, _)| rfc3339(at)),
             closed_by: flow.closed.map(|(_, outcome)| party(outcome.by).into()),

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::Error;
+use super::{Error, SocketPath};
 
 /// Bound, listening, mode 0600. The file is removed when this is dropped.
 #[derive(Debug)]
@@ -24,6 +24,25 @@ pub struct AdminSocket {
 const BACKLOG: i32 = 64;
 
 impl AdminSocket {
+    /// As configured: `Ok(None)` where it is not required and cannot be had, which the log says.
+    pub fn open(config: &SocketPath) -> Result<Option<Self>, Error> {
+        if config.is_required {
+            return Self::bind(&config.path).map(Some);
+        }
+        if let Some(directory) = config.path.parent() {
+            // What is wrong with it, binding says.
+            let _ = fs::DirBuilder::new().mode(0o700).create(directory);
+        }
+        Self::bind(&config.path).map(Some).or_else(|error| {
+            tracing::warn!(
+                error = crate::error_chain(&error),
+                "this proxy has no admin socket, so nobody can drain it or change its log level but by a signal; \
+                 set listen.adminSocket to a path of its own, or to none"
+            );
+            Ok(None)
+        })
+    }
+
     /// A file that a dead process left behind is replaced; one that somebody listens on is not.
     pub fn bind(path: &Path) -> Result<Self, Error> {
         let fail = |reason| {
@@ -53,6 +72,10 @@ impl AdminSocket {
             path: path.to_owned(),
             file: (file.dev(), file.ino()),
         })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) fn listener(&self) -> Result<tokio::net::UnixListener, Error> {
@@ -136,6 +159,28 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_a_socket_that_was_asked_for_has_to_be_there() {
+        let dir = Dir::new("optional");
+        let at = |name: &str, is_required| SocketPath {
+            path: dir.0.join(name),
+            is_required,
+        };
+        let made = AdminSocket::open(&at("new/admin.sock", false)).unwrap().unwrap();
+        assert_eq!(fs::metadata(dir.0.join("new")).unwrap().mode() & 0o777, 0o700);
+        assert!(
+            AdminSocket::open(&at("new/admin.sock", false)).unwrap().is_none(),
+            "taken"
+        );
+        assert!(AdminSocket::open(&at("new/admin.sock", true)).is_err());
+        assert!(
+            AdminSocket::open(&at("no/directory/admin.sock", false))
+                .unwrap()
+                .is_none()
+        );
+        drop(made);
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! The status endpoint: metrics and probes, open to whoever reaches the pod. It only reads.
+//! The status endpoint: metrics and probes, open to whoever reaches the pod. It only reads, and what is missing it says in
+//! general words: details are for the owner, at the admin socket and in the log.
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::ACCEPT;
@@ -9,9 +11,10 @@ use hyper::{Request, Response, StatusCode};
 
 use super::Error;
 use super::exposition::Format;
-use super::http::{self, Answer, Handler, not_allowed, reads, text, typed};
+use super::http::{self, Answer, Caller, Doors, Handler, not_allowed, reads, respond, text};
 use super::observer::Observer;
-use super::readiness::Verdict;
+use super::readiness::Told;
+use super::renderer::SHARED_FOR;
 
 /// Serves until dropped. Add all conditions of readiness before.
 pub async fn serve_status(listener: TcpListener, observer: Observer) -> Result<(), Error> {
@@ -22,7 +25,10 @@ pub async fn serve_status(listener: TcpListener, observer: Observer) -> Result<(
             endpoint: "status",
             source,
         })?;
-    http::serve(listener, Arc::new(Status { observer })).await;
+    let doors = Doors::public();
+    observer.door("status", doors.waiting.clone());
+    observer.door("status_answers", doors.answering.clone());
+    http::serve(listener, Arc::new(Status { observer }), doors).await;
     Ok(())
 }
 
@@ -38,7 +44,7 @@ GET /livez     200 while this process answers (also /live)
 ";
 
 impl Handler for Status {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+    async fn answer(&self, request: Request<Incoming>, caller: Caller) -> Response<Answer> {
         let probe = match request.uri().path() {
             "/" | "/metrics" | "/livez" | "/live" => None,
             "/startupz" => Some("startup"),
@@ -54,27 +60,30 @@ impl Handler for Status {
                 "startup" => readiness.started(),
                 _ => readiness.ready(),
             };
-            return probed(probe, &verdict, is_verbose(&request));
+            return probed(probe, &verdict.told_to(caller), is_verbose(&request));
         }
         match request.uri().path() {
-            "/metrics" => self.metrics(&request),
+            "/metrics" => metrics(&self.observer, &request, SHARED_FOR).await,
             "/" => text(StatusCode::OK, INDEX),
             _ => text(StatusCode::OK, "ok\n"),
         }
     }
 }
 
-impl Status {
-    fn metrics(&self, request: &Request<Incoming>) -> Response<Answer> {
-        let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok());
-        let format = Format::accepted(accept.unwrap_or_default());
-        match self.observer.exposition(format) {
-            Ok(body) => typed(StatusCode::OK, format.content_type(), body),
-            Err(error) => text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("cannot write the metrics: {error}\n"),
-            ),
-        }
+/// In the format that the request asks for, not older than `max_age`.
+pub(super) async fn metrics(
+    observer: &Observer,
+    request: &Request<Incoming>,
+    max_age: Duration,
+) -> Response<Answer> {
+    let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok());
+    let format = Format::accepted(accept.unwrap_or_default());
+    match observer.renderer().current(format, max_age).await {
+        Ok(shared) => respond(StatusCode::OK, format.content_type(), Answer::Shared(shared, 0)),
+        Err(error) => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("cannot write the metrics: {error}\n"),
+        ),
     }
 }
 
@@ -86,7 +95,7 @@ fn is_verbose(request: &Request<Incoming>) -> bool {
 }
 
 /// The kubelet shows the body of a failed probe to the user, so it names what is missing.
-fn probed(probe: &str, verdict: &Verdict, verbose: bool) -> Response<Answer> {
+pub(super) fn probed(probe: &str, verdict: &Told, verbose: bool) -> Response<Answer> {
     let status = if verdict.well {
         StatusCode::OK
     } else {

@@ -1,12 +1,15 @@
 //! The room as a role sees it: flows in, numbers and HTTP answers out. Real sockets, on loopback only.
 
+mod admin;
+mod bounds;
+mod documented;
 mod endpoints;
 mod heap;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::exposition::Format;
 use super::*;
@@ -48,7 +51,20 @@ fn open(observer: &Observer, service: &str) -> OpenFlow {
 }
 
 fn scrape(observer: &Observer) -> Samples {
-    Samples::parse(&observer.exposition(Format::Prometheus).unwrap())
+    scrape_at(observer, Instant::now())
+}
+
+fn scrape_at(observer: &Observer, now: Instant) -> Samples {
+    Samples::parse(&observer.renderer().render(Format::Prometheus, now).unwrap())
+}
+
+/// The ids of the newest closed flows, oldest first.
+fn closed(observer: &Observer, limit: usize) -> Vec<u64> {
+    let (found, _) = observer.closed().newest(limit, |_| true);
+    found
+        .into_iter()
+        .map(|id| observer.closed().get(id).unwrap().id)
+        .collect()
 }
 
 /// A strict reader of the Prometheus text format: what it does not know is a failed test.
@@ -154,8 +170,7 @@ fn a_flow_is_recorded_once_however_it_ends() {
     assert_eq!(samples.sum("outrigger_tcp_connections_closed_total", &shut), 1.0);
     let ended = ["by=\"client\"", "cause=\"eof\"", "service=\"demo/web\""];
     assert_eq!(samples.sum("outrigger_tcp_connections_closed_total", &ended), 1.0);
-    let (closed, _) = observer.closed_flows(&Default::default(), 10);
-    assert_eq!(closed.iter().map(|f| f.id).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(closed(&observer, 10), [1, 2, 3]);
 }
 
 #[test]
@@ -167,8 +182,8 @@ fn a_flow_whose_walk_panics_is_our_fault() {
         panic!("a bug");
     });
     assert!(walk.join().is_err());
-    let (closed, _) = observer.closed_flows(&Default::default(), 1);
-    let (_, outcome) = closed[0].closed.unwrap();
+    let (found, _) = observer.closed().newest(1, |_| true);
+    let (_, outcome) = observer.closed().get(found[0]).unwrap().closed.unwrap();
     assert_eq!(outcome, Outcome::new(Party::Us, Cause::Internal));
 }
 
@@ -312,17 +327,14 @@ fn the_last_closed_flows_are_kept() {
     for _ in 0..5 {
         open(&observer, "web").close(EOF);
     }
-    let (closed, total) = observer.closed_flows(&Default::default(), 2);
-    assert_eq!(
-        (closed.iter().map(|f| f.id).collect::<Vec<_>>(), total),
-        (vec![4, 5], 3)
-    );
+    assert_eq!(closed(&observer, 10), [3, 4, 5]);
+    assert_eq!(closed(&observer, 2), [4, 5]);
 }
 
 #[test]
 fn roles_have_their_own_meters() {
     let observer = Observer::new();
-    observer.meters().tunnels_outbound.set(3);
+    observer.meters().tunnels.of("outbound").set(3);
     observer.meters().plaintext_accepted.inc();
     observer.meters().identity_expiry.set(1_800_000_000);
     observer.kernel_counters(|| vec![("redirected", 7), ("dropped_strict", 1)]);
@@ -352,7 +364,8 @@ fn roles_have_their_own_meters() {
 
 #[test]
 fn open_metrics_end_as_they_must() {
-    let text = Observer::new().exposition(Format::OpenMetrics).unwrap();
+    let renderer = Observer::new().renderer();
+    let text = renderer.render(Format::OpenMetrics, Instant::now()).unwrap();
     assert!(text.ends_with("# EOF\n"));
     assert!(text.contains("# TYPE outrigger_tcp_connections_opened counter\n"));
 }

@@ -1,12 +1,13 @@
 //! Those who follow flows as they open and close. A queue each, bounded: who cannot keep up is cut off, and the
-//! data path never waits. Does not filter and writes no text; that is the reader's work, on the reader's thread.
+//! data path never waits. Strangers get no more than half of a queue, so that they cannot cut anybody off. Does not filter and writes no text; that is the reader's work, on the reader's thread.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::mpsc;
 
 use super::lock;
+use super::standing::Standing;
 use crate::model::Flow;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(super) struct Watchers {
 struct Watcher {
     /// `None` once the queue was full: the receiver drains what it has and then sees the end.
     queue: Mutex<Option<mpsc::Sender<Event>>>,
+    /// Events of strangers that were left out since the watcher was last told.
+    skipped: AtomicU64,
 }
 
 /// One watcher's end of the queue; leaves the list when dropped.
@@ -37,7 +40,7 @@ struct Watcher {
 pub(super) struct Watching {
     pub events: mpsc::Receiver<Event>,
     watcher: Arc<Watcher>,
-    shared: Arc<super::shard::Shared>,
+    watchers: Arc<Watchers>,
 }
 
 impl Watchers {
@@ -55,12 +58,14 @@ impl Watchers {
     }
 
     pub(super) fn tell(&self, happened: Happened, flow: Flow) {
+        let is_strangers = Standing::of(&flow) == Standing::Stranger;
         let flow = Arc::new(flow);
         for watcher in &*self.list.read().unwrap_or_else(PoisonError::into_inner) {
             let mut queue = lock(&watcher.queue);
-            if let Some(sender) = &*queue
-                && sender.try_send((happened, flow.clone())).is_err()
-            {
+            let Some(sender) = &*queue else { continue };
+            if is_strangers && sender.capacity() <= sender.max_capacity() / 2 {
+                watcher.skipped.fetch_add(1, Ordering::Relaxed);
+            } else if sender.try_send((happened, flow.clone())).is_err() {
                 *queue = None;
             }
         }
@@ -73,11 +78,11 @@ impl Watchers {
 
 impl Watching {
     /// `None` when there are as many watchers as there may be.
-    pub(super) fn start(shared: Arc<super::shard::Shared>) -> Option<Self> {
-        let watchers = &shared.watchers;
+    pub(super) fn start(watchers: Arc<Watchers>) -> Option<Self> {
         let (sender, events) = mpsc::channel(watchers.queue);
         let watcher = Arc::new(Watcher {
             queue: Mutex::new(Some(sender)),
+            skipped: AtomicU64::new(0),
         });
         let mut list = watchers.list.write().unwrap_or_else(PoisonError::into_inner);
         if list.len() >= watchers.max {
@@ -89,16 +94,20 @@ impl Watching {
         Some(Self {
             events,
             watcher,
-            shared,
+            watchers,
         })
+    }
+
+    /// How many events of strangers were left out since the last call.
+    pub(super) fn take_skipped(&self) -> u64 {
+        self.watcher.skipped.swap(0, Ordering::Relaxed)
     }
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        let watchers = &self.shared.watchers;
-        let mut list = watchers.list.write().unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.watchers.list.write().unwrap_or_else(PoisonError::into_inner);
         list.retain(|other| !Arc::ptr_eq(other, &self.watcher));
-        watchers.count.store(list.len(), Ordering::Relaxed);
+        self.watchers.count.store(list.len(), Ordering::Relaxed);
     }
 }

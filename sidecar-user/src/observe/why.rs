@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::filter::{broken, misfit, percent_decode};
+use super::filter::misfit;
 use crate::model::SpiffeId;
 use crate::model::identity::InvalidId;
 
@@ -81,13 +81,11 @@ impl Question {
     pub(super) fn parse(query: &str) -> Result<Self, String> {
         let (mut protocol, mut source, mut destination, mut port) = (Protocol::Tcp, None, None, None);
         let mut identity = None;
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = percent_decode(value).ok_or_else(|| broken(name))?;
-            let wrong = |want: &str| misfit(name, &value, want);
-            match name {
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let wrong = |want: &str| misfit(&name, &value, want);
+            match &*name {
                 "protocol" => {
-                    protocol = match value.as_str() {
+                    protocol = match &*value {
                         "tcp" => Protocol::Tcp,
                         "udp" => Protocol::Udp,
                         _ => return Err(wrong("tcp or udp")),

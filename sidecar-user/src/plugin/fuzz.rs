@@ -11,7 +11,7 @@ pub(crate) fn answer(text: &str) -> Result<String, String> {
     }
     match serde_json::from_str::<WatchEvent>(text) {
         Ok(WatchEvent::Opened { flow } | WatchEvent::Closed { flow }) => return Ok(rows(&[flow], true)),
-        Ok(WatchEvent::Dropped { .. }) => return Ok(String::new()),
+        Ok(WatchEvent::Skipped { .. } | WatchEvent::Dropped { .. }) => return Ok(String::new()),
         Err(_) => {}
     }
     let report: WhyReport = serde_json::from_str(text).map_err(|error| error.to_string())?;

@@ -213,6 +213,10 @@ impl Flows {
             let text = match &event {
                 _ if self.output == Output::Json => line + "\n",
                 WatchEvent::Opened { flow } | WatchEvent::Closed { flow } => table.line(flow),
+                WatchEvent::Skipped { strangers } => {
+                    eprintln!("kubectl outrigger: {strangers} events of strangers were left out");
+                    String::new()
+                }
                 WatchEvent::Dropped { .. } => String::new(),
             };
             out.write_all(text.as_bytes())
@@ -303,7 +307,7 @@ mod tests {
         let open = observer.shard(0).open(table::tests::flow());
         let admin = Admin {
             observer: observer.clone(),
-            config: Box::new(|| serde_json::Value::Null),
+            config: Box::new(|_| serde_json::Value::Null),
             log_level: LogLevel {
                 get: Box::new(String::new),
                 set: Box::new(|_| Ok(())),

@@ -1,5 +1,6 @@
 //! Flows as aligned columns for people; programs take the JSON.
 
+use crate::model::SpiffeId;
 use crate::observe::FlowReport;
 
 const COLUMNS: [&str; 11] = [
@@ -120,6 +121,7 @@ fn row(flow: &FlowReport, wide: bool) -> Vec<String> {
         ]);
     }
     row.push(match (&flow.close_cause, &flow.closed_by) {
+        (Some(cause), Some(by)) if flow.standing == "stranger" => format!("{cause} by {by} (stranger)"),
         (Some(cause), Some(by)) => format!("{cause} by {by}"),
         _ => flow.state.clone().into_owned(),
     });
@@ -146,29 +148,22 @@ fn identities(flow: &FlowReport, wide: bool) -> String {
     if source.is_none() && destination.is_none() {
         return "-".into();
     }
-    let domains = source.and_then(parts).zip(destination.and_then(parts));
-    let foreign = domains.is_some_and(|(a, b)| a[0] != b[0]);
-    let name = |id: Option<&str>| match (id, id.and_then(parts)) {
+    let parsed = |id: Option<&str>| id.and_then(|id| id.parse::<SpiffeId>().ok());
+    let both = parsed(source).zip(parsed(destination));
+    let foreign = both.is_some_and(|(a, b)| a.trust_domain() != b.trust_domain());
+    let name = |id: Option<&str>| match (id, parsed(id)) {
         (None, _) => "-".into(),
-        (Some(_), Some([domain, namespace, account])) if !wide => {
+        (Some(_), Some(parsed)) if !wide => {
             let domain = if foreign {
-                format!("{domain}/")
+                format!("{}/", parsed.trust_domain())
             } else {
                 String::new()
             };
-            format!("{domain}{namespace}/{account}")
+            format!("{domain}{}/{}", parsed.namespace(), parsed.service_account())
         }
         (Some(id), _) => id.to_owned(),
     };
     format!("{}→{}", name(source), name(destination))
-}
-
-/// Trust domain, namespace and account of `spiffe://<domain>/ns/<namespace>/sa/<account>`.
-fn parts(id: &str) -> Option<[&str; 3]> {
-    let mut parts = id.strip_prefix("spiffe://")?.split('/');
-    let (domain, _, namespace) = (parts.next()?, parts.next()?, parts.next()?);
-    let (_, account) = (parts.next()?, parts.next()?);
-    Some([domain, namespace, account])
 }
 
 /// As kubectl writes ages: one unit when it is enough, two while the second still says something.
@@ -210,7 +205,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::{Cause, Direction, Flow, Outcome, Party, ServiceName, SpiffeId, TlsFacts};
+    use crate::model::{Cause, Direction, Flow, Outcome, Party, ServiceName, TlsFacts};
     use std::time::{Duration, SystemTime};
 
     pub(in crate::plugin) fn flow() -> Flow {

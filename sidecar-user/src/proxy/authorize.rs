@@ -8,6 +8,7 @@ use super::live::{Inbound, LiveConnection};
 use super::shard::Shard;
 use crate::model::snapshot::Standing;
 use crate::model::{Cause, Outcome, Own, Party, Snapshot, SpiffeId};
+use crate::observe::Meters;
 use crate::policy::authorization::Decision;
 use crate::policy::{self, Denied, Facts, Mode, Permit};
 use crate::transport::hbone::Refusal;
@@ -55,14 +56,20 @@ pub(super) fn admit(shard: &Shard, inbound: Inbound) -> Result<(Permit, LiveConn
     match judgement.verdict {
         Ok(permit) => Ok((permit, shard.live.enter(Some(inbound)))),
         Err(denied) => {
-            if let Denied::Unlisted(_) = denied {
-                shard.meters.unlisted_refused.inc();
-            }
+            count_denied(&shard.meters, &denied, inbound.source.as_ref());
             let (client, destination, peer) = shown(&inbound);
             tracing::info!(%client, %destination, peer, %denied, "denied");
             Err(Refusal::Denied)
         }
     }
+}
+
+fn count_denied(meters: &Meters, denied: &Denied, source: Option<&SpiffeId>) {
+    match denied {
+        Denied::Plaintext => meters.plaintext_refused.inc(),
+        Denied::Unlisted(_) => meters.unlisted_refused.inc(),
+        Denied::Policy(_) => meters.denied.of(source.map_or("plain", |_| "hbone")).inc(),
+    };
 }
 
 /// Counts what dry-run policies have said, and logs it where it is not what was done.
@@ -71,13 +78,13 @@ fn rehearsed(shard: &Shard, inbound: &Inbound, judgement: &Judgement<'_>) {
     match (&judgement.rehearsed, &judgement.verdict) {
         (None, _) => {}
         (Some(Decision::Deny(denial)), verdict) => {
-            shard.meters.dry_run_denied.inc();
+            shard.meters.dry_run.of("deny").inc();
             if verdict.is_ok() {
                 tracing::info!(%client, %destination, peer, reason = %denial, "dry run: would be denied");
             }
         }
         (Some(Decision::Allow(by)), verdict) => {
-            shard.meters.dry_run_allowed.inc();
+            shard.meters.dry_run.of("allow").inc();
             if verdict.is_err() {
                 let by = by.as_ref().map(ToString::to_string);
                 tracing::info!(%client, %destination, peer, by, "dry run: would be allowed");
@@ -135,4 +142,31 @@ fn judge_inbound<'w>(shard: &Shard, world: &'w Snapshot, inbound: &Inbound) -> J
 fn shown(inbound: &Inbound) -> (SocketAddr, SocketAddr, Option<&str>) {
     let peer = inbound.source.as_ref().map(SpiffeId::as_str);
     (inbound.from, inbound.destination, peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Observer;
+    use crate::policy::authorization::Denial;
+
+    #[test]
+    fn what_the_mode_refuses_is_not_what_a_policy_denies() {
+        let observer = Observer::new();
+        let (meters, peer) = (
+            observer.meters(),
+            SpiffeId::new("td.test", "demo", "web").unwrap(),
+        );
+        let by_policy = Denied::Policy(Denial::NotAllowed);
+        count_denied(meters, &Denied::Plaintext, None);
+        count_denied(meters, &by_policy, None);
+        count_denied(meters, &by_policy, Some(&peer));
+        count_denied(meters, &by_policy, Some(&peer));
+        let counted = [
+            meters.plaintext_refused.get(),
+            meters.denied.of("plain").get(),
+            meters.denied.of("hbone").get(),
+        ];
+        assert_eq!(counted, [1, 1, 2]);
+    }
 }

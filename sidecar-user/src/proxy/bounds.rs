@@ -8,14 +8,14 @@ use crate::observe::{Figure, Observer};
 
 /// Shows how full the buffers and the doors are.
 pub(super) fn show(observer: &Observer, budget: &Budget, doors: &Doors) {
-    let (budget, doors) = (budget.clone(), doors.clone());
-    observer.figures(move || read(&budget, &doors));
+    let budget = budget.clone();
+    observer.figures(move || read(&budget));
+    for (name, door) in doors.named() {
+        observer.door(name, door.clone());
+    }
 }
 
-fn read(budget: &Budget, doors: &Doors) -> Vec<Figure> {
-    let doors = doors
-        .named()
-        .map(|(name, door)| (name, door.counts(), door.limits()));
+fn read(budget: &Budget) -> Vec<Figure> {
     vec![
         Figure::gauge(
             "outrigger_buffer_memory_bytes",
@@ -33,38 +33,6 @@ fn read(budget: &Budget, doors: &Doors) -> Vec<Figure> {
             "Times that a tunnel had to wait for memory before more was read",
         )
         .value(budget.waits() as u64),
-        Figure::gauge(
-            "outrigger_admission_waiting",
-            "Connections that have proved nothing yet, by door",
-        )
-        .by(
-            "door",
-            doors.map(|(name, counts, _)| (name, counts.waiting as u64)),
-        ),
-        Figure::gauge(
-            "outrigger_admission_places",
-            "How many of them there may be, by door",
-        )
-        .by(
-            "door",
-            doors.map(|(name, _, limits)| (name, limits.places as u64)),
-        ),
-        Figure::counter(
-            "outrigger_admission_evicted_by_quota",
-            "Connections that gave their place to a later one of their source, by door",
-        )
-        .by(
-            "door",
-            doors.map(|(name, counts, _)| (name, counts.evicted_by_quota)),
-        ),
-        Figure::counter(
-            "outrigger_admission_evicted_when_full",
-            "Connections that gave their place to a later one because all were taken, by door",
-        )
-        .by(
-            "door",
-            doors.map(|(name, counts, _)| (name, counts.evicted_when_full)),
-        ),
     ]
 }
 
@@ -80,5 +48,24 @@ pub(super) async fn trim(budget: Budget) {
             budget::trim();
             most = used;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_figure_is_documented() {
+        const MANUAL: &str = include_str!("../../../docs/observability.md");
+        let figures = read(&Budget::new(1 << 20));
+        for figure in &figures {
+            let name = figure.exposed_name();
+            assert!(MANUAL.contains(&format!("`{name}`")), "{name}");
+        }
+        let documented = MANUAL
+            .lines()
+            .filter(|row| row.starts_with("| `outrigger_buffer_memory_"));
+        assert_eq!(documented.count(), figures.len());
     }
 }

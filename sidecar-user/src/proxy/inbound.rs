@@ -21,7 +21,9 @@ use super::shard::Shard;
 use super::tunnels::Farewell;
 use crate::error_chain;
 use crate::model::addr::canonical;
-use crate::model::{Cause, ClientAddr, Direction, Flow, Outcome, Party, ServiceName, Transport};
+use crate::model::{
+    Cause, ClientAddr, Direction, Endpoint, Flow, Outcome, Party, Service, ServiceName, Snapshot, Transport,
+};
 use crate::observe::OpenFlow;
 use crate::policy::{self, Claim, Permit};
 use crate::relay::Port;
@@ -186,19 +188,24 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: Incoming) {
             f.original_dst = Some(destination);
             f.service = service.or(f.service.take());
         });
-        let (permit, live) = admit(
-            &shard,
-            Inbound {
-                source: Some(tunnel.peer.id.clone()),
-                from: tunnel.client.0,
-                destination,
-                tunnel: Some(tunnel.id),
-                opened: Instant::now(),
-                bytes: flow.bytes(),
-            },
-        )?;
+        let (goal, live) = if destination.port() == shard.status_port {
+            (Goal::Status(destination), shard.live.enter(None))
+        } else {
+            let (permit, live) = admit(
+                &shard,
+                Inbound {
+                    source: Some(tunnel.peer.id.clone()),
+                    from: tunnel.client.0,
+                    destination,
+                    tunnel: Some(tunnel.id),
+                    opened: Instant::now(),
+                    bytes: flow.bytes(),
+                },
+            )?;
+            (Goal::Application(permit), live)
+        };
         match live
-            .unless_cut(deliver(&shard, permit, client, tunnel.client, &flow))
+            .unless_cut(deliver(&shard, goal, client, tunnel.client, &flow))
             .await
         {
             Ok(Ok(app)) => Ok((app, live)),
@@ -255,16 +262,8 @@ fn tunnelled(shard: &Shard, tunnel: &Tunnel, incoming: &Incoming) -> Flow {
     flow.tls = Some(tunnel.peer.facts.clone());
     flow.source_identity = Some(tunnel.peer.id.clone());
     flow.destination_identity = Some(shard.id.clone());
-    let named = forwarded.host.and_then(|h| {
-        Some(
-            world
-                .service_by_hostname(shard.id.namespace(), &h)?
-                .0
-                .name
-                .clone(),
-        )
-    });
-    flow.service = named;
+    let named = forwarded.host.and_then(|host| ours(shard, &world, &host));
+    flow.service = named.map(|(service, _)| service.name.clone());
     flow
 }
 
@@ -303,13 +302,16 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
             opened: Instant::now(),
             bytes: flow.bytes(),
         };
-        let (permit, live) = admit(&shard, inbound).map_err(|refusal| {
-            shard.meters.plaintext_refused.inc();
-            outcome::of_answer(refusal)
-        })?;
+        let (permit, live) = admit(&shard, inbound).map_err(outcome::of_answer)?;
         shard.meters.plaintext_accepted.inc();
         let app = live
-            .unless_cut(deliver(&shard, permit, client.0, client, &flow))
+            .unless_cut(deliver(
+                &shard,
+                Goal::Application(permit),
+                client.0,
+                client,
+                &flow,
+            ))
             .await?;
         Ok((app.map_err(|e| outcome::of_error(&e))?, live))
     };
@@ -329,7 +331,8 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
     flow.close(outcome);
 }
 
-/// Where a CONNECT wants to go: an address of ours, or a service that we serve (wire.md 1.5).
+/// Where a CONNECT wants to go: an address of ours, or a service that we serve (wire.md 1.5). Of the proxy's own ports
+/// only to the one that is open to everybody.
 fn destination(
     shard: &Shard,
     local: IpAddr,
@@ -350,7 +353,7 @@ fn destination(
             (port, Some(service))
         }
     };
-    if shard.is_own_port(port) {
+    if shard.is_own_port(port) && port != shard.status_port {
         return Err(Refusal::UnknownDestination);
     }
     Ok((SocketAddr::new(local, port), service))
@@ -359,15 +362,29 @@ fn destination(
 /// The target port of a service that this workload is an endpoint of.
 fn served(shard: &Shard, host: &str, port: u16) -> Option<(u16, ServiceName)> {
     let world = shard.world();
-    let (service, endpoints) = world.service_by_hostname(shard.id.namespace(), host)?;
-    let ours = |ip: &IpAddr| shard.addresses.contains(ip);
-    let endpoint = endpoints.iter().find(|e| e.workload.addresses.iter().any(ours))?;
+    let (service, endpoint) = ours(shard, &world, host)?;
     let target = endpoint
         .ports
         .get(&port)
         .or_else(|| service.ports.get(&port))
         .copied()?;
     (target != 0).then(|| (target, service.name.clone()))
+}
+
+/// A service that this workload is an endpoint of. A peer may name any other, and would have its traffic counted there.
+fn ours<'w>(shard: &Shard, world: &'w Snapshot, host: &str) -> Option<(&'w Service, &'w Endpoint)> {
+    let (service, endpoints) = world.service_by_hostname(shard.id.namespace(), host)?;
+    let ours = |ip: &IpAddr| shard.addresses.contains(ip);
+    let endpoint = endpoints.iter().find(|e| e.workload.addresses.iter().any(ours))?;
+    Some((service, endpoint))
+}
+
+/// Where a connection is delivered to.
+enum Goal {
+    Application(Permit),
+    /// Our own metrics and probes. Everybody outside the mesh reaches them without being asked, so that no policy is asked
+    /// about a peer either.
+    Status(SocketAddr),
 }
 
 /// Dials the application, on the pod's own address, so that a port bound to loopback only stays unreachable. The
@@ -378,13 +395,16 @@ fn served(shard: &Shard, host: &str, port: u16) -> Option<(u16, ServiceName)> {
 /// take it from everybody else.
 async fn deliver(
     shard: &Shard,
-    permit: Permit,
+    goal: Goal,
     client: SocketAddr,
     caller: ClientAddr,
     flow: &OpenFlow,
 ) -> Result<TcpStream, Error> {
     let start = Instant::now();
-    let destination = permit.destination();
+    let destination = match goal {
+        Goal::Application(permit) => permit.destination(),
+        Goal::Status(destination) => destination,
+    };
     flow.update(|f| f.chosen_dst = Some(destination));
     let place = shard.doors.application.enter(Some(caller.0.ip()));
     let dialled = tokio::select! {

@@ -98,9 +98,10 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     let admin_socket = config
         .observe
         .admin_socket
-        .as_deref()
-        .map(AdminSocket::bind)
-        .transpose()?;
+        .as_ref()
+        .map(AdminSocket::open)
+        .transpose()?
+        .flatten();
     let listeners = shard::listen(&config.intercept, config.workers)?;
     conditions.listeners.met();
 
@@ -137,11 +138,11 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     let shards = start_shards(settings, listeners, &observer)?;
     let (shards, mut shard_ended) = shards;
     let (ask_drain, mut drain_asked) = mpsc::channel::<()>(1);
-    let shown = watchers::shown_config(&config);
+    let shown = config.clone();
     let why = why::Why::new(&config, kernel.as_ref(), feed.snapshots.clone(), svid.clone());
     let admin_endpoint = Admin {
         observer: observer.clone(),
-        config: Box::new(move || shown.clone()),
+        config: Box::new(move |caller| watchers::shown_config(&shown, caller)),
         log_level: log_level(log),
         why: Box::new(move |question| why.answer(question)),
         // Asked twice, it is asked once.
@@ -266,6 +267,7 @@ fn shard_settings(
         mode: config.mode,
         unknown: config.unknown,
         own_ports: own_ports(config),
+        status_port: config.observe.status_port,
         hbone_port: ports.hbone_port,
         shards: config.workers,
         files: lifecycle::file_limit(),

@@ -54,6 +54,8 @@ pub(super) struct Settings {
     pub(super) addresses: Vec<IpAddr>,
     /// The proxy's own ports: no destination for anybody.
     pub(super) own_ports: Vec<u16>,
+    /// The one of them that everybody may ask.
+    pub(super) status_port: u16,
     pub(super) hbone_port: u16,
     /// How many shards there are, and how many files the process may open: they share those.
     pub(super) shards: usize,
@@ -77,6 +79,7 @@ pub(super) struct Shard {
     pub(super) unknown: Unknown,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) hbone_port: u16,
+    pub(super) status_port: u16,
     pub(super) pool: Pool,
     pub(super) mark: Mark,
     pub(super) observe: ShardObserver,
@@ -140,6 +143,7 @@ impl Shard {
             unknown: settings.unknown,
             addresses: settings.addresses,
             hbone_port: settings.hbone_port,
+            status_port: settings.status_port,
             pool: Pool::new(
                 mark.clone(),
                 Rc::new(settings.meters.outbound_tunnels()),

@@ -13,7 +13,7 @@ use crate::identity::{self, Svid};
 use crate::model::authorization::PolicyName;
 use crate::model::snapshot::Standing;
 use crate::model::{Own, Snapshot};
-use crate::observe::{Condition, Observer};
+use crate::observe::{Caller, Condition, Observer};
 use crate::policy::Mode;
 use crate::route::Unknown;
 
@@ -25,6 +25,9 @@ pub(super) struct Conditions {
     pub(super) identity: Condition,
 }
 
+/// For everybody who asks the status port.
+const NO_CERTIFICATE: &str = "no valid certificate; the log and the admin socket's /readyz say why";
+
 impl Conditions {
     pub(super) fn new(observer: &Observer) -> Self {
         let condition = |name, reason| observer.readiness().condition(name, reason);
@@ -32,7 +35,7 @@ impl Conditions {
             listeners: condition("listeners", "ports are not bound yet"),
             interception: condition("interception", "programs are not attached yet"),
             registry: condition("registry", "not read yet"),
-            identity: condition("identity", "no certificate yet"),
+            identity: condition("identity", NO_CERTIFICATE),
         }
     }
 }
@@ -81,37 +84,48 @@ fn tell_standing(observer: &Observer, world: &Snapshot, own: &Own, closed: &mut 
     *closed = now;
 }
 
+/// Counts by what has changed since the last look, whichever of the two it was that woke this up: both may have.
 pub(super) async fn certificate(
     observer: Observer,
     mut svid: watch::Receiver<Option<Arc<Svid>>>,
     mut status: watch::Receiver<identity::Status>,
     condition: Condition,
 ) {
+    let meters = observer.meters();
+    let (mut serial, mut failures) = (String::new(), 0);
     loop {
         let current = svid.borrow_and_update().clone();
-        let error = status.borrow_and_update().last_error.clone();
-        match (&current, &error) {
+        let now = status.borrow_and_update().clone();
+        // They start again from 0 with each success.
+        let failed = now.failures.checked_sub(failures).unwrap_or(now.failures);
+        meters.identity_renewal_errors.inc_by(failed.into());
+        failures = now.failures;
+        meters.identity_expiry.set(current.as_deref().map_or(0, expiry));
+        match (&current, now.last_error) {
             (Some(svid), _) => {
-                let expiry = svid.not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
-                observer.meters().identity_expiry.set(expiry.as_secs() as i64);
+                if serial != svid.serial() {
+                    meters.identity_renewals.inc();
+                    svid.serial().clone_into(&mut serial);
+                }
                 condition.met();
             }
-            (None, Some(error)) => condition.unmet(error.clone()),
-            (None, None) => condition.unmet("no certificate yet"),
+            // Its words name files and the authority.
+            (None, Some(error)) => condition.unmet_because(NO_CERTIFICATE, error),
+            (None, None) => condition.unmet(NO_CERTIFICATE),
         }
-        tokio::select! {
-            renewed = svid.changed() => match renewed {
-                Ok(()) if svid.borrow().is_some() => { observer.meters().identity_renewals.inc(); }
-                Ok(()) => {}
-                Err(_) => return,
-            },
-            told = status.changed() => match told {
-                Ok(()) if status.borrow().last_error.is_some() => { observer.meters().identity_renewal_errors.inc(); }
-                Ok(()) => {}
-                Err(_) => return,
-            },
+        let ended = tokio::select! {
+            renewed = svid.changed() => renewed.is_err(),
+            told = status.changed() => told.is_err(),
+        };
+        if ended {
+            return;
         }
     }
+}
+
+fn expiry(svid: &Svid) -> i64 {
+    let since_1970 = svid.not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since_1970.as_secs() as i64
 }
 
 /// The kernel side's counters, read at each scrape. The attachment itself lives on in its pins.
@@ -124,9 +138,11 @@ pub(super) fn kernel_counters(observer: &Observer, kernel: Datapath) {
     });
 }
 
-/// The configuration in force, for the admin endpoint. Paths of secrets, no secrets.
-pub(super) fn shown_config(config: &Config) -> serde_json::Value {
-    json!({
+/// The configuration in force, for the admin endpoint. Whoever is not the owner sees no name of a file and not the
+/// authority: nothing that helps to get at a secret. The admin socket's name is no secret, and its mode guards it.
+pub(super) fn shown_config(config: &Config, caller: Caller) -> serde_json::Value {
+    let is_owner = caller == Caller::Owner;
+    let mut shown = json!({
         "workload": {
             "name": config.name,
             "identity": config.identity.id,
@@ -134,19 +150,11 @@ pub(super) fn shown_config(config: &Config) -> serde_json::Value {
         },
         "mode": match config.mode { Mode::Permissive => "permissive", Mode::Strict => "strict" },
         "outbound": match config.unknown { Unknown::PassThrough => "passthrough", Unknown::Refuse => "registry-only" },
-        "registry": config.discovery.file,
         "identity": {
-            "authority": config.identity.authority,
-            "serverName": config.identity.server_name,
-            "roots": config.identity.roots,
-            "token": config.identity.token,
             "ttl": humantime::format_duration(config.identity.ttl).to_string(),
             "refresh": humantime::format_duration(config.identity.refresh).to_string(),
         },
         "interception": config.datapath.as_ref().map_or_else(|| json!("none"), |d| json!({
-            "cgroup": d.cgroup,
-            "pins": d.pins,
-            "policy": config.interception_policy,
             "allowWholeHost": d.allow_whole_host,
         })),
         "listen": {
@@ -155,10 +163,101 @@ pub(super) fn shown_config(config: &Config) -> serde_json::Value {
             "hbone": config.intercept.hbone_port,
             "status": config.observe.status_port,
             "admin": config.observe.admin,
-            "adminSocket": config.observe.admin_socket,
+            "adminSocket": config.observe.admin_socket.as_ref().map(|socket| &socket.path),
         },
         "workers": config.workers,
         "drain": humantime::format_duration(config.drain).to_string(),
         "halfClosed": humantime::format_duration(config.half_closed).to_string(),
-    })
+    });
+    if is_owner {
+        shown["registry"] = json!(config.discovery.file);
+        shown["identity"]["authority"] = json!(config.identity.authority);
+        shown["identity"]["serverName"] = json!(config.identity.server_name);
+        shown["identity"]["roots"] = json!(config.identity.roots);
+        shown["identity"]["token"] = json!(config.identity.token);
+        if let Some(d) = &config.datapath {
+            shown["interception"]["cgroup"] = json!(d.cgroup);
+            shown["interception"]["pins"] = json!(d.pins);
+            shown["interception"]["policy"] = json!(config.interception_policy);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::model::SpiffeId;
+
+    fn svid() -> Arc<Svid> {
+        use rcgen::{
+            BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair,
+        };
+        let root_key = KeyPair::generate().unwrap();
+        let mut root = CertificateParams::default();
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        root.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+        let root_pem = root.self_signed(&root_key).unwrap().pem();
+        let id = SpiffeId::new("td.test", "demo", "web").unwrap();
+        let key = identity::Key::generate().unwrap();
+        let request = key.request(&id).unwrap();
+        let mut request = CertificateSigningRequestParams::from_pem(&request).unwrap();
+        request.params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+        request.params.extended_key_usages = vec![
+            rcgen::ExtendedKeyUsagePurpose::ServerAuth,
+            rcgen::ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let leaf = request.signed_by(&Issuer::new(root, root_key)).unwrap().pem();
+        Arc::new(Svid::from_answer(&id, &key, &[leaf, root_pem], SystemTime::now()).unwrap())
+    }
+
+    fn status(failures: u32) -> identity::Status {
+        identity::Status {
+            failures,
+            last_error: (failures > 0).then(|| "cannot read /run/token".into()),
+            next_attempt: None,
+        }
+    }
+
+    /// Lets the watcher look; it waits again when nothing is left to be done.
+    async fn settle() {
+        for _ in 0..16 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn certificates_and_failures_are_counted_truly_and_none_has_no_expiry() {
+        let observer = Observer::new();
+        let meters = observer.meters();
+        let (svid_out, svid_in) = watch::channel(None);
+        let (status_out, status_in) = watch::channel(status(0));
+        let condition = Conditions::new(&observer).identity;
+        tokio::spawn(certificate(observer.clone(), svid_in, status_in, condition));
+        settle().await;
+        assert_eq!(meters.identity_expiry.get(), 0);
+        let mut last = svid();
+        // Both at once, as a renewal publishes them: either may wake the watcher.
+        for _ in 0..20 {
+            last = svid();
+            status_out.send_replace(status(0));
+            svid_out.send_replace(Some(last.clone()));
+            settle().await;
+        }
+        assert_eq!(meters.identity_renewals.get(), 20);
+        assert_eq!(meters.identity_expiry.get(), expiry(&last));
+        for failures in 1..=20 {
+            status_out.send_replace(status(failures));
+            // Something else that happens to the certificate in the same moment.
+            svid_out.send_replace(Some(last.clone()));
+            settle().await;
+        }
+        assert_eq!(meters.identity_renewal_errors.get(), 20);
+        assert_eq!(meters.identity_renewals.get(), 20, "none was new");
+        svid_out.send_replace(None);
+        settle().await;
+        assert_eq!(meters.identity_expiry.get(), 0);
+    }
 }

@@ -71,6 +71,12 @@ impl Client {
         self.forwarded = Some(format!("for=\"{client}\""));
         self
     }
+
+    /// Names the service that it asked for, truly or not.
+    pub(crate) fn forwarded_host(mut self, host: &str) -> Self {
+        self.forwarded = Some(format!("host={host}"));
+        self
+    }
 }
 
 #[derive(Debug)]

@@ -376,9 +376,9 @@ impl Sidecar {
         })
     }
 
-    /// `/metrics`, in Prometheus' text format.
+    /// `/metrics`, in Prometheus' text format, by the admin socket: the status port's are up to a second old.
     pub fn metrics(&self) -> Result<String> {
-        let (status, body) = http::get(self.pod.netns(), self.status_address(), "/metrics")?;
+        let (status, body) = http::get_unix(&self.admin_socket(), "/metrics")?;
         ensure!(status == 200, "/metrics answered {status}: {body}");
         Ok(body)
     }

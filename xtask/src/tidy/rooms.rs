@@ -72,21 +72,17 @@ pub(super) const ROOMS: &[Room] = &[
         "futures_util http humantime nix pem prost rcgen rustls serde serde_json sha2 tokio tokio_io_timeout tokio_rustls \
          tonic tonic_prost tracing x509_parser zeroize",
     ),
-    // nix and socket2 for the process's own figures and the admin socket.
+    // nix and socket2 for the process's own figures and the admin socket, tokio_io_timeout for readers that stop reading.
     room(
         "observe",
         "model admission",
-        "bytes http http_body_util humantime hyper hyper_util nix prometheus_client serde serde_json socket2 tokio \
-         tracing tracing_subscriber",
+        "bytes form_urlencoded http http_body_util humantime hyper hyper_util nix prometheus_client serde serde_json socket2 \
+         tokio tokio_io_timeout tracing",
     ),
     // Roles assemble rooms. The plugin is only a client of the admin endpoint: it reads its JSON and prints it.
     room("proxy", ALL_ROOMS, ROLE_CRATES),
     room("control", ALL_ROOMS, ROLE_CRATES),
-    room(
-        "plugin",
-        "model observe",
-        "anyhow bytes clap http http_body_util humantime hyper hyper_util serde serde_json tokio",
-    ),
+    room("plugin", "model observe", "clap serde_json"),
     // Test support, which every room's tests may import and which imports none.
     room(TESTING, "", "rcgen rustls tokio"),
 ];

@@ -194,7 +194,7 @@ pub const SETTINGS: [Setting; 31] = [
         flag: "admin",
         env: "OUTRIGGER_ADMIN",
         value: "ADDRESS",
-        help: "Loopback address of the admin endpoint, or none [default: 127.0.0.1:15000]",
+        help: "Loopback address where the admin endpoint answers questions, or none [default: 127.0.0.1:15000]",
         list: false,
     },
     Setting {
@@ -202,7 +202,7 @@ pub const SETTINGS: [Setting; 31] = [
         flag: "admin-socket",
         env: "OUTRIGGER_ADMIN_SOCKET",
         value: "PATH",
-        help: "Unix socket of the admin endpoint [default: none]",
+        help: "Unix socket of the admin endpoint, which takes changes too, or none [default: /run/outrigger/admin.sock]",
         list: false,
     },
     Setting {

@@ -86,6 +86,7 @@ fn shard(observer: &Observer) -> Rc<Shard> {
         unknown: Unknown::PassThrough,
         addresses: Vec::new(),
         own_ports: Vec::new(),
+        status_port: 15020,
         hbone_port: 15008,
         shards: 1,
         files: 1024,

@@ -1,0 +1,166 @@
+//! Who may ask the admin endpoint for what, over real sockets.
+
+use std::path::{Path, PathBuf};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::endpoints::{ask, exchange, listen, split};
+use super::*;
+
+pub(super) fn closures(observer: &Observer) -> (Admin, Arc<AtomicBool>) {
+    let level = Arc::new(std::sync::Mutex::new(String::from("info")));
+    let drained = Arc::new(AtomicBool::new(false));
+    let admin = Admin {
+        observer: observer.clone(),
+        config: Box::new(|caller| serde_json::json!({"whole": caller == Caller::Owner})),
+        log_level: LogLevel {
+            get: Box::new({
+                let level = level.clone();
+                move || lock(&level).clone()
+            }),
+            set: Box::new(move |new| match new {
+                "info" | "debug" => {
+                    *lock(&level) = new.to_owned();
+                    Ok(())
+                }
+                _ => Err("no such level".into()),
+            }),
+        },
+        why: Box::new(|question| Err(format!("asked about port {}", question.port))),
+        drain: Box::new({
+            let drained = drained.clone();
+            move || drained.store(true, Relaxed)
+        }),
+    };
+    (admin, drained)
+}
+
+/// Both listeners of one endpoint.
+struct Both {
+    tcp: std::net::SocketAddr,
+    unix: PathBuf,
+    drained: Arc<AtomicBool>,
+    served: tokio::task::JoinHandle<Result<(), Error>>,
+}
+
+fn serve(name: &str, observer: &Observer) -> Both {
+    let unix = std::env::temp_dir().join(format!("outrigger-{}-{name}.sock", std::process::id()));
+    let (listener, tcp) = listen();
+    let (admin, drained) = closures(observer);
+    let socket = AdminSocket::bind(&unix).unwrap();
+    Both {
+        tcp,
+        unix,
+        drained,
+        served: tokio::spawn(serve_admin(Some(listener), Some(socket), admin)),
+    }
+}
+
+async fn ask_unix(path: &Path, method: &str, target: &str, body: &str) -> (u16, String) {
+    let mut stream = UnixStream::connect(path).await.unwrap();
+    let length = body.len();
+    let request = format!("{method} {target} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}");
+    // The server may answer and close before it has read everything.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    split(&answer)
+}
+
+#[tokio::test]
+async fn over_tcp_questions_are_answered_and_nothing_is_changed() {
+    let admin = serve("questions", &Observer::new());
+    assert!(ask(admin.tcp, "GET", "/", "").await.1.contains("/loglevel"));
+    let config = ask(admin.tcp, "GET", "/config", "").await;
+    assert_eq!(config, (200, "{\"whole\":false}\n".into()));
+    assert_eq!(
+        ask(admin.tcp, "GET", "/loglevel", "").await,
+        (200, "info\n".into())
+    );
+    for (method, path) in [("POST", "/drain"), ("PUT", "/loglevel"), ("POST", "/loglevel")] {
+        let (code, body) = ask(admin.tcp, method, path, "debug").await;
+        assert_eq!(code, 403, "{method} {path}");
+        let remedy = format!("curl --unix-socket {}", admin.unix.display());
+        assert!(
+            body.contains(&remedy) && body.contains(&format!("http://localhost{path}")),
+            "{body}"
+        );
+    }
+    assert!(!admin.drained.load(Relaxed));
+    assert_eq!(ask(admin.tcp, "GET", "/loglevel", "").await.1, "info\n");
+}
+
+#[tokio::test]
+async fn without_a_socket_the_refusal_names_the_setting() {
+    let (listener, address) = listen();
+    let (admin, _) = closures(&Observer::new());
+    tokio::spawn(serve_admin(Some(listener), None, admin));
+    let (code, body) = ask(address, "POST", "/drain", "").await;
+    assert!(
+        code == 403 && body.contains("set listen.adminSocket"),
+        "{code} {body}"
+    );
+}
+
+#[tokio::test]
+async fn over_the_unix_socket_the_owner_changes_what_he_asks_for() {
+    let admin = serve("changes", &Observer::new());
+    let ask = |method, path, body| ask_unix(&admin.unix, method, path, body);
+    assert_eq!(
+        ask("GET", "/config", "").await,
+        (200, "{\"whole\":true}\n".into())
+    );
+    assert_eq!(ask("PUT", "/loglevel", "debug\n").await, (200, "debug\n".into()));
+    let wrong = (400, "`loud`: no such level\n".into());
+    assert_eq!(ask("POST", "/loglevel", "loud").await, wrong);
+    let long = "x".repeat(2000);
+    assert_eq!(ask_unix(&admin.unix, "PUT", "/loglevel", &long).await.0, 413);
+    assert_eq!(ask("GET", "/drain", "").await.0, 405);
+    assert!(!admin.drained.load(Relaxed));
+    assert_eq!(ask("POST", "/drain", "").await.0, 202);
+    assert!(admin.drained.load(Relaxed));
+    admin.served.abort();
+    assert!(admin.served.await.is_err_and(|e| e.is_cancelled()));
+    assert!(!admin.unix.exists(), "the file goes with its owner");
+}
+
+#[tokio::test]
+async fn what_is_missing_the_owner_learns_in_full() {
+    let observer = Observer::new();
+    let identity = observer.readiness().condition("identity", "no certificate");
+    identity.unmet_because("no certificate", "cannot read /run/secrets/token");
+    let admin = serve("readyz", &observer);
+    let (code, body) = ask_unix(&admin.unix, "GET", "/readyz", "").await;
+    assert!(code == 503 && body.contains("/run/secrets/token"), "{body}");
+    let (code, body) = ask(admin.tcp, "GET", "/readyz", "").await;
+    assert!(
+        code == 503 && body.contains("no certificate") && !body.contains("token"),
+        "{body}"
+    );
+    let status = super::endpoints::status(&observer);
+    for path in ["/readyz", "/readyz?verbose", "/startupz?verbose"] {
+        let (code, body) = ask(status, "GET", path, "").await;
+        assert!(code == 503 && !body.contains("token"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn web_pages_do_not_reach_the_admin_endpoint() {
+    let admin = serve("pages", &Observer::new());
+    for headers in [
+        "Host: evil.example",
+        "Host: localhost\r\nOrigin: https://evil.example",
+    ] {
+        let request = format!("GET /flows HTTP/1.1\r\n{headers}\r\nConnection: close\r\n\r\n");
+        assert_eq!(split(&exchange(admin.tcp, &request).await).0, 403, "{headers}");
+    }
+}
+
+#[tokio::test]
+async fn the_admin_endpoint_refuses_a_public_address() {
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let (admin, _) = closures(&Observer::new());
+    let error = serve_admin(Some(listener), None, admin).await.unwrap_err();
+    assert!(error.to_string().contains("loopback only"), "{error}");
+}
