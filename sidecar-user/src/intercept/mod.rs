@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::model::{ClientAddr, OriginalDst};
+use crate::model::{ClientAddr, OriginalDst, leg};
 
 pub use raw::RawSockets;
 
@@ -28,10 +28,6 @@ pub struct Config {
 
 /// wire.md 1.10 proposes it; a dead peer is then noticed within 10 s + 9 probes even on a silent connection.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
-
-/// What may wait unsent for an application that does not read. The kernel's own limit grows with the segment, which is
-/// 64 KiB on loopback, and a segment times the initial window is megabytes for each connection.
-const NOTSENT_LOWAT: u32 = 32 * 1024;
 
 /// A burst of connects waits here while the shard is busy. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -95,10 +91,10 @@ fn listen(address: SocketAddr, loopback: bool) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    socket.set_tcp_notsent_lowat(leg::NOTSENT_LOWAT)?;
     if loopback {
-        socket.set_tcp_mss(1400)?;
-        socket.set_recv_buffer_size(32 * 1024)?;
+        socket.set_tcp_mss(leg::LOOPBACK_MSS)?;
+        socket.set_recv_buffer_size(leg::LOOPBACK_RECEIVE)?;
     }
     // The urgent byte would not be among the others, and be lost.
     socket.set_out_of_band_inline(true)?;

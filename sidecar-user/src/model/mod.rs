@@ -6,6 +6,7 @@ pub mod addr;
 pub mod authorization;
 pub mod flow;
 pub mod identity;
+pub mod leg;
 pub mod network;
 mod policies;
 pub mod service;

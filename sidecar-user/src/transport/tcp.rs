@@ -12,6 +12,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::{Error, Step, sys};
+use crate::model::leg;
 
 /// Flags a socket so that the connect hook leaves it alone. Without it a dial would come back to ourselves.
 pub type Mark = Rc<dyn Fn(BorrowedFd<'_>) -> io::Result<()>>;
@@ -23,25 +24,6 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const TUNNEL_USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bounds what waits unsent in the kernel for a tunnel, where a later urgent frame would queue behind it.
 const TUNNEL_NOTSENT_LOWAT: u32 = 128 * 1024;
-
-/// The same for other connections: what may wait unsent for a server or an application that does not read. Without it
-/// the kernel takes megabytes on loopback, where a segment is 64 KiB.
-const NOTSENT_LOWAT: u32 = 32 * 1024;
-
-/// On the legs between the proxy and an application of the pod, which go over loopback: what their sockets may take of the
-/// kernel's memory when the other side does not read. A segment of loopback is 64 KiB, and the kernel lets a sender queue
-/// at least 20 of them, 2.6 MB. 1,400 bytes are the most that the kernel still rounds to 2 KiB with its own overhead
-/// (`tcp_sndbuf_expand`); it moves them in packets of 64 KiB all the same.
-pub const LOOPBACK_MSS: u32 = 1400;
-/// The same for what waits unread. The kernel doubles the number for its bookkeeping, and on loopback there is no delay that
-/// a larger window would bridge.
-pub const LOOPBACK_RECEIVE: usize = 32 * 1024;
-
-/// Sets both, before the socket connects or listens.
-pub fn loopback_leg(socket: &SockRef<'_>) -> io::Result<()> {
-    socket.set_tcp_mss(LOOPBACK_MSS)?;
-    socket.set_recv_buffer_size(LOOPBACK_RECEIVE)
-}
 
 /// Where a connection is to come from, as far as that can be had.
 #[derive(Clone, Copy, Default)]
@@ -70,7 +52,9 @@ pub async fn dial(
         let marked = || -> io::Result<TcpSocket> {
             let socket = socket_for(addr)?;
             if from.to_application {
-                loopback_leg(&SockRef::from(&socket))?;
+                let options = SockRef::from(&socket);
+                options.set_tcp_mss(leg::LOOPBACK_MSS)?;
+                options.set_recv_buffer_size(leg::LOOPBACK_RECEIVE)?;
             }
             if let Some(device) = from.device {
                 let name = nix::net::if_::if_indextoname(device)?;
@@ -217,7 +201,7 @@ fn socket_for(addr: SocketAddr) -> io::Result<TcpSocket> {
     socket.set_nodelay(true)?;
     let options = SockRef::from(&socket);
     options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
-    options.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    options.set_tcp_notsent_lowat(leg::NOTSENT_LOWAT)?;
     // The urgent byte would not be among the others, and be lost.
     options.set_out_of_band_inline(true)?;
     Ok(socket)
