@@ -31,6 +31,9 @@ mod identity; // wrong, unknown, expired or no identity
 #[path = "e2e/authority.rs"]
 mod authority; // strangers at the authority, tokens, and a new root while everything runs
 
+#[path = "e2e/trust.rs"]
+mod trust; // the roots change while connections are open
+
 #[path = "e2e/modes.rs"]
 mod modes; // strict, permissive, registry-only
 

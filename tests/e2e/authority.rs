@@ -84,14 +84,14 @@ fn the_root_is_replaced_while_traffic_runs() -> Result<()> {
     load.until("has answers", |lines| lines.len() > 3)?;
     assert!(lets_in(&mesh, &old_leaf));
 
-    mesh.control.rotate("begin")?.ok()?;
+    mesh.control.rotate(&["begin"])?.ok()?;
     let both = fs::read_to_string(mesh.control.root())?;
     assert!(
         both.starts_with(&old_root) && both.len() > old_root.len(),
         "{both}"
     );
     for (step, after) in [("switch", "begin"), ("finish", "switch")] {
-        let early = mesh.control.rotate(step)?;
+        let early = mesh.control.rotate(&[step])?;
         assert!(
             !early.status.success(),
             "{step} comes right after {after}: {early:?}"
@@ -103,7 +103,7 @@ fn the_root_is_replaced_while_traffic_runs() -> Result<()> {
         assert!(lets_in(&mesh, &old_leaf), "before {step}");
         wait::until(step, A_LIFE, || {
             mesh.control
-                .rotate(step)
+                .rotate(&[step])
                 .is_ok_and(|output| output.status.success())
         })?;
     }

@@ -142,7 +142,11 @@ mod tests {
             ..Applicable::default()
         };
         // Of two entries that the workload may be, one is enough to keep out.
-        for entries in [vec![unknown], vec![Applicable::default(), unknown]] {
+        for entries in [
+            vec![unknown],
+            vec![Applicable::default(), unknown],
+            vec![unknown, Applicable::default()],
+        ] {
             let unknown = Standing::Listed(entries);
             for mode in [Mode::Strict, Mode::Permissive] {
                 assert!(matches!(admit(mode, &unknown, &proven), Err(Denied::Policy(_))));

@@ -228,15 +228,21 @@ mod tests {
         assert_eq!(end(&outbound).await, None);
     }
 
-    #[tokio::test]
+    /// In a task of its own, which nothing else wakes.
+    #[tokio::test(start_paused = true)]
     async fn a_connection_that_waits_for_something_else_is_woken() {
         let live = Rc::new(Live::default());
         let connection = live.enter(from(1, None));
-        let (ended, ()) = tokio::join!(connection.unless_cut(pending::<()>()), async {
+        let ended = async {
+            let waiting =
+                tokio::task::spawn_local(async move { connection.unless_cut(pending::<()>()).await });
             tokio::task::yield_now().await;
             live.cut_where(DENIED, |_| true);
-        });
-        assert_eq!(ended, Err(DENIED));
+            let limit = std::time::Duration::from_secs(1);
+            tokio::time::timeout(limit, waiting).await
+        };
+        let ended = tokio::task::LocalSet::new().run_until(ended).await;
+        assert_eq!(ended.expect("it is not woken").unwrap(), Err(DENIED));
     }
 
     #[tokio::test]

@@ -99,8 +99,8 @@ impl Control {
     }
 
     /// Takes a step of replacing the root. It may be too early.
-    pub fn rotate(&self, step: &str) -> Result<Output> {
-        self.command(&["ca", "rotate", step], &[])
+    pub fn rotate(&self, step: &[&str]) -> Result<Output> {
+        self.command(&[&["ca", "rotate"], step].concat(), &[])
     }
 
     /// Status and body of a page of the status endpoint.
