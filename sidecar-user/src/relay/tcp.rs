@@ -201,6 +201,7 @@ impl Polled for Socket<'_> {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::task::Waker;
 
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
@@ -219,5 +220,27 @@ mod tests {
         let mut port = receiver.open(&budget);
         let received = poll_fn(|cx| port.poll_recv(cx)).await.unwrap().unwrap();
         assert_eq!(received, "mine");
+    }
+
+    #[tokio::test]
+    async fn a_chunk_that_waits_takes_what_it_needs_and_counts_as_that() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let budget = Budget::new(64 << 20);
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut port = stream.open(&budget);
+        let arena = Bytes::from(vec![0; ARENA]);
+        let mut rest = arena.slice(..100_000);
+        port.park(cx, &mut rest);
+        assert_eq!(budget.used(), ARENA, "most of the arena: not worth a copy");
+        port.consumed(0);
+        assert_eq!(budget.used(), 0, "taken");
+        let mut rest = arena.slice(..20_000);
+        port.park(cx, &mut rest);
+        assert_eq!(budget.used(), 20_000);
+        assert_ne!(rest.as_ptr(), arena.as_ptr(), "it keeps no arena");
+        drop(rest.split_to(15_000));
+        port.park(cx, &mut rest);
+        assert_eq!(budget.used(), 5_000);
     }
 }

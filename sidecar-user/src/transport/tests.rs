@@ -410,3 +410,28 @@ async fn a_reader_that_does_not_read_stops_its_sender_and_no_other_stream() {
     })
     .await;
 }
+
+/// Each small frame would keep some 300 bytes in the HTTP/2 layer.
+#[tokio::test]
+async fn what_waits_for_a_reader_that_does_not_read_becomes_one_piece() {
+    locally(async {
+        let ca = Authority::new("root");
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(gateway.addr, &id("server")));
+        let (mut connected, mut far) = streams(&pool, &key, &svid, &mut gateway).await;
+        const MANY: usize = 1000;
+        for _ in 0..MANY {
+            send(&mut connected.stream, "x").await;
+        }
+        let whole = poll_fn(|cx| {
+            far.gather(cx);
+            match far.waiting_bytes() {
+                MANY => std::task::Poll::Ready(()),
+                _ => std::task::Poll::Pending,
+            }
+        });
+        whole.await;
+        assert_eq!(receive(&mut far).await.unwrap().unwrap().len(), MANY);
+    })
+    .await;
+}

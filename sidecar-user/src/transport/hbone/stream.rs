@@ -153,6 +153,11 @@ impl Stream {
         }
     }
 
+    #[cfg(test)]
+    pub(in crate::transport) fn waiting_bytes(&self) -> usize {
+        self.waiting.tail.len() + self.waiting.chunks.iter().map(Bytes::len).sum::<usize>()
+    }
+
     /// Gives the peer leave to send `n` more bytes. Called when they have reached the application's socket, so
     /// that a slow reader is felt by the sender.
     pub fn consumed(&mut self, n: usize) {

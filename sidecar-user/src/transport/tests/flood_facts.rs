@@ -157,3 +157,37 @@ async fn empty_data_without_end_ends_the_tunnel() {
     })
     .await;
 }
+
+/// What one application does that gives up many connects at once, or is killed meanwhile: all arrives in one piece.
+#[tokio::test]
+async fn a_burst_of_connects_that_are_given_up_leaves_the_tunnel_as_it_was() {
+    locally(async {
+        let ca = Authority::new("root");
+        let mut gateway = gateway(&ca.svid(&id("server"))).await;
+        let mut peer = by_hand(&gateway, &ca).await;
+        for n in 0..3000 {
+            let connect = Frame::connect(stream(n), "10.0.0.2:80");
+            // Nothing reads while this is written: it all waits in the socket.
+            peer.send(&connect).await.unwrap();
+            let reset = Frame::reset(stream(n), frames::CANCEL);
+            peer.send(&reset).await.unwrap();
+        }
+        peer.send(&Frame::connect(stream(3000), "10.0.0.2:81"))
+            .await
+            .unwrap();
+        let mut given_up = 0;
+        let last = loop {
+            let mut incoming = gateway.incoming.recv().await.unwrap();
+            if incoming.authority().unwrap().port_u16() == Some(81) {
+                break incoming;
+            }
+            incoming.gone().await;
+            given_up += 1;
+        };
+        assert_eq!(given_up, 3000);
+        let _stream = last.accept().unwrap();
+        let answer = peer.until(frames::HEADERS).await.unwrap();
+        assert_eq!(answer.stream, stream(3000));
+    })
+    .await;
+}
