@@ -70,7 +70,7 @@ fn tunnels_whose_root_is_withdrawn_end_and_take_their_connections_along() -> Res
     assert_eq!(listener.lines()?.last().map(String::as_str), reset);
     let client = mesh.client.sidecar.all_flows()?.into_iter();
     let server = mesh.server().sidecar.all_flows()?.into_iter();
-    let cut = client.chain(server).filter(|flow| is_cut(flow));
+    let cut = client.chain(server).filter(is_cut);
     assert!(cut.count() >= 2, "that peer's, and the one between the proxies");
     // Forced, the step did not wait until everybody had a certificate of the new root.
     wait::until_some("new tunnels lead to the new root", wait::SOON, || {

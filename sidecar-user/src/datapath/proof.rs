@@ -63,7 +63,7 @@ impl Proof {
         Self { bypass, cgroup }
     }
 
-    /// Tries each family that this host has. Blocks for some ten microseconds, or for [`LIMIT`] where something is wrong.
+    /// Tries each family that this host has. Blocks for some ten microseconds, or for `LIMIT` where something is wrong.
     pub fn look(&self) -> Result<(), Unseen> {
         let prefix4 = Ipv4Addr::new(192, 0, 2, fastrand::u8(..));
         let prefix6 = Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(fastrand::u64(..)));
