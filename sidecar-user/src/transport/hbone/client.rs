@@ -297,18 +297,7 @@ where
         return Poll::Ready(Err(Reason::ENHANCE_YOUR_CALM.into()));
     }
     if driven.is_pending() {
-        let (again, window) = traffic.end_turn();
-        if again {
-            cx.waker().wake_by_ref();
-        }
-        // Refused while the change before this one is not acknowledged: the next turn asks again.
-        if let Some(window) = window
-            && connection.set_initial_window_size(window).is_ok()
-        {
-            traffic.window_changed(window, Instant::now());
-            // The connection has to send it.
-            cx.waker().wake_by_ref();
-        }
+        traffic.end_turn(cx, |window| connection.set_initial_window_size(window).is_ok());
     }
     driven
 }

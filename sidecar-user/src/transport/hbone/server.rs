@@ -231,18 +231,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// The HTTP/2 layer has done what it could.
     fn end_turn(&mut self, cx: &Context<'_>) {
-        let (again, window) = self.traffic.end_turn();
-        if again {
-            cx.waker().wake_by_ref();
-        }
-        // Refused while the change before this one is not acknowledged: the next turn asks again.
-        if let Some(window) = window
-            && self.connection.set_initial_window_size(window).is_ok()
-        {
-            self.traffic.window_changed(window, Instant::now());
-            // The connection has to send it.
-            cx.waker().wake_by_ref();
-        }
+        let Self {
+            traffic, connection, ..
+        } = self;
+        traffic.end_turn(cx, |window| connection.set_initial_window_size(window).is_ok());
     }
 }
 

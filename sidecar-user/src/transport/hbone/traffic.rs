@@ -189,19 +189,26 @@ impl Traffic {
         }
     }
 
-    /// The driver waits now. Returns whether it has to be polled again at once, and the window that streams should have
-    /// when it is to change.
-    pub(super) fn end_turn(&self) -> (bool, Option<u32>) {
+    /// The driver waits now. It is polled again at once when there is more to read, or a window to be told, which `resize`
+    /// does: it is refused while the change before is not acknowledged, and the next turn asks again.
+    pub(super) fn end_turn(&self, cx: &Context<'_>, resize: impl FnOnce(u32) -> bool) {
+        let (again, window) = self.turn_over();
+        let resized = window.filter(|window| resize(*window));
+        if let Some(window) = resized {
+            let state = &mut *self.0.borrow_mut();
+            (state.window, state.changed) = (window, Instant::now());
+        }
+        if again || resized.is_some() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Whether the turn was cut short, and the window that streams should have when it is to change.
+    fn turn_over(&self) -> (bool, Option<u32>) {
         let state = &mut *self.0.borrow_mut();
         let again = state.turn == 0;
         state.turn = TURN;
         (again, state.window_change())
-    }
-
-    /// The peer was told.
-    pub(super) fn window_changed(&self, window: u32, now: Instant) {
-        let state = &mut *self.0.borrow_mut();
-        (state.window, state.changed) = (window, now);
     }
 }
 
@@ -405,9 +412,9 @@ mod tests {
             traffic.arrived(&frame(8, 0, 0, 4));
         }
         assert!(!traffic.may_read(&context()));
-        assert_eq!(traffic.end_turn(), (true, None));
+        assert_eq!(traffic.turn_over(), (true, None));
         assert!(traffic.may_read(&context()));
-        assert_eq!(traffic.end_turn(), (false, None));
+        assert_eq!(traffic.turn_over(), (false, None));
     }
 
     #[test]
@@ -415,7 +422,7 @@ mod tests {
         let (budget, traffic) = traffic(64 << 20);
         let window = |streams: u32| {
             let tracked: Vec<_> = (0..streams).map(|n| traffic.track(2 * n + 1, 0)).collect();
-            let (_, window) = traffic.end_turn();
+            let (_, window) = traffic.turn_over();
             drop(tracked);
             window.unwrap_or(STREAM_WINDOW)
         };
