@@ -64,9 +64,11 @@ fn strangers_at_the_authority_keep_nobody_from_a_certificate() -> Result<()> {
         .control
         .metric("outrigger_ca_connections_open", &["state=\"unproved\""])?;
     assert!(unproved <= 1024.0, "{unproved}");
+    let mut handshakes = 0;
     for crowd in strangers {
-        assert!(crowd.stop()? > 0, "its handshakes reached the authority");
+        handshakes += crowd.stop()?;
     }
+    assert!(handshakes > 0, "they reach the authority");
     Ok(())
 }
 

@@ -2,8 +2,9 @@
 //! holds one too long gives it up.
 //!
 //! A listener with a fixed number of places that are held until a timeout is closed by whoever fills them with silence.
-//! Here the number is fixed too, but the newcomer takes the place of the oldest: first of its own source's, where the
-//! source has used up its quota, else of all. Accepts nothing, reads nothing, closes nothing: whoever holds a [`Guest`]
+//! Here the number is fixed too, but the newcomer takes the place of another: of its own source's oldest, where the source
+//! has used up its quota, else of the oldest of the source that holds the most. So a few sources that open connections
+//! faster than an honest client can finish a handshake displace each other, and not the client. Accepts nothing, reads nothing, closes nothing: whoever holds a [`Guest`]
 //! does, when [`Guest::evicted`] completes. Knows no clock.
 
 mod source;
@@ -169,6 +170,25 @@ mod tests {
         assert!(!is_evicted(&second).await && !is_evicted(&third).await);
         let counts = admission.counts();
         assert_eq!((counts.waiting, counts.evicted_when_full), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn a_crowd_from_few_sources_displaces_itself() {
+        let admission = Admission::new(limits(8, 4));
+        let honest = admission.enter(ip("10.0.0.9"));
+        let crowd: Vec<_> = (0..30)
+            .map(|n| admission.enter(ip(&format!("10.0.0.{}", n % 3))))
+            .collect();
+        assert!(!is_evicted(&honest).await, "it came first, and holds one place");
+        assert!(is_evicted(&crowd[0]).await);
+        let late = admission.enter(ip("10.0.0.8"));
+        let _more: Vec<_> = (0..30)
+            .map(|n| admission.enter(ip(&format!("10.0.0.{}", n % 3))))
+            .collect();
+        assert!(!is_evicted(&late).await && honest.proved());
+        let counts = admission.counts();
+        assert_eq!(counts.waiting, 7);
+        assert!(counts.evicted_when_full > 0);
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Who waits, in the order of arrival. Has no clock, no lock and no waker: it says who is to go.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::source::Source;
@@ -11,6 +12,8 @@ pub(super) struct Table<T> {
     /// By the number of arrival, so that the first is the oldest.
     waiting: BTreeMap<u64, (Source, T)>,
     by_source: HashMap<Source, BTreeSet<u64>>,
+    /// The sources by how much they hold; the last has the most places, and of several such ones the oldest guest.
+    by_size: BTreeMap<(usize, Reverse<u64>), Source>,
     evicted_by_quota: u64,
     evicted_when_full: u64,
 }
@@ -21,6 +24,7 @@ impl<T> Default for Table<T> {
             next: 0,
             waiting: BTreeMap::new(),
             by_source: HashMap::new(),
+            by_size: BTreeMap::new(),
             evicted_by_quota: 0,
             evicted_when_full: 0,
         }
@@ -39,7 +43,7 @@ impl<T> Table<T> {
             self.evicted_by_quota += 1;
         }
         while self.waiting.len() >= limits.places.max(1) {
-            let Some(oldest) = self.waiting.first_key_value().map(|(number, _)| *number) else {
+            let Some((&(_, Reverse(oldest)), _)) = self.by_size.last_key_value() else {
                 break;
             };
             displaced.extend(self.remove(oldest));
@@ -48,7 +52,7 @@ impl<T> Table<T> {
         let number = self.next;
         self.next += 1;
         self.waiting.insert(number, (source, guest));
-        self.by_source.entry(source).or_default().insert(number);
+        self.change(source, |all| all.insert(number));
         (number, displaced)
     }
 
@@ -76,12 +80,23 @@ impl<T> Table<T> {
 
     fn remove(&mut self, number: u64) -> Option<T> {
         let (source, guest) = self.waiting.remove(&number)?;
-        if let Some(all) = self.by_source.get_mut(&source) {
-            all.remove(&number);
-            if all.is_empty() {
-                self.by_source.remove(&source);
-            }
-        }
+        self.change(source, |all| all.remove(&number));
         Some(guest)
     }
+
+    fn change(&mut self, source: Source, change: impl FnOnce(&mut BTreeSet<u64>) -> bool) {
+        let all = self.by_source.entry(source).or_default();
+        if let Some(size) = size(all) {
+            self.by_size.remove(&size);
+        }
+        change(all);
+        match size(all) {
+            Some(size) => drop(self.by_size.insert(size, source)),
+            None => drop(self.by_source.remove(&source)),
+        }
+    }
+}
+
+fn size(all: &BTreeSet<u64>) -> Option<(usize, Reverse<u64>)> {
+    all.first().map(|oldest| (all.len(), Reverse(*oldest)))
 }

@@ -104,7 +104,7 @@ fn store(certs: Vec<CertificateDer<'static>>) -> Result<RootCertStore, BadAnswer
         let added = roots.add(cert.clone());
         added.map_err(|error| BadAnswer::Root {
             subject: x509_parser::parse_x509_certificate(&cert)
-                .map(|(_, cert)| cert.subject().to_string())
+                .map(|(_, cert)| pki::subject(&cert))
                 .unwrap_or_default(),
             reason: error.to_string(),
         })?;

@@ -48,7 +48,7 @@ pub(super) fn sort(answer: &[String], key: &[u8]) -> Result<Sorted, BadAnswer> {
         .iter()
         .position(|found| found.cert.public_key().raw == key)
         .ok_or_else(|| BadAnswer::OtherKey {
-            subjects: found.iter().map(|found| subject(&found.cert)).collect(),
+            subjects: found.iter().map(|found| pki::subject(&found.cert)).collect(),
         })?;
     let roots = roots(&found, leaf)?;
     let chain = path(&found, leaf, &roots)?;
@@ -116,7 +116,7 @@ fn roots(found: &[Found<'_>], leaf: usize) -> Result<Vec<usize>, BadAnswer> {
     };
     match roots.is_empty() {
         true => Err(BadAnswer::NoRoot {
-            subjects: found.iter().map(|found| subject(&found.cert)).collect(),
+            subjects: found.iter().map(|found| pki::subject(&found.cert)).collect(),
         }),
         false => Ok(roots),
     }
@@ -143,17 +143,8 @@ fn path(found: &[Found<'_>], leaf: usize, roots: &[usize]) -> Result<Vec<usize>,
         }
     }
     Err(BadAnswer::NoPath {
-        subject: subject(&found[last].cert),
-        issuer: found[last].cert.issuer().to_string(),
-        roots: roots.iter().map(|n| subject(&found[*n].cert)).collect(),
+        subject: pki::subject(&found[last].cert),
+        issuer: pki::name(found[last].cert.issuer()),
+        roots: roots.iter().map(|n| pki::subject(&found[*n].cert)).collect(),
     })
-}
-
-/// A leaf has an empty subject, and is known by its first URI.
-fn subject(cert: &X509Certificate<'_>) -> String {
-    let subject = cert.subject().to_string();
-    match pki::uris(cert).ok().and_then(|uris| uris.first().copied()) {
-        Some(uri) if subject.is_empty() => uri.to_owned(),
-        _ => subject,
-    }
 }

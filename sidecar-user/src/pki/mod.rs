@@ -9,6 +9,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;
 use x509_parser::extensions::GeneralName;
 use x509_parser::time::ASN1Time;
+use x509_parser::x509::X509Name;
 
 /// The URIs among the subject alternative names. An error is words for a message.
 pub fn uris<'a>(cert: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, String> {
@@ -22,6 +23,33 @@ pub fn uris<'a>(cert: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, String> {
             _ => None,
         })
         .collect())
+}
+
+/// A distinguished name for a message. Whoever made the certificate chose it, and terminals obey control characters, so
+/// these are escaped.
+pub fn name(name: &X509Name<'_>) -> String {
+    printable(&name.to_string())
+}
+
+/// Whose certificate it is, for a message. A workload's leaf has an empty subject, and is known by its first URI.
+pub fn subject(cert: &X509Certificate<'_>) -> String {
+    let subject = name(cert.subject());
+    match uris(cert).ok().and_then(|uris| uris.first().copied()) {
+        Some(uri) if subject.is_empty() => printable(uri),
+        _ => subject,
+    }
+}
+
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            printable.extend(c.escape_default());
+        } else {
+            printable.push(c);
+        }
+    }
+    printable
 }
 
 /// Certificates from before 1970 are refused by whoever asks.

@@ -3,8 +3,7 @@
     strangers.py COUNT RATE STOP HOST PORT [HOST PORT]...
 
 Keeps COUNT silent connections to the servers together, opening a new one for each that the server closes, and makes RATE
-handshakes a second, each kept for as long as the server lets it. Prints `ready` once COUNT connections have been opened and
-a handshake was finished. Ends when the file STOP exists, and prints `handshakes <how many>`.
+handshakes a second, each kept for as long as the server lets it. Prints `ready` once COUNT connections have been opened. Ends when the file STOP exists, and prints `handshakes <how many>`.
 """
 
 import asyncio
@@ -79,7 +78,7 @@ async def main():
             n += 1
             tasks.append(asyncio.create_task(handshake(servers[n % len(servers)])))
         await asyncio.sleep(0.05)
-        if not said and opened >= count and handshakes:
+        if not said and opened >= count:
             print("ready", flush=True)
             said = True
     print("handshakes", handshakes, flush=True)
