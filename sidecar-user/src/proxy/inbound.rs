@@ -214,7 +214,7 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: Incoming) {
         }
     };
     let delivered = tokio::select! {
-        delivered = delivered => delivered,
+        delivered = Box::pin(delivered) => delivered,
         // Nothing is dialled any longer for a client that has gone.
         () = incoming.gone() => return flow.close(Outcome::new(Party::Client, Cause::Reset)),
     };
@@ -316,7 +316,7 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
         Ok((app.map_err(|e| outcome::of_error(&e))?, live))
     };
     let delivered = tokio::select! {
-        delivered = delivered => delivered,
+        delivered = Box::pin(delivered) => delivered,
         // Its place was given to one who came later.
         () = guest.evicted() => Err(Outcome::new(Party::Us, Cause::LimitReached)),
     };
