@@ -1,9 +1,11 @@
-//! The one system call of this room, setsockopt(): which local ports connect() may choose from.
+//! The system calls of this room: setsockopt(), which local ports connect() may choose from, and recvmsg() of a socket's error
+//! queue.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::libc;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 /// Of `linux/in.h`, since 6.3.
 const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
@@ -20,6 +22,20 @@ pub(super) fn choose_port(fd: BorrowedFd<'_>, port: u16) -> io::Result<()> {
 /// bind() takes an address only; connect() chooses the port, which then has to be free for that destination alone.
 pub(super) fn choose_late(fd: BorrowedFd<'_>) -> io::Result<()> {
     set(fd, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// What an ICMP message said, where it waits in the error queue of an IPv4 socket. Taken from there, it is no longer SO_ERROR
+/// either (`sock_dequeue_err_skb`).
+pub(super) fn queued_error(fd: BorrowedFd<'_>) -> Option<io::Error> {
+    let mut control = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in);
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<()>(fd.as_raw_fd(), &mut [], Some(&mut control), flags).ok()?;
+    message.cmsgs().ok()?.find_map(|control| match control {
+        ControlMessageOwned::Ipv4RecvErr(error, _) => {
+            Some(io::Error::from_raw_os_error(error.ee_errno.cast_signed()))
+        }
+        _ => None,
+    })
 }
 
 fn set(fd: BorrowedFd<'_>, option: libc::c_int, value: u32) -> io::Result<()> {

@@ -68,7 +68,7 @@ pub async fn dial(
             Ok(socket)
         };
         let Some((client, bound)) = from.client else {
-            return Ok((marked()?.connect(addr).await?, true));
+            return Ok((connect(marked()?, addr).await?, true));
         };
         if client.is_ipv4() == addr.is_ipv4() {
             for way in [choose as Way, bind] {
@@ -76,15 +76,36 @@ pub async fn dial(
                 if way(bound, &socket, client).is_err() {
                     continue;
                 }
-                match socket.connect(addr).await {
+                match connect(socket, addr).await {
                     Err(error) if is_taken(&error) => {}
                     connected => return Ok((connected?, true)),
                 }
             }
         }
-        Ok((marked()?.connect(addr).await?, false))
+        Ok((connect(marked()?, addr).await?, false))
     };
     finish(addr, limit, connecting).await
+}
+
+/// Connects, or says why not.
+///
+/// Since Linux 5.18 an ICMP error that ends an IPv4 handshake is first put into the socket's error queue (whoever asked for it
+/// with IP_RECVERR or not), which wakes with EPOLLERR, and becomes SO_ERROR a moment later; while a system call holds the
+/// socket's lock, it never does (`tcp_v4_err`). The runtime, which asks for SO_ERROR alone, then takes a socket for connected
+/// that still waits for an answer.
+async fn connect(socket: TcpSocket, addr: SocketAddr) -> io::Result<TcpStream> {
+    unless_refused(socket.connect(addr).await?)
+}
+
+/// The stream, unless an ICMP message has said that there is none.
+fn unless_refused(stream: TcpStream) -> io::Result<TcpStream> {
+    match stream.peer_addr() {
+        // Without an error in the queue it was connected, and has been reset since.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+            sys::queued_error(stream.as_fd()).map_or(Ok(stream), Err)
+        }
+        _ => Ok(stream),
+    }
 }
 
 type Way = fn(&BoundPorts, &TcpSocket, SocketAddr) -> io::Result<()>;
@@ -225,6 +246,9 @@ async fn finish<T>(
         }),
     }
 }
+
+#[cfg(test)]
+mod dial_facts;
 
 #[cfg(test)]
 mod tests {
