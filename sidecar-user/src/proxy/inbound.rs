@@ -198,8 +198,6 @@ async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: Incoming) {
                     from: tunnel.client.0,
                     destination,
                     tunnel: Some(tunnel.id),
-                    opened: Instant::now(),
-                    bytes: flow.bytes(),
                 },
             )?;
             (Goal::Application(permit), live)
@@ -299,8 +297,6 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
             from: client.0,
             destination,
             tunnel: None,
-            opened: Instant::now(),
-            bytes: flow.bytes(),
         };
         let (permit, live) = admit(&shard, inbound).map_err(outcome::of_answer)?;
         shard.meters.plaintext_accepted.inc();

@@ -6,13 +6,10 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use slab::Slab;
 
-use crate::model::flow::Bytes;
 use crate::model::{Outcome, SpiffeId};
 
 /// Every connection of a shard, from the moment it is let in (inbound) or joined to its upstream (outbound).
@@ -26,10 +23,6 @@ pub(super) struct Live {
 
 /// What an inbound connection is judged by, while it is dialled and while it runs.
 #[derive(Clone, Debug)]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "nobody asks for tunnel, age and bytes yet")
-)]
 pub(super) struct Inbound {
     /// Proven by the tunnel; `None`: plaintext.
     pub(super) source: Option<SpiffeId>,
@@ -38,8 +31,6 @@ pub(super) struct Inbound {
     /// The application's address.
     pub(super) destination: SocketAddr,
     pub(super) tunnel: Option<TunnelId>,
-    pub(super) opened: Instant,
-    pub(super) bytes: Arc<Bytes>,
 }
 
 /// Tells the inbound tunnels of a shard apart; never used twice.
@@ -118,18 +109,6 @@ impl Live {
             tokio::task::yield_now().await;
         }
     }
-
-    /// Ends the oldest of the inbound connections that `candidate` picks. False: there is none.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "nobody withdraws roots or lacks room yet")
-    )]
-    pub(super) fn cut_oldest(&self, outcome: Outcome, candidate: impl Fn(&Inbound) -> bool) -> bool {
-        let entries = self.entries.borrow();
-        let picked = entries.iter().filter(|(_, entry)| entry.is_picked(&candidate));
-        let oldest = picked.min_by_key(|(_, entry)| entry.inbound.as_ref().map(|inbound| inbound.opened));
-        oldest.map(|(_, entry)| entry.cut(outcome)).is_some()
-    }
 }
 
 impl Entry {
@@ -199,8 +178,6 @@ mod tests {
             from: ([10, 0, 0, 1], port).into(),
             destination: ([10, 0, 0, 2], 80).into(),
             tunnel,
-            opened: Instant::now(),
-            bytes: Arc::default(),
         })
     }
 
@@ -268,25 +245,6 @@ mod tests {
             .count();
         assert_eq!(live.cut_in_steps(7, DENIED, odd).await, expected);
         assert_eq!(live.cut_where(DENIED, odd), 0);
-    }
-
-    #[tokio::test]
-    async fn of_those_that_are_picked_the_oldest_goes_first() {
-        let live = Rc::new(Live::default());
-        let [used, first, second] = [1, 2, 3].map(|port| live.enter(from(port, None)));
-        if let Some(inbound) = &used.entry.inbound {
-            inbound.bytes.add_sent(1);
-        }
-        let silent = |inbound: &Inbound| inbound.bytes.sent() + inbound.bytes.received() == 0;
-        for (ended, left) in [(&first, Some(&second)), (&second, None)] {
-            assert!(live.cut_oldest(DENIED, silent));
-            assert_eq!(end(ended).await, Some(DENIED));
-            if let Some(left) = left {
-                assert_eq!(end(left).await, None);
-            }
-        }
-        assert!(!live.cut_oldest(DENIED, silent));
-        assert_eq!(end(&used).await, None);
     }
 
     #[test]
