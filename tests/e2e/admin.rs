@@ -90,6 +90,25 @@ fn only_the_owner_changes_a_running_proxy() -> Result<()> {
     })
 }
 
+#[test]
+fn an_admin_endpoint_that_is_switched_off_leaves_the_socket() -> Result<()> {
+    const QUESTION: &str = "http://127.0.0.1:15000/loglevel";
+    let mut mesh = Mesh::start("no-admin-port")?;
+    let sidecar = &mut mesh.client.sidecar;
+    assert_eq!(at_port(sidecar, &[QUESTION])?, "info\n");
+    let config = fs::read_to_string(sidecar.config())?.replace("listen: {", "listen: {admin: none, ");
+    fs::write(sidecar.config(), config)?;
+    sidecar.stop()?;
+    sidecar.restart()?;
+    let code = at_port(
+        sidecar,
+        &["-o", "/dev/null", "-w", "%{http_code} %{exitcode}", QUESTION],
+    )?;
+    assert_eq!(code, "000 7", "curl: nobody listens");
+    assert_eq!(at_socket(sidecar, 0, &["http://localhost/loglevel"])?, "200");
+    Ok(())
+}
+
 /// As one outside can: neither the mode nor a policy holds for metrics and probes.
 #[test]
 fn a_pod_of_the_mesh_scrapes_another_ones_status_port() -> Result<()> {

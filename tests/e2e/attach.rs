@@ -1,12 +1,14 @@
 //! Where a proxy is attached: one that is not in the pod's cgroup, or that intercepts nothing, does not say that it is
-//! ready, and shows no application a wrong client. What is refused at once is tested at the kernel door itself.
+//! ready, and shows no application a wrong client.
+
+use std::fs;
 
 use anyhow::{Context, Result};
 use harness::apps::{self, Dialogue};
 use harness::mesh::registry::Registry;
 use harness::mesh::{Control, Options, RegistryFile, binaries};
 use harness::pod::Pod;
-use harness::{Fabric, Sidecar, wait};
+use harness::{Fabric, Sidecar, cgroup, wait};
 
 use crate::expect;
 
@@ -124,5 +126,30 @@ fn a_strict_proxy_that_intercepts_nothing_is_not_ready() -> Result<()> {
 fn a_permissive_proxy_that_intercepts_nothing_is_ready() -> Result<()> {
     let lone = Lone::new("permissive-nothing", &Options::new("server").intercept_nothing())?;
     wait::until("it is ready", wait::SOON, || lone.sidecar.is_ready())?;
+    Ok(())
+}
+
+#[test]
+fn a_proxy_that_is_given_the_root_cgroup_ends_and_attaches_nothing() -> Result<()> {
+    let mut lone = Lone::new("root-cgroup", &Options::new("server").intercept_nothing())?;
+    lone.sidecar.stop()?;
+    let (root, pins) = (cgroup::mount()?, lone.sidecar.pins());
+    let root = root.display().to_string();
+    let target = format!("interception: {{cgroup: {root}, pins: {}}}", pins.display());
+    let config = fs::read_to_string(lone.sidecar.config())?.replace("interception: none", &target);
+    fs::write(lone.sidecar.config(), config)?;
+    let mut proxy = lone.pod.command(binaries::path("outrigger")?);
+    proxy.arg("proxy").arg("--config").arg(lone.sidecar.config());
+    let ended = lone.pod.run_within(proxy, wait::SOON)?;
+    let said = ended.stdout + &ended.stderr;
+    assert!(!ended.status.success(), "{said}");
+    for part in [
+        &*root,
+        "is the root of all cgroups",
+        "interception.allowWholeHost",
+    ] {
+        assert!(said.contains(part), "{part} is missing: {said}");
+    }
+    assert!(!pins.exists(), "nothing was attached");
     Ok(())
 }
