@@ -118,6 +118,14 @@ pub(super) fn same_pod(a: &Settings, b: &Settings) -> bool {
     lasting(a) == lasting(b)
 }
 
+/// Takes over what an earlier proxy has found out, with the maps that hold it: whether SYNs are held, and whether routes
+/// and listeners are known. All of it is zero where the maps are new.
+pub(super) fn carry_over(before: &Settings, settings: &mut Settings) {
+    settings.hold = before.hold;
+    settings.routes = before.routes;
+    settings.app_ports = before.app_ports;
+}
+
 /// Differs from that of any proxy that has served the pod recently.
 fn epoch() -> u32 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -43,7 +43,20 @@ pub enum Error {
     },
 }
 
-/// One shard's listeners. Each shard binds the same ports; the kernel spreads connections over them.
+/// One shard's sockets, bound and closed to everybody. Each shard binds the same ports; the kernel spreads connections
+/// over them.
+///
+/// The kernel redirects connections before the proxy can answer them truthfully: programs that an earlier proxy pinned
+/// do it all the time. So the sockets listen last, once their filter is attached.
+#[derive(Debug)]
+pub struct Bound {
+    pub outbound: Socket,
+    inbound: Socket,
+    hbone: Socket,
+    config: Config,
+}
+
+/// One shard's listeners.
 #[derive(Debug)]
 pub struct Listeners {
     pub outbound: TcpListener,
@@ -51,16 +64,33 @@ pub struct Listeners {
     pub hbone: TcpListener,
 }
 
-impl Listeners {
-    pub fn bind(config: &Config) -> Result<Self, Error> {
+const OUTBOUND: &str = "outbound connections";
+const INBOUND: &str = "inbound plaintext";
+const HBONE: &str = "HBONE";
+
+impl Bound {
+    pub fn new(config: &Config) -> Result<Self, Error> {
         let bind = |what, port, loopback| {
             let any = Ipv6Addr::UNSPECIFIED;
-            listen((any, port).into(), loopback).map_err(|source| Error::Listen { what, port, source })
+            bind((any, port).into(), loopback).map_err(|source| Error::Listen { what, port, source })
         };
         Ok(Self {
-            outbound: bind("outbound connections", config.outbound_port, true)?,
-            inbound: bind("inbound plaintext", config.inbound_port, false)?,
-            hbone: bind("HBONE", config.hbone_port, false)?,
+            outbound: bind(OUTBOUND, config.outbound_port, true)?,
+            inbound: bind(INBOUND, config.inbound_port, false)?,
+            hbone: bind(HBONE, config.hbone_port, false)?,
+            config: *config,
+        })
+    }
+
+    pub fn listen(self) -> Result<Listeners, Error> {
+        let listen = |what, port, socket: Socket| match socket.listen(BACKLOG) {
+            Ok(()) => Ok(socket.into()),
+            Err(source) => Err(Error::Listen { what, port, source }),
+        };
+        Ok(Listeners {
+            outbound: listen(OUTBOUND, self.config.outbound_port, self.outbound)?,
+            inbound: listen(INBOUND, self.config.inbound_port, self.inbound)?,
+            hbone: listen(HBONE, self.config.hbone_port, self.hbone)?,
         })
     }
 }
@@ -85,7 +115,7 @@ pub fn unfilter(stream: impl AsFd) -> io::Result<()> {
 
 /// Dual-stack, shared between shards. Options are set on the listener: accepted sockets inherit them on Linux,
 /// so a connection pays no system call for them.
-fn listen(address: SocketAddr, loopback: bool) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, loopback: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_only_v6(false)?;
     socket.set_reuse_address(true)?;
@@ -104,8 +134,7 @@ fn listen(address: SocketAddr, loopback: bool) -> io::Result<TcpListener> {
             .with_interval(KEEPALIVE_IDLE),
     )?;
     socket.bind(&SockAddr::from(address))?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -116,8 +145,10 @@ mod tests {
 
     #[test]
     fn a_direct_dial_has_no_original_destination() {
-        let listener = listen((Ipv6Addr::UNSPECIFIED, 0).into(), true).unwrap();
-        listener.set_nonblocking(false).unwrap();
+        let socket = bind((Ipv6Addr::UNSPECIFIED, 0).into(), true).unwrap();
+        socket.listen(BACKLOG).unwrap();
+        socket.set_nonblocking(false).unwrap();
+        let listener = TcpListener::from(socket);
         let port = listener.local_addr().unwrap().port();
         for host in ["127.0.0.1", "::1"] {
             let _client = TcpStream::connect((host, port)).unwrap();

@@ -36,7 +36,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::budget::Budget;
 use crate::identity::Svid;
-use crate::intercept::{Listeners, RawSockets};
+use crate::intercept::{Bound, Listeners, RawSockets};
 use crate::lifecycle::{self, LogFilter, Shutdown};
 use crate::model::{Own, Snapshot};
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
@@ -102,21 +102,25 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         .map(AdminSocket::open)
         .transpose()?
         .flatten();
-    let listeners = shard::listen(&config.intercept, config.workers)?;
-    conditions.listeners.met();
+    let bound = shard::bind(&config.intercept, config.workers)?;
 
+    // Listening comes last. The programs of a proxy that is gone redirect all the time, and a connection that arrives
+    // before the filter is accepted, whether anybody answers at its destination or not.
     let mut kernel = match &config.datapath {
-        Some(kernel) => Some(attach(kernel, &listeners)?),
+        Some(kernel) => Some(datapath::Datapath::attach(kernel)?),
         None => None,
     };
+    let truthful = match &kernel {
+        Some(kernel) => hold_syns(kernel, &bound)?,
+        None => Vec::new(),
+    };
+    let listeners = listen(bound, kernel.as_ref())?;
+    conditions.listeners.met();
     interception::prove(kernel.as_ref(), config.mode, conditions.interception);
     let followed_policy = interception::follow(interception_policy, kernel.as_ref(), &observer);
     let mark = own_sockets(kernel.as_ref());
 
-    let mut truthful = match &kernel {
-        Some(kernel) => hold_syns(kernel, &listeners)?.into_iter(),
-        None => Vec::new().into_iter(),
-    };
+    let mut truthful = truthful.into_iter();
     let listeners = listeners.into_iter().map(|l| (l, truthful.next())).collect();
     // Before the first connection is delivered: only to programs that are known to be of the pod's cgroup.
     let following = kernel
@@ -209,19 +213,21 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     Ok(())
 }
 
-fn attach(config: &datapath::Config, listeners: &[Listeners]) -> Result<datapath::Datapath, datapath::Error> {
+fn listen(bound: Vec<Bound>, kernel: Option<&datapath::Datapath>) -> anyhow::Result<Vec<Listeners>> {
+    let listeners: Vec<Listeners> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
     // The listeners of all shards are one SO_REUSEPORT group: naming one of them names the group.
-    let first = listeners.first();
-    let steered = datapath::Steered {
-        inbound: first.map(|l| l.inbound.as_fd()),
-        outbound: first.map(|l| l.outbound.as_fd()),
-    };
-    datapath::Datapath::attach(config, steered)
+    if let (Some(kernel), Some(first)) = (kernel, listeners.first()) {
+        kernel.steer(datapath::Steered {
+            inbound: Some(first.inbound.as_fd()),
+            outbound: Some(first.outbound.as_fd()),
+        })?;
+    }
+    Ok(listeners)
 }
 
 /// Prepares every shard for truthful connects: one each, or none where the raw socket cannot be had.
-fn hold_syns(kernel: &datapath::Datapath, listeners: &[Listeners]) -> anyhow::Result<Vec<Truthful>> {
-    let raw: io::Result<Vec<RawSockets>> = listeners.iter().map(|_| RawSockets::open()).collect();
+fn hold_syns(kernel: &datapath::Datapath, bound: &[Bound]) -> anyhow::Result<Vec<Truthful>> {
+    let raw: io::Result<Vec<RawSockets>> = bound.iter().map(|_| RawSockets::open()).collect();
     let raw = match raw {
         Ok(raw) => raw,
         Err(error) => {
@@ -230,12 +236,13 @@ fn hold_syns(kernel: &datapath::Datapath, listeners: &[Listeners]) -> anyhow::Re
                 "connect() is optimistic: it succeeds before the upstream has answered, and a failure is a reset; \
                  grant CAP_NET_RAW for truthful answers"
             );
+            kernel.set_hold(false)?;
             return Ok(Vec::new());
         }
     };
     let mut truthful = Vec::new();
-    for ((n, listeners), raw) in (0..).zip(listeners).zip(raw) {
-        truthful.push((kernel.hold(n, listeners.outbound.as_fd())?, raw));
+    for ((n, sockets), raw) in (0..).zip(bound).zip(raw) {
+        truthful.push((kernel.hold(n, sockets.outbound.as_fd())?, raw));
     }
     kernel.set_hold(true)?;
     Ok(truthful)

@@ -24,7 +24,7 @@ use super::{authorize, inbound, outbound, trust};
 use crate::budget::Budget;
 use crate::datapath::{Attempts, Hold};
 use crate::identity::Svid;
-use crate::intercept::{self, Listeners, RawSockets};
+use crate::intercept::{self, Bound, Listeners, RawSockets};
 use crate::model::{Cause, ClientAddr, OriginalDst, Outcome, Own, Party, Snapshot, SpiffeId};
 use crate::observe::{Meters, ShardObserver};
 use crate::policy::Mode;
@@ -468,8 +468,8 @@ fn is_the_clients(error: &io::Error) -> bool {
 }
 
 /// Binds the ports for every shard before any of them runs.
-pub(super) fn listen(config: &intercept::Config, shards: usize) -> Result<Vec<Listeners>, intercept::Error> {
-    (0..shards).map(|_| Listeners::bind(config)).collect()
+pub(super) fn bind(config: &intercept::Config, shards: usize) -> Result<Vec<Bound>, intercept::Error> {
+    (0..shards).map(|_| Bound::new(config)).collect()
 }
 
 #[cfg(test)]

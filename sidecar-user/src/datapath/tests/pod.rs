@@ -186,7 +186,9 @@ impl Pod {
             inbound: inbound.map(AsFd::as_fd),
             outbound: outbound.as_ref().map(AsFd::as_fd),
         };
-        Datapath::attach(config, steered)
+        let datapath = Datapath::attach(config)?;
+        datapath.steer(steered)?;
+        Ok(datapath)
     }
 
     /// The dual-stack listener that redirected connections arrive at, before and after the programs are attached.
@@ -289,7 +291,8 @@ fn play_proxy(config: &Config) -> ! {
         inbound: Some(inbound.as_fd()),
         outbound: Some(outbound.as_fd()),
     };
-    let _datapath = Datapath::attach(config, steered).unwrap_or_else(|e| panic!("attach: {e}"));
+    let datapath = Datapath::attach(config).unwrap_or_else(|e| panic!("attach: {e}"));
+    datapath.steer(steered).unwrap_or_else(|e| panic!("steer: {e}"));
     println!("{READY}");
     loop {
         thread::park();
