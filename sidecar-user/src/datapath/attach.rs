@@ -8,7 +8,7 @@ use std::sync::Arc;
 use aya::Ebpf;
 use aya::maps::{Map, MapData, PerCpuArray};
 use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
-use sidecar_ebpf::abi::{Counter, INBOUND_LISTENER, OUTBOUND_LISTENER, RING_BYTES, Settings, map};
+use sidecar_ebpf::abi::{Counter, Listener, RING_BYTES, Settings, map};
 
 use super::hold::Approvals;
 use super::links::{self, HOOKS, Targets};
@@ -33,14 +33,16 @@ pub struct Datapath {
     logs: Option<Logs>,
 }
 
-/// The listeners that `sk_lookup` brings connections to. Each is a TCP socket of the pod's network namespace that listens
-/// already (the kernel takes no other), and may be one of an SO_REUSEPORT group, which then shares them.
+/// The listeners of a shard, which `sk_lookup` brings connections to. Each is a TCP socket of the pod's network namespace
+/// that listens already (the kernel takes no other), bound to [`LISTENERS`](super::LISTENERS) or to the HBONE port.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Steered<'a> {
     /// For plaintext connections from outside.
     pub inbound: Option<BorrowedFd<'a>>,
-    /// For the pod's own IPv6 connections; those by IPv4 find it by themselves.
+    /// For the pod's own connections.
     pub outbound: Option<BorrowedFd<'a>>,
+    /// For mesh peers.
+    pub hbone: Option<BorrowedFd<'a>>,
 }
 
 /// The maps that user space writes.
@@ -50,7 +52,6 @@ struct Maps {
     netns: u64,
     listeners: OwnedFd,
     rings: OwnedFd,
-    shards: OwnedFd,
     app_sockets: OwnedFd,
     inherited: OwnedFd,
     routes: OwnedFd,
@@ -87,20 +88,24 @@ impl Datapath {
         attached
     }
 
-    /// Fills the slots of the listeners that are given.
-    pub fn steer(&self, listeners: Steered<'_>) -> Result<(), Error> {
-        let slots = [
-            (INBOUND_LISTENER, listeners.inbound),
-            (OUTBOUND_LISTENER, listeners.outbound),
+    /// Fills the slots of a shard. From now on it is given its part of the connections.
+    pub fn steer(&self, shard: u32, listeners: Steered<'_>) -> Result<(), Error> {
+        let given = [
+            (Listener::Inbound, listeners.inbound),
+            (Listener::Outbound, listeners.outbound),
+            (Listener::Hbone, listeners.hbone),
         ];
-        for (slot, listener) in slots {
+        for (of, listener) in given {
             if let Some(listener) = listener {
-                sys::map_set(self.maps.listeners.as_fd(), &slot, &listener.as_raw_fd()).map_err(
-                    |source| Error::MapIo {
-                        map: map::LISTENERS,
-                        source,
-                    },
-                )?;
+                sys::map_set(
+                    self.maps.listeners.as_fd(),
+                    &of.slot(shard),
+                    &listener.as_raw_fd(),
+                )
+                .map_err(|source| Error::MapIo {
+                    map: map::LISTENERS,
+                    source,
+                })?;
             }
         }
         Ok(())
@@ -137,7 +142,6 @@ impl Datapath {
         let prepare = || {
             let ring = sys::ring_create(RING_BYTES as u32)?;
             sys::map_set(self.maps.rings.as_fd(), &shard, &ring.as_raw_fd())?;
-            sys::map_set(self.maps.shards.as_fd(), &sys::socket_cookie(listener)?, &shard)?;
             sys::attach_filter(listener, self.filter.as_fd())?;
             let approvals = Approvals {
                 approved: self.maps.approved.clone(),
@@ -226,16 +230,10 @@ fn attach(config: &Config, targets: &Targets, mut settings: Settings) -> Result<
         netns: settings.netns,
         listeners: map_fd(&ebpf, map::LISTENERS)?,
         rings: map_fd(&ebpf, map::RINGS)?,
-        shards: map_fd(&ebpf, map::SHARDS)?,
         app_sockets: map_fd(&ebpf, map::APP_SOCKETS)?,
         inherited: map_fd(&ebpf, map::INHERITED)?,
         routes: map_fd(&ebpf, map::ROUTES)?,
     };
-    // Listeners of a proxy that is gone.
-    sys::map_clear::<u64>(maps.shards.as_fd()).map_err(|source| Error::MapIo {
-        map: map::SHARDS,
-        source,
-    })?;
     for hook in HOOKS {
         links::attach(&mut ebpf, hook, targets, pins)?;
     }

@@ -102,7 +102,8 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         .map(AdminSocket::open)
         .transpose()?
         .flatten();
-    let bound = shard::bind(&config.intercept, config.workers)?;
+    let steered = config.datapath.as_ref().map(|_| datapath::LISTENERS.into());
+    let bound = Bound::all(&config.intercept, steered, config.workers)?;
 
     // Listening comes last. The programs of a proxy that is gone redirect all the time, and a connection that arrives
     // before the filter is accepted, whether anybody answers at its destination or not.
@@ -215,12 +216,18 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
 
 fn listen(bound: Vec<Bound>, kernel: Option<&datapath::Datapath>) -> anyhow::Result<Vec<Listeners>> {
     let listeners: Vec<Listeners> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
-    // The listeners of all shards are one SO_REUSEPORT group: naming one of them names the group.
-    if let (Some(kernel), Some(first)) = (kernel, listeners.first()) {
-        kernel.steer(datapath::Steered {
-            inbound: Some(first.inbound.as_fd()),
-            outbound: Some(first.outbound.as_fd()),
-        })?;
+    if let Some(kernel) = kernel {
+        for (shard, listeners) in (0..).zip(&listeners) {
+            let steered = listeners.steered.as_ref();
+            kernel.steer(
+                shard,
+                datapath::Steered {
+                    inbound: steered.map(|steered| steered.inbound.as_fd()),
+                    outbound: steered.map(|steered| steered.outbound.as_fd()),
+                    hbone: Some(listeners.hbone.as_fd()),
+                },
+            )?;
+        }
     }
     Ok(listeners)
 }
@@ -241,8 +248,9 @@ fn hold_syns(kernel: &datapath::Datapath, bound: &[Bound]) -> anyhow::Result<Vec
         }
     };
     let mut truthful = Vec::new();
-    for ((n, sockets), raw) in (0..).zip(bound).zip(raw) {
-        truthful.push((kernel.hold(n, sockets.outbound.as_fd())?, raw));
+    let sockets = bound.iter().filter_map(Bound::outbound);
+    for ((shard, outbound), raw) in (0..).zip(sockets).zip(raw) {
+        truthful.push((kernel.hold(shard, outbound)?, raw));
     }
     kernel.set_hold(true)?;
     Ok(truthful)
@@ -334,15 +342,9 @@ fn own(config: &Config) -> Own {
     }
 }
 
-/// On which the proxy itself listens.
+/// On which the proxy itself serves whoever dials them.
 fn own_ports(config: &Config) -> Vec<u16> {
-    let ports = config.intercept;
-    let mut own = vec![
-        ports.outbound_port,
-        ports.inbound_port,
-        ports.hbone_port,
-        config.observe.status_port,
-    ];
+    let mut own = vec![config.intercept.hbone_port, config.observe.status_port];
     own.extend(config.observe.admin.map(|a| a.port()));
     own
 }

@@ -31,6 +31,7 @@ pub enum Script {
     Ticker,
     Hold,
     Strangers,
+    Intruder,
 }
 
 impl Script {
@@ -47,6 +48,7 @@ impl Script {
             Self::Ticker => ("ticker.py", include_str!("../programs/ticker.py")),
             Self::Hold => ("hold.py", include_str!("../programs/hold.py")),
             Self::Strangers => ("strangers.py", include_str!("../programs/strangers.py")),
+            Self::Intruder => ("intruder.py", include_str!("../programs/intruder.py")),
         };
         let file = pod.scratch().join(name);
         fs::write(&file, text)?;

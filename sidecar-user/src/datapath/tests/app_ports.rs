@@ -100,9 +100,15 @@ fn a_closed_port_is_closed_and_an_older_listener_is_served_while_the_next_proxy_
         let closed = listener(Domain::IPV6).local_addr().unwrap().port();
         drop(attached(pod, &inbound, &[&older].map(found)));
         let datapath = pod.attach(Some(&inbound));
-        assert_eq!((are_open(pod, open), are_open(pod, closed)), ([true; 2], [false; 2]));
+        assert_eq!(
+            (are_open(pod, open), are_open(pod, closed)),
+            ([true; 2], [false; 2])
+        );
         let mut ports = datapath.app_ports().expect("ports");
-        assert_eq!((are_open(pod, open), are_open(pod, closed)), ([true; 2], [false; 2]));
+        assert_eq!(
+            (are_open(pod, open), are_open(pod, closed)),
+            ([true; 2], [false; 2])
+        );
         drop(older);
         set(&mut ports, &[]);
         assert_eq!(are_open(pod, open), [false; 2], "it is found no more");
