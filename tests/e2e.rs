@@ -37,6 +37,9 @@ mod trust; // the roots change while connections are open
 #[path = "e2e/modes.rs"]
 mod modes; // strict, permissive, registry-only
 
+#[path = "e2e/slots.rs"]
+mod slots; // the proxy's listeners are its own
+
 #[path = "e2e/policy.rs"]
 mod policy; // what policies forbid stays out
 

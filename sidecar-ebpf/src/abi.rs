@@ -11,7 +11,7 @@ mod counters;
 
 pub use counters::{COUNTER_SLOTS, Counter};
 
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Names of the maps, shared by the programs, the loader and the pins.
 pub mod map {
@@ -27,12 +27,11 @@ pub mod map {
     pub const INHERITED: &str = "or_inherited";
     pub const POLICY: &str = "or_policy";
     pub const ROUTES: &str = "or_routes";
-    pub const SHARDS: &str = "or_shards";
     pub const RINGS: &str = "or_rings";
     pub const SETTINGS: &str = "or_settings";
     pub const COUNTERS: &str = "or_counters";
 
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 15] = [
         ORIGIN,
         HANDSHAKE,
         HELD,
@@ -45,7 +44,6 @@ pub mod map {
         INHERITED,
         POLICY,
         ROUTES,
-        SHARDS,
         RINGS,
         SETTINGS,
         COUNTERS,
@@ -81,30 +79,31 @@ pub mod program {
     ];
 }
 
-/// An entry lives from the SYN to the accept, microseconds as a rule, so this bounds a burst.
-pub const HANDSHAKE_ENTRIES: usize = 4096;
+/// An entry lives from the SYN to the accept, microseconds as a rule, so this bounds a burst. None is evicted, because it
+/// decides where a connection goes: at the bound connect() fails.
+pub const HANDSHAKE_ENTRIES: usize = 16384;
 /// Connections whose SYN waits for its upstream. One lives as long as the application waits, minutes perhaps, so
 /// none is evicted: at the bound new ones are refused.
 pub const HELD_ENTRIES: usize = 16384;
 /// Connections on their way from the proxy to the application, from the SYN to the accepted socket. Without an entry a
 /// connection fails, so the proxy keeps fewer under way.
 pub const PRESENTED_ENTRIES: usize = 8192;
-/// The slot of the inbound listener.
-pub const INBOUND_LISTENER: u32 = 0;
-/// The slot of the outbound listener, for redirected IPv6 connections: they arrive at ports on which nobody listens.
-pub const OUTBOUND_LISTENER: u32 = 1;
-pub const LISTENER_SLOTS: usize = 2;
+/// One for each shard and kind of listener.
+pub const LISTENER_SLOTS: usize = 3 * MAX_SHARDS;
 pub const MAX_ADDRESSES: usize = 16;
 pub const MAX_OPEN_PORTS: usize = 16;
 /// More network devices than this and an application's binding to the others cannot be shown to it.
 pub const MAX_DEVICES: usize = 8;
+/// The port of 127.64.0.0/10 to which IPv4 connections are redirected. Nobody listens there: `sk_lookup` brings them to the
+/// proxy. Accepted sockets occupy it, so it is one on which no application listens.
+pub const REDIRECT4_PORT: u16 = 1;
 /// The first of the ports of ::1 on which redirected IPv6 connections are spread; IPv6 has no other loopback address to
 /// spread over. Accepted sockets occupy them, so they lie above those that the kernel chooses from, where few programs
 /// listen.
 pub const SPREAD6_FIRST: u16 = 61440;
 /// How many: a power of two, for the hash. The last one is 65535.
 pub const SPREAD6_PORTS: u32 = 4096;
-/// Shards of the proxy, each with its own outbound listener and ring.
+/// Shards of the proxy, each with its own listeners and ring.
 pub const MAX_SHARDS: usize = 64;
 /// Bytes of one shard's ring: room for some 400 held connections that it has not looked at yet.
 pub const RING_BYTES: usize = 64 * 1024;
@@ -117,6 +116,26 @@ pub const POLICY_ENTRIES: usize = 16384;
 pub const ROUTE_ENTRIES: usize = 65536;
 /// Port ranges of one prefix.
 pub const MAX_RANGES: usize = 16;
+
+/// What a listener of a shard is for.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// Plaintext from outside.
+    Inbound,
+    /// Redirected connections.
+    Outbound,
+    /// Mesh peers.
+    Hbone,
+}
+
+impl Listener {
+    /// Its place in `or_listeners`.
+    #[inline(always)]
+    pub const fn slot(self, shard: u32) -> u32 {
+        self as u32 * MAX_SHARDS as u32 + shard
+    }
+}
 
 /// Which end of a redirected connection a socket is.
 #[repr(transparent)]
@@ -226,7 +245,7 @@ impl Event {
     pub const FULL: u8 = 2;
     /// The application's socket has left SYN_SENT before the proxy accepted it: it gave up, or was refused.
     pub const GONE: u8 = 3;
-    /// A SYN of a connection that nobody redirected: a program of the pod dials the port itself, and is to be refused.
+    /// A SYN of a connection that nobody redirected, or that has ended meanwhile. It is to be refused.
     pub const STRAY: u8 = 4;
 }
 
@@ -381,8 +400,10 @@ pub struct Settings {
     pub strict: u32,
     /// The cookie of the pod's network namespace, which the listener's filter has no way to ask for.
     pub netns: u64,
-    pub outbound_port: Port,
-    pub inbound_port: Port,
+    /// Where mesh peers dial.
+    pub hbone_port: Port,
+    /// Among which connections are shared out, at most [`MAX_SHARDS`].
+    pub shards: u16,
     /// Not zero: SYNs are held until their upstream has answered.
     pub hold: u32,
     /// Another number for each proxy that takes the pod over.

@@ -71,6 +71,21 @@ impl Ip {
         self.is_v4() && u32::from_be(self.0[3]) >> 16 == 0x7f80
     }
 
+    /// 127.129.0.1: where the proxy's own listeners are bound, out of everybody's reach. Connections are brought to them
+    /// from other addresses.
+    pub const LISTENERS: Self = Self::loopback4(0x0081_0001);
+
+    /// 127.64.0.0/10, over which redirected IPv4 connections are spread; the low 22 bits of `host` choose.
+    #[inline(always)]
+    pub const fn spread4(host: u32) -> Self {
+        Self::loopback4(0x0040_0000 | (host & 0x003f_ffff))
+    }
+
+    #[inline(always)]
+    pub const fn is_spread4(self) -> bool {
+        self.is_v4() && u32::from_be(self.0[3]) >> 22 == 0x7f40_0000 >> 22
+    }
+
     /// The words in network order.
     #[inline(always)]
     pub const fn words(self) -> [u32; 4] {
@@ -272,11 +287,18 @@ mod tests {
     }
 
     #[test]
-    fn spread_addresses_stay_in_127() {
+    fn spread_addresses_stay_in_127_and_apart_from_those_of_the_proxy() {
         for host in [0, 1, 0xff_ffff, u32::MAX] {
             let v4 = Ip::loopback4(host).v4().unwrap().to_ne_bytes();
             assert_eq!(v4[0], 127, "{}", Ipv4Addr::from(v4));
+            assert!(Ip::spread4(host).is_spread4(), "{host}");
+            assert!(!Ip::spare_source(host as u16).is_spread4(), "{host}");
         }
+        for other in ["127.63.255.255", "127.128.0.0", "127.0.0.1", "126.64.0.1", "::1"] {
+            assert!(!ip(other).is_spread4(), "{other}");
+        }
+        assert_eq!(Ip::LISTENERS, ip("127.129.0.1"));
+        assert!(!Ip::LISTENERS.is_spread4() && !Ip::LISTENERS.is_spare_source());
         assert_eq!(Ip::LOOPBACK6, Ip::from_octets(Ipv6Addr::LOCALHOST.octets()));
     }
 }

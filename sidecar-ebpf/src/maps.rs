@@ -5,9 +5,7 @@ use core::ptr;
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{
-    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockMap,
-};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, SockMap};
 use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_sk_storage_get, bpf_skc_to_mptcp_sock};
 use aya_ebpf::macros::btf_map;
 use sidecar_ebpf::abi::{
@@ -39,7 +37,7 @@ const GROWS: usize = BPF_F_NO_PREALLOC as usize;
 static ORIGIN: SkStorage<Origin> = SkStorage::new();
 
 #[btf_map(name = "or_handshake")]
-pub(crate) static HANDSHAKE: LruHashMap<Tuple, Origin, HANDSHAKE_ENTRIES> = LruHashMap::new();
+pub(crate) static HANDSHAKE: HashMap<Tuple, Origin, HANDSHAKE_ENTRIES, GROWS> = HashMap::new();
 
 #[btf_map(name = "or_held")]
 pub(crate) static HELD: HashMap<Tuple, Held, HELD_ENTRIES, GROWS> = HashMap::new();
@@ -73,10 +71,6 @@ pub(crate) static POLICY: LpmTrie<PolicyKey, Policy, POLICY_ENTRIES> = LpmTrie::
 
 #[btf_map(name = "or_routes")]
 pub(crate) static ROUTES: LpmTrie<Ip, Path, ROUTE_ENTRIES> = LpmTrie::new();
-
-/// The shard of an outbound listener, by the listener's cookie.
-#[btf_map(name = "or_shards")]
-pub(crate) static SHARDS: HashMap<u64, u32, MAX_SHARDS, GROWS> = HashMap::new();
 
 /// By shard. A ring is untyped: the kernel wants no size of it.
 #[btf_map(name = "or_rings")]

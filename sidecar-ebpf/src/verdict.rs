@@ -2,7 +2,9 @@
 //!
 //! Calls no helper and reads no context; the hooks translate. The order of the rules is the rule.
 
-use crate::abi::{ABI_VERSION, Action, Counter, Path, Policy, Range, SPREAD6_FIRST, SPREAD6_PORTS, Settings};
+use crate::abi::{
+    ABI_VERSION, Action, Counter, Path, Policy, REDIRECT4_PORT, Range, SPREAD6_FIRST, SPREAD6_PORTS, Settings,
+};
 use crate::addr::{Endpoint, Ip, Port};
 
 const TCP: u32 = 6;
@@ -102,7 +104,7 @@ pub fn connect(socket: &Connecting, settings: &Settings, facts: impl FnOnce() ->
         return Connect::Fail(errno, Counter::FailedRoute);
     }
     Connect::Redirect(Redirect {
-        target: spread(socket.to, settings),
+        target: spread(socket.to),
         optimistic: policy.optimistic != 0,
         source,
     })
@@ -140,22 +142,17 @@ pub fn of_port(policy: Option<&Policy>, port: Port) -> Range {
     }
 }
 
-/// One of 127.64.0.0/10, or one of many ports of ::1, by the original destination. One address and port would cap a
+/// One address of 127.64.0.0/10, or one of many ports of ::1, by the original destination. One address and port would cap a
 /// pod at one range of ephemeral ports for all of its connections. The choice depends on nothing but the destination,
 /// so that a source port can be shared by different destinations, and by no two connections to the same one, as
 /// without redirection.
 #[inline(always)]
-fn spread(to: Endpoint, settings: &Settings) -> Endpoint {
-    let words = to.ip.words();
-    let network = words[0] ^ words[1].rotate_left(8) ^ words[2].rotate_left(16);
-    let mut hash = network ^ words[3] ^ to.port.to_user_port().wrapping_mul(0x85eb_ca6b);
-    hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
-    hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
-    hash ^= hash >> 16;
+fn spread(to: Endpoint) -> Endpoint {
+    let hash = mix(folded(to));
     if to.ip.is_v4() {
         Endpoint {
-            ip: Ip::loopback4(0x0040_0000 | (hash & 0x003f_ffff)),
-            port: settings.outbound_port,
+            ip: Ip::spread4(hash),
+            port: Port::new(REDIRECT4_PORT),
         }
     } else {
         Endpoint {
@@ -165,10 +162,36 @@ fn spread(to: Endpoint, settings: &Settings) -> Endpoint {
     }
 }
 
-/// Whether this is the port of the outbound listener: what arrives there was redirected, or is refused.
 #[inline(always)]
-pub fn is_outbound(settings: &Settings, port: Port) -> bool {
-    settings.outbound_port.get() == port.get()
+fn folded(end: Endpoint) -> u32 {
+    let words = end.ip.words();
+    let network = words[0] ^ words[1].rotate_left(8) ^ words[2].rotate_left(16);
+    network ^ words[3] ^ end.port.to_user_port().wrapping_mul(0x85eb_ca6b)
+}
+
+/// The finalizer of MurmurHash3.
+#[inline(always)]
+fn mix(mut hash: u32) -> u32 {
+    hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+    hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+    hash ^ (hash >> 16)
+}
+
+/// The shard of a connection. `sk_lookup` brings each of its packets there, and the filter of the shard's listener tells
+/// that shard of it: both ask here.
+#[inline(always)]
+pub fn shard(from: Endpoint, to: Endpoint, settings: &Settings) -> u32 {
+    let hash = mix(mix(folded(from)) ^ folded(to));
+    match settings.shards {
+        0 => 0,
+        shards => hash % shards as u32,
+    }
+}
+
+/// Whether IPv4 connections are redirected here: what arrives was redirected, or is refused.
+#[inline(always)]
+pub fn is_redirect4(at: Endpoint) -> bool {
+    at.ip.is_spread4() && at.port.get() == REDIRECT4_PORT
 }
 
 /// Whether redirected IPv6 connections may arrive here, among those of programs that listen there themselves.
@@ -210,10 +233,12 @@ pub struct Arriving {
 pub enum Lookup {
     /// The kernel finds the listener as usual, and refuses where there is none.
     Pass(Counter),
-    /// To the inbound listener.
+    /// To an inbound listener.
     Steer,
-    /// To the outbound listener: the port is not its own.
+    /// To an outbound listener.
     Redirected,
+    /// To an HBONE listener. Where there is none the kernel finds the one that is bound to the port.
+    Tunnel,
     /// The client gets a reset.
     Drop(Counter),
 }
@@ -237,8 +262,20 @@ pub fn lookup(
     if attempt.protocol != TCP {
         return Lookup::Pass(Counter::InboundPassed);
     }
+    if attempt.to.ip.same(&Ip::LISTENERS) {
+        return Lookup::Drop(Counter::DroppedPort);
+    }
+    if is_redirect4(attempt.to) {
+        return match redirected() {
+            true => Lookup::Redirected,
+            false => Lookup::Drop(Counter::Unclaimed),
+        };
+    }
     if is_spread6(attempt.to) && redirected() {
         return Lookup::Redirected;
+    }
+    if settings.abi == ABI_VERSION && attempt.to.port.get() == settings.hbone_port.get() {
+        return Lookup::Tunnel;
     }
     // From this pod. Outsiders cannot claim these sources: the kernel drops them as martian.
     if attempt.ingress == LOOPBACK_IFINDEX
@@ -250,11 +287,6 @@ pub fn lookup(
     }
     if settings.abi != ABI_VERSION {
         return Lookup::Drop(Counter::DroppedSettings);
-    }
-    if attempt.to.port.get() == settings.outbound_port.get()
-        || attempt.to.port.get() == settings.inbound_port.get()
-    {
-        return Lookup::Drop(Counter::DroppedPort);
     }
     if is_open(settings, attempt.to.port) {
         return Lookup::Pass(Counter::InboundPassed);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use harness::apps::{self, Dialogue};
+use harness::apps::{self, Background, Dialogue};
 use harness::mesh::{Options, Plan};
 use harness::{Capture, Mesh, wait};
 
@@ -72,6 +72,41 @@ fn a_client_whose_proxy_died_is_refused_and_sends_no_plaintext() -> Result<()> {
     assert_eq!(
         apps::curl(&mesh.client.pod, &apps::url(mesh.vip4(80)))?.ok()?,
         "server-1\n"
+    );
+    Ok(())
+}
+
+/// The hooks of the proxy that has died redirect all the time, also when the next one begins to listen.
+#[test]
+fn while_a_proxy_starts_again_no_connect_succeeds_that_nobody_accepts() -> Result<()> {
+    const SOME: usize = 500;
+    let mut mesh = Mesh::start("starts-again")?;
+    let hosts = [mesh.outside.addresses(), mesh.server().pod.addresses()].concat();
+    let mut dials = Background::dials(&mesh.client.pod, &hosts, 9)?;
+    let more = |dials: &mut Background, since: usize| -> Result<usize> {
+        dials.until("more have been answered", |lines| lines.len() > since + SOME)?;
+        Ok(dials.progress().len())
+    };
+    let mut seen = more(&mut dials, 0)?;
+    for _ in 0..3 {
+        mesh.client.sidecar.kill();
+        seen = more(&mut dials, seen)?;
+        mesh.client.sidecar.restart()?;
+        seen = more(&mut dials, seen)?;
+    }
+    let answers = dials.stop()?;
+    // A program that is refused by a reset meanwhile asks again at once, and may hear of the reset only then.
+    let expected = ["ECONNREFUSED", "ECONNABORTED"];
+    let wrong: Vec<&String> = answers
+        .iter()
+        .filter(|answer| !expected.contains(&answer.as_str()))
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {}, the first: {:?}",
+        wrong.len(),
+        answers.len(),
+        &wrong[..wrong.len().min(5)]
     );
     Ok(())
 }

@@ -46,8 +46,6 @@ fn a_connect_that_cannot_be_served_says_why() -> Result<()> {
     for (authority, status, error) in [
         (format!("{ip}:9999"), 503, Some("connection_refused")),
         (format!("{ip}:{}", ports::HBONE), 503, None),
-        (format!("{ip}:{}", ports::OUTBOUND), 503, None),
-        (format!("{ip}:{}", ports::INBOUND), 503, None),
         ("10.99.77.77:8080".into(), 400, None),
         (ip.to_string(), 400, None),
         ("no-such-service.demo:80".into(), 503, None),

@@ -339,13 +339,6 @@ fn why_says_what_happens_to_those_who_dial_the_pod() -> Result<()> {
         (client, 8080, &from, "admitted", "steers it to the proxy"),
         (client, 8081, &from, "refused", "does not listen on this port"),
         (client, ports::HBONE, &from, "left_alone", "mesh peers"),
-        (
-            client,
-            ports::OUTBOUND,
-            &from,
-            "refused",
-            "ports that interception uses",
-        ),
         (client, 8080, &probe, "left_alone", "probes of the kubelet"),
         (server, 8080, &from, "refused", "strict mode"),
         (server, 22, &from, "left_alone", "policy.yaml:1"),

@@ -9,6 +9,9 @@ use harness::mesh::{Options, Plan};
 
 use crate::expect::{self, inbound};
 
+/// Of 127.64.0.0/10, where redirected connections arrive.
+const REDIRECT4_PORT: u16 = 1;
+
 #[test]
 fn a_strict_workload_refuses_plaintext_and_serves_the_mesh() -> Result<()> {
     let plan = Plan {
@@ -55,31 +58,13 @@ fn a_permissive_workload_accepts_plaintext_and_counts_it() -> Result<()> {
 }
 
 #[test]
-fn nobody_outside_reaches_the_interception_ports() -> Result<()> {
-    use harness::mesh::ports::{INBOUND, OUTBOUND};
+fn nobody_outside_reaches_the_listeners_of_the_proxy() -> Result<()> {
     let mesh = Mesh::start("ports")?;
-    let server = &mesh.server().pod;
-    for (ip, port) in server
-        .addresses()
-        .into_iter()
-        .flat_map(|ip| [(ip, INBOUND), (ip, OUTBOUND)])
-    {
-        expect::refused(&mesh.outside, (ip, port).into())?;
+    for ip in mesh.server().pod.addresses() {
+        for port in [15001, 15006, REDIRECT4_PORT] {
+            expect::refused(&mesh.outside, (ip, port).into())?;
+        }
     }
-    Ok(())
-}
-
-/// To the pod's own programs the port that connections are redirected to is closed, as it is without a sidecar.
-#[test]
-fn a_program_of_the_pod_that_dials_the_outbound_port_is_refused() -> Result<()> {
-    use harness::mesh::ports::OUTBOUND;
-    let mesh = Mesh::start("own-ports")?;
-    for host in ["127.0.0.1", "::1"] {
-        expect::connection_refused(&mesh.client.pod, SocketAddr::new(host.parse()?, OUTBOUND))?;
-    }
-    mesh.client.sidecar.until_flow("a refused flow", |flow| {
-        flow["closeCause"] == "no_original_destination"
-    })?;
     Ok(())
 }
 

@@ -50,11 +50,11 @@ counters! {
     DeniedStorage = "denied_storage",
     /// A hook ran before its settings were written, or with those of another version.
     DeniedSettings = "denied_settings",
-    /// The handshake map took no entry: the proxy will see a connection without an original destination.
+    /// The handshake map took no entry: connect() fails with EHOSTUNREACH, as nobody would know where it goes.
     PublishFailed = "publish_failed",
     /// Original destinations handed over to the proxy's socket.
     Claimed = "claimed",
-    /// Connections to the outbound port that nobody was redirected to.
+    /// Connections to where others are redirected that were not redirected themselves: refused.
     Unclaimed = "unclaimed",
     /// The accepted socket got no storage.
     ClaimFailed = "claim_failed",
@@ -81,11 +81,11 @@ counters! {
     InboundPassedPolicy = "inbound_passed_policy",
     /// Attempts at a port on which the application does not listen: refused as the kernel would.
     DroppedClosed = "dropped_closed",
-    /// Outsiders that dialled an intercept port.
+    /// Attempts at the address that the proxy's own listeners are bound to.
     DroppedPort = "dropped_port",
     /// Plaintext from outside in strict mode.
     DroppedStrict = "dropped_strict",
-    /// No inbound listener, or it could not take the connection: fail closed.
+    /// No listener in the slot, or it could not take the connection: fail closed.
     DroppedListener = "dropped_listener",
     DroppedSettings = "dropped_settings",
     /// Connections to the application that show nobody's address: an IPv6 client and a socket that speaks only IPv4.

@@ -8,15 +8,16 @@
 use core::arch::asm;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, bpf_hdr_start_off::BPF_HDR_START_NET};
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes, bpf_skb_load_bytes_relative};
+use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative};
 use aya_ebpf::macros::socket_filter;
 use aya_ebpf::programs::SkBuffContext;
 use bytemuck::Zeroable;
 use sidecar_ebpf::abi::{Counter, Event, Held, Origin, Settings, Tuple};
-use sidecar_ebpf::addr::{Ip, Port};
+use sidecar_ebpf::addr::{Endpoint, Ip, Port};
+use sidecar_ebpf::verdict;
 
 use super::load;
-use crate::maps::{self, APPROVED, HANDSHAKE, HELD, RINGS, SHARDS};
+use crate::maps::{self, APPROVED, HANDSHAKE, HELD, RINGS};
 
 /// A filter answers how many bytes to keep.
 const PASS: i64 = -1;
@@ -81,7 +82,7 @@ fn hold(ctx: &SkBuffContext, syn: &Syn) -> i64 {
     }
     // SAFETY: as above.
     let Some(held) = (unsafe { HELD.get(tuple).copied() }) else {
-        return refuse(ctx, syn, &tuple);
+        return refuse(syn, &tuple, settings);
     };
     tuple.sequence = syn.sequence;
     // SAFETY: only asked whether it is there.
@@ -114,11 +115,9 @@ fn begin(
     origin: Origin,
     since: Since,
 ) -> i64 {
-    let Some(shard) = shard(ctx) else {
-        return PASS;
-    };
+    let shard = shard(tuple, settings);
     let Some(ring) = RINGS.get(shard) else {
-        return PASS;
+        return DROP;
     };
     let mut held = Held {
         origin,
@@ -164,26 +163,29 @@ fn begin(
     DROP
 }
 
-/// Nobody was redirected by this tuple: a program dials the port itself. To it the port is closed, as it is without the
-/// proxy; the shard sends what says so.
+/// Nobody is redirected by this tuple any more, or none ever was: to whoever sends this the port is closed, and the shard
+/// sends what says so.
 #[inline(always)]
-fn refuse(ctx: &SkBuffContext, syn: &Syn, tuple: &Tuple) -> i64 {
-    let Some(shard) = shard(ctx) else {
-        return PASS;
-    };
+fn refuse(syn: &Syn, tuple: &Tuple, settings: &Settings) -> i64 {
+    let shard = shard(tuple, settings);
     if maps::tell(shard, *tuple, Origin::zeroed(), syn.sequence, Event::STRAY) {
         maps::count(Counter::Unclaimed);
     }
     DROP
 }
 
-/// The shard whose listener this is. A listener without one holds nothing.
+/// The shard whose listener this is.
 #[inline(always)]
-fn shard(ctx: &SkBuffContext) -> Option<u32> {
-    // SAFETY: the context is this program's. While a filter runs, the packet belongs to the filter's listener.
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
-    // SAFETY: copied at once.
-    unsafe { SHARDS.get(cookie).copied() }
+fn shard(tuple: &Tuple, settings: &Settings) -> u32 {
+    let from = Endpoint {
+        ip: tuple.source,
+        port: tuple.source_port,
+    };
+    let to = Endpoint {
+        ip: tuple.destination,
+        port: tuple.destination_port,
+    };
+    verdict::shard(from, to, settings)
 }
 
 enum Kept {

@@ -1,11 +1,14 @@
-//! A SYN looks for its listener: plaintext from outside goes to the proxy's inbound listener, redirected IPv6 connections
-//! to its outbound one, whatever port of ::1 they were spread to.
+//! A SYN looks for its listener: plaintext from outside goes to the proxy's inbound listeners, redirected connections to its
+//! outbound ones, whatever address and port they were spread to, and mesh peers to those that wait for them.
+//!
+//! Each shard has slots of its own, and the listeners in them share their ports with nobody: a port that others may join
+//! (SO_REUSEPORT) is given connections by the kernel that are meant for the proxy.
 
-use aya_ebpf::bindings::{bpf_sk_lookup, sk_action};
+use aya_ebpf::bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, bpf_sk_lookup, sk_action};
 use aya_ebpf::macros::sk_lookup;
 use aya_ebpf::programs::SkLookupContext;
 use aya_log_ebpf::debug;
-use sidecar_ebpf::abi::{AppPort, Counter, Direction, INBOUND_LISTENER, OUTBOUND_LISTENER, Settings, Tuple};
+use sidecar_ebpf::abi::{AppPort, Counter, Direction, Listener, Settings, Tuple};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Arriving, InboundFacts, Lookup};
 
@@ -34,19 +37,19 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
             maps::count(why);
             return sk_action::SK_PASS;
         }
-        // Without flags the kernel spreads over the listener's SO_REUSEPORT group.
-        Lookup::Steer => match maps::LISTENERS.redirect_sk_lookup(&ctx, INBOUND_LISTENER, 0) {
-            Ok(()) => {
-                maps::count(Counter::Steered);
-                return sk_action::SK_PASS;
-            }
-            Err(_) => Counter::DroppedListener,
-        },
-        // By the same tuple the same one of the group each time: its shard holds the connection.
-        Lookup::Redirected => match maps::LISTENERS.redirect_sk_lookup(&ctx, OUTBOUND_LISTENER, 0) {
-            Ok(()) => return sk_action::SK_PASS,
-            Err(_) => Counter::DroppedListener,
-        },
+        Lookup::Steer if assign(&ctx, &attempt, settings, Listener::Inbound) => {
+            maps::count(Counter::Steered);
+            return sk_action::SK_PASS;
+        }
+        Lookup::Redirected if assign(&ctx, &attempt, settings, Listener::Outbound) => {
+            return sk_action::SK_PASS;
+        }
+        Lookup::Steer | Lookup::Redirected => Counter::DroppedListener,
+        Lookup::Tunnel => {
+            assign(&ctx, &attempt, settings, Listener::Hbone);
+            maps::count(Counter::InboundPassed);
+            return sk_action::SK_PASS;
+        }
         Lookup::Drop(why) => why,
     };
     maps::count(dropped);
@@ -57,6 +60,19 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
         dropped as u32
     );
     sk_action::SK_DROP
+}
+
+/// Gives the connection to its shard's listener, and to no other that might have the same port.
+#[inline(always)]
+fn assign(ctx: &SkLookupContext, attempt: &Arriving, settings: &Settings, listener: Listener) -> bool {
+    let from = Endpoint {
+        ip: attempt.from,
+        port: attempt.from_port,
+    };
+    let slot = listener.slot(verdict::shard(from, attempt.to, settings));
+    maps::LISTENERS
+        .redirect_sk_lookup(ctx, slot, u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT))
+        .is_ok()
 }
 
 /// Is this the SYN of a connection that was redirected, or the last acknowledgement of its handshake (SYN cookies)?

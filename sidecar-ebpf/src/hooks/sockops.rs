@@ -33,6 +33,9 @@ const IN_FLIGHT_BULK: u32 = 512;
 /// Bytes.
 const BULK: u64 = 4 << 20;
 
+/// No device gets this index: the kernel counts them up from 1.
+const NO_DEVICE: u32 = i32::MAX as u32;
+
 /// Sockops programs answer through the context; the return value is reserved.
 const HANDLED: u32 = 1;
 
@@ -70,6 +73,7 @@ pub(crate) fn or_sockops(ctx: SockOpsContext) -> u32 {
                 )
             };
             if new == BPF_TCP_CLOSE {
+                unbind(ops, sk);
                 unshare_address(ops, sk);
                 closed(ops, old);
             }
@@ -93,6 +97,7 @@ fn publish(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
     if let Some(origin) = client {
         if HANDSHAKE.insert(tuple, *origin, 0).is_err() {
             maps::count(Counter::PublishFailed);
+            fail_connect(ops);
         }
         watch(ops);
     } else {
@@ -120,9 +125,16 @@ fn publish(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
 /// for a route after it has called them, and through a device that does not exist there is none.
 #[inline(always)]
 fn fail_connect(ops: *mut bpf_sock_ops) {
-    /// No device gets this index: the kernel counts them up from 1.
-    const NO_DEVICE: u32 = i32::MAX as u32;
     set(ops, SO_BINDTOIFINDEX, NO_DEVICE);
+}
+
+/// Takes that back: the application may try again with its socket.
+#[inline(always)]
+fn unbind(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
+    // SAFETY: `sk` is this context's socket, not null, and this a field that every program may read.
+    if unsafe { load(&raw const (*sk).bound_dev_if) } == NO_DEVICE {
+        set(ops, SO_BINDTOIFINDEX, 0);
+    }
 }
 
 #[inline(always)]
@@ -253,12 +265,11 @@ fn forget(tuple: Tuple, held: &Held) {
 fn claim(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     // SAFETY: `ops` is this program's context.
     let (tuple, family) = unsafe { (incoming(ctx.ops), load(&raw const (*ctx.ops).family)) };
-    let outbound =
-        maps::settings().is_some_and(|settings| verdict::is_outbound(settings, tuple.destination_port));
     let at = Endpoint {
         ip: tuple.destination,
         port: tuple.destination_port,
     };
+    let outbound = verdict::is_redirect4(at);
     if outbound || verdict::is_spread6(at) {
         claim_destination(ctx, sk, tuple, outbound);
     }

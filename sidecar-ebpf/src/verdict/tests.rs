@@ -8,6 +8,7 @@ use bytemuck::Zeroable;
 use super::*;
 
 mod present;
+mod slots;
 
 const STRICT: bool = true;
 const PERMISSIVE: bool = false;
@@ -31,8 +32,8 @@ fn settings(strict: bool) -> Settings {
     let mut settings = Settings {
         abi: ABI_VERSION,
         strict: strict.into(),
-        outbound_port: Port::new(15001),
-        inbound_port: Port::new(15006),
+        hbone_port: Port::new(15008),
+        shards: 2,
         ..Settings::zeroed()
     };
     settings.open_ports[..2].copy_from_slice(&[Port::new(15008), Port::new(15020)]);
@@ -95,25 +96,6 @@ fn outsider(from: &str, to: &str) -> Arriving {
 }
 
 #[test]
-fn a_redirected_ipv6_connection_goes_to_the_outbound_listener_and_others_pass() {
-    let spread = Arriving {
-        ingress: 1,
-        ..outsider("::1", "[::1]:61500")
-    };
-    let answer = |attempt: &Arriving, redirected| {
-        super::lookup(attempt, &settings(STRICT), || redirected, || unreachable!())
-    };
-    assert_eq!(answer(&spread, true), Lookup::Redirected);
-    // A program of the pod that listens there itself.
-    assert_eq!(answer(&spread, false), Lookup::Pass(Counter::InboundPassed));
-    let below = Arriving {
-        to: endpoint("[::1]:8080"),
-        ..spread
-    };
-    assert_eq!(answer(&below, true), Lookup::Pass(Counter::InboundPassed));
-}
-
-#[test]
 fn foreign_destinations_are_redirected_to_loopback_of_their_family() {
     for (to, v4) in [
         ("10.9.0.3:80", true),
@@ -126,7 +108,7 @@ fn foreign_destinations_are_redirected_to_loopback_of_their_family() {
         assert!(target.ip.is_loopback(), "{to}");
         assert_eq!(target.ip.is_v4(), v4, "{to}");
         let arrives = match v4 {
-            true => is_outbound(&settings(PERMISSIVE), target.port),
+            true => is_redirect4(target),
             false => is_spread6(target),
         };
         assert!(arrives, "{to}");
@@ -334,37 +316,18 @@ fn attempts_from_inside_the_pod_pass_before_any_other_rule() {
 }
 
 #[test]
-fn intercept_ports_are_closed_to_outsiders_in_both_modes() {
+fn open_ports_pass_in_both_modes_and_mesh_peers_are_shared_out() {
     for mode in [STRICT, PERMISSIVE] {
-        for to in ["10.9.0.2:15001", "10.9.0.2:15006", "[fd99::2]:15006"] {
-            let from = if to.starts_with('[') {
-                "fd99::3"
-            } else {
-                "10.9.0.3"
-            };
-            assert_eq!(
-                lookup(&outsider(from, to), &settings(mode)),
-                Lookup::Drop(Counter::DroppedPort),
-                "{to}"
-            );
-        }
-    }
-}
-
-#[test]
-fn open_ports_pass_in_both_modes_unless_they_are_intercept_ports() {
-    for mode in [STRICT, PERMISSIVE] {
+        let answer = |from: &str, to: &str| lookup(&outsider(from, to), &settings(mode));
         assert_eq!(
-            lookup(&outsider("10.9.0.3", "10.9.0.2:15008"), &settings(mode)),
+            answer("10.9.0.3", "10.9.0.2:15020"),
             Lookup::Pass(Counter::InboundPassed)
         );
+        for from in ["10.9.0.3", "10.9.0.2"] {
+            assert_eq!(answer(from, "10.9.0.2:15008"), Lookup::Tunnel, "{from}");
+        }
+        assert_eq!(answer("fd99::3", "[fd99::2]:15008"), Lookup::Tunnel);
     }
-    let mut contradictory = settings(PERMISSIVE);
-    contradictory.open_ports[0] = Port::new(15001);
-    assert_eq!(
-        lookup(&outsider("10.9.0.3", "10.9.0.2:15001"), &contradictory),
-        Lookup::Drop(Counter::DroppedPort)
-    );
 }
 
 #[test]
@@ -387,8 +350,6 @@ fn policy_leaves_alone_in_both_directions_also_in_strict() {
         )
     };
     assert_eq!(inbound(&attempt), Lookup::Pass(Counter::InboundPassedPolicy));
-    let intercept = outsider("10.9.0.3", "10.9.0.2:15006");
-    assert_eq!(inbound(&intercept), Lookup::Drop(Counter::DroppedPort));
 }
 
 #[test]

@@ -17,12 +17,7 @@ pub(crate) fn file(text: &str) -> Result<String, String> {
             proxy::read(layers, here)
         });
         let config = loaded.expect("it was taken before").role;
-        let ports = [
-            config.intercept.outbound_port,
-            config.intercept.inbound_port,
-            config.intercept.hbone_port,
-            config.observe.status_port,
-        ];
+        let ports = [config.intercept.hbone_port, config.observe.status_port];
         assert_eq!(BTreeSet::from(ports).len(), ports.len(), "{ports:?}");
         assert!(!ports.contains(&0), "{ports:?}");
         let authority = &config.identity.authority;

@@ -63,14 +63,18 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
     let (ports, observe) = (ports?, observe?);
     check_distinct(layers, &ports, &observe);
     let (addresses, mode) = (addresses?, mode?);
+    let workers = match workers? {
+        0 => host::cores().min(datapath::MAX_SHARDS),
+        workers => workers,
+    };
     Some(proxy::Config {
         name: name?,
         datapath: kernel?.map(|(cgroup, pins, allow_whole_host)| datapath::Config {
             cgroup,
             pins,
             allow_whole_host,
-            outbound_port: ports.outbound_port,
-            inbound_port: ports.inbound_port,
+            hbone_port: ports.hbone_port,
+            shards: workers,
             open_ports: vec![ports.hbone_port, observe.status_port],
             pod_addresses: addresses.clone(),
             strict: mode == policy::Mode::Strict,
@@ -85,10 +89,7 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
         identity: identity?,
         observe,
         buffer_memory: buffer_memory?.unwrap_or_else(budget::default_total),
-        workers: match workers? {
-            0 => host::cores().min(datapath::MAX_SHARDS),
-            workers => workers,
-        },
+        workers,
         drain: drain?,
         half_closed: half_closed?,
     })
@@ -177,12 +178,8 @@ fn read_id(layers: &Layers) -> Option<SpiffeId> {
 
 fn read_ports(layers: &Layers) -> Option<intercept::Config> {
     let port = |path, default| or(layers, path, default, |path| layers.read(path, port));
-    let (outbound, inbound) = (port("listen.outbound", 15001), port("listen.inbound", 15006));
-    let hbone = port("listen.hbone", 15008);
     Some(intercept::Config {
-        outbound_port: outbound?,
-        inbound_port: inbound?,
-        hbone_port: hbone?,
+        hbone_port: port("listen.hbone", 15008)?,
     })
 }
 
@@ -245,8 +242,6 @@ fn read_interception(layers: &Layers) -> Option<Option<(PathBuf, PathBuf, bool)>
 /// Two listeners on one port would take each other's connections, or not start at all.
 fn check_distinct(layers: &Layers, ports: &intercept::Config, observe: &observe::Config) {
     let all = [
-        ("listen.outbound", Some(ports.outbound_port)),
-        ("listen.inbound", Some(ports.inbound_port)),
         ("listen.hbone", Some(ports.hbone_port)),
         ("listen.status", Some(observe.status_port)),
         ("listen.admin", observe.admin.map(|admin| admin.port())),

@@ -37,8 +37,6 @@ interception:
   cgroup: /sys/fs/cgroup/pod
   pins: /sys/fs/bpf/outrigger/client
 listen:
-  outbound: 25001
-  inbound: 25006
   hbone: 25008
   status: 25020
   admin: "[::1]:25000"
@@ -84,8 +82,8 @@ fn every_field_of_the_file_arrives() {
     assert_eq!(role.identity.ttl, Duration::from_secs(3600));
     let kernel = role.datapath.unwrap();
     assert_eq!(
-        (kernel.outbound_port, kernel.inbound_port, kernel.strict),
-        (25001, 25006, true)
+        (kernel.hbone_port, kernel.shards, kernel.strict),
+        (25008, 2, true)
     );
     assert_eq!(kernel.open_ports, [25008, 25020]);
     assert_eq!(kernel.pod_addresses, role.addresses);
@@ -117,10 +115,6 @@ fn what_is_left_out_has_its_default() {
         (policy::Mode::Permissive, route::Unknown::PassThrough)
     );
     assert!(role.datapath.is_none());
-    assert_eq!(
-        (role.intercept.outbound_port, role.intercept.inbound_port),
-        (15001, 15006)
-    );
     assert_eq!(
         (role.intercept.hbone_port, role.observe.status_port),
         (15008, 15020)
@@ -240,8 +234,8 @@ fn each_mistake_names_field_value_and_remedy() {
             "`listen.admin`: port 15008 is the port of `listen.hbone` too",
         ),
         (
-            "listen: {inbound: 15001}",
-            "`listen.inbound`: port 15001 is the port of `listen.outbound` too",
+            "listen: {status: 15008}",
+            "`listen.status`: port 15008 is the port of `listen.hbone` too",
         ),
         (
             "interception: {cgroup: pod, pins: /p}",

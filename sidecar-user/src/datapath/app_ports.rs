@@ -27,8 +27,10 @@ pub struct AppPorts {
     inherited: OwnedFd,
     switches: Switches,
     cgroup: PathBuf,
-    /// Those in the map, by cookie.
+    /// Those that are known, by cookie.
     strangers: HashMap<u64, SocketAddr>,
+    /// What the map holds, by port.
+    written: HashMap<u32, AppPort>,
     /// Those of no cgroup of the pod, by cookie.
     outside: HashSet<u64>,
     complete: bool,
@@ -41,14 +43,15 @@ impl AppPorts {
         switches: Switches,
         cgroup: PathBuf,
     ) -> Result<Self, Error> {
-        // What an earlier proxy has found may have ended since.
-        sys::map_clear::<u32>(inherited.as_fd()).map_err(fail)?;
+        // What an earlier proxy has found stays open until the first look: cleared, a port that is served would be refused.
+        let written = written(&inherited).map_err(fail)?;
         Ok(Self {
             counted,
             inherited,
             switches,
             cgroup,
             strangers: HashMap::new(),
+            written,
             outside: HashSet::new(),
             complete: false,
         })
@@ -105,15 +108,23 @@ impl AppPorts {
     }
 
     fn write(&mut self, strangers: HashMap<u64, SocketAddr>) -> Result<(), Error> {
-        let (before, after) = (by_port(&self.strangers), by_port(&strangers));
+        let after = by_port(&strangers);
         // What is new first: a listener must not seem to be gone because another one is.
         for (port, sockets) in &after {
-            if before.get(port) != Some(sockets) {
+            if self.written.get(port) != Some(sockets) {
                 sys::map_set(self.inherited.as_fd(), port, sockets).map_err(fail)?;
+                self.written.insert(*port, *sockets);
             }
         }
-        for port in before.keys().filter(|port| !after.contains_key(port)) {
-            remove(&self.inherited, *port).map_err(fail)?;
+        let gone: Vec<u32> = self
+            .written
+            .keys()
+            .filter(|port| !after.contains_key(port))
+            .copied()
+            .collect();
+        for port in gone {
+            remove(&self.inherited, port).map_err(fail)?;
+            self.written.remove(&port);
         }
         self.strangers = strangers;
         if !self.complete {
@@ -165,6 +176,16 @@ fn collect(cgroup: &Path, inodes: &mut HashSet<u64>) {
             collect(&entry.path(), inodes);
         }
     }
+}
+
+fn written(map: &OwnedFd) -> io::Result<HashMap<u32, AppPort>> {
+    let mut written = HashMap::new();
+    let mut last = None;
+    while let Some(port) = sys::map_next_key::<u32>(map.as_fd(), last.as_ref())? {
+        written.insert(port, sys::map_get(map.as_fd(), &port)?);
+        last = Some(port);
+    }
+    Ok(written)
 }
 
 fn by_port(sockets: &HashMap<u64, SocketAddr>) -> HashMap<u32, AppPort> {

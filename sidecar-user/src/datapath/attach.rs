@@ -8,12 +8,12 @@ use std::sync::Arc;
 use aya::Ebpf;
 use aya::maps::{Map, MapData, PerCpuArray};
 use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
-use sidecar_ebpf::abi::{Counter, INBOUND_LISTENER, OUTBOUND_LISTENER, RING_BYTES, Settings, map};
+use sidecar_ebpf::abi::{Counter, Listener, RING_BYTES, Settings, map};
 
 use super::hold::Approvals;
 use super::links::{self, HOOKS, Targets};
 use super::object::Features;
-use super::policy::{self, Policy, PolicyMap};
+use super::policy::{self, PolicyMap};
 use super::settings::Switches;
 use super::{
     AppPorts, Bypass, Config, Error, Explain, Hold, Logs, Proof, RouteMap, logs, object, pins, settings, sys,
@@ -33,14 +33,16 @@ pub struct Datapath {
     logs: Option<Logs>,
 }
 
-/// The listeners that `sk_lookup` brings connections to. Each is a TCP socket made in the pod's network namespace, and may
-/// be one of an SO_REUSEPORT group, which then shares them.
+/// The listeners of a shard, which `sk_lookup` brings connections to. Each is a TCP socket of the pod's network namespace
+/// that listens already (the kernel takes no other), bound to [`LISTENERS`](super::LISTENERS) or to the HBONE port.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Steered<'a> {
     /// For plaintext connections from outside.
     pub inbound: Option<BorrowedFd<'a>>,
-    /// For the pod's own IPv6 connections; those by IPv4 find it by themselves.
+    /// For the pod's own connections.
     pub outbound: Option<BorrowedFd<'a>>,
+    /// For mesh peers.
+    pub hbone: Option<BorrowedFd<'a>>,
 }
 
 /// The maps that user space writes.
@@ -48,8 +50,8 @@ struct Maps {
     approved: Arc<OwnedFd>,
     held: Arc<OwnedFd>,
     netns: u64,
+    listeners: OwnedFd,
     rings: OwnedFd,
-    shards: OwnedFd,
     app_sockets: OwnedFd,
     inherited: OwnedFd,
     routes: OwnedFd,
@@ -62,8 +64,8 @@ impl Datapath {
     /// Where an earlier proxy left its pins, its programs go on working until these take their place, one by one
     /// and without a gap. Where there were none, a failure leaves none.
     ///
-    /// Without the listeners, and whenever they are closed, what they are for is refused.
-    pub fn attach(config: &Config, listeners: Steered<'_>) -> Result<Self, Error> {
+    /// Nobody listens yet: until [`Self::steer`], and whenever the listeners are closed, what they are for is refused.
+    pub fn attach(config: &Config) -> Result<Self, Error> {
         let settings = settings::settings(config)?;
         if pins::file_system(&config.cgroup).map_err(Error::path("cgroup", &config.cgroup))?
             != CGROUP2_SUPER_MAGIC
@@ -78,12 +80,35 @@ impl Datapath {
         links::check_pins(&config.pins, &targets)?;
 
         let intercepted = pins::any_link(&config.pins);
-        let attached = attach(config, &targets, settings, listeners);
+        let attached = attach(config, &targets, settings);
         if attached.is_err() && !intercepted {
             // The first error is the one to tell.
             let _: Result<_, Error> = pins::detach(&config.pins);
         }
         attached
+    }
+
+    /// Fills the slots of a shard. From now on it is given its part of the connections.
+    pub fn steer(&self, shard: u32, listeners: Steered<'_>) -> Result<(), Error> {
+        let given = [
+            (Listener::Inbound, listeners.inbound),
+            (Listener::Outbound, listeners.outbound),
+            (Listener::Hbone, listeners.hbone),
+        ];
+        for (of, listener) in given {
+            if let Some(listener) = listener {
+                sys::map_set(
+                    self.maps.listeners.as_fd(),
+                    &of.slot(shard),
+                    &listener.as_raw_fd(),
+                )
+                .map_err(|source| Error::MapIo {
+                    map: map::LISTENERS,
+                    source,
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// The handle that lets the proxy's own connections out.
@@ -117,7 +142,6 @@ impl Datapath {
         let prepare = || {
             let ring = sys::ring_create(RING_BYTES as u32)?;
             sys::map_set(self.maps.rings.as_fd(), &shard, &ring.as_raw_fd())?;
-            sys::map_set(self.maps.shards.as_fd(), &sys::socket_cookie(listener)?, &shard)?;
             sys::attach_filter(listener, self.filter.as_fd())?;
             let approvals = Approvals {
                 approved: self.maps.approved.clone(),
@@ -173,12 +197,7 @@ impl Datapath {
     }
 }
 
-fn attach(
-    config: &Config,
-    targets: &Targets,
-    mut settings: Settings,
-    listeners: Steered<'_>,
-) -> Result<Datapath, Error> {
+fn attach(config: &Config, targets: &Targets, mut settings: Settings) -> Result<Datapath, Error> {
     let pins: &Path = &config.pins;
     pins::keep_or_forget_maps(pins, &settings)?;
     let log = logs::enabled();
@@ -191,7 +210,12 @@ fn attach(
     links::load_all(&mut ebpf)?;
 
     // Everything that the programs ask for is in place before the first of them runs.
-    let policy = write_policy(&ebpf, &mut settings, &config.policy)?;
+    // What an earlier proxy knew of its pod stays in force until this one knows it itself: until then a connection
+    // would be let in unheld, and a closed port look open.
+    let before = in_force(&ebpf)?;
+    settings::carry_over(&before, &mut settings);
+    let policy = policy::Written::new(map_fd(&ebpf, map::POLICY)?, &before, &config.policy)?;
+    settings.policy_generation = policy.generation();
     let switches = Switches::write(map_fd(&ebpf, map::SETTINGS)?, settings)?;
     let policy = policy.into_force(switches.clone());
     let explain = Explain::new(
@@ -204,26 +228,12 @@ fn attach(
         approved: Arc::new(map_fd(&ebpf, map::APPROVED)?),
         held: Arc::new(map_fd(&ebpf, map::HELD)?),
         netns: settings.netns,
+        listeners: map_fd(&ebpf, map::LISTENERS)?,
         rings: map_fd(&ebpf, map::RINGS)?,
-        shards: map_fd(&ebpf, map::SHARDS)?,
         app_sockets: map_fd(&ebpf, map::APP_SOCKETS)?,
         inherited: map_fd(&ebpf, map::INHERITED)?,
         routes: map_fd(&ebpf, map::ROUTES)?,
     };
-    // Listeners of a proxy that is gone.
-    sys::map_clear::<u64>(maps.shards.as_fd()).map_err(|source| Error::MapIo {
-        map: map::SHARDS,
-        source,
-    })?;
-    let slots = [
-        (INBOUND_LISTENER, listeners.inbound),
-        (OUTBOUND_LISTENER, listeners.outbound),
-    ];
-    for (slot, listener) in slots {
-        if let Some(listener) = listener {
-            set_listener(&ebpf, slot, listener)?;
-        }
-    }
     for hook in HOOKS {
         links::attach(&mut ebpf, hook, targets, pins)?;
     }
@@ -244,23 +254,10 @@ fn attach(
     })
 }
 
-/// The policy counts together with the other settings, so that no connection sees those without it. Until then the
-/// programs of an earlier proxy go on with that one's.
-fn write_policy(ebpf: &Ebpf, settings: &mut Settings, policy: &Policy) -> Result<policy::Written, Error> {
-    let before: Settings =
-        sys::map_get(map_fd(ebpf, map::SETTINGS)?.as_fd(), &0_u32).map_err(|source| Error::MapIo {
-            map: map::SETTINGS,
-            source,
-        })?;
-    let written = policy::Written::new(map_fd(ebpf, map::POLICY)?, &before, policy)?;
-    settings.policy_generation = written.generation();
-    Ok(written)
-}
-
-fn set_listener(ebpf: &Ebpf, slot: u32, listener: BorrowedFd<'_>) -> Result<(), Error> {
-    let listeners = map_fd(ebpf, map::LISTENERS)?;
-    sys::map_set(listeners.as_fd(), &slot, &listener.as_raw_fd()).map_err(|source| Error::MapIo {
-        map: map::LISTENERS,
+/// The settings of an earlier proxy whose maps are reused, or zeros.
+fn in_force(ebpf: &Ebpf) -> Result<Settings, Error> {
+    sys::map_get(map_fd(ebpf, map::SETTINGS)?.as_fd(), &0_u32).map_err(|source| Error::MapIo {
+        map: map::SETTINGS,
         source,
     })
 }

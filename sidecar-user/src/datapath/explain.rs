@@ -136,6 +136,7 @@ impl Explain {
         let verdict = verdict::lookup(&attempt, &settings, || false, facts);
         let (action, counter) = match verdict {
             Lookup::Pass(why) => (Action::Leave, why),
+            Lookup::Tunnel => (Action::Leave, Counter::InboundPassed),
             Lookup::Drop(why) => (Action::Refuse, why),
             Lookup::Steer | Lookup::Redirected => (Action::Take(Connect::NotHeld), Counter::Steered),
         };
@@ -230,7 +231,6 @@ fn reason(counter: Counter) -> &'static str {
         Counter::Steered => "the kernel steers it to the proxy",
         Counter::InboundPassed => "it comes from the pod itself",
         Counter::DroppedClosed => "the application does not listen on this port",
-        Counter::DroppedPort => "outsiders may not dial the ports that interception uses",
         Counter::DroppedStrict => "strict mode refuses plaintext from outside the mesh",
         _ => "the kernel says so",
     }

@@ -4,10 +4,13 @@
 //! refuses connections instead of sending plaintext. `detach` takes them away. Does not accept connections, and
 //! does not read original destinations: the programs answer SO_ORIGINAL_DST for `intercept/`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 pub use sidecar_ebpf::abi::{HELD_ENTRIES, MAX_SHARDS, PRESENTED_ENTRIES};
+
+/// Where the listeners have to be bound that the kernel brings connections to: nobody can dial them there.
+pub const LISTENERS: Ipv4Addr = Ipv4Addr::new(127, 129, 0, 1);
 
 mod app_ports;
 mod attach;
@@ -52,13 +55,15 @@ pub struct Config {
     pub cgroup: PathBuf,
     /// A directory on a bpffs, made when absent; links and maps are pinned below it.
     pub pins: PathBuf,
-    pub outbound_port: u16,
-    pub inbound_port: u16,
+    /// Where mesh peers dial; one of the open ports.
+    pub hbone_port: u16,
+    /// Shards of the proxy, among which connections are shared out; at most [`MAX_SHARDS`].
+    pub shards: usize,
     /// Ports that outsiders reach the proxy on (15008, 15020): never steered. At most 16.
     pub open_ports: Vec<u16>,
     /// At most 16.
     pub pod_addresses: Vec<IpAddr>,
-    /// Plaintext from outside is dropped instead of steered to the inbound port, and a socket that cannot be
+    /// Plaintext from outside is dropped instead of steered to the proxy, and a socket that cannot be
     /// redirected (bound to a device, or going to an IPv6 link-local address) may not connect.
     pub strict: bool,
     /// Attach to the host's own network namespace, or to a cgroup that holds its system processes.

@@ -96,7 +96,6 @@ pub(super) fn shape(name: &str) -> [u32; 3] {
             size_of::<RoutePath>(),
             ROUTE_ENTRIES,
         ],
-        map::SHARDS => [size_of::<u64>(), size_of::<u32>(), MAX_SHARDS],
         map::RINGS => [size_of::<u32>(), size_of::<u32>(), MAX_SHARDS],
         map::BYPASS => [size_of::<i32>(), size_of::<Bypass>(), 0],
         map::LISTENERS => [size_of::<u32>(), size_of::<u32>(), LISTENER_SLOTS],

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use sidecar_ebpf::abi::{self, ROUTE_ENTRIES, map};
 use sidecar_ebpf::addr::Ip;
 
-use super::settings::{Switches, kernel_ip};
+use super::settings::{Switches, kernel_ip, user_ip};
 use super::{Error, sys};
 use crate::model::network::Path;
 
@@ -34,13 +34,14 @@ struct Key {
 
 impl RouteMap {
     pub(super) fn new(map: OwnedFd, switches: Switches) -> Result<Self, Error> {
-        // What an earlier proxy has written is not in force: nothing is, before `complete`.
-        sys::map_clear::<Key>(map.as_fd()).map_err(fail)?;
+        // What an earlier proxy has written is in force, and is changed where it is no longer so.
+        let written = written(&map).map_err(fail)?;
+        let complete = switches.current()?.routes != 0;
         Ok(Self {
             map,
             switches,
-            written: BTreeMap::new(),
-            complete: false,
+            written,
+            complete,
         })
     }
 
@@ -109,6 +110,21 @@ fn key(net: &IpNet) -> Key {
         bits: before + u32::from(net.prefix_len()),
         ip: ip.octets(),
     }
+}
+
+fn written(map: &OwnedFd) -> io::Result<BTreeMap<Key, Path>> {
+    let mut written = BTreeMap::new();
+    let mut last = None;
+    while let Some(key) = sys::map_next_key::<Key>(map.as_fd(), last.as_ref())? {
+        let value: abi::Path = sys::map_get(map.as_fd(), &key)?;
+        let path = match value.errno {
+            0 => Path::From(user_ip(value.source)),
+            errno => Path::Fails(errno),
+        };
+        written.insert(key, path);
+        last = Some(key);
+    }
+    Ok(written)
 }
 
 fn value(path: &Path) -> abi::Path {

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytemuck::Zeroable;
-use sidecar_ebpf::abi::{ABI_VERSION, Device, MAX_ADDRESSES, MAX_DEVICES, MAX_OPEN_PORTS, Settings, map};
+use sidecar_ebpf::abi::{
+    ABI_VERSION, Device, MAX_ADDRESSES, MAX_DEVICES, MAX_OPEN_PORTS, MAX_SHARDS, Settings, map,
+};
 use sidecar_ebpf::addr::{Ip, Port};
 
 use super::{Config, Error, sys};
@@ -69,8 +71,8 @@ pub(super) fn settings(config: &Config) -> Result<Settings, Error> {
             what: "the cookie of this network namespace",
             source,
         })?,
-        outbound_port: Port::new(config.outbound_port),
-        inbound_port: Port::new(config.inbound_port),
+        hbone_port: Port::new(config.hbone_port),
+        shards: config.shards.min(MAX_SHARDS) as u16,
         epoch: epoch(),
         ..Settings::zeroed()
     };
@@ -108,6 +110,7 @@ pub(super) fn settings(config: &Config) -> Result<Settings, Error> {
 pub(super) fn same_pod(a: &Settings, b: &Settings) -> bool {
     let lasting = |settings: &Settings| Settings {
         strict: 0,
+        shards: 0,
         hold: 0,
         epoch: 0,
         policy_generation: 0,
@@ -116,6 +119,14 @@ pub(super) fn same_pod(a: &Settings, b: &Settings) -> bool {
         ..*settings
     };
     lasting(a) == lasting(b)
+}
+
+/// Takes over what an earlier proxy has found out, with the maps that hold it: whether SYNs are held, and whether routes
+/// and listeners are known. All of it is zero where the maps are new.
+pub(super) fn carry_over(before: &Settings, settings: &mut Settings) {
+    settings.hold = before.hold;
+    settings.routes = before.routes;
+    settings.app_ports = before.app_ports;
 }
 
 /// Differs from that of any proxy that has served the pod recently.

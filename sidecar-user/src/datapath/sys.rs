@@ -255,17 +255,6 @@ pub(super) fn map_next_key<K: Pod>(map: BorrowedFd<'_>, previous: Option<&K>) ->
     }
 }
 
-/// Removes every entry.
-pub(super) fn map_clear<K: Pod>(map: BorrowedFd<'_>) -> io::Result<()> {
-    while let Some(key) = map_next_key::<K>(map, None)? {
-        match map_remove(map, &key) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 /// A ring buffer of its own.
 pub(super) fn ring_create(bytes: u32) -> io::Result<OwnedFd> {
     const BPF_MAP_TYPE_RINGBUF: u32 = 27;
@@ -274,6 +263,7 @@ pub(super) fn ring_create(bytes: u32) -> io::Result<OwnedFd> {
 }
 
 /// The kernel's number of a socket, never used twice.
+#[cfg(test)]
 pub(super) fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     query(socket, libc::SO_COOKIE)
 }

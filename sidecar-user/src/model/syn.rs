@@ -34,7 +34,7 @@ pub enum Attempt {
     Held(HeldSyn),
     /// There was no room to hold it: it has to be refused.
     NoRoom(HeldSyn),
-    /// A program dials the outbound port itself. It has to be refused.
+    /// A connection that nobody redirected, or that has ended while its SYN was on the way. It has to be refused.
     Stray {
         pair: Pair,
         sequence: u32,

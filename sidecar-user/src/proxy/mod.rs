@@ -36,7 +36,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::budget::Budget;
 use crate::identity::Svid;
-use crate::intercept::{Listeners, RawSockets};
+use crate::intercept::{Bound, Listeners, RawSockets};
 use crate::lifecycle::{self, LogFilter, Shutdown};
 use crate::model::{Own, Snapshot};
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
@@ -102,21 +102,26 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         .map(AdminSocket::open)
         .transpose()?
         .flatten();
-    let listeners = shard::listen(&config.intercept, config.workers)?;
-    conditions.listeners.met();
+    let steered = config.datapath.as_ref().map(|_| datapath::LISTENERS.into());
+    let bound = Bound::all(&config.intercept, steered, config.workers)?;
 
+    // Listening comes last. The programs of a proxy that is gone redirect all the time, and a connection that arrives
+    // before the filter is accepted, whether anybody answers at its destination or not.
     let mut kernel = match &config.datapath {
-        Some(kernel) => Some(attach(kernel, &listeners)?),
+        Some(kernel) => Some(datapath::Datapath::attach(kernel)?),
         None => None,
     };
+    let truthful = match &kernel {
+        Some(kernel) => hold_syns(kernel, &bound)?,
+        None => Vec::new(),
+    };
+    let listeners = listen(bound, kernel.as_ref())?;
+    conditions.listeners.met();
     interception::prove(kernel.as_ref(), config.mode, conditions.interception);
     let followed_policy = interception::follow(interception_policy, kernel.as_ref(), &observer);
     let mark = own_sockets(kernel.as_ref());
 
-    let mut truthful = match &kernel {
-        Some(kernel) => hold_syns(kernel, &listeners)?.into_iter(),
-        None => Vec::new().into_iter(),
-    };
+    let mut truthful = truthful.into_iter();
     let listeners = listeners.into_iter().map(|l| (l, truthful.next())).collect();
     // Before the first connection is delivered: only to programs that are known to be of the pod's cgroup.
     let following = kernel
@@ -209,19 +214,27 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     Ok(())
 }
 
-fn attach(config: &datapath::Config, listeners: &[Listeners]) -> Result<datapath::Datapath, datapath::Error> {
-    // The listeners of all shards are one SO_REUSEPORT group: naming one of them names the group.
-    let first = listeners.first();
-    let steered = datapath::Steered {
-        inbound: first.map(|l| l.inbound.as_fd()),
-        outbound: first.map(|l| l.outbound.as_fd()),
-    };
-    datapath::Datapath::attach(config, steered)
+fn listen(bound: Vec<Bound>, kernel: Option<&datapath::Datapath>) -> anyhow::Result<Vec<Listeners>> {
+    let listeners: Vec<Listeners> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
+    if let Some(kernel) = kernel {
+        for (shard, listeners) in (0..).zip(&listeners) {
+            let steered = listeners.steered.as_ref();
+            kernel.steer(
+                shard,
+                datapath::Steered {
+                    inbound: steered.map(|steered| steered.inbound.as_fd()),
+                    outbound: steered.map(|steered| steered.outbound.as_fd()),
+                    hbone: Some(listeners.hbone.as_fd()),
+                },
+            )?;
+        }
+    }
+    Ok(listeners)
 }
 
 /// Prepares every shard for truthful connects: one each, or none where the raw socket cannot be had.
-fn hold_syns(kernel: &datapath::Datapath, listeners: &[Listeners]) -> anyhow::Result<Vec<Truthful>> {
-    let raw: io::Result<Vec<RawSockets>> = listeners.iter().map(|_| RawSockets::open()).collect();
+fn hold_syns(kernel: &datapath::Datapath, bound: &[Bound]) -> anyhow::Result<Vec<Truthful>> {
+    let raw: io::Result<Vec<RawSockets>> = bound.iter().map(|_| RawSockets::open()).collect();
     let raw = match raw {
         Ok(raw) => raw,
         Err(error) => {
@@ -230,12 +243,14 @@ fn hold_syns(kernel: &datapath::Datapath, listeners: &[Listeners]) -> anyhow::Re
                 "connect() is optimistic: it succeeds before the upstream has answered, and a failure is a reset; \
                  grant CAP_NET_RAW for truthful answers"
             );
+            kernel.set_hold(false)?;
             return Ok(Vec::new());
         }
     };
     let mut truthful = Vec::new();
-    for ((n, listeners), raw) in (0..).zip(listeners).zip(raw) {
-        truthful.push((kernel.hold(n, listeners.outbound.as_fd())?, raw));
+    let sockets = bound.iter().filter_map(Bound::outbound);
+    for ((shard, outbound), raw) in (0..).zip(sockets).zip(raw) {
+        truthful.push((kernel.hold(shard, outbound)?, raw));
     }
     kernel.set_hold(true)?;
     Ok(truthful)
@@ -327,15 +342,9 @@ fn own(config: &Config) -> Own {
     }
 }
 
-/// On which the proxy itself listens.
+/// On which the proxy itself serves whoever dials them.
 fn own_ports(config: &Config) -> Vec<u16> {
-    let ports = config.intercept;
-    let mut own = vec![
-        ports.outbound_port,
-        ports.inbound_port,
-        ports.hbone_port,
-        config.observe.status_port,
-    ];
+    let mut own = vec![config.intercept.hbone_port, config.observe.status_port];
     own.extend(config.observe.admin.map(|a| a.port()));
     own
 }

@@ -24,7 +24,7 @@ use super::{authorize, inbound, outbound, trust};
 use crate::budget::Budget;
 use crate::datapath::{Attempts, Hold};
 use crate::identity::Svid;
-use crate::intercept::{self, Listeners, RawSockets};
+use crate::intercept::{Listeners, RawSockets};
 use crate::model::{Cause, ClientAddr, OriginalDst, Outcome, Own, Party, Snapshot, SpiffeId};
 use crate::observe::{Meters, ShardObserver};
 use crate::policy::Mode;
@@ -365,16 +365,20 @@ pub(super) fn run(
             None => (None, None),
         };
         let shard = Rc::new(Shard::new(settings, observe, holding)?);
-        let outbound = TcpListener::from_std(listeners.outbound)?;
-        let inbound = TcpListener::from_std(listeners.inbound)?;
+        let (outbound, inbound) = match listeners.steered {
+            Some(steered) => (Some(steered.outbound), Some(steered.inbound)),
+            None => (None, None),
+        };
+        let outbound = outbound.map(TcpListener::from_std).transpose()?;
+        let inbound = inbound.map(TcpListener::from_std).transpose()?;
         let hbone = TcpListener::from_std(listeners.hbone)?;
         let applications = async {
             tokio::select! {
-                () = accept(&shard, outbound, outbound::serve) => {}
+                () = accept_steered(&shard, outbound, outbound::serve) => {}
                 () = watch_attempts(&shard, attempts) => {}
             }
         };
-        let strangers = accept(&shard, inbound, inbound::plaintext);
+        let strangers = accept_steered(&shard, inbound, inbound::plaintext);
         let peers = accept(&shard, hbone, inbound::hbone);
         let (judging, trusting) = (shard.clone(), shard.clone());
         restarted(move || authorize::follow(judging.clone()));
@@ -431,6 +435,20 @@ async fn watch_attempts(shard: &Rc<Shard>, attempts: Option<Attempts>) {
     }
 }
 
+/// Where the kernel brings nothing there is no listener, and nobody comes.
+async fn accept_steered<F>(
+    shard: &Rc<Shard>,
+    listener: Option<TcpListener>,
+    walk: impl Fn(Rc<Shard>, Arrival) -> F,
+) where
+    F: Future<Output = ()> + 'static,
+{
+    match listener {
+        Some(listener) => accept(shard, listener, walk).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn accept<F>(shard: &Rc<Shard>, listener: TcpListener, walk: impl Fn(Rc<Shard>, Arrival) -> F)
 where
     F: Future<Output = ()> + 'static,
@@ -465,11 +483,6 @@ where
 fn is_the_clients(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
-}
-
-/// Binds the ports for every shard before any of them runs.
-pub(super) fn listen(config: &intercept::Config, shards: usize) -> Result<Vec<Listeners>, intercept::Error> {
-    (0..shards).map(|_| Listeners::bind(config)).collect()
 }
 
 #[cfg(test)]

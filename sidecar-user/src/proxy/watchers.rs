@@ -158,8 +158,6 @@ pub(super) fn shown_config(config: &Config, caller: Caller) -> serde_json::Value
             "allowWholeHost": d.allow_whole_host,
         })),
         "listen": {
-            "outbound": config.intercept.outbound_port,
-            "inbound": config.intercept.inbound_port,
             "hbone": config.intercept.hbone_port,
             "status": config.observe.status_port,
             "admin": config.observe.admin,

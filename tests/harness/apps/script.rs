@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,9 +27,11 @@ pub enum Script {
     Echo,
     Smtp,
     Load,
+    Dials,
     Ticker,
     Hold,
     Strangers,
+    Intruder,
 }
 
 impl Script {
@@ -42,9 +44,11 @@ impl Script {
             Self::Echo => ("echo.py", include_str!("../programs/echo.py")),
             Self::Smtp => ("smtp.py", include_str!("../programs/smtp.py")),
             Self::Load => ("load.py", include_str!("../programs/load.py")),
+            Self::Dials => ("dials.py", include_str!("../programs/dials.py")),
             Self::Ticker => ("ticker.py", include_str!("../programs/ticker.py")),
             Self::Hold => ("hold.py", include_str!("../programs/hold.py")),
             Self::Strangers => ("strangers.py", include_str!("../programs/strangers.py")),
+            Self::Intruder => ("intruder.py", include_str!("../programs/intruder.py")),
         };
         let file = pod.scratch().join(name);
         fs::write(&file, text)?;
@@ -129,6 +133,15 @@ impl Background {
         let mut command = Script::Load.command(pod)?;
         command.arg(url);
         Self::start(pod, command, "load")
+    }
+
+    /// Connects to all of these hosts, hundreds in a second, each answer a line.
+    pub fn dials(pod: &Pod, hosts: &[IpAddr], port: u16) -> Result<Self> {
+        let mut command = Script::Dials.command(pod)?;
+        command
+            .arg(port.to_string())
+            .args(hosts.iter().map(IpAddr::to_string));
+        Self::start(pod, command, "dials")
     }
 
     /// Numbered lines on one connection to an echo server.

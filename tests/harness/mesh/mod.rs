@@ -19,8 +19,6 @@ pub const NAMESPACE: &str = "demo";
 
 /// Well-known ports (`listen` in the proxy's configuration).
 pub mod ports {
-    pub const OUTBOUND: u16 = 15001;
-    pub const INBOUND: u16 = 15006;
     pub const HBONE: u16 = 15008;
     pub const CONTROL: u16 = 15012;
     pub const STATUS: u16 = 15020;

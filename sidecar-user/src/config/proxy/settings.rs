@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 31] = [
+pub const SETTINGS: [Setting; 29] = [
     Setting {
         path: "workload.name",
         flag: "name",
@@ -155,22 +155,6 @@ pub const SETTINGS: [Setting; 31] = [
         env: "OUTRIGGER_ALLOW_WHOLE_HOST",
         value: "BOOL",
         help: "true: intercept the host itself, its network namespace or root cgroup [default: false]",
-        list: false,
-    },
-    Setting {
-        path: "listen.outbound",
-        flag: "outbound-port",
-        env: "OUTRIGGER_OUTBOUND_PORT",
-        value: "PORT",
-        help: "Port of redirected outbound connections [default: 15001]",
-        list: false,
-    },
-    Setting {
-        path: "listen.inbound",
-        flag: "inbound-port",
-        env: "OUTRIGGER_INBOUND_PORT",
-        value: "PORT",
-        help: "Port of steered inbound plaintext [default: 15006]",
         list: false,
     },
     Setting {

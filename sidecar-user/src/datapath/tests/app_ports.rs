@@ -91,6 +91,30 @@ fn a_listener_outside_of_the_cgroup_is_served_to_nobody() {
     });
 }
 
+/// What the last proxy has found stays in force, until the next one has looked itself.
+#[test]
+fn a_closed_port_is_closed_and_an_older_listener_is_served_while_the_next_proxy_starts() {
+    in_pod(|pod| {
+        let (inbound, older) = (pod.inbound(), listener(Domain::IPV6));
+        let open = older.local_addr().unwrap().port();
+        let closed = listener(Domain::IPV6).local_addr().unwrap().port();
+        drop(attached(pod, &inbound, &[&older].map(found)));
+        let datapath = pod.attach(Some(&inbound));
+        assert_eq!(
+            (are_open(pod, open), are_open(pod, closed)),
+            ([true; 2], [false; 2])
+        );
+        let mut ports = datapath.app_ports().expect("ports");
+        assert_eq!(
+            (are_open(pod, open), are_open(pod, closed)),
+            ([true; 2], [false; 2])
+        );
+        drop(older);
+        set(&mut ports, &[]);
+        assert_eq!(are_open(pod, open), [false; 2], "it is found no more");
+    });
+}
+
 #[test]
 fn a_listener_that_ends_while_user_space_looks_closes_its_port_at_once() {
     in_pod(|pod| {

@@ -10,8 +10,8 @@ use sidecar_ebpf::abi::{HELD_ENTRIES, Held, Tuple, map};
 use socket2::{Domain, Socket, Type};
 use tokio::runtime::{Builder, Runtime};
 
-use super::super::{Approvals, Attempts, Datapath, pins, sys};
-use super::pod::{Pod, in_pod};
+use super::super::{Approvals, Attempts, Config, Datapath, Steered, pins, sys};
+use super::pod::{Pod, in_pod, steered};
 use super::probe::{FAR_MAPPED, FAR4, FAR6, address, canonical, counter, handshakes, original_dst};
 use crate::model::{Attempt, HeldSyn};
 
@@ -28,8 +28,11 @@ struct Shard {
 
 impl Shard {
     fn start(pod: &Pod, datapath: &Datapath) -> Self {
-        let listener = pod.outbound();
-        let hold = datapath.hold(0, listener.as_fd()).expect("hold");
+        Self::on(datapath, 0, pod.outbound())
+    }
+
+    fn on(datapath: &Datapath, number: u32, listener: Arc<TcpListener>) -> Self {
+        let hold = datapath.hold(number, listener.as_fd()).expect("hold");
         datapath.set_hold(true).expect("hold");
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -55,6 +58,17 @@ impl Shard {
         seen
     }
 
+    /// Those that are there already, if any.
+    fn held_now(&mut self) -> Option<Vec<HeldSyn>> {
+        let mut seen = Vec::new();
+        let next = self.attempts.next(|attempt| seen.extend(held(attempt)));
+        self.runtime
+            .block_on(async { tokio::time::timeout(Duration::from_millis(10), next).await })
+            .ok()?
+            .expect("the ring is readable");
+        Some(seen)
+    }
+
     fn held(&mut self) -> HeldSyn {
         match self.attempts().pop() {
             Some(Attempt::Held(syn)) => syn,
@@ -70,6 +84,13 @@ impl Shard {
             .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         self.listener.set_nonblocking(false).expect("blocking");
         quiet
+    }
+}
+
+fn held(attempt: Attempt) -> Option<HeldSyn> {
+    match attempt {
+        Attempt::Held(syn) => Some(syn),
+        _ => None,
     }
 }
 
@@ -205,23 +226,47 @@ fn the_next_proxy_is_told_of_what_the_last_one_held() {
 }
 
 #[test]
-fn who_dials_the_outbound_port_itself_is_to_be_refused() {
+fn each_shard_is_told_of_its_own_connections_and_gets_them() {
     in_pod(|pod| {
-        let datapath = pod.attach(None);
-        let mut shard = Shard::start(pod, &datapath);
-        let port = shard.listener.local_addr().unwrap().port();
-        for host in ["127.0.0.1", "::1"] {
-            let to = SocketAddr::new(host.parse().unwrap(), port);
-            let app = dial(to);
-            let own = app.local_addr().unwrap().as_socket().unwrap();
-            match shard.attempts().pop() {
-                Some(Attempt::Stray { pair, .. }) => assert_eq!((pair.client, pair.listener), (own, to)),
-                other => panic!("{other:?}"),
+        let config = Config {
+            shards: 2,
+            ..pod.config.clone()
+        };
+        let datapath = pod.attach_as(&config, None).expect("attach");
+        let mut shards = [0, 1].map(|number| {
+            let listener = Arc::new(steered());
+            let shard = Shard::on(&datapath, number, listener.clone());
+            let slots = Steered {
+                outbound: Some(listener.as_fd()),
+                ..Steered::default()
+            };
+            datapath.steer(number, slots).expect("steer");
+            shard
+        });
+        let apps: Vec<Socket> = (0..64)
+            .flat_map(|_| [FAR4, FAR6])
+            .map(address)
+            .map(dial)
+            .collect();
+        let mut told = [0, 0];
+        while told[0] + told[1] < apps.len() {
+            for (n, shard) in shards.iter_mut().enumerate() {
+                let Some(syns) = shard.held_now() else { continue };
+                for syn in syns {
+                    shard.approvals.approve(syn.pair, syn.sequence).expect("approve");
+                    told[n] += 1;
+                }
             }
         }
-        assert!(shard.is_quiet());
-        assert_eq!(counter(&datapath, "unclaimed"), 2);
-        assert_eq!(entries(pod, map::HELD), 0);
+        assert!(told.iter().all(|n| *n > apps.len() / 4), "{told:?}");
+        for (shard, told) in shards.iter().zip(told) {
+            for _ in 0..told {
+                let (accepted, _) = shard.listener.accept().expect("accept");
+                assert!(original_dst(&accepted).is_some());
+            }
+            assert!(shard.is_quiet());
+        }
+        drop(apps);
     });
 }
 

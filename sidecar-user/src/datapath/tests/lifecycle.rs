@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 use super::super::{Bypass, Config, Datapath, Error, Logs, State, Steered, check, detach};
 use super::capture::Capture;
 use super::pod::{POD4, eventually, in_pod};
-use super::probe::{FAR4, counter, listener, original_dst};
+use super::probe::{FAR4, address, counter, listener, original_dst};
 
 #[test]
 fn after_a_kill_everything_is_refused_and_a_restart_serves_again() {
@@ -152,23 +152,23 @@ fn pins_whose_cgroup_is_gone_are_replaced() {
 }
 
 #[test]
-fn a_failed_attachment_leaves_nothing_behind() {
+fn only_a_socket_that_listens_gets_a_slot() {
     in_pod(|pod| {
-        let not_a_listener = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        let datapath = pod.attach(None);
+        let closed = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        closed.bind(&address("127.0.0.1:0").into()).expect("bind");
         let steered = Steered {
-            inbound: Some(not_a_listener.as_fd()),
+            inbound: Some(closed.as_fd()),
             ..Steered::default()
         };
-        let error = Datapath::attach(&pod.config, steered).map(drop).unwrap_err();
+        let error = datapath.steer(0, steered).unwrap_err();
         assert!(error.to_string().contains(map::LISTENERS), "{error}");
-        assert!(!pod.config.pins.exists());
-        pod.neighbour4
-            .local_addr()
-            .and_then(TcpStream::connect)
-            .expect("not intercepted");
+        closed.listen(1).expect("listen");
+        datapath.steer(0, steered).expect("a listener");
     });
 }
 
+/// And of an attachment that fails nothing is left behind.
 #[test]
 fn whoever_attached_exclusively_is_named() {
     in_pod(|pod| {

@@ -4,9 +4,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
-use sidecar_ebpf::abi::SPREAD6_FIRST;
+use sidecar_ebpf::abi::{HANDSHAKE_ENTRIES, Origin, REDIRECT4_PORT, SPREAD6_FIRST, Tuple, map};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::super::{pins, sys};
 use super::pod::{POD4, POD6, in_pod};
 use super::probe::{FAR_MAPPED, FAR4, FAR6, address, canonical, counter, handshakes, listener, original_dst};
 
@@ -141,14 +142,93 @@ fn a_refused_connect_leaves_nothing_behind() {
 }
 
 #[test]
-fn somebody_who_dials_the_outbound_port_has_no_original_destination() {
+fn somebody_who_dials_where_others_are_redirected_to_is_refused() {
     in_pod(|pod| {
         let outbound = pod.outbound();
+        let listener = outbound.local_addr().unwrap();
         let datapath = pod.attach(None);
-        let _app = TcpStream::connect(("127.0.0.1", pod.config.outbound_port)).expect("connect");
-        let (accepted, _) = outbound.accept().expect("accept");
-        assert_eq!(original_dst(&accepted), None);
+        let refused = |to: SocketAddr| {
+            let refused = TcpStream::connect(to).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{to}");
+        };
+        refused(SocketAddr::from(([127, 64, 0, 9], REDIRECT4_PORT)));
         assert_eq!(counter(&datapath, "unclaimed"), 1);
+        refused(listener);
+        refused(canonical(listener));
+        assert_eq!(counter(&datapath, "dropped_port"), 2);
+        outbound.set_nonblocking(true).expect("nonblocking");
+        assert_eq!(outbound.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    });
+}
+
+/// The kernel joins sockets of one port and one uid that both set SO_REUSEPORT, and spreads connections over them.
+#[test]
+fn a_program_that_joins_the_listeners_port_gets_no_connection() {
+    in_pod(|pod| {
+        let (outbound, inbound) = (pod.outbound(), pod.inbound());
+        for listener in [&*outbound, &inbound] {
+            SockRef::from(listener).set_reuse_port(true).expect("reuse");
+            // A connection that is there can be accepted at once.
+            listener.set_nonblocking(true).expect("nonblocking");
+        }
+        let _datapath = pod.attach(Some(&inbound));
+        let app = listener(Domain::IPV6);
+        let to = SocketAddr::new(POD4.parse().unwrap(), app.local_addr().unwrap().port());
+        let intruders = [&*outbound, &inbound].map(|listener| {
+            let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("socket");
+            socket.set_only_v6(false).expect("dual stack");
+            socket.set_reuse_port(true).expect("reuse");
+            socket.set_nonblocking(true).expect("nonblocking");
+            socket
+                .bind(&listener.local_addr().unwrap().into())
+                .expect("it is shared");
+            socket.listen(128).expect("listen");
+            socket
+        });
+        for _ in 0..10 {
+            for far in [FAR4, FAR6, FAR_MAPPED] {
+                let _app = TcpStream::connect(far).expect("connect");
+                let (accepted, _) = outbound.accept().expect("the proxy's");
+                assert_eq!(original_dst(&accepted), Some(canonical(address(far))));
+            }
+        }
+        pod.outsider(to).connect(&to.into()).expect("steered");
+        inbound.accept().expect("the proxy's");
+        for intruder in intruders {
+            assert!(intruder.accept().is_err(), "nothing for the intruder");
+        }
+    });
+}
+
+/// Where it goes would be lost.
+#[test]
+fn a_connect_that_cannot_be_published_fails_and_its_socket_is_as_before() {
+    in_pod(|pod| {
+        let _outbound = pod.outbound();
+        let datapath = pod.attach(None);
+        let map = sys::open_pin(&pins::maps(&pod.config.pins).join(map::HANDSHAKE)).expect("the pinned map");
+        let junk = |n| Tuple {
+            sequence: n,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let value: Origin = bytemuck::Zeroable::zeroed();
+        for n in 1..=HANDSHAKE_ENTRIES as u32 {
+            sys::map_set(map.as_fd(), &junk(n), &value).expect("room");
+        }
+        let sockets = [(FAR4, Domain::IPV4), (FAR6, Domain::IPV6)].map(|(far, domain)| {
+            let socket = Socket::new(domain, Type::STREAM, None).expect("socket");
+            let failed = socket.connect(&address(far).into()).unwrap_err();
+            assert_eq!(failed.raw_os_error(), Some(nix::libc::EHOSTUNREACH), "{far}");
+            assert_eq!(socket.device().expect("a device"), None, "{far}: bound to none");
+            (socket, far)
+        });
+        assert_eq!(counter(&datapath, "publish_failed"), 2);
+        for n in 1..=HANDSHAKE_ENTRIES as u32 {
+            sys::map_remove(map.as_fd(), &junk(n)).expect("it is there");
+        }
+        for (socket, far) in sockets {
+            socket.connect(&address(far).into()).expect("there is room again");
+        }
     });
 }
 

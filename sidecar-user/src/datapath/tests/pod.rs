@@ -8,7 +8,7 @@ use std::any::type_name;
 use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,10 @@ use std::{env, process, thread};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use sidecar_ebpf::abi::{OUTBOUND_LISTENER, map};
+use sidecar_ebpf::abi::{Listener, map};
 use socket2::{Domain, Socket, Type};
 
-use super::super::{Config, Datapath, Error, Policy, Steered, pins, sys};
+use super::super::{Config, Datapath, Error, LISTENERS, Policy, Steered, pins, sys};
 
 pub(super) const POD4: &str = "10.99.0.2";
 pub(super) const POD6: &str = "fd99::2";
@@ -185,22 +185,25 @@ impl Pod {
         let steered = Steered {
             inbound: inbound.map(AsFd::as_fd),
             outbound: outbound.as_ref().map(AsFd::as_fd),
+            hbone: None,
         };
-        Datapath::attach(config, steered)
+        let datapath = Datapath::attach(config)?;
+        datapath.steer(0, steered)?;
+        Ok(datapath)
     }
 
     /// The dual-stack listener that redirected connections arrive at, before and after the programs are attached.
     pub(super) fn outbound(&self) -> Arc<TcpListener> {
-        let listener = Arc::new(dual_stack(self.config.outbound_port));
+        let listener = Arc::new(steered());
         if let Ok(slots) = sys::open_pin(&pins::maps(&self.config.pins).join(map::LISTENERS)) {
-            sys::map_set(slots.as_fd(), &OUTBOUND_LISTENER, &listener.as_raw_fd()).expect("a slot");
+            sys::map_set(slots.as_fd(), &Listener::Outbound.slot(0), &listener.as_raw_fd()).expect("a slot");
         }
         *self.outbound.borrow_mut() = Arc::downgrade(&listener);
         listener
     }
 
     pub(super) fn inbound(&self) -> TcpListener {
-        dual_stack(self.config.inbound_port)
+        steered()
     }
 
     /// A socket in the neighbour's network, outside of the pod's cgroup.
@@ -283,13 +286,16 @@ impl Drop for Proxy {
 }
 
 fn play_proxy(config: &Config) -> ! {
-    let outbound = dual_stack(config.outbound_port);
-    let inbound = dual_stack(config.inbound_port);
+    let (outbound, inbound) = (steered(), steered());
     let steered = Steered {
         inbound: Some(inbound.as_fd()),
         outbound: Some(outbound.as_fd()),
+        hbone: None,
     };
-    let _datapath = Datapath::attach(config, steered).unwrap_or_else(|e| panic!("attach: {e}"));
+    let datapath = Datapath::attach(config).unwrap_or_else(|e| panic!("attach: {e}"));
+    datapath
+        .steer(0, steered)
+        .unwrap_or_else(|e| panic!("steer: {e}"));
     println!("{READY}");
     loop {
         thread::park();
@@ -356,8 +362,8 @@ fn config(directory: &Path) -> Config {
     Config {
         cgroup: cgroup(directory),
         pins: bpffs(directory).join("node/pod"),
-        outbound_port: 15001,
-        inbound_port: 15006,
+        hbone_port: 15008,
+        shards: 1,
         open_ports: vec![15008],
         pod_addresses: [POD4, POD6].map(|ip| ip.parse().expect("an address")).into(),
         strict: false,
@@ -375,10 +381,11 @@ fn again(name: &str) -> Command {
     command
 }
 
-fn dual_stack(port: u16) -> TcpListener {
+/// A listener that the programs bring connections to.
+pub(super) fn steered() -> TcpListener {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("socket");
     socket.set_only_v6(false).expect("dual stack");
-    listen(socket, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+    listen(socket, SocketAddr::from((LISTENERS.to_ipv6_mapped(), 0)))
 }
 
 fn listen(socket: Socket, address: SocketAddr) -> TcpListener {

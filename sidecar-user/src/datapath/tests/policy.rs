@@ -389,7 +389,7 @@ fn the_explanation_tells_own_addresses_other_protocols_and_open_ports() {
             verdict.expect("explained").counter
         };
         assert_eq!(inbound("10.99.0.1", "10.99.0.2:15008"), "inbound_passed");
-        assert_eq!(inbound("10.99.0.1", "10.99.0.2:15001"), "dropped_port");
+        assert_eq!(inbound("10.99.0.1", "10.99.0.2:15001"), "steered");
         assert_eq!(inbound("169.254.7.127", "10.99.0.2:80"), "inbound_passed_policy");
         assert_eq!(inbound("10.99.0.1", "10.99.0.2:80"), "steered");
     });

@@ -104,18 +104,29 @@ fn paths_are_replaced_while_they_are_in_force() {
         assert_eq!(blocking("203.0.113.7:80"), 0);
         routes.set(&BTreeMap::new()).expect("set");
         assert_eq!(blocking("203.0.113.7:80"), 101);
+    });
+}
 
-        // The next proxy begins with what it knows itself.
-        routes
-            .set(&paths(&[("203.0.113.0/24", Path::Fails(113))]))
-            .expect("set");
-        drop((routes, datapath));
+#[test]
+fn the_next_proxy_begins_with_the_paths_of_the_last_one() {
+    in_pod(|pod| {
+        let _outbound = pod.outbound();
         let datapath = pod.attach(None);
-        assert_eq!(blocking("203.0.113.7:80"), 0);
         let mut routes = datapath.routes().expect("routes");
-        routes.set(&paths(&[("0.0.0.0/0", way)])).expect("set");
+        let way = Path::From(ip("10.99.0.2"));
+        let (blocked, gone) = (("203.0.113.0/24", Path::Fails(113)), ("198.51.100.0/24", way));
+        routes.set(&paths(&[blocked, gone])).expect("set");
         routes.complete(true).expect("complete");
-        assert_eq!(blocking("203.0.113.7:80"), 0);
+        drop((routes, datapath));
+
+        let datapath = pod.attach(None);
+        let in_force = || ["203.0.113.7:80", "198.51.100.1:80", "192.0.2.1:80"].map(blocking);
+        assert_eq!(in_force(), [113, 0, 101], "before it knows any itself");
+        let mut routes = datapath.routes().expect("routes");
+        assert_eq!(in_force(), [113, 0, 101]);
+        routes.set(&paths(&[("192.0.0.0/8", way)])).expect("set");
+        routes.complete(true).expect("complete");
+        assert_eq!(in_force(), [101, 101, 0], "and with none that is no more");
     });
 }
 
