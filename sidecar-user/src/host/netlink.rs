@@ -129,7 +129,8 @@ impl<M: NetlinkDeserializable + Debug> Answers<M> {
             match message.payload {
                 NetlinkPayload::InnerMessage(answer) => self.found.push(answer),
                 NetlinkPayload::Error(error) => match error.code {
-                    Some(code) => return Err(io::Error::from_raw_os_error(-code.get())),
+                    // A code is a negative errno; i32::MIN, which no kernel sends, has no opposite.
+                    Some(code) => return Err(io::Error::from_raw_os_error(code.get().wrapping_neg())),
                     None => return Ok(true),
                 },
                 NetlinkPayload::Done(_) => return Ok(true),
