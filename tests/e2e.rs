@@ -79,6 +79,9 @@ mod pressure; // neighbours that do not read, give up, or stand at the door: nob
 #[path = "e2e/registry.rs"]
 mod registry; // a bad registry file
 
+#[path = "e2e/stop.rs"]
+mod stop; // the end of a sidecar: whom it still serves, what it refuses, when it cuts
+
 #[path = "e2e/failure.rs"]
 mod failure; // killed replicas and killed proxies
 

@@ -134,21 +134,3 @@ fn a_strict_server_whose_proxy_died_is_closed_and_opens_again() -> Result<()> {
     }
     Ok(())
 }
-
-#[test]
-fn a_connection_that_outlives_the_drain_is_cut_and_looks_so() -> Result<()> {
-    let mut mesh = Mesh::start("drain")?;
-    mesh.serve(apps::echo, 9000)?;
-    let mut held = Dialogue::connect(
-        &mesh.client.pod,
-        mesh.vip4(9000),
-        &["send:ping", "recv:4", "recv:1"],
-    )?;
-    held.result("recv")?;
-    mesh.client.sidecar.stop()?;
-    assert_eq!(
-        held.lines()?,
-        ["connect ok", "send ok", "recv ping", "recv errno ECONNRESET"]
-    );
-    Ok(())
-}

@@ -58,6 +58,10 @@ pub enum Verb {
     /// The kernel's own maps and the proxy's routes are looked at; no connection is opened. Exits with 0 when there is
     /// an answer, whatever it is.
     Why(plugin::Why),
+    /// Asks the sidecar to end, as SIGTERM does: for a preStop hook
+    ///
+    /// New connections are served for `drain.minimum`, open ones until `drain.deadline`; then the sidecar exits.
+    Drain(plugin::Drain),
     /// Says whether this host is fit to intercept, and what is missing
     Check,
 }
@@ -117,6 +121,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Token(verb) => token::run(verb),
         Verb::Detach { pins } => kernel::detach(&pins),
         Verb::Why(why) => Ok(why.run(&mut std::io::stdout().lock())?),
+        Verb::Drain(drain) => Ok(drain.run(&mut std::io::stdout().lock())?),
         Verb::Check => kernel::check(),
     }
 }

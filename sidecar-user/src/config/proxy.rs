@@ -2,6 +2,7 @@
 //! `proxy/settings.rs`, what a value may be `values.rs`.
 
 mod settings;
+mod stop;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -47,9 +48,7 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
     let ports = read_ports(layers);
     let observe = read_observe(layers);
     let workers = or(layers, "workers", 0, |path| layers.read(path, workers));
-    let drain = or(layers, "drain", Duration::from_secs(5), |path| {
-        layers.read(path, duration)
-    });
+    let stop = stop::read(layers);
     let half_closed = or(layers, "halfClosed", Duration::from_secs(60 * 60), |path| {
         layers.read(path, duration)
     });
@@ -90,7 +89,7 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
         observe,
         buffer_memory: buffer_memory?.unwrap_or_else(budget::default_total),
         workers,
-        drain: drain?,
+        stop: stop?,
         half_closed: half_closed?,
     })
 }

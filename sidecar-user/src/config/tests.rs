@@ -10,6 +10,7 @@ use crate::lifecycle::Format;
 use crate::{observe, policy, route};
 
 mod interception;
+mod stop;
 
 const MINIMAL: &str = "
 workload: {name: client}
@@ -95,7 +96,10 @@ fn every_field_of_the_file_arrives() {
             is_required: true
         })
     );
-    assert_eq!((role.workers, role.drain), (2, Duration::from_millis(250)));
+    assert_eq!(
+        (role.workers, role.stop.deadline),
+        (2, Duration::from_millis(250))
+    );
     assert_eq!(
         (logging.filter.as_str(), logging.format),
         ("warn,outrigger=debug", Format::Json)
@@ -127,8 +131,8 @@ fn what_is_left_out_has_its_default() {
     );
     assert!(role.workers >= 1);
     assert_eq!(
-        (role.drain, role.identity.ttl),
-        (Duration::from_secs(5), Duration::from_secs(86400))
+        (role.stop.deadline, role.identity.ttl),
+        (Duration::from_secs(25), Duration::from_secs(86400))
     );
     assert_eq!(logging, Logging::default());
 }

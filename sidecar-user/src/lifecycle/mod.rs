@@ -4,12 +4,14 @@
 //! A line's way: an event passes the filter, then the gate (`gate.rs`), is formatted where it happened, and copied into a
 //! bounded queue (`writer.rs`). One thread writes the queue out, and nobody else ever waits for whoever reads the log.
 
+mod application;
 mod figures;
 mod files;
 mod gate;
 mod logging;
 mod panics;
 mod signals;
+mod sys;
 mod writer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 use crate::error_chain;
 
+pub use application::{Application, follow_application};
 pub use figures::figures;
 pub use files::{file_limit, raise_file_limit};
 pub use logging::{Error, Format, LogFilter, Logging, start_logging};

@@ -28,6 +28,8 @@ pub struct Admin {
     pub why: Box<Explain>,
     /// Starts a drain and returns at once.
     pub drain: Box<dyn Fn() + Send + Sync>,
+    /// How far it has come.
+    pub phase: Box<dyn Fn() -> &'static str + Send + Sync>,
 }
 
 /// Says what would happen to a connection; an error is a sentence for the caller.
@@ -92,11 +94,12 @@ GET  /why       what would happen to a connection, and why, JSON
                 ?destination=ADDRESS:PORT or ?source=ADDRESS&port=PORT (inbound) &protocol=tcp|udp
 GET  /config    the configuration in force, JSON
 GET  /loglevel  the log filter
+GET  /drain     who is served: serving, lame-duck, draining or cut
 GET  /readyz    what is missing, with the reasons
 GET  /metrics   Prometheus metrics
 Over the unix socket, for root and the user of this process:
 PUT  /loglevel  sets the log filter to the body, e.g. debug (also POST)
-POST /drain     stop taking connections and let the open ones finish
+POST /drain     end as after SIGTERM: serve on for a while, then refuse new connections and let open ones finish
 ";
 
 fn loopback(listener: TcpListener) -> Result<tokio::net::TcpListener, Error> {
@@ -188,6 +191,7 @@ impl Handler for Endpoint {
                 Ok(level) => self.set_log_level(&level),
                 Err(answer) => *answer,
             },
+            "/drain" if reads(method) => text(StatusCode::OK, (self.admin.phase)().to_owned() + "\n"),
             "/drain" if method == Method::POST && !is_owner => self.not_here("-X POST", path),
             "/drain" if method == Method::POST => {
                 (self.admin.drain)();
@@ -195,7 +199,7 @@ impl Handler for Endpoint {
             }
             "/" | "/flows" | "/why" | "/config" | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
             "/loglevel" => not_allowed("GET, HEAD, PUT, POST"),
-            "/drain" => not_allowed("POST"),
+            "/drain" => not_allowed("GET, HEAD, POST"),
             path => text(StatusCode::NOT_FOUND, format!("no such path: {path}\n{INDEX}")),
         }
     }

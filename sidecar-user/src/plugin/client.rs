@@ -1,4 +1,4 @@
-//! One GET over TCP or a unix socket. HTTP/1.0, so that the body is what follows until the end; no pool, no TLS, no
+//! One request over TCP or a unix socket. HTTP/1.0, so that the body is what follows until the end; no pool, no TLS, no
 //! redirects: the other side is a proxy's admin endpoint.
 
 use std::fmt;
@@ -31,16 +31,25 @@ const MAX_REFUSAL: u64 = 1024;
 
 /// Asks for `path`. Without a patience the body may be silent for ever, as a watch may.
 pub(super) fn get(target: &Target, path: &str, patience: Option<Duration>) -> Result<Answer, Error> {
+    ask(target, "GET", path, patience)
+}
+
+/// Asks for a change. There is no body.
+pub(super) fn post(target: &Target, path: &str, patience: Option<Duration>) -> Result<Answer, Error> {
+    ask(target, "POST", path, patience)
+}
+
+fn ask(target: &Target, method: &str, path: &str, patience: Option<Duration>) -> Result<Answer, Error> {
     let unreachable = |source| Error::Unreachable {
         target: target.to_string(),
         source,
     };
     let mut stream = connect(target, patience).map_err(unreachable)?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(unreachable)?;
     let mut body = BufReader::new(stream.into_read());
     let (status, length) = head(&mut body).map_err(unreachable)?;
-    if status != 200 {
+    if !(200..300).contains(&status) {
         let mut words = String::new();
         // What could be read of the reason is better than none.
         let _ = body.take(MAX_REFUSAL).read_to_string(&mut words);

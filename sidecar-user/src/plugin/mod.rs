@@ -15,11 +15,13 @@ use client::Target;
 use table::Table;
 
 mod client;
+mod drain;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod table;
 mod why;
 
+pub use drain::Drain;
 pub use why::Why;
 
 #[derive(Debug, Parser)]
@@ -108,6 +110,16 @@ pub enum Error {
          Name its admin endpoint by --address HOST:PORT or --unix PATH"
     )]
     NoProxy { target: String, cause: io::Error },
+    #[error(
+        "{target} does not answer ({cause}): is the proxy running, and is this its listen.adminSocket? \
+         Name it by --unix PATH"
+    )]
+    NoSocket { target: String, cause: io::Error },
+    #[error(
+        "the proxy has not ended within {}: it is {phase}; wait longer, or send it another SIGTERM to cut what is open",
+        humantime::format_duration(*.limit)
+    )]
+    NotDrained { limit: Duration, phase: String },
     #[error("{body}")]
     Unanswerable { body: String },
     #[error("{target} answered what is no explanation ({reason}): is it the admin endpoint of this version?")]
@@ -314,6 +326,7 @@ mod tests {
             },
             why: Box::new(|_| Err(String::new())),
             drain: Box::new(|| {}),
+            phase: Box::new(|| "serving"),
         };
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let server = std::thread::spawn(move || {

@@ -102,6 +102,12 @@ impl<R> Holding<R> {
         Ok(Some(Gone(receiver)))
     }
 
+    /// The SYN has come before.
+    pub(super) fn knows(&self, syn: &HeldSyn) -> bool {
+        let entries = self.entries.borrow();
+        entries.get(&syn.pair).is_some_and(|e| e.sequence == syn.sequence)
+    }
+
     /// What is left of an earlier connection over the same two ends, whose end has not been told.
     pub(super) fn earlier(&self, syn: &HeldSyn) -> Option<R> {
         let known = self.entries.borrow().get(&syn.pair).map(|e| e.sequence);

@@ -127,10 +127,10 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
     let _tunnel = shard.enter_tunnel();
     // A proof that has ended carries no new streams; the client opens its next ones on a tunnel with a newer one.
     let expires = expired(tunnel.peer.expires.min(own_end));
-    let (drained, told) = (shard.drained(), entered.told());
+    let (closed, told) = (shard.closed(), entered.told());
     let no_more = async move {
         tokio::select! {
-            () = drained => {}
+            () = closed => {}
             () = told => {}
             () = expires => {}
         }

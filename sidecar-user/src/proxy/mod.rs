@@ -18,34 +18,34 @@ mod outbound;
 mod outcome;
 mod ports;
 mod shard;
+pub mod stop;
+mod threads;
 mod trust;
 mod tunnels;
 mod watchers;
 mod why;
 
+use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
-use std::{io, thread};
 
 use anyhow::Context;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::budget::Budget;
 use crate::identity::Svid;
 use crate::intercept::{Bound, Listeners, RawSockets};
-use crate::lifecycle::{self, LogFilter, Shutdown};
+use crate::lifecycle::{self, Application, LogFilter, Shutdown};
 use crate::model::{Own, Snapshot};
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
 use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
 use doors::Doors;
 use shard::{Settings, Truthful};
-
-/// The thread of one.
-type Shard = JoinHandle<io::Result<()>>;
+use stop::{Lifetime, Phase};
 
 /// Everything that a proxy needs to know, validated.
 #[derive(Clone, Debug)]
@@ -65,20 +65,22 @@ pub struct Config {
     pub buffer_memory: usize,
     /// Shards of the data path, at least 1.
     pub workers: usize,
-    /// How long open flows may go on after SIGTERM.
-    pub drain: Duration,
+    pub stop: stop::Config,
     /// How long a half-closed connection may stay silent.
     pub half_closed: Duration,
 }
 
-/// Runs until SIGTERM or SIGINT. Blocks.
+/// Runs until it has drained. Blocks.
 pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
     lifecycle::raise_file_limit();
     let limited = limits::Shared::early(config.workers).context("cannot open /dev/null")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(control(config, log, Arc::new(limited)))
+    let ended = runtime.block_on(control(config, log, Arc::new(limited)));
+    // Dropping a runtime waits for its blocking calls, one of which may hang on a file system.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared>) -> anyhow::Result<()> {
@@ -127,7 +129,8 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     let following = kernel
         .as_ref()
         .map(|kernel| network::follow(kernel, config.addresses.clone(), feed.snapshots.clone()));
-    let (drain_out, draining) = watch::channel(false);
+    let (phase_out, phase) = watch::channel(Phase::Serving);
+    stop::show(&observer, phase.clone());
     let (world, presented) = (feed.snapshots.clone(), svid.clone());
     let settings = shard_settings(
         &config,
@@ -135,14 +138,14 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         &observer,
         world,
         presented,
-        draining,
+        phase.clone(),
         limited,
     );
     bounds::show(&observer, &settings.budget, &settings.doors);
     tokio::spawn(bounds::trim(settings.budget.clone()));
-    let shards = start_shards(settings, listeners, &observer)?;
-    let (shards, mut shard_ended) = shards;
-    let (ask_drain, mut drain_asked) = mpsc::channel::<()>(1);
+    let mut threads = threads::start(settings, listeners, &observer)?;
+    let ask = stop::Ask::default();
+    let (asking, shown_ask) = (ask.clone(), ask.clone());
     let shown = config.clone();
     let why = why::Why::new(&config, kernel.as_ref(), feed.snapshots.clone(), svid.clone());
     let admin_endpoint = Admin {
@@ -150,10 +153,8 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         config: Box::new(move |caller| watchers::shown_config(&shown, caller)),
         log_level: log_level(log),
         why: Box::new(move |question| why.answer(question)),
-        // Asked twice, it is asked once.
-        drain: Box::new(move || {
-            let _ = ask_drain.try_send(());
-        }),
+        drain: Box::new(move || asking.end("the admin endpoint")),
+        phase: Box::new(move || shown_ask.phase(*phase.borrow()).name()),
     };
     if let Some(logs) = kernel.as_mut().and_then(datapath::Datapath::logs) {
         tokio::spawn(logs.run());
@@ -183,33 +184,23 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         tokio::try_join!(
             observe::serve_status(status, observer.clone()),
             observe::serve_admin(admin, admin_socket, admin_endpoint),
-        )
+        )?;
+        ask.end("the end of the endpoints");
+        std::future::pending::<Result<Infallible, observe::Error>>().await
     };
-    tokio::pin!(endpoints);
     let identity = identity::keep(config.identity.clone(), mark, svid_out, identity_out);
-    tokio::pin!(identity);
-    let reason = tokio::select! {
-        signal = shutdown.requested() => signal,
-        Some(()) = drain_asked.recv() => "the admin endpoint",
-        Some(n) = shard_ended.recv() => {
-            tracing::error!(shard = n, "a shard has ended by itself; the proxy cannot go on with a part of them");
-            "the end of a shard"
-        }
-        failed = &mut identity => match failed? {},
-        served = &mut endpoints => { served?; "the end of the endpoints" }
+    let news = stop::News {
+        shutdown: &mut shutdown,
+        asked: ask.subscribe(),
+        threads: &mut threads,
+        application: follow_application(&config),
     };
-
-    tracing::info!(%reason, limit = ?config.drain, "draining");
-    observer.readiness().drain();
-    drop((following, followed_policy));
-    drain_out.send_replace(true);
-    let joined = tokio::task::spawn_blocking(move || join(shards));
     tokio::select! {
-        ended = joined => ended??,
-        signal = shutdown.requested() => tracing::warn!(signal, "second signal: open flows are cut"),
-        failed = &mut identity => match failed? {},
-        served = &mut endpoints => { served?; }
+        () = stop::follow(config.stop, news, phase_out, &observer, (following, followed_policy)) => {}
+        failed = identity => match failed? {},
+        served = endpoints => match served? {},
     }
+    threads.join()?;
     tracing::info!("proxy ended");
     Ok(())
 }
@@ -230,6 +221,15 @@ fn listen(bound: Vec<Bound>, kernel: Option<&datapath::Datapath>) -> anyhow::Res
         }
     }
     Ok(listeners)
+}
+
+/// Whether the pod's programs live, where the proxy's own life depends on it.
+fn follow_application(config: &Config) -> watch::Receiver<Application> {
+    let (tell, application) = watch::channel(Application::Unseen);
+    if let (Lifetime::Application, Some(kernel)) = (config.stop.lifetime, &config.datapath) {
+        tokio::spawn(lifecycle::follow_application(kernel.cgroup.clone(), tell));
+    }
+    application
 }
 
 /// Prepares every shard for truthful connects: one each, or none where the raw socket cannot be had.
@@ -270,7 +270,7 @@ fn shard_settings(
     observer: &Observer,
     world: watch::Receiver<Arc<Snapshot>>,
     svid: watch::Receiver<Option<Arc<Svid>>>,
-    draining: watch::Receiver<bool>,
+    phase: watch::Receiver<Phase>,
     limited: Arc<limits::Shared>,
 ) -> Settings {
     let ports = config.intercept;
@@ -289,8 +289,7 @@ fn shard_settings(
         bypass: kernel.map(datapath::Datapath::bypass),
         world,
         svid,
-        draining,
-        drain: config.drain,
+        phase,
         meters: observer.meters().clone(),
         limited,
         budget: Budget::new(config.buffer_memory),
@@ -298,38 +297,6 @@ fn shard_settings(
         relay: relay::Limits {
             half_closed: config.half_closed,
         },
-    }
-}
-
-fn start_shards(
-    settings: Settings,
-    listeners: Vec<(Listeners, Option<Truthful>)>,
-    observer: &Observer,
-) -> anyhow::Result<(Vec<Shard>, mpsc::UnboundedReceiver<usize>)> {
-    let (tell_end, ended) = mpsc::unbounded_channel();
-    let mut shards = Vec::new();
-    for (n, (listeners, truthful)) in listeners.into_iter().enumerate() {
-        let (settings, observe) = (settings.clone(), observer.shard(n));
-        let end = Ended(n, tell_end.clone());
-        let thread = thread::Builder::new()
-            .name(format!("shard-{n}"))
-            .spawn(move || {
-                let _end = end;
-                shard::run(settings, listeners, truthful, observe)
-            })
-            .with_context(|| format!("cannot start the thread of shard {n}"))?;
-        shards.push(thread);
-    }
-    Ok((shards, ended))
-}
-
-/// Tells of a shard's end, however it ends.
-struct Ended(usize, mpsc::UnboundedSender<usize>);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // Nobody asks once the proxy drains.
-        let _ = self.1.send(self.0);
     }
 }
 
@@ -347,16 +314,6 @@ fn own_ports(config: &Config) -> Vec<u16> {
     let mut own = vec![config.intercept.hbone_port, config.observe.status_port];
     own.extend(config.observe.admin.map(|a| a.port()));
     own
-}
-
-fn join(shards: Vec<Shard>) -> anyhow::Result<()> {
-    for (n, shard) in shards.into_iter().enumerate() {
-        shard
-            .join()
-            .map_err(|_| anyhow::anyhow!("shard {n} panicked"))?
-            .with_context(|| format!("shard {n}"))?;
-    }
-    Ok(())
 }
 
 fn listen_status(port: u16) -> anyhow::Result<TcpListener> {

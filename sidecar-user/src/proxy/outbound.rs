@@ -82,6 +82,9 @@ pub(super) fn attempt(shard: &Rc<Shard>, holding: &Rc<Holding<Ready>>, attempt: 
     match attempt {
         Attempt::Held(syn) => {
             let _unwound = holding.refused_on_panic(syn.pair, syn.sequence);
+            if shard.is_closed() && !holding.knows(&syn) {
+                return refuse(shard, holding, &syn, None);
+            }
             if let Some(stale) = holding.earlier(&syn) {
                 give_up(stale);
             }
@@ -92,14 +95,14 @@ pub(super) fn attempt(shard: &Rc<Shard>, holding: &Rc<Holding<Ready>>, attempt: 
                     }
                     Err(_) => {
                         holding.gone(syn.pair, syn.sequence);
-                        refuse(shard, holding, &syn, Resources::Descriptors);
+                        refuse(shard, holding, &syn, Some(Resources::Descriptors));
                     }
                 },
                 Ok(None) => {}
-                Err(_) => refuse(shard, holding, &syn, Resources::Places),
+                Err(_) => refuse(shard, holding, &syn, Some(Resources::Places)),
             }
         }
-        Attempt::NoRoom(syn) => refuse(shard, holding, &syn, Resources::Places),
+        Attempt::NoRoom(syn) => refuse(shard, holding, &syn, Some(Resources::Places)),
         Attempt::Stray { pair, sequence } => {
             holding.send(&packet::refusal(pair, sequence));
             let flow = Flow::new(Direction::Outbound, pair.client, SystemTime::now());
@@ -131,11 +134,10 @@ fn give_up(ready: Ready) {
     flow.close(Outcome::new(Party::Client, Cause::Reset));
 }
 
-/// There is no room to hold it.
-fn refuse(shard: &Shard, holding: &Holding<Ready>, syn: &HeldSyn, lacking: Resources) {
-    shard.limited.report(lacking);
+/// There is no room to hold it, or newcomers are refused.
+fn refuse(shard: &Shard, holding: &Holding<Ready>, syn: &HeldSyn, lacking: Option<Resources>) {
     holding.send(&packet::refusal(syn.pair, syn.sequence));
-    open(shard, syn).close(Outcome::new(Party::Us, Cause::LimitReached));
+    open(shard, syn).close(shard.refusal(lacking));
 }
 
 fn open(shard: &Shard, syn: &HeldSyn) -> OpenFlow {
@@ -228,7 +230,10 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
         _open,
     } = match expected(&shard, &app, client) {
         Some(ready) => ready,
-        None if !admitted => return turn_away(&shard, app.into_inner(), client),
+        None if !admitted => {
+            return turn_away(&shard, app.into_inner(), client, Some(Resources::Descriptors));
+        }
+        None if shard.is_closed() => return turn_away(&shard, app.into_inner(), client, None),
         None => match accepted(&shard, &mut app, client).await {
             Some(ready) => ready,
             None => return,
@@ -262,16 +267,12 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
     flow.close(outcome);
 }
 
-/// There is no descriptor for it, and it believes that it is connected.
-fn turn_away(shard: &Shard, mut app: TcpStream, client: ClientAddr) {
-    shard.limited.report(Resources::Descriptors);
+/// It cannot be served, and believes that it is connected.
+fn turn_away(shard: &Shard, mut app: TcpStream, client: ClientAddr, lacking: Option<Resources>) {
     let mut flow = Flow::new(Direction::Outbound, client.0, SystemTime::now());
     flow.original_dst = intercept::original_dst(&app, client).map(|dst| dst.0);
     Port::reset(&mut app);
-    shard
-        .observe
-        .open(flow)
-        .close(Outcome::new(Party::Us, Cause::LimitReached));
+    shard.observe.open(flow).close(shard.refusal(lacking));
 }
 
 /// What is ready for a connection that was held.

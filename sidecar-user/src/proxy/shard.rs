@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::contain::{contained, restarted};
 use super::doors::Doors;
@@ -19,6 +19,7 @@ use super::holding::Holding;
 use super::limits::{Arrival, Descriptors, Resources, Shared};
 use super::live::Live;
 use super::outbound::Ready;
+use super::stop::{self, Phase};
 use super::tunnels::Tunnels;
 use super::{authorize, inbound, outbound, trust};
 use crate::budget::Budget;
@@ -33,6 +34,9 @@ use crate::transport::pool::Pool;
 use crate::transport::tcp::{BoundPorts, Mark, TIME_WAIT};
 use crate::transport::{Error, Tally, Timeouts, tls};
 use crate::{datapath, relay};
+use present::Present;
+
+pub(super) use present::Entered;
 
 /// After a failed accept (no memory left, say) the listener rests, so that the shard can free some.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -63,8 +67,7 @@ pub(super) struct Settings {
     pub(super) bypass: Option<datapath::Bypass>,
     pub(super) world: watch::Receiver<Arc<Snapshot>>,
     pub(super) svid: watch::Receiver<Option<Arc<Svid>>>,
-    pub(super) draining: watch::Receiver<bool>,
-    pub(super) drain: Duration,
+    pub(super) phase: watch::Receiver<Phase>,
     pub(super) relay: relay::Limits,
     pub(super) budget: Budget,
     pub(super) doors: Doors,
@@ -99,7 +102,7 @@ pub(super) struct Shard {
     own_ports: Vec<u16>,
     world: watch::Receiver<Arc<Snapshot>>,
     svid: watch::Receiver<Option<Arc<Svid>>>,
-    draining: watch::Receiver<bool>,
+    phase: watch::Receiver<Phase>,
     /// The server side of TLS, made once per certificate.
     server: RefCell<Option<(Arc<Svid>, Arc<ServerConfig>)>>,
     /// Where SYNs are held until their upstream has answered.
@@ -108,16 +111,6 @@ pub(super) struct Shard {
     open: Rc<Present>,
     serving: Rc<Present>,
 }
-
-/// How many of something there are now.
-#[derive(Default)]
-struct Present {
-    count: Cell<usize>,
-    none: Notify,
-}
-
-/// One of them, for as long as it lives.
-pub(super) struct Entered(Rc<Present>);
 
 impl Shard {
     fn new(
@@ -167,7 +160,7 @@ impl Shard {
             own_ports: settings.own_ports,
             world: settings.world,
             svid: settings.svid,
-            draining: settings.draining,
+            phase: settings.phase,
             server: RefCell::default(),
             holding,
             live: Rc::default(),
@@ -302,42 +295,32 @@ impl Shard {
         Present::enter(&self.serving)
     }
 
-    /// Completes when the proxy begins to drain.
-    pub(super) fn drained(&self) -> impl Future<Output = ()> + use<> {
-        let mut draining = self.draining.clone();
-        async move {
-            // An error means that the role is gone, which is a shutdown too.
-            let _ = draining.wait_for(|d| *d).await;
+    /// How somebody ends who is turned away: for want of something, or because newcomers are refused.
+    pub(super) fn refusal(&self, lacking: Option<Resources>) -> Outcome {
+        match lacking {
+            Some(lacking) => {
+                self.limited.report(lacking);
+                Outcome::new(Party::Us, Cause::LimitReached)
+            }
+            None => Outcome::new(Party::Us, Cause::Shutdown),
         }
     }
-}
 
-impl Present {
-    fn enter(gauge: &Rc<Self>) -> Entered {
-        gauge.count.set(gauge.count.get() + 1);
-        Entered(gauge.clone())
+    /// Newcomers are refused.
+    pub(super) fn is_closed(&self) -> bool {
+        *self.phase.borrow() >= Phase::Draining
     }
 
-    async fn none_left(&self) {
-        while self.count.get() > 0 {
-            self.none.notified().await;
-        }
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.0.count.set(self.0.count.get() - 1);
-        if self.0.count.get() == 0 {
-            self.0.none.notify_one();
-        }
+    /// Completes when newcomers are refused.
+    pub(super) fn closed(&self) -> impl Future<Output = ()> + use<> {
+        stop::reached(&self.phase, Phase::Draining)
     }
 }
 
 /// What a shard needs to hold SYNs.
 pub(super) type Truthful = (Hold, RawSockets);
 
-/// The shard's thread. Ends when the proxy has drained, at the latest after `drain`.
+/// The shard's thread. Ends when the proxy drains and no flow is open, or when it is cut.
 pub(super) fn run(
     settings: Settings,
     listeners: Listeners,
@@ -347,7 +330,6 @@ pub(super) fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
-    let drain = settings.drain;
     runtime.block_on(async move {
         let (attempts, holding) = match truthful {
             Some((hold, raw)) => {
@@ -373,8 +355,20 @@ pub(super) fn run(
         let inbound = inbound.map(TcpListener::from_std).transpose()?;
         let hbone = TcpListener::from_std(listeners.hbone)?;
         let applications = async {
+            let admitted = async {
+                let admitted = accept_steered(&shard, outbound, outbound::serve);
+                if shard.holding.is_some() {
+                    // Held connections come in by this listener until the end. A newcomer is refused by its SYN.
+                    return admitted.await;
+                }
+                tokio::select! {
+                    () = admitted => {}
+                    () = shard.closed() => {}
+                }
+                std::future::pending().await
+            };
             tokio::select! {
-                () = accept_steered(&shard, outbound, outbound::serve) => {}
+                () = admitted => {}
                 () = watch_attempts(&shard, attempts) => {}
             }
         };
@@ -391,13 +385,13 @@ pub(super) fn run(
             () = &mut applications => {}
             ((), ()) = async { tokio::join!(strangers, peers) } => {}
             () = clean => {}
-            () = shard.drained() => {}
+            () = shard.closed() => {}
         }
-        // The inbound listeners are closed now; what the application still wants to send on its way out is served.
+        // The inbound listeners are closed now.
         tokio::select! {
             () = &mut applications => {}
             () = shard.open.none_left() => {}
-            () = tokio::time::sleep(drain) => {}
+            () = stop::reached(&shard.phase, Phase::Cut) => {}
         }
         shard.live.cut_all(Outcome::new(Party::Us, Cause::Shutdown));
         if let Some(holding) = &shard.holding {
@@ -485,5 +479,6 @@ fn is_the_clients(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
+mod present;
 #[cfg(test)]
 mod tests;

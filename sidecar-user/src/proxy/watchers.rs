@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::Config;
+use super::stop::Lifetime;
 use crate::datapath::Datapath;
 use crate::discovery::Feed;
 use crate::identity::{self, Svid};
@@ -164,7 +165,11 @@ pub(super) fn shown_config(config: &Config, caller: Caller) -> serde_json::Value
             "adminSocket": config.observe.admin_socket.as_ref().map(|socket| &socket.path),
         },
         "workers": config.workers,
-        "drain": humantime::format_duration(config.drain).to_string(),
+        "drain": {
+            "minimum": humantime::format_duration(config.stop.minimum).to_string(),
+            "deadline": humantime::format_duration(config.stop.deadline).to_string(),
+        },
+        "lifetime": match config.stop.lifetime { Lifetime::Signal => "signal", Lifetime::Application => "application" },
         "halfClosed": humantime::format_duration(config.half_closed).to_string(),
     });
     if is_owner {

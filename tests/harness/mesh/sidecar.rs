@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -45,6 +46,11 @@ pub struct Options {
     pub policy: Option<String>,
     /// The most memory for buffers, e.g. `8MiB`.
     pub buffer_memory: Option<String>,
+    /// How long newcomers, and how long open connections are served once it is told to end. Without newcomers unless a
+    /// test asks for them: nothing is gained by waiting for nobody.
+    pub drain: (String, String),
+    /// What ends it, `signal` or `application`.
+    pub lifetime: String,
 }
 
 impl Options {
@@ -62,7 +68,20 @@ impl Options {
             cgroup_below: None,
             policy: None,
             buffer_memory: None,
+            drain: ("0s".into(), "5s".into()),
+            lifetime: "signal".into(),
         }
+    }
+
+    pub fn drain(mut self, minimum: &str, deadline: &str) -> Self {
+        self.drain = (minimum.into(), deadline.into());
+        self
+    }
+
+    /// End with the last program of the pod.
+    pub fn with_application(mut self) -> Self {
+        self.lifetime = "application".into();
+        self
     }
 
     pub fn buffer_memory(mut self, size: &str) -> Self {
@@ -190,6 +209,8 @@ impl Sidecar {
                ttl: {}\n\
              listen: {{adminSocket: {}}}\n\
              workers: {}\n\
+             drain: {{minimum: {}, deadline: {}}}\n\
+             lifetime: {}\n\
              log: {{level: info}}\n",
             pod.name(),
             options.service_account,
@@ -206,6 +227,9 @@ impl Sidecar {
             options.ttl,
             sidecar.admin_socket().display(),
             options.workers,
+            options.drain.0,
+            options.drain.1,
+            options.lifetime,
         );
         if let Some(size) = &options.buffer_memory {
             config += &format!("bufferMemory: {size}\n");
@@ -288,6 +312,21 @@ impl Sidecar {
         self.log = Some((path, level.to_owned()));
     }
 
+    /// Asks it to end.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process
+            .as_ref()
+            .context("the sidecar does not run")?
+            .signal(signal)
+    }
+
+    /// Waits for its end, whoever has asked for it, and gives how it ended and all that it has logged.
+    pub fn wait(&mut self, limit: Duration) -> Result<(ExitStatus, String)> {
+        let mut process = self.process.take().context("the sidecar does not run")?;
+        let status = process.wait(limit)?;
+        Ok((status, process.log()))
+    }
+
     /// Asks it to end, and waits for that.
     pub fn stop(&mut self) -> Result<()> {
         self.stop_and_read().map(drop)
@@ -295,15 +334,10 @@ impl Sidecar {
 
     /// As [`Sidecar::stop`], with all that it has logged.
     pub fn stop_and_read(&mut self) -> Result<String> {
-        let mut process = self.process.take().context("the sidecar does not run")?;
-        process.signal(Signal::SIGTERM)?;
-        let status = process.wait(wait::SOON)?;
-        ensure!(
-            status.success(),
-            "the sidecar ended with {status}\n{}",
-            process.log()
-        );
-        Ok(process.log())
+        self.signal(Signal::SIGTERM)?;
+        let (status, log) = self.wait(wait::SOON)?;
+        ensure!(status.success(), "the sidecar ended with {status}\n{log}");
+        Ok(log)
     }
 
     /// Takes the pinned hooks of a stopped sidecar away.
@@ -415,6 +449,16 @@ impl Sidecar {
         let new = self.dir.join("policy.new");
         fs::write(&new, yaml)?;
         fs::rename(&new, self.policy()).with_context(|| format!("replace {}", self.policy().display()))
+    }
+
+    /// Prepares `outrigger drain` at its admin socket, in the pod as whoever runs in the sidecar's container.
+    pub fn drain(&self, args: &[&str]) -> Result<Command> {
+        let mut command = self.pod.command(binaries::path("outrigger")?);
+        command
+            .args(["drain", "--unix"])
+            .arg(self.admin_socket())
+            .args(args);
+        Ok(command)
     }
 
     /// `outrigger why` with these arguments, in the pod.

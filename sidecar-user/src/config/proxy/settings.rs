@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 29] = [
+pub const SETTINGS: [Setting; 32] = [
     Setting {
         path: "workload.name",
         flag: "name",
@@ -202,7 +202,31 @@ pub const SETTINGS: [Setting; 29] = [
         flag: "drain",
         env: "OUTRIGGER_DRAIN",
         value: "DURATION",
-        help: "How long open connections may go on after SIGTERM [default: 5s]",
+        help: "The deadline alone, in the place of --drain-deadline",
+        list: false,
+    },
+    Setting {
+        path: "drain.minimum",
+        flag: "drain-minimum",
+        env: "OUTRIGGER_DRAIN_MINIMUM",
+        value: "DURATION",
+        help: "How long new connections are served after SIGTERM [default: 5s, at most the deadline]",
+        list: false,
+    },
+    Setting {
+        path: "drain.deadline",
+        flag: "drain-deadline",
+        env: "OUTRIGGER_DRAIN_DEADLINE",
+        value: "DURATION",
+        help: "How long open connections may go on after SIGTERM [default: 25s]",
+        list: false,
+    },
+    Setting {
+        path: "lifetime",
+        flag: "lifetime",
+        env: "OUTRIGGER_LIFETIME",
+        value: "WORD",
+        help: "What ends the proxy: signal, or application: the end of the cgroup's last program [default: signal]",
         list: false,
     },
     Setting {

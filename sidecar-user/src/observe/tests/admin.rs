@@ -28,6 +28,7 @@ pub(super) fn closures(observer: &Observer) -> (Admin, Arc<AtomicBool>) {
             }),
         },
         why: Box::new(|question| Err(format!("asked about port {}", question.port))),
+        phase: Box::new(|| "serving"),
         drain: Box::new({
             let drained = drained.clone();
             move || drained.store(true, Relaxed)
@@ -116,7 +117,8 @@ async fn over_the_unix_socket_the_owner_changes_what_he_asks_for() {
     assert_eq!(ask("POST", "/loglevel", "loud").await, wrong);
     let long = "x".repeat(2000);
     assert_eq!(ask_unix(&admin.unix, "PUT", "/loglevel", &long).await.0, 413);
-    assert_eq!(ask("GET", "/drain", "").await.0, 405);
+    assert_eq!(ask("GET", "/drain", "").await, (200, "serving\n".into()));
+    assert_eq!(ask("PUT", "/drain", "").await.0, 405);
     assert!(!admin.drained.load(Relaxed));
     assert_eq!(ask("POST", "/drain", "").await.0, 202);
     assert!(admin.drained.load(Relaxed));

@@ -55,6 +55,7 @@ fn is_a_figure(name: &str) -> bool {
         "outrigger_buffer_memory_",
         "outrigger_log_lines_",
         "outrigger_panics_",
+        "outrigger_proxy_state",
     ];
     prefixes.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -117,7 +117,7 @@ async fn wrong_paths_methods_and_sizes_are_answered_as_such() {
     assert_eq!(ask(status, "GET", "/flows", "").await.0, 404);
     assert_eq!(ask(status, "POST", "/metrics", "").await.0, 405);
     assert_eq!(ask(admin, "GET", "/nothing", "").await.0, 404);
-    assert_eq!(ask(admin, "GET", "/drain", "").await.0, 405);
+    assert_eq!(ask(admin, "PUT", "/drain", "").await.0, 405);
     assert_eq!(ask(admin, "DELETE", "/flows", "").await.0, 405);
     assert_eq!(ask(admin, "GET", "/flows?limit=x", "").await.0, 400);
     let head = format!(

@@ -93,8 +93,7 @@ fn shard(observer: &Observer) -> Rc<Shard> {
         bypass: None,
         world: watch::channel(Arc::default()).1,
         svid: watch::channel(None).1,
-        draining: watch::channel(false).1,
-        drain: Duration::ZERO,
+        phase: watch::channel(Phase::Serving).1,
         relay: relay::Limits {
             half_closed: Duration::from_secs(60),
         },
