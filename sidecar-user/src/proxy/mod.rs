@@ -161,6 +161,7 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         intercepting = config.datapath.is_some(), mode = ?config.mode, "proxy started"
     );
 
+    tokio::spawn(lifecycle::notify::follow(observer.readiness().clone()));
     tokio::spawn(follow_registry);
     tokio::spawn(watchers::registry(
         observer.clone(),
@@ -195,6 +196,7 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     };
 
     tracing::info!(%reason, limit = ?config.drain, "draining");
+    lifecycle::notify::stopping(config.drain);
     observer.readiness().drain();
     drop((following, followed_policy));
     drain_out.send_replace(true);
