@@ -3,6 +3,7 @@
 pub mod ca;
 mod kernel;
 pub mod state_dir;
+pub mod status;
 mod table;
 pub mod token;
 
@@ -53,6 +54,12 @@ pub enum Verb {
         #[arg(long, value_name = "DIR")]
         pins: PathBuf,
     },
+    /// Says what is attached where, by whom and since when, and whether a proxy serves it
+    ///
+    /// The kernel is asked about every pinned hook, and the proxy about itself. Exits with 1 when something is not as it
+    /// should be: a hook that is detached, a cgroup that is gone or was made anew, a proxy that does not answer or is not
+    /// ready.
+    Status(status::Status),
     /// Asks a running proxy what would happen to a connection, and why
     ///
     /// The kernel's own maps and the proxy's routes are looked at; no connection is opened. Exits with 0 when there is
@@ -116,6 +123,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Ca(verb) => ca::run(verb),
         Verb::Token(verb) => token::run(verb),
         Verb::Detach { pins } => kernel::detach(&pins),
+        Verb::Status(status) => status::run(status),
         Verb::Why(why) => Ok(why.run(&mut std::io::stdout().lock())?),
         Verb::Check => kernel::check(),
     }

@@ -11,6 +11,7 @@ pub use sidecar_ebpf::abi::{HELD_ENTRIES, MAX_SHARDS, PRESENTED_ENTRIES};
 
 mod app_ports;
 mod attach;
+mod attached;
 mod bypass;
 mod check;
 mod error;
@@ -33,6 +34,7 @@ mod whole_host;
 
 pub use app_ports::AppPorts;
 pub use attach::{Datapath, Steered};
+pub use attached::{ABI_VERSION, Attached, Hook, Loaded, Place, attached, cgroup_id, cgroup_of};
 pub use bypass::Bypass;
 pub use check::{Finding, State, check};
 pub use error::Error;

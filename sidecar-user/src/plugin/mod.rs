@@ -20,6 +20,7 @@ pub(crate) mod fuzz;
 mod table;
 mod why;
 
+pub use client::ask;
 pub use why::Why;
 
 #[derive(Debug, Parser)]
