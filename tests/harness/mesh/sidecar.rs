@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -17,6 +18,7 @@ use crate::pod::Pod;
 use crate::process::{Output, Process};
 use crate::wait;
 
+mod confined;
 mod resources;
 
 /// What a test may want otherwise than usual.
@@ -45,6 +47,10 @@ pub struct Options {
     pub policy: Option<String>,
     /// The most memory for buffers, e.g. `8MiB`.
     pub buffer_memory: Option<String>,
+    /// Where a service manager listens, and the timeout of its watchdog.
+    pub manager: Option<(PathBuf, Duration)>,
+    /// Run it as another user with these capabilities only, by their names without `cap_`.
+    pub only_capabilities: Option<Vec<String>>,
 }
 
 impl Options {
@@ -62,7 +68,19 @@ impl Options {
             cgroup_below: None,
             policy: None,
             buffer_memory: None,
+            manager: None,
+            only_capabilities: None,
         }
+    }
+
+    pub fn manager(mut self, socket: PathBuf, watchdog: Duration) -> Self {
+        self.manager = Some((socket, watchdog));
+        self
+    }
+
+    pub fn only_capabilities(mut self, names: Vec<String>) -> Self {
+        self.only_capabilities = Some(names);
+        self
     }
 
     pub fn buffer_memory(mut self, size: &str) -> Self {
@@ -129,6 +147,8 @@ pub struct Sidecar {
     intercepts: bool,
     without_capability: Option<String>,
     open_files: Option<u64>,
+    manager: Option<(PathBuf, Duration)>,
+    only_capabilities: Option<Vec<String>>,
     /// Another place for its log than a file of ours, and the level.
     log: Option<(PathBuf, String)>,
     process: Option<Process>,
@@ -170,6 +190,8 @@ impl Sidecar {
             intercepts,
             without_capability: options.without_capability.clone(),
             open_files: options.open_files,
+            manager: options.manager.clone(),
+            only_capabilities: options.only_capabilities.clone(),
             log: None,
             process: None,
         };
@@ -177,6 +199,13 @@ impl Sidecar {
             Some(token) => token.clone(),
             None => control.token(&crate::mesh::identity(&options.service_account))?,
         };
+        let mut roots = control.root();
+        if options.only_capabilities.is_some() {
+            // The authority's directory is its own.
+            let authority = std::mem::replace(&mut roots, sidecar.dir.join("root-cert.pem"));
+            fs::copy(authority, &roots)?;
+            confined::give_away(&[&sidecar.dir, &token])?;
+        }
         let mut config = format!(
             "workload: {{name: {}, namespace: {NAMESPACE}, serviceAccount: {}, trustDomain: {TRUST_DOMAIN}}}\n\
              mode: {}\n\
@@ -201,7 +230,7 @@ impl Sidecar {
             },
             registry.path().display(),
             control.authority(),
-            control.root().display(),
+            roots.display(),
             token.display(),
             options.ttl,
             sidecar.admin_socket().display(),
@@ -259,12 +288,21 @@ impl Sidecar {
             words.push("setpriv".into());
             words.extend(without.map(OsString::from));
         }
+        if let Some(names) = &self.only_capabilities {
+            words.extend(confined::words(names));
+            fs::create_dir_all(self.pins())?;
+            confined::give_away(&[&self.pins()])?;
+        }
         words.push(outrigger.into());
         let mut command = self.pod.command(&words[0]);
         command.args(&words[1..]);
         command.arg("proxy").arg("--config").arg(self.config());
         if let Some((_, level)) = &self.log {
             command.env("OUTRIGGER_LOG", level);
+        }
+        if let Some((socket, watchdog)) = &self.manager {
+            command.env("NOTIFY_SOCKET", socket);
+            command.env("WATCHDOG_USEC", watchdog.as_micros().to_string());
         }
         let mut process = self.pod.spawn(command)?;
         let (pod, status, intercepts) = (self.pod.clone(), self.status_address(), self.intercepts);
