@@ -187,6 +187,61 @@ fn the_commands_of_the_network_unit_connect_a_slice_with_its_host() -> Result<()
     Ok(())
 }
 
+#[test]
+fn a_service_of_a_slice_does_not_start_where_nothing_is_attached() -> Result<()> {
+    let mesh = Mesh::start("gate")?;
+    let (pod, sidecar) = (&mesh.client.pod, &mesh.client.sidecar);
+    let gate = values(&unit("meshed.conf")?, "ExecStartPre").join("\n");
+    let gate = gate
+        .trim_start_matches('+')
+        .replace("/run/outrigger/bpf/shop", &sidecar.pins().display().to_string());
+    let gate = gate.replace("/sys/fs/cgroup/shop.slice", &pod.cgroup().display().to_string());
+    let words: Vec<&str> = gate.split(' ').collect();
+    assert_eq!(words[0], "/usr/local/bin/outrigger");
+    let opens = || -> Result<bool> {
+        let outrigger = binaries::path("outrigger")?;
+        let output = mesh
+            .fabric
+            .node()
+            .run(&outrigger.display().to_string(), &words[1..])?;
+        Ok(output.status.success())
+    };
+    assert!(opens()?);
+    sidecar.detach()?;
+    assert!(!opens()?);
+    Ok(())
+}
+
+/// What the page tells an operator to write is good, and it names every file that there is.
+#[test]
+fn the_page_for_hosts_shows_good_files_and_all_of_them() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = fs::read_to_string(root.join("docs/host.md"))?;
+    let fabric = Fabric::new("page")?;
+    let yaml: Vec<&str> = page
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert_eq!(yaml.len(), 2, "a proxy's and a registry");
+    for (n, text) in yaml.into_iter().enumerate() {
+        let file = fabric.scratch().join(format!("{n}.yaml"));
+        fs::write(&file, text)?;
+        let mut command = fabric.node().command(binaries::path("outrigger")?);
+        command.args(["config", "check"]).arg(&file);
+        let said = fabric.node().run_within(command, wait::SOON)?.ok()?;
+        assert!(said.contains(": ok ("), "{said}");
+    }
+    for file in fs::read_dir(root.join("deploy/systemd"))? {
+        let name = file?.file_name().to_string_lossy().into_owned();
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "docs/host.md does not name {name}"
+        );
+    }
+    Ok(())
+}
+
 /// A unit as it is shipped.
 fn unit(name: &str) -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
