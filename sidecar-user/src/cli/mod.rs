@@ -132,13 +132,25 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
 fn run_proxy(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<()> {
     let loaded = config::load_proxy(file, overrides)?;
     let log = lifecycle::start_logging(&loaded.logging)?;
+    supervised()?;
     proxy::run(loaded.role, log).context("the proxy ended")
 }
 
 fn run_control(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<()> {
     let loaded = config::load_control(file, overrides)?;
     lifecycle::start_logging(&loaded.logging)?;
+    supervised()?;
     control::run(loaded.role).context("the control process ended")
+}
+
+/// The variable is the service manager's, not a setting.
+fn supervised() -> anyhow::Result<()> {
+    match std::env::var_os("NOTIFY_SOCKET") {
+        Some(_) => {
+            lifecycle::notify::start().context("cannot start the thread that tells the service manager")
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_config(file: &Path, kind: Option<Kind>) -> anyhow::Result<()> {

@@ -1,10 +1,13 @@
 //! Tells the service manager how the process fares, by sd_notify(3): READY=1 once, STATUS= with what is missing, STOPPING=1,
-//! and WATCHDOG=1 while the control work's loop turns. Without NOTIFY_SOCKET in the environment nothing is sent. Decides
-//! nothing about readiness or the end.
+//! and WATCHDOG=1 while the control work's loop turns. Decides nothing about readiness or the end.
 //!
-//! Sending is a datagram to the manager and blocks while its queue is full, as sd_notify(3) does.
+//! A datagram to a manager whose queue is full blocks its sender, so a thread of its own sends them. Nobody else waits for a
+//! manager that does not read.
 
 use std::io;
+use std::sync::OnceLock;
+use std::sync::mpsc::{self, SyncSender};
+use std::thread;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -18,30 +21,69 @@ const PINGS: u32 = 3;
 /// What the manager waits for beside the time that was promised: the end of threads, the log's last lines.
 const LAST_STEPS: Duration = Duration::from_secs(10);
 
+/// Messages on their way; those beyond are lost. A manager that reads leaves none there.
+const QUEUE: usize = 16;
+
+/// How long the end waits for a manager to take the word that it has begun. Without it, a short end would outrun the word.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
+static MANAGER: OnceLock<SyncSender<Message>> = OnceLock::new();
+
+struct Message {
+    text: String,
+    /// Told when it has been sent.
+    sent: Option<SyncSender<()>>,
+}
+
+/// From now on the manager is told. Call it once, where the environment names its socket (NOTIFY_SOCKET).
+pub fn start() -> io::Result<()> {
+    let (queue, messages) = mpsc::sync_channel::<Message>(QUEUE);
+    let send = move || {
+        for message in messages {
+            if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&message.text)]) {
+                tracing::warn!(%error, "the service manager is not told: nobody takes messages at NOTIFY_SOCKET");
+            }
+            if let Some(sent) = message.sent {
+                // Nobody waits any more.
+                let _ = sent.send(());
+            }
+        }
+    };
+    thread::Builder::new().name("notify".into()).spawn(send)?;
+    let _ = MANAGER.set(queue);
+    Ok(())
+}
+
 /// Follows the readiness and pings the watchdog until dropped. Spawn it on the runtime of the control work: a loop that
 /// stands still sends no ping, and the manager restarts the process.
 pub async fn follow(readiness: Readiness) {
-    run(readiness, sd_notify::watchdog_enabled(), send).await;
+    if MANAGER.get().is_some() {
+        let send = |states: &[NotifyState<'_>]| tell(states, None);
+        run(readiness, sd_notify::watchdog_enabled(), send).await;
+    }
 }
 
 /// The process has begun to end, and needs this long at most.
 pub fn stopping(limit: Duration) {
     let micros = limit.saturating_add(LAST_STEPS).as_micros();
     let micros = u32::try_from(micros).unwrap_or(u32::MAX);
-    send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros)]);
+    let states = [NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros)];
+    let (sent, is_sent) = mpsc::sync_channel(1);
+    tell(&states, Some(sent));
+    // Nobody has it where there is no manager: then this ends at once.
+    let _ = is_sent.recv_timeout(LAST_WORD);
 }
 
-fn send(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        refused(&error);
+fn tell(states: &[NotifyState<'_>], sent: Option<SyncSender<()>>) {
+    if let Some(manager) = MANAGER.get() {
+        let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+        let text = lines.join("\n");
+        // A full queue is one that the manager does not read.
+        let _ = manager.try_send(Message { text, sent });
     }
 }
 
-fn refused(error: &io::Error) {
-    tracing::warn!(%error, "the service manager is not told: nobody takes messages at NOTIFY_SOCKET");
-}
-
-async fn run(readiness: Readiness, watchdog: Option<Duration>, mut send: impl FnMut(&[NotifyState<'_>])) {
+async fn run(readiness: Readiness, watchdog: Option<Duration>, send: impl Fn(&[NotifyState<'_>])) {
     let mut changes = readiness.changes();
     let mut pings = watchdog.map(every);
     let mut announced = false;
@@ -62,7 +104,8 @@ async fn run(readiness: Readiness, watchdog: Option<Duration>, mut send: impl Fn
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
-            () = next(&mut pings) => send(&[NotifyState::Watchdog]),
+            // The manager's clock starts with READY=1, and so does this one.
+            () = next(&mut pings), if announced => send(&[NotifyState::Watchdog]),
         }
     }
 }
