@@ -86,7 +86,10 @@ mod sight; // flows and metrics tell the truth
 mod status; // what is attached where, and what the command says when it is not any more
 
 #[path = "e2e/supervised.rs"]
-mod supervised; // what a service manager is told, and the units for one
+mod supervised; // what a service manager is told
+
+#[path = "e2e/host.rs"]
+mod host; // a host without Kubernetes: the units for systemd, and the page about them
 
 #[path = "e2e/admin.rs"]
 mod admin; // who may ask a running proxy for what, and who changes it

@@ -1,18 +1,15 @@
-//! What a service manager is told, by sd_notify(3), and what the units of `deploy/systemd` promise: that a sidecar serves
-//! with the rights that its unit leaves it, and that a slice's network comes up by its unit's commands.
+//! What a service manager is told, by sd_notify(3).
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::apps;
-use harness::mesh::whole::Plan;
 use harness::mesh::{Options, binaries, identity};
-use harness::{Fabric, Mesh, wait};
+use harness::{Fabric, wait};
 use nix::sys::signal::Signal;
 
 use crate::lone::Lone;
@@ -128,141 +125,4 @@ fn the_authority_says_when_it_is_ready_and_that_it_ends() -> Result<()> {
     manager.until("STOPPING=1")?;
     ensure!(process.wait(wait::SOON)?.success());
     Ok(())
-}
-
-#[test]
-fn a_sidecar_serves_as_another_user_with_the_capabilities_of_its_unit_and_nobody_notices() -> Result<()> {
-    let unit = unit("outrigger-sidecar@.service")?;
-    let names = |setting: &str| -> Vec<String> {
-        let values = values(&unit, setting);
-        let words = values.iter().flat_map(|value| value.split(' '));
-        words
-            .map(|name| name.trim_start_matches("CAP_").to_lowercase())
-            .collect()
-    };
-    let bounding = names("CapabilityBoundingSet");
-    assert_eq!(bounding, names("AmbientCapabilities"));
-    let plan = Plan {
-        client: Options::new("client").only_capabilities(bounding.clone()),
-        server: Options::new("server").only_capabilities(bounding),
-        ..Plan::default()
-    };
-    let mut mesh = Mesh::of("confined", &plan)?;
-    mesh.serve(apps::nginx, 8080)?;
-    let pid = mesh.client.sidecar.pid().context("it runs")?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    assert!(
-        status.contains("\nUid:\t65534\t") && status.contains("\nNoNewPrivs:\t1"),
-        "{status}"
-    );
-    for vip in [mesh.vip4(80), mesh.vip6(80)] {
-        apps::curl(&mesh.client.pod, &apps::url(vip))?.ok()?;
-    }
-    mesh.client
-        .sidecar
-        .until_flow("it went through the mesh", |flow| flow["direction"] == "outbound")?;
-    let log = mesh.client.sidecar.log();
-    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
-    // The next one takes over what a proxy of the same user has left.
-    mesh.client.sidecar.kill();
-    mesh.client.sidecar.restart()?;
-    apps::curl(&mesh.client.pod, &apps::url(mesh.vip4(80)))?.ok()?;
-    Ok(())
-}
-
-#[test]
-fn the_commands_of_the_network_unit_connect_a_slice_with_its_host() -> Result<()> {
-    let fabric = Fabric::new("slice")?;
-    let name = format!("t{}", std::process::id());
-    let unit = unit("outrigger-network@.service")?;
-    let run = |setting: &str| -> Result<()> {
-        for line in values(&unit, setting) {
-            let line = line.replace("%i", &name).replace("${ADDRESS}", "10.88.0.2");
-            let line = line.replace("${GATEWAY}", "10.88.0.1");
-            let may_fail = line.starts_with('-');
-            let words: Vec<&str> = line.trim_start_matches('-').split(' ').collect();
-            let ran = fabric.node().run(words[0], &words[1..])?;
-            ensure!(may_fail || ran.status.success(), "{line}: {ran:?}");
-        }
-        Ok(())
-    };
-    let started = run("ExecStart");
-    // Nobody listens there, so that the host's refusal is its answer.
-    let dial = ["netns", "exec", &name, "curl", "-sv", "http://10.88.0.1:9/"];
-    let answered = started.and_then(|()| fabric.node().run("ip", dial));
-    let is_there = || Path::new("/run/netns").join(&name).exists();
-    let was_there = is_there();
-    run("ExecStopPost")?;
-    assert!(was_there && !is_there());
-    let answered = answered?;
-    assert!(answered.stderr.contains("refused"), "{answered:?}");
-    Ok(())
-}
-
-#[test]
-fn a_service_of_a_slice_does_not_start_where_nothing_is_attached() -> Result<()> {
-    let mesh = Mesh::start("gate")?;
-    let (pod, sidecar) = (&mesh.client.pod, &mesh.client.sidecar);
-    let gate = values(&unit("meshed.conf")?, "ExecStartPre").join("\n");
-    let gate = gate
-        .trim_start_matches('+')
-        .replace("/run/outrigger/bpf/shop", &sidecar.pins().display().to_string());
-    let gate = gate.replace("/sys/fs/cgroup/shop.slice", &pod.cgroup().display().to_string());
-    let words: Vec<&str> = gate.split(' ').collect();
-    assert_eq!(words[0], "/usr/local/bin/outrigger");
-    let opens = || -> Result<bool> {
-        let outrigger = binaries::path("outrigger")?;
-        let output = mesh
-            .fabric
-            .node()
-            .run(&outrigger.display().to_string(), &words[1..])?;
-        Ok(output.status.success())
-    };
-    assert!(opens()?);
-    sidecar.detach()?;
-    assert!(!opens()?);
-    Ok(())
-}
-
-/// What the page tells an operator to write is good, and it names every file that there is.
-#[test]
-fn the_page_for_hosts_shows_good_files_and_all_of_them() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let page = fs::read_to_string(root.join("docs/host.md"))?;
-    let fabric = Fabric::new("page")?;
-    let yaml: Vec<&str> = page
-        .split("```yaml\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next())
-        .collect();
-    assert_eq!(yaml.len(), 2, "a proxy's and a registry");
-    for (n, text) in yaml.into_iter().enumerate() {
-        let file = fabric.scratch().join(format!("{n}.yaml"));
-        fs::write(&file, text)?;
-        let mut command = fabric.node().command(binaries::path("outrigger")?);
-        command.args(["config", "check"]).arg(&file);
-        let said = fabric.node().run_within(command, wait::SOON)?.ok()?;
-        assert!(said.contains(": ok ("), "{said}");
-    }
-    for file in fs::read_dir(root.join("deploy/systemd"))? {
-        let name = file?.file_name().to_string_lossy().into_owned();
-        assert!(
-            page.contains(&format!("`{name}`")),
-            "docs/host.md does not name {name}"
-        );
-    }
-    Ok(())
-}
-
-/// A unit as it is shipped.
-fn unit(name: &str) -> Result<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../deploy/systemd")
-        .join(name);
-    fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
-}
-
-fn values(unit: &str, setting: &str) -> Vec<String> {
-    let value = |line: &str| line.strip_prefix(setting)?.strip_prefix('=').map(str::to_owned);
-    unit.lines().filter_map(value).collect()
 }
