@@ -88,11 +88,23 @@ mod failure; // killed replicas and killed proxies
 #[path = "e2e/sight.rs"]
 mod sight; // flows and metrics tell the truth
 
+#[path = "e2e/status.rs"]
+mod status; // what is attached where, and what the command says when it is not any more
+
+#[path = "e2e/supervised.rs"]
+mod supervised; // what a service manager is told
+
+#[path = "e2e/host.rs"]
+mod host; // a host without Kubernetes: the units for systemd, and the page about them
+
 #[path = "e2e/admin.rs"]
 mod admin; // who may ask a running proxy for what, and who changes it
 
 #[path = "e2e/cleanup.rs"]
 mod cleanup; // nothing is left behind
+
+#[path = "e2e/lone.rs"]
+mod lone; // a pod whose sidecar may never become ready
 
 #[path = "e2e/expect.rs"]
 mod expect; // what the tests above share

@@ -5,40 +5,13 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use harness::apps::{self, Dialogue};
-use harness::mesh::registry::Registry;
-use harness::mesh::{Control, Options, RegistryFile, binaries};
-use harness::pod::Pod;
-use harness::{Fabric, Sidecar, cgroup, wait};
+use harness::mesh::{Options, binaries};
+use harness::{cgroup, wait};
 
 use crate::expect;
-
-/// A pod beside one outside, with a sidecar that cannot become ready.
-struct Lone {
-    sidecar: Sidecar,
-    pod: Pod,
-    outside: Pod,
-    _control: Control,
-    _fabric: Fabric,
-}
+use crate::lone::Lone;
 
 impl Lone {
-    fn new(kind: &str, options: &Options) -> Result<Self> {
-        let fabric = Fabric::new(kind)?;
-        let (pod, outside) = (fabric.pod("server")?, fabric.pod("outside")?);
-        let mut registry = Registry::default();
-        registry.add_member(&pod, &options.service_account, &[]);
-        let registry = RegistryFile::create(fabric.scratch().join("registry.yaml"), registry)?;
-        let control = Control::start(&fabric)?;
-        let sidecar = Sidecar::start_unready(&pod, &control, &registry, options)?;
-        Ok(Self {
-            sidecar,
-            pod,
-            outside,
-            _control: control,
-            _fabric: fabric,
-        })
-    }
-
     /// Waits until interception alone is what is missing.
     fn until_unready(&self, reason: &str) -> Result<()> {
         let mut seen = String::new();

@@ -13,6 +13,8 @@ mod smoke;
 mod test;
 mod tidy;
 mod totals;
+#[cfg(test)]
+mod units;
 mod vm;
 mod workspace;
 

@@ -82,6 +82,12 @@ const PROGRAMS: &[Program] = &[
     program("javac", "openjdk-17-jdk-headless", "network clients of a JVM"),
     program("go", "golang-go", "network clients and servers of Go"),
     program("openssl", "openssl", "a TLS client that shows certificates"),
+    program(
+        "systemd-analyze",
+        "systemd",
+        "what systemd thinks of the units; it does not run",
+    ),
+    program("setpriv", "util-linux", "a program with fewer rights"),
     program("ps", "procps", "facts about running programs"),
     program(
         "qemu-system-x86_64",

@@ -3,6 +3,7 @@
 pub mod ca;
 mod kernel;
 pub mod state_dir;
+pub mod status;
 mod table;
 pub mod token;
 
@@ -53,6 +54,12 @@ pub enum Verb {
         #[arg(long, value_name = "DIR")]
         pins: PathBuf,
     },
+    /// Says what is attached where, by whom and since when, and whether a proxy serves it
+    ///
+    /// The kernel is asked about every pinned hook, and the proxy about itself. Exits with 1 when something is not as it
+    /// should be: a hook that is detached, a cgroup that is gone or was made anew, a proxy that does not answer or is not
+    /// ready.
+    Status(status::Status),
     /// Asks a running proxy what would happen to a connection, and why
     ///
     /// The kernel's own maps and the proxy's routes are looked at; no connection is opened. Exits with 0 when there is
@@ -120,6 +127,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Ca(verb) => ca::run(verb),
         Verb::Token(verb) => token::run(verb),
         Verb::Detach { pins } => kernel::detach(&pins),
+        Verb::Status(status) => status::run(status),
         Verb::Why(why) => Ok(why.run(&mut std::io::stdout().lock())?),
         Verb::Drain(drain) => Ok(drain.run(&mut std::io::stdout().lock())?),
         Verb::Check => kernel::check(),
@@ -129,13 +137,25 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
 fn run_proxy(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<()> {
     let loaded = config::load_proxy(file, overrides)?;
     let log = lifecycle::start_logging(&loaded.logging)?;
+    supervised()?;
     proxy::run(loaded.role, log).context("the proxy ended")
 }
 
 fn run_control(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<()> {
     let loaded = config::load_control(file, overrides)?;
     lifecycle::start_logging(&loaded.logging)?;
+    supervised()?;
     control::run(loaded.role).context("the control process ended")
+}
+
+/// The variable is the service manager's, not a setting.
+fn supervised() -> anyhow::Result<()> {
+    match std::env::var_os("NOTIFY_SOCKET") {
+        Some(_) => {
+            lifecycle::notify::start().context("cannot start the thread that tells the service manager")
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_config(file: &Path, kind: Option<Kind>) -> anyhow::Result<()> {

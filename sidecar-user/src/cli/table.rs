@@ -48,7 +48,7 @@ pub(super) fn until(time: SystemTime, now: SystemTime) -> String {
     }
 }
 
-fn rough(duration: Duration) -> String {
+pub(super) fn rough(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use nix::sys::socket::SockaddrStorage;
 
 /// The addresses that others can reach: of every interface, without loopback and link-local ones.
-pub(super) fn addresses() -> io::Result<Vec<IpAddr>> {
+pub fn addresses() -> io::Result<Vec<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs()?;
     let addresses = interfaces
         .filter_map(|interface| ip(&interface.address?))

@@ -19,6 +19,7 @@ use crate::lifecycle::Logging;
 
 pub use check::{Kind, check};
 pub use control::SETTINGS as CONTROL;
+pub use host::addresses as own_addresses;
 pub use layers::{Overrides, Setting};
 pub use proxy::SETTINGS as PROXY;
 

@@ -62,9 +62,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         "the certificate service listens"
     );
     let readiness = observer.readiness().clone();
+    tokio::spawn(lifecycle::notify::follow(readiness.clone()));
     let stop = async move {
         let signal = shutdown.requested().await;
         info!(signal, "the certificate service stops");
+        lifecycle::notify::stopping(issuer::DRAIN);
         readiness.drain();
     };
     let probes = async {

@@ -14,6 +14,7 @@ pub const LISTENERS: Ipv4Addr = Ipv4Addr::new(127, 129, 0, 1);
 
 mod app_ports;
 mod attach;
+mod attached;
 mod bypass;
 mod check;
 mod error;
@@ -36,6 +37,7 @@ mod whole_host;
 
 pub use app_ports::AppPorts;
 pub use attach::{Datapath, Steered};
+pub use attached::{ABI_VERSION, Attached, Hook, Loaded, Place, attached, cgroup_id, cgroup_of};
 pub use bypass::Bypass;
 pub use check::{Finding, State, check};
 pub use error::Error;

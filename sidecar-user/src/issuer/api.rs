@@ -43,7 +43,7 @@ const WINDOW: u32 = 64 << 10;
 const MAX_AGE: Duration = Duration::from_secs(300);
 const MAX_AGE_GRACE: Duration = Duration::from_secs(20);
 /// How long calls under way may take once the service is told to stop.
-const DRAIN: Duration = Duration::from_secs(5);
+pub const DRAIN: Duration = Duration::from_secs(5);
 
 /// The service's state, which whoever shows its figures shares.
 pub struct Service {

@@ -36,7 +36,7 @@ pub mod token;
 mod token_file;
 mod visit;
 
-pub use api::{Service, serve};
+pub use api::{DRAIN, Service, serve};
 pub use ca::Ca;
 pub use sign::Refusal;
 pub use stats::{Counts, Refused};

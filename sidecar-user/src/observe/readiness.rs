@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
+use tokio::sync::watch;
 
 use super::http::Caller;
 use super::lock;
@@ -29,6 +30,7 @@ struct State {
     draining: bool,
     /// All conditions have been met at the same time, once.
     started: bool,
+    changed: watch::Sender<()>,
 }
 
 #[derive(Clone, Debug)]
@@ -78,7 +80,24 @@ impl Readiness {
 
     /// From now on not ready, for good. Startup and liveness are not touched.
     pub fn drain(&self) {
-        lock(&self.0).draining = true;
+        let mut state = lock(&self.0);
+        state.draining = true;
+        state.changed.send_replace(());
+    }
+
+    /// Wakes whoever waits when the answer to a probe may have changed.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        lock(&self.0).changed.subscribe()
+    }
+
+    /// What keeps this process from being ready, in one line and in words for everybody; `None` when it is.
+    pub fn missing(&self) -> Option<String> {
+        let told = self.ready().told_to(Caller::Anyone);
+        let unmet = told
+            .conditions
+            .iter()
+            .filter_map(|(name, reason)| Some(format!("{name}: {}", reason.as_ref()?)));
+        (!told.well).then(|| format!("not ready: {}", unmet.collect::<Vec<_>>().join(", ")))
     }
 
     pub(super) fn ready(&self) -> Verdict {
@@ -128,6 +147,7 @@ impl Condition {
         let mut state = lock(&self.state);
         state.conditions[self.index].1 = standing;
         state.started |= state.conditions.iter().all(|(_, s)| matches!(s, Standing::Met));
+        state.changed.send_replace(());
     }
 }
 

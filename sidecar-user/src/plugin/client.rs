@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Error;
@@ -26,29 +26,28 @@ pub(super) struct Answer {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The head of our own answers is some 200 bytes.
 const MAX_HEAD: u64 = 16 * 1024;
+/// Readiness and configuration are a few kilobytes.
+const MAX_ANSWER: u64 = 1024 * 1024;
 /// Of a refusal, what is worth a line.
 const MAX_REFUSAL: u64 = 1024;
 
 /// Asks for `path`. Without a patience the body may be silent for ever, as a watch may.
 pub(super) fn get(target: &Target, path: &str, patience: Option<Duration>) -> Result<Answer, Error> {
-    ask(target, "GET", path, patience)
+    call(target, "GET", path, patience)
 }
 
 /// Asks for a change. There is no body.
 pub(super) fn post(target: &Target, path: &str, patience: Option<Duration>) -> Result<Answer, Error> {
-    ask(target, "POST", path, patience)
+    call(target, "POST", path, patience)
 }
 
-fn ask(target: &Target, method: &str, path: &str, patience: Option<Duration>) -> Result<Answer, Error> {
+fn call(target: &Target, method: &str, path: &str, patience: Option<Duration>) -> Result<Answer, Error> {
     let unreachable = |source| Error::Unreachable {
         target: target.to_string(),
         source,
     };
-    let mut stream = connect(target, patience).map_err(unreachable)?;
-    let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(unreachable)?;
-    let mut body = BufReader::new(stream.into_read());
-    let (status, length) = head(&mut body).map_err(unreachable)?;
+    let stream = connect(target, patience).map_err(unreachable)?;
+    let (status, length, body) = exchange(stream, method, path).map_err(unreachable)?;
     if !(200..300).contains(&status) {
         let mut words = String::new();
         // What could be read of the reason is better than none.
@@ -64,6 +63,25 @@ fn ask(target: &Target, method: &str, path: &str, patience: Option<Duration>) ->
         length,
         body,
     })
+}
+
+/// Status and body of an admin socket's answer, whatever the status.
+pub fn ask(socket: &Path, path: &str) -> io::Result<(u16, String)> {
+    let stream = connect(&Target::Unix(socket.to_owned()), Some(super::ANSWER_TIMEOUT))?;
+    let (status, _, body) = exchange(stream, "GET", path)?;
+    let mut text = String::new();
+    body.take(MAX_ANSWER).read_to_string(&mut text)?;
+    Ok((status, text))
+}
+
+type Body = BufReader<Box<dyn Read>>;
+
+fn exchange(mut stream: Box<dyn Stream>, method: &str, path: &str) -> io::Result<(u16, Option<u64>, Body)> {
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut body = BufReader::new(stream.into_read());
+    let (status, length) = head(&mut body)?;
+    Ok((status, length, body))
 }
 
 impl Answer {

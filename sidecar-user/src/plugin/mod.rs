@@ -22,6 +22,7 @@ mod table;
 mod why;
 
 pub use drain::Drain;
+pub use client::ask;
 pub use why::Why;
 
 #[derive(Debug, Parser)]

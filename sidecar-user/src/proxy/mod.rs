@@ -167,6 +167,7 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         intercepting = config.datapath.is_some(), mode = ?config.mode, "proxy started"
     );
 
+    tokio::spawn(lifecycle::notify::follow(observer.readiness().clone()));
     tokio::spawn(follow_registry);
     tokio::spawn(watchers::registry(
         observer.clone(),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::threads::Threads;
-use crate::lifecycle::{Application, Shutdown};
+use crate::lifecycle::{self, Application, Shutdown};
 use crate::observe::{Figure, Observer};
 
 /// From the cut to the end of the process: a shard takes half a second for its last resets and records of flows.
@@ -256,6 +256,9 @@ pub(super) async fn follow(
             continue;
         }
         observer.readiness().drain();
+        if before == Phase::Serving {
+            lifecycle::notify::stopping(config.deadline);
+        }
         if sequence.phase >= Phase::Draining {
             serving = None;
         }

@@ -18,128 +18,11 @@ use crate::pod::Pod;
 use crate::process::{Output, Process};
 use crate::wait;
 
+mod confined;
+mod options;
 mod resources;
 
-/// What a test may want otherwise than usual.
-#[derive(Clone, Debug)]
-pub struct Options {
-    pub service_account: String,
-    /// Refuse plaintext from outside the mesh.
-    pub strict: bool,
-    /// Refuse destinations that the registry does not know.
-    pub registry_only: bool,
-    /// Certificate lifetime, e.g. `10s`.
-    pub ttl: String,
-    /// 0: one per usable core.
-    pub workers: usize,
-    /// A token other than one for the service account; a missing file leaves the proxy without identity.
-    pub token: Option<PathBuf>,
-    /// Run it without this capability, by its name without `cap_`.
-    pub without_capability: Option<String>,
-    /// Run it with this limit of open files, which it cannot raise.
-    pub open_files: Option<u64>,
-    /// Attach the hooks. Without them the proxy only answers on its own ports.
-    pub intercept: bool,
-    /// Name this cgroup below the pod's as the one to attach to, and not the pod's own, where everybody runs.
-    pub cgroup_below: Option<String>,
-    /// The interception policy at start, as YAML.
-    pub policy: Option<String>,
-    /// The most memory for buffers, e.g. `8MiB`.
-    pub buffer_memory: Option<String>,
-    /// How long newcomers, and how long open connections are served once it is told to end. Without newcomers unless a
-    /// test asks for them: nothing is gained by waiting for nobody.
-    pub drain: (String, String),
-    /// What ends it, `signal` or `application`.
-    pub lifetime: String,
-}
-
-impl Options {
-    pub fn new(service_account: &str) -> Self {
-        Self {
-            service_account: service_account.into(),
-            strict: false,
-            registry_only: false,
-            ttl: "24h".into(),
-            workers: 0,
-            token: None,
-            without_capability: None,
-            open_files: None,
-            intercept: true,
-            cgroup_below: None,
-            policy: None,
-            buffer_memory: None,
-            drain: ("0s".into(), "5s".into()),
-            lifetime: "signal".into(),
-        }
-    }
-
-    pub fn drain(mut self, minimum: &str, deadline: &str) -> Self {
-        self.drain = (minimum.into(), deadline.into());
-        self
-    }
-
-    /// End with the last program of the pod.
-    pub fn with_application(mut self) -> Self {
-        self.lifetime = "application".into();
-        self
-    }
-
-    pub fn buffer_memory(mut self, size: &str) -> Self {
-        self.buffer_memory = Some(size.into());
-        self
-    }
-
-    pub fn strict(mut self) -> Self {
-        self.strict = true;
-        self
-    }
-
-    pub fn registry_only(mut self) -> Self {
-        self.registry_only = true;
-        self
-    }
-
-    /// Attach nothing.
-    pub fn intercept_nothing(mut self) -> Self {
-        self.intercept = false;
-        self
-    }
-
-    pub fn cgroup_below(mut self, name: &str) -> Self {
-        self.cgroup_below = Some(name.into());
-        self
-    }
-
-    pub fn policy(mut self, yaml: &str) -> Self {
-        self.policy = Some(yaml.into());
-        self
-    }
-
-    pub fn ttl(mut self, ttl: &str) -> Self {
-        self.ttl = ttl.into();
-        self
-    }
-
-    pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers;
-        self
-    }
-
-    pub fn without_capability(mut self, name: &str) -> Self {
-        self.without_capability = Some(name.into());
-        self
-    }
-
-    pub fn open_files(mut self, limit: u64) -> Self {
-        self.open_files = Some(limit);
-        self
-    }
-
-    pub fn token(mut self, token: PathBuf) -> Self {
-        self.token = Some(token);
-        self
-    }
-}
+pub use options::Options;
 
 #[derive(Debug)]
 pub struct Sidecar {
@@ -148,6 +31,8 @@ pub struct Sidecar {
     intercepts: bool,
     without_capability: Option<String>,
     open_files: Option<u64>,
+    manager: Option<(PathBuf, Duration)>,
+    only_capabilities: Option<Vec<String>>,
     /// Another place for its log than a file of ours, and the level.
     log: Option<(PathBuf, String)>,
     process: Option<Process>,
@@ -189,6 +74,8 @@ impl Sidecar {
             intercepts,
             without_capability: options.without_capability.clone(),
             open_files: options.open_files,
+            manager: options.manager.clone(),
+            only_capabilities: options.only_capabilities.clone(),
             log: None,
             process: None,
         };
@@ -196,6 +83,13 @@ impl Sidecar {
             Some(token) => token.clone(),
             None => control.token(&crate::mesh::identity(&options.service_account))?,
         };
+        let mut roots = control.root();
+        if options.only_capabilities.is_some() {
+            // The authority's directory is its own.
+            let authority = std::mem::replace(&mut roots, sidecar.dir.join("root-cert.pem"));
+            fs::copy(authority, &roots)?;
+            confined::give_away(&[&sidecar.dir, &token])?;
+        }
         let mut config = format!(
             "workload: {{name: {}, namespace: {NAMESPACE}, serviceAccount: {}, trustDomain: {TRUST_DOMAIN}}}\n\
              mode: {}\n\
@@ -222,7 +116,7 @@ impl Sidecar {
             },
             registry.path().display(),
             control.authority(),
-            control.root().display(),
+            roots.display(),
             token.display(),
             options.ttl,
             sidecar.admin_socket().display(),
@@ -283,12 +177,21 @@ impl Sidecar {
             words.push("setpriv".into());
             words.extend(without.map(OsString::from));
         }
+        if let Some(names) = &self.only_capabilities {
+            words.extend(confined::words(names));
+            fs::create_dir_all(self.pins())?;
+            confined::give_away(&[&self.pins()])?;
+        }
         words.push(outrigger.into());
         let mut command = self.pod.command(&words[0]);
         command.args(&words[1..]);
         command.arg("proxy").arg("--config").arg(self.config());
         if let Some((_, level)) = &self.log {
             command.env("OUTRIGGER_LOG", level);
+        }
+        if let Some((socket, watchdog)) = &self.manager {
+            command.env("NOTIFY_SOCKET", socket);
+            command.env("WATCHDOG_USEC", watchdog.as_micros().to_string());
         }
         let mut process = self.pod.spawn(command)?;
         let (pod, status, intercepts) = (self.pod.clone(), self.status_address(), self.intercepts);

@@ -1,0 +1,46 @@
+//! A sidecar with the rights that a service manager would leave it, and the command that asks how it stands.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::Sidecar;
+use crate::mesh::binaries;
+use crate::process::Output;
+use crate::wait;
+
+/// Nobody's, as Debian has it.
+const UNPRIVILEGED: u32 = 65534;
+
+/// Before a command: makes it another user with these capabilities, and no way to others.
+pub(super) fn words(capabilities: &[String]) -> Vec<OsString> {
+    let only: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
+    let ids = ["reuid", "regid"].map(|id| format!("--{id}={UNPRIVILEGED}"));
+    let sets = ["inh-caps", "ambient-caps", "bounding-set"].map(|set| format!("--{set}=-all{only}"));
+    let first = ["setpriv", "--clear-groups", "--no-new-privs"].map(OsString::from);
+    first
+        .into_iter()
+        .chain(ids.into_iter().chain(sets).map(OsString::from))
+        .collect()
+}
+
+/// To that user.
+pub(super) fn give_away(paths: &[&Path]) -> Result<()> {
+    let id = Some(UNPRIVILEGED);
+    let mut given = paths.iter().map(|path| chown(path, id, id));
+    given
+        .try_for_each(|given| given)
+        .context("give files to another user")
+}
+
+impl Sidecar {
+    /// `outrigger status` with these arguments, on the host.
+    pub fn status(&self, args: &[&OsStr]) -> Result<Output> {
+        let mut command = Command::new(binaries::path("outrigger")?);
+        command.arg("status").args(args);
+        self.pod().run_within(command, wait::SOON)
+    }
+}
