@@ -91,8 +91,13 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     let (identity_out, identity_status) = watch::channel(identity::Status::default());
     let conditions = watchers::Conditions::new(&observer);
 
-    // Ports first: where another proxy runs already, nothing has been touched yet. Those that only one can have before
+    // The pod before its ports: whoever is not its only proxy has touched nothing yet. Ports that only one can have before
     // those that are shared: a listener that joins another proxy's takes part of its connections.
+    let lease = config
+        .datapath
+        .as_ref()
+        .map(|kernel| datapath::Lease::take(&kernel.pins))
+        .transpose()?;
     let status = listen_status(config.observe.status_port)?;
     let admin = config.observe.admin.map(listen_admin).transpose()?;
     let admin_socket = config
@@ -105,8 +110,8 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     let listeners = shard::listen(&config.intercept, config.workers)?;
     conditions.listeners.met();
 
-    let mut kernel = match &config.datapath {
-        Some(kernel) => Some(attach(kernel, &listeners)?),
+    let mut kernel = match config.datapath.as_ref().zip(lease) {
+        Some((kernel, lease)) => Some(attach(kernel, lease, &listeners)?),
         None => None,
     };
     interception::prove(kernel.as_ref(), config.mode, conditions.interception);
@@ -209,14 +214,18 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     Ok(())
 }
 
-fn attach(config: &datapath::Config, listeners: &[Listeners]) -> Result<datapath::Datapath, datapath::Error> {
+fn attach(
+    config: &datapath::Config,
+    lease: datapath::Lease,
+    listeners: &[Listeners],
+) -> Result<datapath::Datapath, datapath::Error> {
     // The listeners of all shards are one SO_REUSEPORT group: naming one of them names the group.
     let first = listeners.first();
     let steered = datapath::Steered {
         inbound: first.map(|l| l.inbound.as_fd()),
         outbound: first.map(|l| l.outbound.as_fd()),
     };
-    datapath::Datapath::attach(config, steered)
+    datapath::Datapath::attach(config, lease, steered)
 }
 
 /// Prepares every shard for truthful connects: one each, or none where the raw socket cannot be had.

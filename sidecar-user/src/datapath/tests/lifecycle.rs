@@ -9,7 +9,7 @@ use std::thread;
 use sidecar_ebpf::abi::map;
 use socket2::{Domain, Socket, Type};
 
-use super::super::{Bypass, Config, Datapath, Error, Logs, State, Steered, check, detach};
+use super::super::{Bypass, Config, Datapath, Error, Lease, Logs, State, Steered, check, detach};
 use super::capture::Capture;
 use super::pod::{POD4, eventually, in_pod};
 use super::probe::{FAR4, counter, listener, original_dst};
@@ -99,7 +99,7 @@ fn detaching_sets_the_pod_free_and_leaves_no_file() {
         let datapath = pod.attach(None);
         let to = pod.neighbour6.local_addr().unwrap();
         TcpStream::connect(to).expect_err("nobody listens for redirected connections");
-        let removed = detach(&pod.config.pins).expect("detach");
+        let removed = detach(&pod.config.pins, true).expect("detach");
         assert!(
             removed.iter().any(|path| path.ends_with("or_connect6")),
             "{removed:?}"
@@ -112,7 +112,7 @@ fn detaching_sets_the_pod_free_and_leaves_no_file() {
             1,
             "the programs ran once, before"
         );
-        assert!(detach(&pod.config.pins).expect("again").is_empty());
+        assert!(detach(&pod.config.pins, false).expect("again").is_empty());
     });
 }
 
@@ -159,7 +159,10 @@ fn a_failed_attachment_leaves_nothing_behind() {
             inbound: Some(not_a_listener.as_fd()),
             ..Steered::default()
         };
-        let error = Datapath::attach(&pod.config, steered).map(drop).unwrap_err();
+        let lease = Lease::take(&pod.config.pins).expect("nobody else");
+        let error = Datapath::attach(&pod.config, lease, steered)
+            .map(drop)
+            .unwrap_err();
         assert!(error.to_string().contains(map::LISTENERS), "{error}");
         assert!(!pod.config.pins.exists());
         pod.neighbour4

@@ -23,7 +23,7 @@ use nix::sched::{CloneFlags, unshare};
 use sidecar_ebpf::abi::{OUTBOUND_LISTENER, map};
 use socket2::{Domain, Socket, Type};
 
-use super::super::{Config, Datapath, Error, Policy, Steered, pins, sys};
+use super::super::{Config, Datapath, Error, Lease, Policy, Steered, pins, sys};
 
 pub(super) const POD4: &str = "10.99.0.2";
 pub(super) const POD6: &str = "fd99::2";
@@ -53,6 +53,8 @@ pub(super) struct Pod {
     sleeper: Child,
     /// The last one, if it still listens.
     outbound: RefCell<Weak<TcpListener>>,
+    /// Of the last attachment: this process is one owner, which may attach again.
+    lease: RefCell<Option<Lease>>,
 }
 
 /// Runs a test's body in a pod.
@@ -168,6 +170,7 @@ impl Pod {
             sockets6,
             sleeper,
             outbound: RefCell::default(),
+            lease: RefCell::default(),
         }
     }
 
@@ -186,13 +189,29 @@ impl Pod {
             inbound: inbound.map(AsFd::as_fd),
             outbound: outbound.as_ref().map(AsFd::as_fd),
         };
-        Datapath::attach(config, steered)
+        Datapath::attach(config, self.lease(&config.pins)?, steered)
+    }
+
+    /// The one that an attachment of this process has already, or a new one.
+    pub(super) fn lease(&self, pins: &Path) -> Result<Lease, Error> {
+        let shared = |lease: &Lease| lease.share(pins);
+        if let Some(lease) = self.lease.borrow().as_ref().and_then(shared) {
+            return Ok(lease);
+        }
+        let lease = Lease::take(pins)?;
+        *self.lease.borrow_mut() = lease.share(pins);
+        Ok(lease)
+    }
+
+    /// As if this process, which has attached, had ended.
+    pub(super) fn give_up(&self) {
+        self.lease.take();
     }
 
     /// The dual-stack listener that redirected connections arrive at, before and after the programs are attached.
     pub(super) fn outbound(&self) -> Arc<TcpListener> {
         let listener = Arc::new(dual_stack(self.config.outbound_port));
-        if let Ok(slots) = sys::open_pin(&pins::maps(&self.config.pins).join(map::LISTENERS)) {
+        if let Ok(slots) = sys::open_pin(&pins::map(&self.config.pins, map::LISTENERS)) {
             sys::map_set(slots.as_fd(), &OUTBOUND_LISTENER, &listener.as_raw_fd()).expect("a slot");
         }
         *self.outbound.borrow_mut() = Arc::downgrade(&listener);
@@ -268,6 +287,10 @@ impl Drop for Elsewhere {
 pub(super) struct Proxy(Child);
 
 impl Proxy {
+    pub(super) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     pub(super) fn kill(mut self) {
         self.0.kill().expect("SIGKILL");
         self.0.wait().expect("it is gone");
@@ -289,7 +312,8 @@ fn play_proxy(config: &Config) -> ! {
         inbound: Some(inbound.as_fd()),
         outbound: Some(outbound.as_fd()),
     };
-    let _datapath = Datapath::attach(config, steered).unwrap_or_else(|e| panic!("attach: {e}"));
+    let lease = Lease::take(&config.pins).unwrap_or_else(|e| panic!("lease: {e}"));
+    let _datapath = Datapath::attach(config, lease, steered).unwrap_or_else(|e| panic!("attach: {e}"));
     println!("{READY}");
     loop {
         thread::park();
