@@ -85,6 +85,9 @@ mod stop; // the end of a sidecar: whom it still serves, what it refuses, when i
 #[path = "e2e/failure.rs"]
 mod failure; // killed replicas and killed proxies
 
+#[path = "e2e/lease.rs"]
+mod lease; // one proxy at a time owns a pod
+
 #[path = "e2e/sight.rs"]
 mod sight; // flows and metrics tell the truth
 

@@ -1,13 +1,14 @@
 //! Every type, name and size that crosses the kernel boundary.
 //!
-//! Deriving `Pod` makes padding, `bool` and `Option` fail to compile. A change here needs a new [`ABI_VERSION`]:
-//! a proxy reuses the pinned maps of the one before it only when the versions agree (`tests/abi.rs` asks for it).
+//! Deriving `Pod` makes padding, `bool` and `Option` fail to compile. What changes here changes maps, whose versions are
+//! in [`schema`]: a proxy reuses the pinned maps of the one before it that have the same (`tests/schema.rs` asks for it).
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::addr::{Endpoint, Ip, Port};
 
 mod counters;
+pub mod schema;
 
 pub use counters::{COUNTER_SLOTS, Counter};
 

@@ -6,7 +6,7 @@ pub const COUNTER_SLOTS: usize = 64;
 
 const _: () = assert!(
     Counter::COUNT <= COUNTER_SLOTS,
-    "the map needs more slots, and with them a new ABI_VERSION"
+    "the map needs more slots, and with them a new version in schema.rs"
 );
 
 macro_rules! counters {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::datapath::{self, State};
 
-pub(super) fn detach(pins: &Path) -> anyhow::Result<()> {
-    for removed in datapath::detach(pins)? {
+pub(super) fn detach(pins: &Path, force: bool) -> anyhow::Result<()> {
+    for removed in datapath::detach(pins, force)? {
         println!("removed {}", removed.display());
     }
     Ok(())

@@ -49,10 +49,15 @@ pub enum Verb {
     #[command(subcommand)]
     Token(token::Verb),
     /// Removes what a proxy has attached to the kernel and pinned, also after a crash
+    ///
+    /// Hooks of other versions are removed as well. Refuses while a proxy runs with that directory.
     Detach {
         /// The directory that the proxy's `interception.pins` names
         #[arg(long, value_name = "DIR")]
         pins: PathBuf,
+        /// Take the hooks away from a proxy that runs: the pod's connections then go out unprotected
+        #[arg(long)]
+        force: bool,
     },
     /// Says what is attached where, by whom and since when, and whether a proxy serves it
     ///
@@ -126,7 +131,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Config(ConfigVerb::Check { file, kind }) => check_config(&file, kind),
         Verb::Ca(verb) => ca::run(verb),
         Verb::Token(verb) => token::run(verb),
-        Verb::Detach { pins } => kernel::detach(&pins),
+        Verb::Detach { pins, force } => kernel::detach(&pins, force),
         Verb::Status(status) => status::run(status),
         Verb::Why(why) => Ok(why.run(&mut std::io::stdout().lock())?),
         Verb::Drain(drain) => Ok(drain.run(&mut std::io::stdout().lock())?),

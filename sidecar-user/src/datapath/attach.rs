@@ -11,17 +11,20 @@ use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
 use sidecar_ebpf::abi::{Counter, Listener, RING_BYTES, Settings, map};
 
 use super::hold::Approvals;
+use super::lease::Lease;
 use super::links::{self, HOOKS, Targets};
 use super::object::Features;
 use super::policy::{self, PolicyMap};
 use super::settings::Switches;
 use super::{
-    AppPorts, Bypass, Config, Error, Explain, Hold, Logs, Proof, RouteMap, logs, object, pins, settings, sys,
-    whole_host,
+    AppPorts, Bypass, Config, Error, Explain, Hold, Logs, Proof, RouteMap, detach, logs, object, pins,
+    settings, sys, whole_host,
 };
 
 /// The attached programs. Dropping it detaches nothing: see `detach`.
 pub struct Datapath {
+    /// No other proxy attaches while this value lives.
+    _lease: Arc<Lease>,
     cgroup: PathBuf,
     switches: Switches,
     maps: Maps,
@@ -61,11 +64,11 @@ impl Datapath {
     /// Attaches to the pod's cgroup and to the network namespace of the calling thread. Blocks for as long as the
     /// kernel's verifier takes, some tens of milliseconds.
     ///
-    /// Where an earlier proxy left its pins, its programs go on working until these take their place, one by one
-    /// and without a gap. Where there were none, a failure leaves none.
+    /// The lease is of [`Config::pins`]. Where an earlier proxy left its pins, its programs go on working until these take
+    /// their place, one by one and without a gap. Where there were none, a failure leaves none.
     ///
     /// Nobody listens yet: until [`Self::steer`], and whenever the listeners are closed, what they are for is refused.
-    pub fn attach(config: &Config) -> Result<Self, Error> {
+    pub fn attach(config: &Config, lease: Lease) -> Result<Self, Error> {
         let settings = settings::settings(config)?;
         if pins::file_system(&config.cgroup).map_err(Error::path("cgroup", &config.cgroup))?
             != CGROUP2_SUPER_MAGIC
@@ -80,10 +83,11 @@ impl Datapath {
         links::check_pins(&config.pins, &targets)?;
 
         let intercepted = pins::any_link(&config.pins);
-        let attached = attach(config, &targets, settings);
+        let lease = Arc::new(lease);
+        let attached = attach(config, lease.clone(), &targets, settings);
         if attached.is_err() && !intercepted {
             // The first error is the one to tell.
-            let _: Result<_, Error> = pins::detach(&config.pins);
+            let _: Result<_, Error> = detach::remove_all(&config.pins);
         }
         attached
     }
@@ -197,7 +201,12 @@ impl Datapath {
     }
 }
 
-fn attach(config: &Config, targets: &Targets, mut settings: Settings) -> Result<Datapath, Error> {
+fn attach(
+    config: &Config,
+    lease: Arc<Lease>,
+    targets: &Targets,
+    mut settings: Settings,
+) -> Result<Datapath, Error> {
     let pins: &Path = &config.pins;
     pins::keep_or_forget_maps(pins, &settings)?;
     let log = logs::enabled();
@@ -237,7 +246,10 @@ fn attach(config: &Config, targets: &Targets, mut settings: Settings) -> Result<
     for hook in HOOKS {
         links::attach(&mut ebpf, hook, targets, pins)?;
     }
+    links::remove_others(pins)?;
+    pins::forget_other_maps(pins)?;
     Ok(Datapath {
+        _lease: lease,
         cgroup: config.cgroup.clone(),
         maps,
         filter: links::hold_program(&mut ebpf)?,

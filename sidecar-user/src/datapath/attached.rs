@@ -123,7 +123,7 @@ fn place(target: sys::Target) -> Place {
 }
 
 fn abi(pins: &Path) -> Option<u32> {
-    let settings = sys::open_pin(&pins::maps(pins).join(map::SETTINGS)).ok()?;
+    let settings = sys::open_pin(&pins::map(pins, map::SETTINGS)).ok()?;
     let info = sys::map_info(settings.as_fd()).ok()?;
     // The kernel writes as many bytes as the map says: a map of another size is not read.
     let is_ours = [info.key_size, info.value_size, info.max_entries] == pins::shape(map::SETTINGS);

@@ -7,6 +7,8 @@ use aya::EbpfError;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
 
+use super::lease::Owner;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{what} {}: {source}", path.display())]
@@ -15,6 +17,18 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
+    #[error(
+        "pins: {} belongs to {owner}, which is attached to this pod or about to be; nothing was changed. Stop that proxy \
+         first, or name another directory in `interception.pins` if this is another pod",
+        pins.display()
+    )]
+    Owned { pins: PathBuf, owner: Owner },
+    #[error(
+        "pins: {} belongs to {owner}, which runs; nothing was removed. Stop that proxy first, or say --force: the pod's \
+         connections then go out unprotected while that proxy believes to serve them",
+        pins.display()
+    )]
+    InUse { pins: PathBuf, owner: Owner },
     #[error("another proxy has taken the pod over; this one changes nothing any more")]
     Superseded,
     #[error("{what} cannot be read: {source}")]

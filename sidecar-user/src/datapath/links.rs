@@ -1,6 +1,6 @@
 //! The nine attachments: where each program goes, and how a link that is already pinned gets the new program.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -35,6 +35,7 @@ pub(super) const HOOKS: [Hook; 9] = [
     hook(program::CONNECT6, 11),
 ];
 const SK_LOOKUP: u32 = 36;
+const THIS_NETNS: &str = "this network namespace";
 
 const fn hook(program: &'static str, attach_type: u32) -> Hook {
     Hook { program, attach_type }
@@ -59,17 +60,22 @@ impl Targets {
     }
 
     fn expected(&self, hook: Hook) -> Result<Target, Error> {
-        let inode = |file: &File, path: &Path| {
-            file.metadata()
-                .map(|m| m.ino())
-                .map_err(Error::path("target", path))
-        };
-        Ok(if hook.attach_type == SK_LOOKUP {
-            let inode = inode(&self.netns, self.path(hook))?;
-            Target::Netns(u32::try_from(inode).expect("namespace inodes have 32 bits"))
+        if hook.attach_type == SK_LOOKUP {
+            self.netns()
         } else {
-            Target::Cgroup(inode(&self.cgroup, self.path(hook))?)
-        })
+            self.cgroup()
+        }
+    }
+
+    fn cgroup(&self) -> Result<Target, Error> {
+        inode(&self.cgroup, &self.cgroup_path).map(Target::Cgroup)
+    }
+
+    fn netns(&self) -> Result<Target, Error> {
+        let inode = inode(&self.netns, Path::new(THIS_NETNS))?;
+        Ok(Target::Netns(
+            u32::try_from(inode).expect("namespace inodes have 32 bits"),
+        ))
     }
 
     fn fd(&self, hook: Hook) -> BorrowedFd<'_> {
@@ -82,7 +88,7 @@ impl Targets {
 
     fn path(&self, hook: Hook) -> &Path {
         if hook.attach_type == SK_LOOKUP {
-            Path::new("this network namespace")
+            Path::new(THIS_NETNS)
         } else {
             &self.cgroup_path
         }
@@ -91,21 +97,61 @@ impl Targets {
 
 /// Refuses pins that hold on to another pod which is still there: replacing them would set it free.
 pub(super) fn check_pins(pins: &Path, targets: &Targets) -> Result<(), Error> {
-    for hook in HOOKS {
-        let pin = pins::link(pins, hook.program);
-        if let Some((_, found)) = open(&pin)?
-            && !is_severed(found.target())
-            && (found.target(), found.attach_type()) != (targets.expected(hook)?, hook.attach_type)
-        {
+    for pin in pins::links(pins)? {
+        let Some((_, found)) = open(&pin)? else { continue };
+        let target = found.target();
+        let hook = HOOKS.into_iter().find(|hook| pin.ends_with(hook.program));
+        let expected = match (hook, target) {
+            (Some(hook), _) => targets.expected(hook)?,
+            // A hook of another version, to be removed: what is left to compare is the pod.
+            (None, Target::Cgroup(_)) => targets.cgroup()?,
+            (None, Target::Netns(_)) => targets.netns()?,
+            (None, Target::Other(_)) => continue,
+        };
+        let is_same = target == expected && hook.is_none_or(|hook| hook.attach_type == found.attach_type());
+        if !is_severed(target) && !is_same {
             return Err(Error::OtherTarget {
                 pin,
                 pins: pins.into(),
-                expected: describe(targets.expected(hook)?),
-                found: describe(found.target()),
+                expected: describe(expected),
+                found: describe(target),
             });
         }
     }
     Ok(())
+}
+
+/// Detaches and removes the links of hooks that this version does not have, because it calls them otherwise or has given
+/// them up. Once its own are attached: until then the others may be all that keeps the pod from being open.
+pub(super) fn remove_others(pins: &Path) -> Result<Vec<PathBuf>, Error> {
+    let is_ours = |pin: &PathBuf| HOOKS.iter().any(|hook| pin.ends_with(hook.program));
+    let others = pins::links(pins)?.into_iter().filter(|pin| !is_ours(pin));
+    let removed = others.map(|pin| remove(&pin));
+    removed.filter_map(Result::transpose).collect()
+}
+
+/// Detaches and removes every link, of whatever version.
+pub(super) fn remove_all(pins: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut removed = remove_others(pins)?;
+    // What redirects goes first, so that no connection is sent to a proxy that cannot tell where it belongs.
+    for hook in HOOKS.iter().rev() {
+        removed.extend(remove(&pins::link(pins, hook.program))?);
+    }
+    Ok(removed)
+}
+
+/// The path, if there was a link to remove.
+fn remove(pin: &Path) -> Result<Option<PathBuf>, Error> {
+    if let Ok(link) = sys::open_pin(pin) {
+        match sys::link_detach(link.as_fd()) {
+            // A link of a kind that cannot be detached by force, or no link at all, ends with its pin.
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
+                return Err(Error::path("pinned link", pin)(error));
+            }
+            _ => {}
+        }
+    }
+    pins::remove_file(pin)
 }
 
 /// Attaches the program, or puts it in the place of the one that a pinned link holds.
@@ -121,7 +167,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, targets: &Targets, pins: &Path
                 Err(source) => return Err(Error::Update { pin, source }),
             }
         }
-        fs::remove_file(&pin).map_err(Error::path("severed pin", &pin))?;
+        pins::remove_file(&pin)?;
     }
     let new = new_program(program, hook)?;
     let link = sys::link_create(new, targets.fd(hook), hook.attach_type).map_err(|source| Error::Attach {
@@ -186,6 +232,11 @@ fn open(pin: &Path) -> Result<Option<(OwnedFd, sys::LinkInfo)>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(fail(error)),
     }
+}
+
+fn inode(file: &File, path: &Path) -> Result<u64, Error> {
+    let metadata = file.metadata().map_err(Error::path("target", path))?;
+    Ok(metadata.ino())
 }
 
 fn is_severed(target: Target) -> bool {

@@ -1,7 +1,8 @@
 //! THE KERNEL DOOR: loads, attaches and pins the BPF programs. The only user of aya.
 //!
 //! What is attached here outlives the process: links and maps are pinned, so that a pod whose proxy has died
-//! refuses connections instead of sending plaintext. `detach` takes them away. Does not accept connections, and
+//! refuses connections instead of sending plaintext. `detach` takes them away. A [`Lease`] sees to it that one process
+//! at a time does either. Does not accept connections, and
 //! does not read original destinations: the programs answer SO_ORIGINAL_DST for `intercept/`.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,11 +18,13 @@ mod attach;
 mod attached;
 mod bypass;
 mod check;
+mod detach;
 mod error;
 mod explain;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod hold;
+mod lease;
 mod links;
 mod logs;
 mod object;
@@ -40,11 +43,12 @@ pub use attach::{Datapath, Steered};
 pub use attached::{ABI_VERSION, Attached, Hook, Loaded, Place, attached, cgroup_id, cgroup_of};
 pub use bypass::Bypass;
 pub use check::{Finding, State, check};
+pub use detach::detach;
 pub use error::Error;
 pub use explain::{Action, Connect, Explain, Verdict};
 pub use hold::{Approvals, Attempts, Hold};
+pub use lease::{Lease, Owner};
 pub use logs::Logs;
-pub use pins::detach;
 pub use policy::{Policy, PolicyMap};
 pub use proof::{Proof, Unseen};
 pub use routes::RouteMap;

@@ -7,7 +7,7 @@ use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 use sidecar_ebpf::abi::map;
 
-use super::Error;
+use super::{Error, pins};
 
 /// Built by `build.rs`; aligned, because it is parsed in place.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/outrigger-bpf"));
@@ -53,9 +53,9 @@ impl Features {
     }
 }
 
-/// Makes the maps, and prepares the programs. Maps that are pinned below `pins` are taken from there, others are
-/// made and pinned; without `pins` everything dies with the returned value.
-pub(super) fn load(features: Features, pins: Option<&Path>, log: bool) -> Result<Ebpf, Error> {
+/// Makes the maps, and prepares the programs. Maps that are pinned in the directory are taken from there, others are
+/// made and pinned; without one everything dies with the returned value.
+pub(super) fn load(features: Features, directory: Option<&Path>, log: bool) -> Result<Ebpf, Error> {
     // aya-log's numbers: 0 is nothing, 4 is debug. Off, the verifier removes the log calls altogether.
     let level: u8 = if log { 4 } else { 0 };
     let (mptcp, retval) = (u8::from(features.mptcp), u8::from(features.retval));
@@ -66,9 +66,9 @@ pub(super) fn load(features: Features, pins: Option<&Path>, log: bool) -> Result
     if !log {
         loader.map_max_entries("AYA_LOGS", NO_LOGS);
     }
-    if let Some(pins) = pins {
+    if let Some(directory) = directory {
         for name in map::ALL {
-            loader.map_pin_path(name, pins.join(name));
+            loader.map_pin_path(name, directory.join(pins::file_name(name)));
         }
     }
     loader.load(OBJECT).map_err(|source| Error::Object { source })

@@ -1,11 +1,16 @@
 //! The files below the pins directory: `links/<program>` and `maps/<map>`. They hold what they name in the kernel.
+//!
+//! Does not know what a link is attached to; `links` does.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{self, BPF_FS_MAGIC, FsType};
+use sidecar_ebpf::abi::schema::{TOGETHER, version};
 use sidecar_ebpf::abi::{
     APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, COUNTER_SLOTS, HANDSHAKE_ENTRIES,
     HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES,
@@ -14,7 +19,6 @@ use sidecar_ebpf::abi::{
 use sidecar_ebpf::addr::Ip;
 
 use super::Error;
-use super::links::HOOKS;
 use super::settings;
 use super::sys::{self, MapInfo};
 
@@ -26,12 +30,31 @@ pub(super) fn maps(pins: &Path) -> PathBuf {
     pins.join("maps")
 }
 
-/// Makes the directories, after making sure that they are on a bpffs.
-pub(super) fn prepare(pins: &Path) -> Result<(), Error> {
+pub(super) fn map(pins: &Path, name: &str) -> PathBuf {
+    maps(pins).join(file_name(name))
+}
+
+/// A map's layout has a version of its own, which is part of the name of its pin: two versions of Outrigger share the
+/// maps whose layout is the same, and neither opens the others. The first version has no number, and a bpffs takes no dot.
+pub(super) fn file_name(name: &str) -> String {
+    match version(name) {
+        1 => name.into(),
+        version => format!("{name}_v{version}"),
+    }
+}
+
+/// Refuses a directory that is not on a bpffs, or would not be.
+pub(super) fn require_bpffs(pins: &Path) -> Result<(), Error> {
     let existing = pins.ancestors().find(|path| path.exists()).unwrap_or(pins);
     if file_system(existing).map_err(Error::path("pins", existing))? != BPF_FS_MAGIC {
         return Err(Error::NotBpffs { path: pins.into() });
     }
+    Ok(())
+}
+
+/// Makes the directories below the pins directory.
+pub(super) fn prepare(pins: &Path) -> Result<(), Error> {
+    require_bpffs(pins)?;
     for directory in [pins.join("links"), maps(pins)] {
         fs::create_dir_all(&directory).map_err(Error::path("pins", &directory))?;
     }
@@ -42,34 +65,103 @@ pub(super) fn file_system(path: &Path) -> io::Result<FsType> {
     Ok(statfs::statfs(path)?.filesystem_type())
 }
 
-/// Whether any program is pinned here, so that connections are intercepted already.
-pub(super) fn any_link(pins: &Path) -> bool {
-    HOOKS.iter().any(|hook| link(pins, hook.program).exists())
+/// All pinned links: this version's, and those of hooks that it does not have.
+pub(super) fn links(pins: &Path) -> Result<Vec<PathBuf>, Error> {
+    files(&pins.join("links"))
 }
 
-/// Keeps the pinned maps if this version can work with them and they say the same; otherwise takes their pins
-/// away. The attached programs hold the maps themselves, so that nothing changes until they are replaced.
+/// Whether any program is pinned here, so that connections are intercepted already.
+pub(super) fn any_link(pins: &Path) -> bool {
+    links(pins).is_ok_and(|links| !links.is_empty())
+}
+
+/// Keeps the pinned maps that this version can work with; takes the pins of others away, so that they are made anew.
+/// Programs of an earlier proxy that are still attached hold their maps themselves, so that nothing changes for them
+/// until they are replaced.
 pub(super) fn keep_or_forget_maps(pins: &Path, wanted: &Settings) -> Result<(), Error> {
-    let directory = maps(pins);
-    if are_reusable(&directory, wanted) {
-        return Ok(());
+    let mut forgotten: BTreeSet<&str> = map::ALL
+        .into_iter()
+        .filter(|name| !is_usable(pins, name))
+        .collect();
+    // A changed address or port is not written over: a program could read half of it.
+    if !says_the_same(pins, wanted) {
+        forgotten.insert(map::SETTINGS);
     }
-    for name in map::ALL {
-        remove_file(&directory.join(name))?;
+    for group in TOGETHER {
+        if group.iter().any(|name| forgotten.contains(name)) {
+            forgotten.extend(group);
+        }
+    }
+    for name in forgotten {
+        remove_file(&map(pins, name))?;
     }
     Ok(())
 }
 
-fn are_reusable(directory: &Path, wanted: &Settings) -> bool {
-    let open = |name: &str| sys::open_pin(&directory.join(name));
-    let shapes_agree = map::ALL.iter().all(|name| {
-        open(name)
-            .and_then(|map| sys::map_info(map.as_fd()))
-            .is_ok_and(|info| has_shape(&info, shape(name)))
-    });
-    // A changed address or port is not written over: a program could read half of it.
-    shapes_agree
-        && open(map::SETTINGS)
+/// Removes the maps of other versions, once no program works with them any more.
+pub(super) fn forget_other_maps(pins: &Path) -> Result<(), Error> {
+    let ours: BTreeSet<OsString> = map::ALL.map(|name| file_name(name).into()).into();
+    remove_maps(pins, |name| !ours.contains(name)).map(drop)
+}
+
+/// Removes the pins whose names are chosen.
+pub(super) fn remove_maps(pins: &Path, chosen: impl Fn(&OsString) -> bool) -> Result<Vec<PathBuf>, Error> {
+    let mut removed = Vec::new();
+    for file in files(&maps(pins))? {
+        if file.file_name().is_some_and(|name| chosen(&name.into())) {
+            removed.extend(remove_file(&file)?);
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes the directories, which have to be empty. Returns those that were there.
+pub(super) fn remove_directories(pins: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut removed = Vec::new();
+    for directory in [pins.join("links"), maps(pins), pins.to_path_buf()] {
+        match fs::remove_dir(&directory) {
+            Ok(()) => removed.push(directory),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::path("pins", directory)(error)),
+        }
+    }
+    Ok(removed)
+}
+
+/// The path, if there was a file to remove.
+pub(super) fn remove_file(path: &Path) -> Result<Option<PathBuf>, Error> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(Some(path.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::path("pin", path)(error)),
+    }
+}
+
+/// Sorted by name; none where there is no such directory.
+fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let read = || -> io::Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(directory)?;
+        let mut paths: Vec<PathBuf> = entries
+            .map(|entry| Ok(entry?.path()))
+            .collect::<io::Result<_>>()?;
+        paths.sort();
+        Ok(paths)
+    };
+    match read() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(Error::path("pins", directory)),
+    }
+}
+
+fn is_usable(pins: &Path, name: &str) -> bool {
+    sys::open_pin(&map(pins, name))
+        .and_then(|map| sys::map_info(map.as_fd()))
+        .is_ok_and(|info| has_shape(&info, shape(name)))
+}
+
+fn says_the_same(pins: &Path, wanted: &Settings) -> bool {
+    is_usable(pins, map::SETTINGS)
+        && sys::open_pin(&map(pins, map::SETTINGS))
             .and_then(|map| sys::map_get::<u32, Settings>(map.as_fd(), &0))
             .is_ok_and(|pinned| settings::same_pod(&pinned, wanted))
 }
@@ -108,38 +200,4 @@ pub(super) fn shape(name: &str) -> [u32; 3] {
 
 fn has_shape(info: &MapInfo, shape: [u32; 3]) -> bool {
     [info.key_size, info.value_size, info.max_entries] == shape
-}
-
-/// Removes what was pinned below the directory, and the directory. Connections of the pod are no longer
-/// intercepted once this returns. Returns what it removed; a directory that is not there holds nothing.
-pub fn detach(pins: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut removed = Vec::new();
-    // What redirects goes first, so that no connection is sent to a proxy that cannot tell where it belongs.
-    for hook in HOOKS.iter().rev() {
-        let pin = link(pins, hook.program);
-        if let Ok(link) = sys::open_pin(&pin) {
-            sys::link_detach(link.as_fd()).map_err(Error::path("pinned link", &pin))?;
-        }
-        removed.extend(remove_file(&pin)?);
-    }
-    for name in map::ALL {
-        removed.extend(remove_file(&maps(pins).join(name))?);
-    }
-    for directory in [pins.join("links"), maps(pins), pins.to_path_buf()] {
-        match fs::remove_dir(&directory) {
-            Ok(()) => removed.push(directory),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::path("pins", directory)(error)),
-        }
-    }
-    Ok(removed)
-}
-
-/// The path, if there was a file to remove.
-fn remove_file(path: &Path) -> Result<Option<PathBuf>, Error> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(Some(path.into())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::path("pin", path)(error)),
-    }
 }

@@ -74,7 +74,7 @@ impl LinkInfo {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub(super) struct MapInfo {
     pub(super) kind: u32,
-    id: u32,
+    pub(super) id: u32,
     pub(super) key_size: u32,
     pub(super) value_size: u32,
     pub(super) max_entries: u32,

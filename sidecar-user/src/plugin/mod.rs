@@ -21,8 +21,8 @@ pub(crate) mod fuzz;
 mod table;
 mod why;
 
-pub use drain::Drain;
 pub use client::ask;
+pub use drain::Drain;
 pub use why::Why;
 
 #[derive(Debug, Parser)]

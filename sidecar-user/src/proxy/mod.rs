@@ -93,8 +93,13 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     let (identity_out, identity_status) = watch::channel(identity::Status::default());
     let conditions = watchers::Conditions::new(&observer);
 
-    // Ports first: where another proxy runs already, nothing has been touched yet. Those that only one can have before
+    // The pod before its ports: whoever is not its only proxy has touched nothing yet. Ports that only one can have before
     // those that are shared: a listener that joins another proxy's takes part of its connections.
+    let lease = config
+        .datapath
+        .as_ref()
+        .map(|kernel| datapath::Lease::take(&kernel.pins))
+        .transpose()?;
     let status = listen_status(config.observe.status_port)?;
     let admin = config.observe.admin.map(listen_admin).transpose()?;
     let admin_socket = config
@@ -109,8 +114,8 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
 
     // Listening comes last. The programs of a proxy that is gone redirect all the time, and a connection that arrives
     // before the filter is accepted, whether anybody answers at its destination or not.
-    let mut kernel = match &config.datapath {
-        Some(kernel) => Some(datapath::Datapath::attach(kernel)?),
+    let mut kernel = match config.datapath.as_ref().zip(lease) {
+        Some((kernel, lease)) => Some(datapath::Datapath::attach(kernel, lease)?),
         None => None,
     };
     let truthful = match &kernel {

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use sidecar_ebpf::abi::{ABI_VERSION, program};
 
 use super::super::attached::{Attached, Place, attached, cgroup_id, cgroup_of};
-use super::super::{Datapath, Error, Steered, pins, sys};
+use super::super::{Datapath, Error, Lease, pins, sys};
 use super::pod::{Pod, eventually, in_pod};
 
 fn of_pod(pod: &Pod) -> Attached {
@@ -69,7 +69,8 @@ fn a_hook_whose_network_namespace_is_gone_is_gone() {
         // The namespace ends with the thread, as nothing else is in it.
         let attach = move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
-            Datapath::attach(&config).map(drop)
+            let lease = Lease::take(&config.pins).expect("nobody else");
+            Datapath::attach(&config, lease).map(drop)
         };
         thread::spawn(attach).join().expect("no panic").expect("attach");
         // The kernel takes namespaces down in its own time.

@@ -95,7 +95,7 @@ fn held(attempt: Attempt) -> Option<HeldSyn> {
 }
 
 fn entries(pod: &Pod, name: &str) -> usize {
-    let map = sys::open_pin(&pins::maps(&pod.config.pins).join(name)).expect("the pinned map");
+    let map = sys::open_pin(&pins::map(&pod.config.pins, name)).expect("the pinned map");
     let mut keys = 0;
     let mut last: Option<Tuple> = None;
     while let Some(key) = sys::map_next_key(map.as_fd(), last.as_ref()).expect("the next key") {
@@ -277,7 +277,7 @@ fn without_room_a_connection_is_to_be_refused_and_others_live_on() {
         let mut shard = Shard::start(pod, &datapath);
         let _earlier = dial(address(FAR4));
         let earlier = shard.held();
-        let held = sys::open_pin(&pins::maps(&pod.config.pins).join(map::HELD)).expect("the pinned map");
+        let held = sys::open_pin(&pins::map(&pod.config.pins, map::HELD)).expect("the pinned map");
         let junk: Held = bytemuck::Zeroable::zeroed();
         for n in 1..HELD_ENTRIES as u32 {
             let key = Tuple {

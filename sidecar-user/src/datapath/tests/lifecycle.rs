@@ -99,7 +99,7 @@ fn detaching_sets_the_pod_free_and_leaves_no_file() {
         let datapath = pod.attach(None);
         let to = pod.neighbour6.local_addr().unwrap();
         TcpStream::connect(to).expect_err("nobody listens for redirected connections");
-        let removed = detach(&pod.config.pins).expect("detach");
+        let removed = detach(&pod.config.pins, true).expect("detach");
         assert!(
             removed.iter().any(|path| path.ends_with("or_connect6")),
             "{removed:?}"
@@ -112,7 +112,7 @@ fn detaching_sets_the_pod_free_and_leaves_no_file() {
             1,
             "the programs ran once, before"
         );
-        assert!(detach(&pod.config.pins).expect("again").is_empty());
+        assert!(detach(&pod.config.pins, false).expect("again").is_empty());
     });
 }
 

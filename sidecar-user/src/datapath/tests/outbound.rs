@@ -206,7 +206,7 @@ fn a_connect_that_cannot_be_published_fails_and_its_socket_is_as_before() {
     in_pod(|pod| {
         let _outbound = pod.outbound();
         let datapath = pod.attach(None);
-        let map = sys::open_pin(&pins::maps(&pod.config.pins).join(map::HANDSHAKE)).expect("the pinned map");
+        let map = sys::open_pin(&pins::map(&pod.config.pins, map::HANDSHAKE)).expect("the pinned map");
         let junk = |n| Tuple {
             sequence: n,
             ..bytemuck::Zeroable::zeroed()

@@ -23,7 +23,7 @@ use nix::sched::{CloneFlags, unshare};
 use sidecar_ebpf::abi::{Listener, map};
 use socket2::{Domain, Socket, Type};
 
-use super::super::{Config, Datapath, Error, LISTENERS, Policy, Steered, pins, sys};
+use super::super::{Config, Datapath, Error, LISTENERS, Lease, Policy, Steered, pins, sys};
 
 pub(super) const POD4: &str = "10.99.0.2";
 pub(super) const POD6: &str = "fd99::2";
@@ -53,6 +53,8 @@ pub(super) struct Pod {
     sleeper: Child,
     /// The last one, if it still listens.
     outbound: RefCell<Weak<TcpListener>>,
+    /// Of the last attachment: this process is one owner, which may attach again.
+    lease: RefCell<Option<Lease>>,
 }
 
 /// Runs a test's body in a pod.
@@ -168,6 +170,7 @@ impl Pod {
             sockets6,
             sleeper,
             outbound: RefCell::default(),
+            lease: RefCell::default(),
         }
     }
 
@@ -187,15 +190,31 @@ impl Pod {
             outbound: outbound.as_ref().map(AsFd::as_fd),
             hbone: None,
         };
-        let datapath = Datapath::attach(config)?;
+        let datapath = Datapath::attach(config, self.lease(&config.pins)?)?;
         datapath.steer(0, steered)?;
         Ok(datapath)
+    }
+
+    /// The one that an attachment of this process has already, or a new one.
+    pub(super) fn lease(&self, pins: &Path) -> Result<Lease, Error> {
+        let shared = |lease: &Lease| lease.share(pins);
+        if let Some(lease) = self.lease.borrow().as_ref().and_then(shared) {
+            return Ok(lease);
+        }
+        let lease = Lease::take(pins)?;
+        *self.lease.borrow_mut() = lease.share(pins);
+        Ok(lease)
+    }
+
+    /// As if this process, which has attached, had ended.
+    pub(super) fn give_up(&self) {
+        self.lease.take();
     }
 
     /// The dual-stack listener that redirected connections arrive at, before and after the programs are attached.
     pub(super) fn outbound(&self) -> Arc<TcpListener> {
         let listener = Arc::new(steered());
-        if let Ok(slots) = sys::open_pin(&pins::maps(&self.config.pins).join(map::LISTENERS)) {
+        if let Ok(slots) = sys::open_pin(&pins::map(&self.config.pins, map::LISTENERS)) {
             sys::map_set(slots.as_fd(), &Listener::Outbound.slot(0), &listener.as_raw_fd()).expect("a slot");
         }
         *self.outbound.borrow_mut() = Arc::downgrade(&listener);
@@ -271,6 +290,10 @@ impl Drop for Elsewhere {
 pub(super) struct Proxy(Child);
 
 impl Proxy {
+    pub(super) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     pub(super) fn kill(mut self) {
         self.0.kill().expect("SIGKILL");
         self.0.wait().expect("it is gone");
@@ -292,7 +315,8 @@ fn play_proxy(config: &Config) -> ! {
         outbound: Some(outbound.as_fd()),
         hbone: None,
     };
-    let datapath = Datapath::attach(config).unwrap_or_else(|e| panic!("attach: {e}"));
+    let lease = Lease::take(&config.pins).unwrap_or_else(|e| panic!("lease: {e}"));
+    let datapath = Datapath::attach(config, lease).unwrap_or_else(|e| panic!("attach: {e}"));
     datapath
         .steer(0, steered)
         .unwrap_or_else(|e| panic!("steer: {e}"));

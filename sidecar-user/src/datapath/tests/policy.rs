@@ -312,7 +312,7 @@ fn a_full_map_leaves_the_old_policy_in_force() {
         let filled = large.prefixes().len();
 
         // More than anybody may write, of the generation in force, so that it is not swept away before.
-        let map = sys::open_pin(&pins::maps(&pod.config.pins).join(map::POLICY)).expect("the pinned map");
+        let map = sys::open_pin(&pins::map(&pod.config.pins, map::POLICY)).expect("the pinned map");
         let foreign: Vec<String> = (0..POLICY_ENTRIES / 2 - 7)
             .map(|n| format!("11.{}.{}.0/24", n / 256, n % 256))
             .collect();
@@ -397,7 +397,7 @@ fn the_explanation_tells_own_addresses_other_protocols_and_open_ports() {
 
 /// In the kernel's map, of all generations.
 fn entries(pod: &Pod) -> usize {
-    let map = sys::open_pin(&pins::maps(&pod.config.pins).join(map::POLICY)).expect("the pinned map");
+    let map = sys::open_pin(&pins::map(&pod.config.pins, map::POLICY)).expect("the pinned map");
     let mut last: Option<[u8; 24]> = None;
     let mut count = 0;
     while let Some(key) = sys::map_next_key(map.as_fd(), last.as_ref()).expect("the next key") {

@@ -161,7 +161,7 @@ fn what_a_presented_connection_leaves_speaks_for_no_later_one() {
 fn a_full_map_costs_the_connection_and_no_program_sees_another_client() {
     in_pod(|pod| {
         let datapath = pod.attach(None);
-        let path = pins::maps(&pod.config.pins).join(map::PRESENTED);
+        let path = pins::map(&pod.config.pins, map::PRESENTED);
         let full = sys::open_pin(&path).expect("the pinned map");
         for n in 0..PRESENTED_ENTRIES {
             // Of no network namespace that there is.

@@ -43,7 +43,7 @@ pub(super) fn counter(datapath: &Datapath, name: &str) -> u64 {
 
 /// Entries in the handshake map.
 pub(super) fn handshakes(pod: &Pod) -> usize {
-    let path = pins::maps(&pod.config.pins).join(map::HANDSHAKE);
+    let path = pins::map(&pod.config.pins, map::HANDSHAKE);
     let map = Map::HashMap(MapData::from_pin(path).expect("the pinned map"));
     HashMap::<_, [u8; size_of::<Tuple>()], [u8; size_of::<Origin>()]>::try_from(map)
         .expect("its shape")
@@ -53,7 +53,7 @@ pub(super) fn handshakes(pod: &Pod) -> usize {
 
 /// Entries of the map of presented clients.
 pub(super) fn presented(pod: &Pod) -> usize {
-    let path = pins::maps(&pod.config.pins).join(map::PRESENTED);
+    let path = pins::map(&pod.config.pins, map::PRESENTED);
     let map = Map::HashMap(MapData::from_pin(path).expect("the pinned map"));
     HashMap::<_, [u8; size_of::<Tuple>()], [u8; size_of::<Origin>()]>::try_from(map)
         .expect("its shape")

@@ -10,8 +10,8 @@ use nix::unistd::getppid;
 
 use sidecar_ebpf::abi::program;
 
-use super::super::{Config, Error, Unseen, detach, pins, sys};
-use super::pod::{Elsewhere, in_pod};
+use super::super::{Config, Datapath, Error, Unseen, detach, pins, sys};
+use super::pod::{Elsewhere, Pod, in_pod};
 use super::probe::{counter, listener, presented};
 
 #[test]
@@ -65,7 +65,7 @@ fn a_proxy_outside_of_the_cgroup_is_told_which_one_it_is_in() {
             unseen.reason()
         );
         drop(datapath);
-        detach(&elsewhere.0.pins).expect("detach");
+        detach(&elsewhere.0.pins, true).expect("detach");
     });
 }
 
@@ -102,7 +102,7 @@ fn the_root_of_all_cgroups_is_refused() {
             pins: env::temp_dir().join("outrigger-not-bpffs"),
             ..pod.config.clone()
         };
-        let error = pod.attach_as(&config, None).map(drop).unwrap_err();
+        let error = attach_nowhere(pod, &config);
         assert!(
             matches!(&error, Error::HostCgroup { path, .. } if path == root),
             "{error}"
@@ -115,7 +115,7 @@ fn the_root_of_all_cgroups_is_refused() {
             allow_whole_host: true,
             ..config
         };
-        let error = pod.attach_as(&meant, None).map(drop).unwrap_err();
+        let error = attach_nowhere(pod, &meant);
         assert!(matches!(error, Error::NotBpffs { .. }), "{error}");
     });
 }
@@ -131,7 +131,7 @@ fn the_network_namespace_of_the_host_is_refused() {
             pins: env::temp_dir().join("outrigger-not-bpffs"),
             ..pod.config.clone()
         };
-        let error = pod.attach_as(&config, None).map(drop).unwrap_err();
+        let error = attach_nowhere(pod, &config);
         let pids = File::open("/proc/self/ns/pid").and_then(|file| file.metadata());
         // In a container nobody has a way to the host's, so there is nothing to refuse.
         let in_container = pids.expect("a namespace").ino() != 0xefff_fffc;
@@ -145,7 +145,13 @@ fn the_network_namespace_of_the_host_is_refused() {
             allow_whole_host: true,
             ..config
         };
-        let error = pod.attach_as(&meant, None).map(drop).unwrap_err();
+        let error = attach_nowhere(pod, &meant);
         assert!(matches!(error, Error::NotBpffs { .. }), "{error}");
     });
+}
+
+/// Why a configuration is refused whose pins are not on a bpffs, as the holder of the pod's own lease.
+fn attach_nowhere(pod: &Pod, config: &Config) -> Error {
+    let lease = pod.lease(&pod.config.pins).expect("nobody else has it");
+    Datapath::attach(config, lease).map(drop).unwrap_err()
 }

@@ -1,0 +1,40 @@
+//! The version of each map's layout: of its key and value, and of what they mean.
+//!
+//! An upgrade keeps the pinned maps whose version is the same, with all that they hold; the others begin empty. So a
+//! version goes up when the map's type, size, key or value changes (`tests/schema.rs` notices), or when the same bytes
+//! come to mean something else (nobody but the author notices).
+
+use super::map;
+
+/// Maps and the versions of their layouts.
+pub const VERSIONS: [(&str, u32); map::ALL.len()] = [
+    (map::ORIGIN, 1),
+    (map::HANDSHAKE, 2),
+    (map::HELD, 1),
+    (map::APPROVED, 1),
+    (map::PRESENTED, 1),
+    (map::BYPASS, 1),
+    (map::LISTENERS, 2),
+    (map::APP_PORTS, 1),
+    (map::APP_SOCKETS, 1),
+    (map::INHERITED, 1),
+    (map::POLICY, 2),
+    (map::ROUTES, 1),
+    (map::RINGS, 1),
+    (map::SETTINGS, 2),
+    (map::COUNTERS, 1),
+];
+
+/// Maps that say something only together, and so are kept together or not at all.
+pub const TOGETHER: [&[&str]; 2] = [
+    // The settings say which entries of the policy count.
+    &[map::SETTINGS, map::POLICY],
+    // A socket that ends is taken off the count of its port.
+    &[map::APP_PORTS, map::APP_SOCKETS],
+];
+
+/// The version of a map's layout.
+pub fn version(map: &str) -> u32 {
+    let known = VERSIONS.iter().find(|(name, _)| *name == map);
+    known.map_or(1, |(_, version)| *version)
+}
