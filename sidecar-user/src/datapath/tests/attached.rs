@@ -85,6 +85,7 @@ fn a_hook_whose_network_namespace_is_gone_is_gone() {
 fn pins_whose_file_system_is_unmounted_are_an_error_with_the_remedy() {
     in_pod(|pod| {
         drop(pod.attach(None));
+        pod.give_up();
         let bpffs = pod.config.pins.ancestors().nth(2).expect("the mount point");
         umount(bpffs).expect("unmount");
         let error = attached(&pod.config.pins).unwrap_err();
