@@ -205,7 +205,7 @@ fn a_service_of_a_slice_does_not_start_where_nothing_is_attached() -> Result<()>
         Ok(output.status.success())
     };
     assert!(opens()?);
-    sidecar.detach()?;
+    sidecar.detach_by_force()?;
     assert!(!opens()?);
     Ok(())
 }

@@ -19,7 +19,7 @@ fn another(sidecar: &Sidecar, hbone: u16) -> Result<Command> {
     let listen = format!("listen: {{adminSocket: {}", sidecar.admin_socket().display());
     ensure!(first.contains(&listen), "no {listen:?} in {first}");
     let others = format!(
-        "listen: {{admin: none, status: {STATUS}, outbound: 25001, inbound: 25006, hbone: {hbone}, adminSocket: {}.2",
+        "listen: {{admin: none, status: {STATUS}, hbone: {hbone}, adminSocket: {}.2",
         sidecar.admin_socket().display()
     );
     let config = sidecar.dir().join("another.yaml");

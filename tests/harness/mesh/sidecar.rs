@@ -245,9 +245,19 @@ impl Sidecar {
 
     /// Takes the pinned hooks of a stopped sidecar away.
     pub fn detach(&self) -> Result<()> {
+        self.run_detach(&[])
+    }
+
+    /// While the proxy runs, which takes the hooks away from it.
+    pub fn detach_by_force(&self) -> Result<()> {
+        self.run_detach(&["--force"])
+    }
+
+    fn run_detach(&self, options: &[&str]) -> Result<()> {
         let output = Command::new(binaries::path("outrigger")?)
             .args(["detach", "--pins"])
             .arg(self.pins())
+            .args(options)
             .output()?;
         let stderr = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "outrigger detach: {stderr}");
