@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable,
+    DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, socket,
@@ -115,7 +115,9 @@ impl<M: NetlinkDeserializable + Debug> Answers<M> {
     pub(super) fn take(&mut self, datagram: &[u8]) -> io::Result<bool> {
         let mut rest = datagram;
         while !rest.is_empty() {
-            let message = NetlinkMessage::<M>::deserialize(rest).map_err(io::Error::other)?;
+            // The parser quotes what it did not understand, and terminals obey control characters.
+            let unread = |error: DecodeError| io::Error::other(error.to_string().escape_debug().to_string());
+            let message = NetlinkMessage::<M>::deserialize(rest).map_err(unread)?;
             // Messages begin at multiples of 4.
             let next = (message.header.length as usize)
                 .next_multiple_of(4)
