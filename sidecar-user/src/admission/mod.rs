@@ -4,8 +4,10 @@
 //! A listener with a fixed number of places that are held until a timeout is closed by whoever fills them with silence.
 //! Here the number is fixed too, but the newcomer takes the place of another: of its own source's oldest, where the source
 //! has used up its quota, else of the oldest of the source that holds the most. So a few sources that open connections
-//! faster than an honest client can finish a handshake displace each other, and not the client. Accepts nothing, reads nothing, closes nothing: whoever holds a [`Guest`]
-//! does, when [`Guest::evicted`] completes. Knows no clock.
+//! faster than an honest client can finish a handshake displace each other, and not the client.
+//!
+//! Accepts nothing, reads nothing, closes nothing: whoever holds a [`Guest`] does, when [`Guest::evicted`] completes. Knows no
+//! clock.
 
 mod source;
 mod table;

@@ -3,7 +3,8 @@
     strangers.py COUNT RATE STOP HOST PORT [HOST PORT]...
 
 Keeps COUNT silent connections to the servers together, opening a new one for each that the server closes, and makes RATE
-handshakes a second, each kept for as long as the server lets it. Prints `ready` once COUNT connections have been opened. Ends when the file STOP exists, and prints `handshakes <how many>`.
+handshakes a second, each kept for as long as the server lets it. Prints `ready` once COUNT connections have been opened.
+Ends when the file STOP exists, and prints `handshakes <how many>`.
 """
 
 import asyncio

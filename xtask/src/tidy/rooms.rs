@@ -28,7 +28,7 @@ pub(super) const ROOMS: &[Room] = &[
     room("intercept", "model", "nix socket2 tokio tracing"),
     room(
         "transport",
-        "model budget identity",
+        "model budget identity pki",
         "bytes futures_util h2 http nix rustls socket2 tokio tokio_rustls tracing x509_parser",
     ),
     room("relay", "model budget", "bytes nix socket2 tokio tokio_util"),

@@ -2,7 +2,7 @@
 //! SPIFFE leaf (one URI name, no CA), and that name must be the right one. DNS names are never looked at.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -14,10 +14,10 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
     SignatureScheme,
 };
-use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::model::SpiffeId;
+use crate::pki;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the peer proved {found:?}, expected one of {expected:?}")]
@@ -48,18 +48,7 @@ pub(super) fn identities(leaf: &CertificateDer<'_>) -> Result<Vec<SpiffeId>, Not
     if cert.is_ca() {
         return Err(NotALeaf::Ca);
     }
-    let names = cert.subject_alternative_name().map_err(|_| NotALeaf::Malformed)?;
-    let uris: Vec<&str> = names
-        .iter()
-        .flat_map(|n| &n.value.general_names)
-        .filter_map(|n| {
-            if let GeneralName::URI(uri) = n {
-                Some(*uri)
-            } else {
-                None
-            }
-        })
-        .collect();
+    let uris = pki::uris(&cert).map_err(|_| NotALeaf::Malformed)?;
     if uris.len() != 1 {
         return Err(NotALeaf::UriNames { count: uris.len() });
     }
@@ -74,8 +63,7 @@ pub(super) fn identities(leaf: &CertificateDer<'_>) -> Result<Vec<SpiffeId>, Not
 /// When a leaf ends.
 pub(super) fn expiry(leaf: &CertificateDer<'_>) -> Option<SystemTime> {
     let (_, cert) = X509Certificate::from_der(leaf).ok()?;
-    let seconds = u64::try_from(cert.validity().not_after.timestamp()).ok()?;
-    Some(UNIX_EPOCH + Duration::from_secs(seconds))
+    pki::time(cert.validity().not_after).ok()
 }
 
 fn refuse(reason: impl std::error::Error + Send + Sync + 'static) -> Error {
