@@ -46,7 +46,7 @@ pub use check::{Finding, State, check};
 pub use detach::detach;
 pub use error::Error;
 pub use explain::{Action, Connect, Explain, Verdict};
-pub use hold::{Approvals, Attempts, Hold};
+pub use hold::{Approvals, HeldEvents, Hold};
 pub use lease::{Lease, Owner};
 pub use logs::Logs;
 pub use policy::{Policy, PolicyMap};

@@ -7,7 +7,6 @@ mod authorize;
 mod bounds;
 mod contain;
 mod doors;
-mod holding;
 mod inbound;
 mod interception;
 mod join;

@@ -15,15 +15,13 @@ use tokio::sync::watch;
 
 use super::contain::{contained, restarted};
 use super::doors::Doors;
-use super::holding::Holding;
 use super::limits::{Arrival, Descriptors, Resources, Shared};
 use super::live::Live;
-use super::outbound::Ready;
 use super::stop::{self, Phase};
 use super::tunnels::Tunnels;
 use super::{authorize, inbound, outbound, trust};
 use crate::budget::Budget;
-use crate::datapath::{Attempts, Hold};
+use crate::datapath::{HeldEvents, Hold};
 use crate::identity::Svid;
 use crate::intercept::{Listeners, RawSockets};
 use crate::model::{Cause, ClientAddr, OriginalDst, Outcome, Own, Party, Snapshot, SpiffeId};
@@ -34,15 +32,13 @@ use crate::transport::pool::Pool;
 use crate::transport::tcp::{BoundPorts, Mark, TIME_WAIT};
 use crate::transport::{Error, Tally, Timeouts, tls};
 use crate::{datapath, relay};
+use holding::Holding;
 use present::Present;
 
 pub(super) use present::Entered;
 
 /// After a failed accept (no memory left, say) the listener rests, so that the shard can free some.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
-
-/// How often held connections are looked over whose end may have been missed.
-const HOLDING_LOOK: Duration = Duration::from_secs(5);
 
 /// For the last words of a shard that is done.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -105,19 +101,13 @@ pub(super) struct Shard {
     phase: watch::Receiver<Phase>,
     /// The server side of TLS, made once per certificate.
     server: RefCell<Option<(Arc<Svid>, Arc<ServerConfig>)>>,
-    /// Where SYNs are held until their upstream has answered.
-    holding: Option<Rc<Holding<Ready>>>,
     pub(super) live: Rc<Live>,
     open: Rc<Present>,
     serving: Rc<Present>,
 }
 
 impl Shard {
-    fn new(
-        settings: Settings,
-        observe: ShardObserver,
-        holding: Option<Rc<Holding<Ready>>>,
-    ) -> io::Result<Self> {
+    fn new(settings: Settings, observe: ShardObserver) -> io::Result<Self> {
         let descriptors = Rc::new(Descriptors::new(settings.limited.clone())?);
         let (bypass, admission) = (settings.bypass.clone(), descriptors.clone());
         let mark: Mark = Rc::new(move |fd| {
@@ -162,7 +152,6 @@ impl Shard {
             svid: settings.svid,
             phase: settings.phase,
             server: RefCell::default(),
-            holding,
             live: Rc::default(),
             open: Rc::default(),
             serving: Rc::default(),
@@ -283,10 +272,6 @@ impl Shard {
         }
     }
 
-    pub(super) fn holding(&self) -> Option<&Rc<Holding<Ready>>> {
-        self.holding.as_ref()
-    }
-
     pub(super) fn enter(&self) -> Entered {
         Present::enter(&self.open)
     }
@@ -331,22 +316,16 @@ pub(super) fn run(
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(async move {
-        let (attempts, holding) = match truthful {
+        let numbers = (settings.shards, settings.files);
+        let shard = Rc::new(Shard::new(settings, observe)?);
+        let (events, holding) = match truthful {
             Some((hold, raw)) => {
-                let (attempts, approvals) = hold.start()?;
-                (
-                    Some(attempts),
-                    Some(Rc::new(Holding::new(
-                        approvals,
-                        raw,
-                        settings.shards,
-                        settings.files,
-                    ))),
-                )
+                let (events, approvals) = hold.start()?;
+                let holding = Holding::new(shard.clone(), approvals, raw, numbers);
+                (Some(events), Some(holding))
             }
             None => (None, None),
         };
-        let shard = Rc::new(Shard::new(settings, observe, holding)?);
         let (outbound, inbound) = match listeners.steered {
             Some(steered) => (Some(steered.outbound), Some(steered.inbound)),
             None => (None, None),
@@ -356,8 +335,14 @@ pub(super) fn run(
         let hbone = TcpListener::from_std(listeners.hbone)?;
         let applications = async {
             let admitted = async {
-                let admitted = accept_steered(&shard, outbound, outbound::serve);
-                if shard.holding.is_some() {
+                let admitted = accept_steered(&shard, outbound, |shard, arrival: Arrival| {
+                    let holding = holding.clone();
+                    async move {
+                        let held = holding.and_then(|all| all.accepted(&arrival.stream, arrival.client));
+                        outbound::serve(shard, arrival, held).await;
+                    }
+                });
+                if holding.is_some() {
                     // Held connections come in by this listener until the end. A newcomer is refused by its SYN.
                     return admitted.await;
                 }
@@ -369,7 +354,7 @@ pub(super) fn run(
             };
             tokio::select! {
                 () = admitted => {}
-                () = watch_attempts(&shard, attempts) => {}
+                () = follow_held(holding.clone(), events) => {}
             }
         };
         let strangers = accept_steered(&shard, inbound, inbound::plaintext);
@@ -394,8 +379,8 @@ pub(super) fn run(
             () = stop::reached(&shard.phase, Phase::Cut) => {}
         }
         shard.live.cut_all(Outcome::new(Party::Us, Cause::Shutdown));
-        if let Some(holding) = &shard.holding {
-            outbound::let_go(holding);
+        if let Some(holding) = &holding {
+            holding.end();
         }
         shard.pool.close();
         // Resets, last GOAWAYs and records of flows need a moment, and nobody's answer.
@@ -408,24 +393,11 @@ pub(super) fn run(
     })
 }
 
-/// Follows the connections that are not accepted yet. Never ends.
-async fn watch_attempts(shard: &Rc<Shard>, attempts: Option<Attempts>) {
-    let (Some(mut attempts), Some(holding)) = (attempts, &shard.holding) else {
-        return std::future::pending().await;
-    };
-    let mut look = tokio::time::interval(HOLDING_LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        let news = attempts.next(|attempt| contained(|| outbound::attempt(shard, holding, attempt)));
-        tokio::select! {
-            read = news => if let Err(error) = read {
-                tracing::error!(%error, "held connections cannot be followed; they time out");
-                return std::future::pending().await;
-            },
-            _ = look.tick() => for (pair, sequence) in holding.doubtful() {
-                contained(|| outbound::gone(holding, pair, sequence));
-            },
-        }
+/// Never ends, also where no SYN is held.
+async fn follow_held(holding: Option<Rc<Holding>>, events: Option<HeldEvents>) {
+    match holding.zip(events) {
+        Some((holding, events)) => holding.follow(events).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -479,6 +451,8 @@ fn is_the_clients(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
+mod held;
+mod holding;
 mod present;
 #[cfg(test)]
 mod tests;

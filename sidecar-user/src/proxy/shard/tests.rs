@@ -102,7 +102,7 @@ fn shard(observer: &Observer) -> Rc<Shard> {
         meters: observer.meters().clone(),
         limited: Arc::default(),
     };
-    Rc::new(Shard::new(settings, observer.shard(0), None).unwrap())
+    Rc::new(Shard::new(settings, observer.shard(0)).unwrap())
 }
 
 /// Runs the test beside a shard that accepts with that walk.
