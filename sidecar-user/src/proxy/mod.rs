@@ -16,6 +16,7 @@ mod live;
 mod network;
 mod outbound;
 mod outcome;
+mod patience;
 mod ports;
 mod shard;
 pub mod stop;

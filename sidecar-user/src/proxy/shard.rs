@@ -29,7 +29,7 @@ use crate::intercept::{Listeners, RawSockets};
 use crate::model::{Cause, ClientAddr, OriginalDst, Outcome, Own, Party, Snapshot, SpiffeId};
 use crate::observe::{Meters, ShardObserver};
 use crate::policy::Mode;
-use crate::route::Unknown;
+use crate::route::{Unknown, Upstream};
 use crate::transport::pool::Pool;
 use crate::transport::tcp::{BoundPorts, Mark, TIME_WAIT};
 use crate::transport::{Error, Tally, Timeouts, tls};
@@ -170,6 +170,11 @@ impl Shard {
     }
 
     /// The world as it is now. Read once per connection.
+    /// Where the proxy of an endpoint takes tunnels.
+    pub(super) fn gateway(&self, up: &Upstream) -> SocketAddr {
+        SocketAddr::new(up.endpoint.ip(), self.hbone_port)
+    }
+
     pub(super) fn world(&self) -> Arc<Snapshot> {
         self.world.borrow().clone()
     }
