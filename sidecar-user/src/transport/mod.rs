@@ -125,8 +125,8 @@ impl fmt::Display for Step {
 }
 
 impl Error {
-    /// Nobody answers for the peer's proxy now: its port is closed, or it went away before it had answered. A proxy
-    /// that is started again looks like this for a moment.
+    /// Nobody answers for the peer's proxy now: its port is closed, or it went away before it had proved who it is. A
+    /// proxy that is started again looks like this for a moment.
     pub fn is_absence(&self) -> bool {
         use io::ErrorKind::{
             BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof,
@@ -140,8 +140,6 @@ impl Error {
         ];
         match self {
             Self::Connect { source, .. } | Self::Tls { source, .. } => gone.contains(&source.kind()),
-            Self::Http2 { source, .. } => source.is_io(),
-            Self::Closed { .. } => true,
             _ => false,
         }
     }
