@@ -76,6 +76,7 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
                 after: first,
             });
         }
+        shard.first_svid().await;
         let (config, own_end) = shard.tls_server()?;
         let session = Session::accept(tcp, client.0, config, shard.limits, &shard.budget).await?;
         Ok((session, canonical(local).ip(), own_end))

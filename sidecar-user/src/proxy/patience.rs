@@ -12,7 +12,7 @@ use crate::transport::Error;
 /// What a stop and a start take, with time to spare. A gateway that has been absent for longer is not waited for.
 const RESTART: Duration = Duration::from_secs(5);
 /// Between two rounds of dials; those of a shard that wait for the same peer share them.
-pub(super) const AGAIN: Duration = Duration::from_millis(100);
+pub(super) const AGAIN: Duration = Duration::from_millis(50);
 
 /// Of one connection.
 #[derive(Debug, Default)]
