@@ -71,6 +71,12 @@ impl Ip {
         self.is_v4() && u32::from_be(self.0[3]) >> 16 == 0x7f80
     }
 
+    /// In 127.64.0.0/10, where redirected IPv4 connections arrive.
+    #[inline(always)]
+    pub const fn is_spread4(self) -> bool {
+        self.is_v4() && u32::from_be(self.0[3]) >> 22 == 0x7f40 >> 6
+    }
+
     /// The words in network order.
     #[inline(always)]
     pub const fn words(self) -> [u32; 4] {

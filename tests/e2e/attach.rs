@@ -6,7 +6,7 @@ use harness::apps::{self, Dialogue};
 use harness::mesh::registry::Registry;
 use harness::mesh::{Control, Options, RegistryFile, binaries};
 use harness::pod::Pod;
-use harness::{Fabric, Sidecar, wait};
+use harness::{Capture, Fabric, Mesh, Sidecar, wait};
 
 use crate::expect;
 
@@ -124,5 +124,79 @@ fn a_strict_proxy_that_intercepts_nothing_is_not_ready() -> Result<()> {
 fn a_permissive_proxy_that_intercepts_nothing_is_ready() -> Result<()> {
     let lone = Lone::new("permissive-nothing", &Options::new("server").intercept_nothing())?;
     wait::until("it is ready", wait::SOON, || lone.sidecar.is_ready())?;
+    Ok(())
+}
+
+const PROVEN: &str = "outrigger_interception_proven";
+
+/// How many of the two directions of the two families are proven.
+fn proven(sidecar: &Sidecar) -> Result<usize> {
+    Ok(sidecar.metric(PROVEN, &[])? as usize)
+}
+
+#[test]
+fn what_a_proxy_dials_to_prove_interception_is_no_flow_and_no_event() -> Result<()> {
+    let mesh = Mesh::start("proven")?;
+    for sidecar in [&mesh.client.sidecar, &mesh.server().sidecar] {
+        for direction in ["inbound", "outbound"] {
+            for family in ["ipv4", "ipv6"] {
+                let labels = [
+                    format!("direction=\"{direction}\""),
+                    format!("family=\"{family}\""),
+                ];
+                let labels = labels.each_ref().map(String::as_str);
+                assert_eq!(sidecar.metric(PROVEN, &labels)?, 1.0, "{labels:?}");
+            }
+        }
+        assert_eq!(sidecar.all_flows()?, Vec::<serde_json::Value>::new());
+        assert_eq!(
+            sidecar.metric("outrigger_tcp_connections_opened_total", &[])?,
+            0.0
+        );
+        for event in ["redirected", "claimed", "unclaimed", "steered", "denied_probe"] {
+            let event = format!("event=\"{event}\"");
+            assert_eq!(
+                sidecar.metric("outrigger_kernel_events_total", &[&event])?,
+                0.0,
+                "{event}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_proxy_whose_programs_are_taken_off_while_it_runs_is_not_ready_until_it_attaches_again() -> Result<()> {
+    let mut mesh = Mesh::start("taken-off")?;
+    assert_eq!(proven(&mesh.client.sidecar)?, 4);
+    let capture = Capture::start(&mesh.fabric)?;
+    let sidecar = &mut mesh.client.sidecar;
+    sidecar.detach()?;
+    wait::until("it is not ready", wait::SOON, || {
+        sidecar.readiness().is_ok_and(|(code, body)| {
+            code == 503 && body.starts_with("interception: connections do not get to this proxy")
+        })
+    })?;
+    assert_eq!(proven(sidecar)?, 0, "neither direction of either family");
+    let log = sidecar.log();
+    assert_eq!(log.matches("do not get back to it").count(), 1, "once: {log}");
+    assert!(log.contains("outbound ipv4"), "{log}");
+
+    // Nobody of these is dialled, also where no program redirects it.
+    let documentation = |to: std::net::SocketAddr| match to.ip() {
+        std::net::IpAddr::V4(ip) => ip.is_documentation(),
+        std::net::IpAddr::V6(ip) => ip.segments()[..2] == [0x2001, 0xdb8],
+    };
+    let recording = capture.stop()?;
+    let left: Vec<_> = recording
+        .segments()
+        .iter()
+        .map(|s| s.to)
+        .filter(|to| documentation(*to))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+
+    sidecar.restart()?;
+    assert_eq!(proven(sidecar)?, 4);
     Ok(())
 }

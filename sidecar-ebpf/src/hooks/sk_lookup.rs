@@ -5,7 +5,9 @@ use aya_ebpf::bindings::{bpf_sk_lookup, sk_action};
 use aya_ebpf::macros::sk_lookup;
 use aya_ebpf::programs::SkLookupContext;
 use aya_log_ebpf::debug;
-use sidecar_ebpf::abi::{AppPort, Counter, Direction, INBOUND_LISTENER, OUTBOUND_LISTENER, Settings, Tuple};
+use sidecar_ebpf::abi::{
+    AppPort, Counter, Direction, INBOUND_LISTENER, OUTBOUND_LISTENER, Origin, Settings, Tuple,
+};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Arriving, InboundFacts, Lookup};
 
@@ -21,7 +23,14 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
     };
     // SAFETY: the pointer is this program's context.
     let attempt = unsafe { read(ctx.lookup) };
-    let redirected = || redirected(&attempt, settings);
+    let mut listener = OUTBOUND_LISTENER;
+    let redirected = || match redirected(&attempt, settings) {
+        Some(meant) => {
+            listener = meant;
+            true
+        }
+        None => false,
+    };
     let verdict = verdict::lookup(&attempt, settings, redirected, || InboundFacts {
         policy: verdict::of_port(
             maps::policy(settings, Direction::INBOUND, attempt.from),
@@ -43,7 +52,7 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
             Err(_) => Counter::DroppedListener,
         },
         // By the same tuple the same one of the group each time: its shard holds the connection.
-        Lookup::Redirected => match maps::LISTENERS.redirect_sk_lookup(&ctx, OUTBOUND_LISTENER, 0) {
+        Lookup::Redirected => match maps::LISTENERS.redirect_sk_lookup(&ctx, listener, 0) {
             Ok(()) => return sk_action::SK_PASS,
             Err(_) => Counter::DroppedListener,
         },
@@ -59,9 +68,10 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
     sk_action::SK_DROP
 }
 
-/// Is this the SYN of a connection that was redirected, or the last acknowledgement of its handshake (SYN cookies)?
+/// The listener that is meant, where this is the SYN of a connection that was redirected, or the last acknowledgement of
+/// its handshake (SYN cookies).
 #[inline(always)]
-fn redirected(attempt: &Arriving, settings: &Settings) -> bool {
+fn redirected(attempt: &Arriving, settings: &Settings) -> Option<u32> {
     let tuple = Tuple {
         netns: settings.netns,
         source: attempt.from,
@@ -70,8 +80,14 @@ fn redirected(attempt: &Arriving, settings: &Settings) -> bool {
         destination_port: attempt.to.port,
         sequence: 0,
     };
-    // SAFETY: only asked whether it is there.
-    unsafe { HANDSHAKE.get(tuple).is_some() || HELD.get(tuple).is_some() }
+    // SAFETY: one byte is read of the one, and of the other only whether it is there. A probe is never held.
+    unsafe {
+        match HANDSHAKE.get(tuple).map(|origin| origin.flags) {
+            Some(flags) if flags & Origin::PROBE_INBOUND != 0 => Some(INBOUND_LISTENER),
+            Some(_) => Some(OUTBOUND_LISTENER),
+            None => HELD.get(tuple).is_some().then_some(OUTBOUND_LISTENER),
+        }
+    }
 }
 
 #[inline(always)]

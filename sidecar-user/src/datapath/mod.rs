@@ -41,7 +41,7 @@ pub use hold::{Approvals, Attempts, Hold};
 pub use logs::Logs;
 pub use pins::detach;
 pub use policy::{Policy, PolicyMap};
-pub use proof::{Proof, Unseen};
+pub use proof::{Dialled, Family, Lost, Proof, Unseen};
 pub use routes::RouteMap;
 
 /// What an attachment needs to know about its pod.

@@ -17,6 +17,7 @@ mod network;
 mod outbound;
 mod outcome;
 mod ports;
+mod proving;
 mod shard;
 mod trust;
 mod tunnels;
@@ -42,6 +43,7 @@ use crate::model::{Own, Snapshot};
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
 use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
 use doors::Doors;
+use proving::Nonces;
 use shard::{Settings, Truthful};
 
 /// The thread of one.
@@ -109,7 +111,6 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         Some(kernel) => Some(attach(kernel, &listeners)?),
         None => None,
     };
-    interception::prove(kernel.as_ref(), config.mode, conditions.interception);
     let followed_policy = interception::follow(interception_policy, kernel.as_ref(), &observer);
     let mark = own_sockets(kernel.as_ref());
 
@@ -135,7 +136,15 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     );
     bounds::show(&observer, &settings.budget, &settings.doors);
     tokio::spawn(bounds::trim(settings.budget.clone()));
+    let nonces = settings.nonces.clone();
     let shards = start_shards(settings, listeners, &observer)?;
+    let proving = interception::prove(
+        kernel.as_ref(),
+        config.mode,
+        conditions.interception,
+        nonces,
+        &observer,
+    )?;
     let (shards, mut shard_ended) = shards;
     let (ask_drain, mut drain_asked) = mpsc::channel::<()>(1);
     let shown = config.clone();
@@ -196,7 +205,7 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
 
     tracing::info!(%reason, limit = ?config.drain, "draining");
     observer.readiness().drain();
-    drop((following, followed_policy));
+    drop((following, followed_policy, proving));
     drain_out.send_replace(true);
     let joined = tokio::task::spawn_blocking(move || join(shards));
     tokio::select! {
@@ -278,6 +287,7 @@ fn shard_settings(
         drain: config.drain,
         meters: observer.meters().clone(),
         limited,
+        nonces: Nonces::default(),
         budget: Budget::new(config.buffer_memory),
         doors: Doors::new(lifecycle::file_limit()),
         relay: relay::Limits {

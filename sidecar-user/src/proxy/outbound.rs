@@ -228,6 +228,7 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
         _open,
     } = match expected(&shard, &app, client) {
         Some(ready) => ready,
+        None if shard.nonces.is_one(Direction::Outbound, &*app, client) => return,
         None if !admitted => return turn_away(&shard, app.into_inner(), client),
         None => match accepted(&shard, &mut app, client).await {
             Some(ready) => ready,
