@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and which function answers it. Judges no value; `config/` does.
 
+mod attach;
 pub mod ca;
 mod kernel;
 pub mod state_dir;
@@ -47,6 +48,11 @@ pub enum Verb {
     /// Works on bootstrap tokens
     #[command(subcommand)]
     Token(token::Verb),
+    /// Attaches what a proxy would, before there is one: connections are refused until it takes over
+    ///
+    /// For a step that runs before anything else of the pod, in its network namespace, with the proxy's own configuration;
+    /// of that it needs no more than `interception`. Leaves a pod alone to which a proxy has attached.
+    Attach(Role<ProxySettings>),
     /// Removes what a proxy has attached to the kernel and pinned, also after a crash
     Detach {
         /// The directory that the proxy's `interception.pins` names
@@ -115,6 +121,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Config(ConfigVerb::Check { file, kind }) => check_config(&file, kind),
         Verb::Ca(verb) => ca::run(verb),
         Verb::Token(verb) => token::run(verb),
+        Verb::Attach(role) => attach::attach(role.config.as_deref(), &role.overrides.0),
         Verb::Detach { pins } => kernel::detach(&pins),
         Verb::Why(why) => Ok(why.run(&mut std::io::stdout().lock())?),
         Verb::Check => kernel::check(),

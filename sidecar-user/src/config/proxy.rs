@@ -26,15 +26,7 @@ const ADMIN_SOCKET: &str = "/run/outrigger/admin.sock";
 pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr>>) -> Option<proxy::Config> {
     let name = layers.require("workload.name", non_empty);
     let addresses = read_addresses(layers, here);
-    let mode = or(layers, "mode", policy::Mode::default(), |path| {
-        layers.read(
-            path,
-            word(&[
-                ("permissive", policy::Mode::Permissive),
-                ("strict", policy::Mode::Strict),
-            ]),
-        )
-    });
+    let mode = read_mode(layers);
     let unknown = or(layers, "outbound", route::Unknown::default(), |path| {
         let words = [
             ("passthrough", route::Unknown::PassThrough),
@@ -56,26 +48,14 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
     let buffer_memory = or(layers, "bufferMemory", None, |path| {
         layers.read(path, super::values::memory).map(Some)
     });
-    let kernel = read_interception(layers);
-    let interception_policy = or(layers, "interception.policy", None, |path| {
-        layers.read(path, super::values::path).map(Some)
-    });
+    let interception = read_interception(layers);
+    let interception_policy = read_policy(layers);
     let (ports, observe) = (ports?, observe?);
     check_distinct(layers, &ports, &observe);
     let (addresses, mode) = (addresses?, mode?);
     Some(proxy::Config {
         name: name?,
-        datapath: kernel?.map(|(cgroup, pins, allow_whole_host)| datapath::Config {
-            cgroup,
-            pins,
-            allow_whole_host,
-            outbound_port: ports.outbound_port,
-            inbound_port: ports.inbound_port,
-            open_ports: vec![ports.hbone_port, observe.status_port],
-            pod_addresses: addresses.clone(),
-            strict: mode == policy::Mode::Strict,
-            policy: datapath::Policy::default(),
-        }),
+        datapath: interception?.map(|target| kernel(target, ports, observe.status_port, &addresses, mode)),
         interception_policy: interception_policy?,
         addresses,
         mode,
@@ -91,6 +71,69 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
         },
         drain: drain?,
         half_closed: half_closed?,
+    })
+}
+
+/// What of it the kernel side alone needs, so that it can be attached before there is anything else: the other fields may
+/// be missing.
+pub(super) fn read_kernel(
+    layers: &Layers,
+    here: impl FnOnce() -> io::Result<Vec<IpAddr>>,
+) -> Option<(datapath::Config, Option<PathBuf>)> {
+    let (addresses, mode) = (read_addresses(layers, here), read_mode(layers));
+    let (ports, observe) = (read_ports(layers), read_observe(layers));
+    let interception = read_interception(layers);
+    let policy = read_policy(layers);
+    let (ports, observe) = (ports?, observe?);
+    check_distinct(layers, &ports, &observe);
+    let Some(target) = interception? else {
+        layers.problem(
+            "interception",
+            "it is `none`, so there is nothing to attach".into(),
+            "set interception.cgroup and interception.pins",
+        );
+        return None;
+    };
+    Some((
+        kernel(target, ports, observe.status_port, &addresses?, mode?),
+        policy?,
+    ))
+}
+
+fn kernel(
+    (cgroup, pins, allow_whole_host): (PathBuf, PathBuf, bool),
+    ports: intercept::Config,
+    status_port: u16,
+    addresses: &[IpAddr],
+    mode: policy::Mode,
+) -> datapath::Config {
+    datapath::Config {
+        cgroup,
+        pins,
+        allow_whole_host,
+        outbound_port: ports.outbound_port,
+        inbound_port: ports.inbound_port,
+        open_ports: vec![ports.hbone_port, status_port],
+        pod_addresses: addresses.to_vec(),
+        strict: mode == policy::Mode::Strict,
+        policy: datapath::Policy::default(),
+    }
+}
+
+fn read_mode(layers: &Layers) -> Option<policy::Mode> {
+    let modes = [
+        ("permissive", policy::Mode::Permissive),
+        ("strict", policy::Mode::Strict),
+    ];
+    or(layers, "mode", policy::Mode::default(), |path| {
+        layers.read(path, word(&modes))
+    })
+}
+
+/// Its path, if there is one.
+fn read_policy(layers: &Layers) -> Option<Option<PathBuf>> {
+    or(layers, "interception.policy", None, |path| {
+        layers.read(path, super::values::path).map(Some)
     })
 }
 

@@ -108,6 +108,17 @@ pub(super) fn check_pins(pins: &Path, targets: &Targets) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether every program is attached to its target already, by pinned links.
+pub(super) fn are_attached(pins: &Path, targets: &Targets) -> Result<bool, Error> {
+    for hook in HOOKS {
+        match open(&pins::link(pins, hook.program))? {
+            Some((_, found)) if found.target() == targets.expected(hook)? => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
 /// Attaches the program, or puts it in the place of the one that a pinned link holds.
 pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, targets: &Targets, pins: &Path) -> Result<(), Error> {
     let program = &*program_mut(ebpf, hook.program)?;

@@ -13,6 +13,7 @@ mod app_ports;
 mod attach;
 mod bypass;
 mod check;
+mod close;
 mod error;
 mod explain;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -35,6 +36,7 @@ pub use app_ports::AppPorts;
 pub use attach::{Datapath, Steered};
 pub use bypass::Bypass;
 pub use check::{Finding, State, check};
+pub use close::{Closed, close};
 pub use error::Error;
 pub use explain::{Action, Connect, Explain, Verdict};
 pub use hold::{Approvals, Attempts, Hold};

@@ -22,7 +22,8 @@ fn a_probe_is_redirected_whatever_the_policy_and_only_to_where_it_was_sent() {
                 ..app(to)
             };
             let nothing = || unreachable!("no map is asked");
-            let Connect::Redirect(redirect) = super::connect(&dialled, &settings(STRICT), nothing) else {
+            let Connect::Redirect(redirect) = super::super::connect(&dialled, &settings(STRICT), nothing)
+            else {
                 panic!("{to} is not redirected");
             };
             assert!(redirect.optimistic, "nobody is asked about it");
@@ -37,7 +38,7 @@ fn a_probe_is_redirected_whatever_the_policy_and_only_to_where_it_was_sent() {
                 to: endpoint(changed),
                 ..dialled
             };
-            let denied = super::connect(&changed, &settings(STRICT), nothing);
+            let denied = super::super::connect(&changed, &settings(STRICT), nothing);
             assert_eq!(denied, Connect::Deny(Counter::DeniedProbe));
         }
     }
