@@ -65,7 +65,11 @@ pub enum Verb {
     /// an answer, whatever it is.
     Why(plugin::Why),
     /// Says whether this host is fit to intercept, and what is missing
-    Check,
+    Check {
+        /// Name the programs of other owners on this cgroup, too, and on this network namespace
+        #[arg(long, value_name = "DIR")]
+        cgroup: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,7 +128,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Attach(role) => attach::attach(role.config.as_deref(), &role.overrides.0),
         Verb::Detach { pins } => kernel::detach(&pins),
         Verb::Why(why) => Ok(why.run(&mut std::io::stdout().lock())?),
-        Verb::Check => kernel::check(),
+        Verb::Check { cgroup } => kernel::check(cgroup.as_deref()),
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
 /// The attached programs. Dropping it detaches nothing: see `detach`.
 pub struct Datapath {
     cgroup: PathBuf,
+    pins: PathBuf,
     switches: Switches,
     maps: Maps,
     filter: OwnedFd,
@@ -93,7 +94,7 @@ impl Datapath {
 
     /// The handle that proves that the programs see this process's sockets.
     pub fn proof(&self) -> Proof {
-        Proof::new(self.bypass(), self.cgroup.clone())
+        Proof::new(self.bypass(), self.cgroup.clone(), self.pins.clone())
     }
 
     /// The handle that changes what is intercepted.
@@ -229,6 +230,7 @@ fn attach(
     }
     Ok(Datapath {
         cgroup: config.cgroup.clone(),
+        pins: config.pins.clone(),
         maps,
         filter: links::hold_program(&mut ebpf)?,
         counters: counters(&mut ebpf)?,

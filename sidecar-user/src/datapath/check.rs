@@ -1,11 +1,13 @@
 //! Is this host fit? Looks, loads the real programs once, and attaches nothing.
 
 use std::fs;
+use std::path::Path;
 
 use sidecar_ebpf::abi::program;
 
+use super::neighbours::neighbours;
 use super::object::Features;
-use super::{Error, links, object};
+use super::{Error, Foreign, Order, links, object};
 
 /// One thing that the data path needs, or can use.
 #[derive(Clone, Debug)]
@@ -31,7 +33,9 @@ pub enum State {
 
 /// Everything that attaching needs, in the order in which the absence of one explains the next, and what applications
 /// notice the absence of.
-pub fn check() -> Vec<Finding> {
+///
+/// With a cgroup, also who else is attached there.
+pub fn check(cgroup: Option<&Path>) -> Vec<Finding> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let held = Capabilities::of(&status);
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -45,6 +49,7 @@ pub fn check() -> Vec<Finding> {
         raw_socket(held),
     ];
     findings.extend(optional(features));
+    findings.extend(cgroup.map(others));
     findings
 }
 
@@ -194,6 +199,39 @@ fn optional(features: Features) -> Vec<Finding> {
             },
         )
         .collect()
+}
+
+/// Not to be alone is no failure, but whoever runs before us decides what we see.
+fn others(cgroup: &Path) -> Finding {
+    let found = match neighbours(cgroup, None) {
+        Ok(found) => found.foreign,
+        Err(error) => {
+            let remedy = "name a cgroup2 directory in --cgroup, and grant CAP_NET_ADMIN and CAP_SYS_ADMIN";
+            return wanted("neighbours", false, error.to_string(), remedy);
+        }
+    };
+    let each: Vec<String> = found.iter().map(told).collect();
+    let detail = match each.is_empty() {
+        true => "no programs of other owners".into(),
+        false => each.join("; "),
+    };
+    let is_first = found.iter().all(|one| one.order != Order::Before);
+    let remedy = "attach those that run before the proxy's to a cgroup above the pod's, or detach them (bpftool cgroup \
+                  detach)";
+    wanted("neighbours", is_first, detail, remedy)
+}
+
+fn told(one: &Foreign) -> String {
+    let Foreign {
+        hook,
+        id,
+        name,
+        order,
+    } = one;
+    match order {
+        Order::Alone => format!("{hook}: program {id} `{name}`"),
+        _ => format!("{hook}: program {id} `{name}` {} the proxy's", order.name()),
+    }
 }
 
 fn needed(name: &'static str, there: bool, detail: impl Into<String>, remedy: &'static str) -> Finding {

@@ -18,8 +18,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::Bypass;
+use super::neighbours::neighbours;
 use super::whole_host::unified;
+use super::{Bypass, Error, Neighbours};
 use crate::model::Direction;
 
 /// Far more than a connection over loopback takes, where the kernel does all the work at once.
@@ -31,6 +32,7 @@ const STRANGERS: usize = 8;
 pub struct Proof {
     bypass: Bypass,
     cgroup: PathBuf,
+    pins: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -113,8 +115,8 @@ impl Unseen {
 }
 
 impl Proof {
-    pub(super) fn new(bypass: Bypass, cgroup: PathBuf) -> Self {
-        Self { bypass, cgroup }
+    pub(super) fn new(bypass: Bypass, cgroup: PathBuf, pins: PathBuf) -> Self {
+        Self { bypass, cgroup, pins }
     }
 
     /// Whether this host has the family: of another nothing is intercepted.
@@ -123,6 +125,11 @@ impl Proof {
         let bound = Socket::new(Domain::for_address(at), Type::STREAM, None)
             .and_then(|socket| socket.bind(&at.into()));
         !bound.is_err_and(|error| is_no_family(&error))
+    }
+
+    /// Whose programs run beside ours.
+    pub fn neighbours(&self) -> Result<Neighbours, Error> {
+        neighbours(&self.cgroup, Some(&self.pins))
     }
 
     /// Whether another proxy has taken the pod over, to which connections go now.

@@ -50,6 +50,8 @@ meters! {
         "Interception policy changes that were refused; the last good one stays in force";
     interception_proven: Family<[(&'static str, &'static str); 2], Gauge> = "outrigger_interception_proven",
         "1 while connections of this direction and family are seen to get to this proxy by way of the kernel programs";
+    foreign_programs: By<Gauge> = "outrigger_interception_foreign_programs" ["order": "before", "after"],
+        "Programs of other owners at the hooks of this proxy, by whether they run before its own";
     plaintext_accepted: Counter = "outrigger_inbound_plaintext_accepted_total",
         "Inbound plaintext connections accepted in permissive mode";
     plaintext_refused: Counter = "outrigger_inbound_plaintext_refused_total",

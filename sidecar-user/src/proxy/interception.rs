@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 use super::Config;
 use super::proving::{self, Found, Nonces};
 use crate::datapath::policy::{Error, PolicyFile, Status};
-use crate::datapath::{Datapath, Family, Proof, Unseen};
+use crate::datapath::{Datapath, Family, Foreign, Neighbours, Order, Proof, Unseen};
+use crate::error_chain;
 use crate::observe::{Condition, Observer};
 use crate::policy::Mode;
 
@@ -43,6 +44,7 @@ pub(super) fn prove(
                 condition,
                 observer: observer.clone(),
                 standing: Standing::New,
+                neighbours: Neighbours::default(),
             };
             let (keep, kept) = channel::<()>();
             thread::Builder::new().name("prover".into()).spawn(move || {
@@ -76,6 +78,7 @@ struct Prover {
     condition: Condition,
     observer: Observer,
     standing: Standing,
+    neighbours: Neighbours,
 }
 
 /// What the last look has found.
@@ -100,6 +103,7 @@ impl Prover {
             self.show_none();
             return Standing::Superseded;
         }
+        self.look_around();
         let seen = match self.standing {
             // Nonces say as much, and not what is wrong.
             Standing::Proven => Ok(()),
@@ -110,6 +114,29 @@ impl Prover {
             Err(unseen) => self.unseen(&unseen),
         };
         self.standing
+    }
+
+    /// Who else is attached, told when it changes.
+    fn look_around(&mut self) {
+        let neighbours = match self.proof.neighbours() {
+            Ok(neighbours) => neighbours,
+            Err(error) => {
+                // The cgroup is gone, which the nonces notice, or a right was given up.
+                tracing::debug!(error = error_chain(&error), "nobody tells who else is attached");
+                return;
+            }
+        };
+        for order in [Order::Before, Order::After] {
+            let count = neighbours.foreign.iter().filter(|one| one.order == order).count();
+            let gauge = self.observer.meters().foreign_programs.of(order.name());
+            gauge.set(count as i64);
+        }
+        for one in &neighbours.foreign {
+            if !self.neighbours.foreign.contains(one) {
+                tell(one);
+            }
+        }
+        self.neighbours = neighbours;
     }
 
     /// Do the programs see this process at all?
@@ -138,7 +165,7 @@ impl Prover {
         let lost = lost.join(", ");
         if self.standing != Standing::Unproven {
             tracing::error!(
-                %lost,
+                %lost, not_attached = self.neighbours.missing.join(", "),
                 "not ready: connections that this proxy dials itself do not get back to it by way of the kernel programs; \
                  restart it to attach them again, after looking who has taken them off (outrigger detach), has \
                  attached others before them (outrigger check), or has removed the cgroup"
@@ -174,6 +201,25 @@ impl Prover {
         let labels = [("direction", direction), ("family", family.name())];
         let gauges = &self.observer.meters().interception_proven;
         gauges.get_or_create(&labels).set(is_proven.into());
+    }
+}
+
+fn tell(one: &Foreign) {
+    let (program, hook, name) = (one.id, one.hook, one.name.as_str());
+    match one.order {
+        Order::Before => tracing::warn!(
+            program,
+            name,
+            hook,
+            "a program of another owner runs before this proxy's: what it refuses or changes is refused or changed \
+             already when the proxy gets it; attach it to a cgroup above the pod's to have it run after"
+        ),
+        Order::After | Order::Alone => tracing::info!(
+            program,
+            name,
+            hook,
+            "a program of another owner runs after this proxy's, and sees redirected connections go to loopback"
+        ),
     }
 }
 
