@@ -57,15 +57,18 @@ pub fn load_proxy(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded<c
 }
 
 /// What of the proxy's configuration concerns the kernel, with the interception policy of now; the rest may be missing.
-pub fn load_kernel(file: Option<&Path>, overrides: &Overrides) -> Result<crate::datapath::Config, Error> {
+pub fn load_kernel(
+    file: Option<&Path>,
+    overrides: &Overrides,
+) -> Result<(crate::datapath::Config, crate::proxy::Existing), Error> {
     let loaded = load(file, &PROXY, overrides, |layers| {
         proxy::read_kernel(layers, host::addresses)
     })?;
-    let (mut kernel, policy) = loaded.role;
+    let (mut kernel, policy, existing) = loaded.role;
     if let Some(policy) = policy {
         kernel.policy = PolicyFile::check(&policy)?;
     }
-    Ok(kernel)
+    Ok((kernel, existing))
 }
 
 pub fn load_control(

@@ -15,6 +15,7 @@ use super::values::{
     server_name, trust_domain, word, workers,
 };
 use crate::model::SpiffeId;
+use crate::proxy::Existing;
 use crate::{budget, datapath, discovery, identity, intercept, observe, policy, proxy, route};
 
 pub use settings::SETTINGS;
@@ -50,12 +51,14 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
     });
     let interception = read_interception(layers);
     let interception_policy = read_policy(layers);
+    let existing = read_existing(layers);
     let (ports, observe) = (ports?, observe?);
     check_distinct(layers, &ports, &observe);
     let (addresses, mode) = (addresses?, mode?);
     Some(proxy::Config {
         name: name?,
         datapath: interception?.map(|target| kernel(target, ports, observe.status_port, &addresses, mode)),
+        existing: existing?,
         interception_policy: interception_policy?,
         addresses,
         mode,
@@ -79,11 +82,11 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
 pub(super) fn read_kernel(
     layers: &Layers,
     here: impl FnOnce() -> io::Result<Vec<IpAddr>>,
-) -> Option<(datapath::Config, Option<PathBuf>)> {
+) -> Option<(datapath::Config, Option<PathBuf>, Existing)> {
     let (addresses, mode) = (read_addresses(layers, here), read_mode(layers));
     let (ports, observe) = (read_ports(layers), read_observe(layers));
     let interception = read_interception(layers);
-    let policy = read_policy(layers);
+    let (policy, existing) = (read_policy(layers), read_existing(layers));
     let (ports, observe) = (ports?, observe?);
     check_distinct(layers, &ports, &observe);
     let Some(target) = interception? else {
@@ -97,6 +100,7 @@ pub(super) fn read_kernel(
     Some((
         kernel(target, ports, observe.status_port, &addresses?, mode?),
         policy?,
+        existing?,
     ))
 }
 
@@ -134,6 +138,13 @@ fn read_mode(layers: &Layers) -> Option<policy::Mode> {
 fn read_policy(layers: &Layers) -> Option<Option<PathBuf>> {
     or(layers, "interception.policy", None, |path| {
         layers.read(path, super::values::path).map(Some)
+    })
+}
+
+fn read_existing(layers: &Layers) -> Option<Existing> {
+    let choices = [("keep", Existing::Keep), ("destroy", Existing::Destroy)];
+    or(layers, "interception.existing", Existing::default(), |path| {
+        layers.read(path, word(&choices))
     })
 }
 

@@ -24,6 +24,7 @@ use super::{
 pub struct Datapath {
     cgroup: PathBuf,
     pins: PathBuf,
+    is_first: bool,
     switches: Switches,
     maps: Maps,
     filter: OwnedFd,
@@ -79,7 +80,10 @@ impl Datapath {
         links::check_pins(&config.pins, &targets)?;
 
         let intercepted = pins::any_link(&config.pins);
-        let attached = attach(config, &targets, settings, listeners);
+        let mut attached = attach(config, &targets, settings, listeners);
+        if let Ok(datapath) = &mut attached {
+            datapath.is_first = !intercepted;
+        }
         if attached.is_err() && !intercepted {
             // The first error is the one to tell.
             let _: Result<_, Error> = pins::detach(&config.pins);
@@ -95,6 +99,11 @@ impl Datapath {
     /// The handle that proves that the programs see this process's sockets.
     pub fn proof(&self) -> Proof {
         Proof::new(self.bypass(), self.cgroup.clone(), self.pins.clone())
+    }
+
+    /// Whether nothing of the pod was intercepted before.
+    pub fn is_first(&self) -> bool {
+        self.is_first
     }
 
     /// The handle that changes what is intercepted.
@@ -231,6 +240,7 @@ fn attach(
     Ok(Datapath {
         cgroup: config.cgroup.clone(),
         pins: config.pins.clone(),
+        is_first: false,
         maps,
         filter: links::hold_program(&mut ebpf)?,
         counters: counters(&mut ebpf)?,

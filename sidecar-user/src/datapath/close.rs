@@ -6,21 +6,13 @@ use std::path::Path;
 use super::links::{self, Targets};
 use super::{Config, Datapath, Error, Steered};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closed {
-    /// From now on.
-    Now,
-    /// The programs were there: a proxy serves the pod, or did, or this was asked before.
-    Before,
-}
-
-/// As [`Datapath::attach`], without a listener, and only where not all of the programs are attached.
-pub fn close(config: &Config) -> Result<Closed, Error> {
+/// As [`Datapath::attach`], without a listener. `None`: all of the programs are attached already, because a proxy serves the
+/// pod, or did, or this was asked before.
+pub fn close(config: &Config) -> Result<Option<Datapath>, Error> {
     if is_closed(&config.cgroup, &config.pins)? {
-        return Ok(Closed::Before);
+        return Ok(None);
     }
-    Datapath::attach(config, Steered::default())?;
-    Ok(Closed::Now)
+    Datapath::attach(config, Steered::default()).map(Some)
 }
 
 fn is_closed(cgroup: &Path, pins: &Path) -> Result<bool, Error> {

@@ -37,7 +37,7 @@ pub use app_ports::AppPorts;
 pub use attach::{Datapath, Steered};
 pub use bypass::Bypass;
 pub use check::{Finding, State, check};
-pub use close::{Closed, close};
+pub use close::close;
 pub use error::Error;
 pub use explain::{Action, Connect, Explain, Verdict};
 pub use hold::{Approvals, Attempts, Hold};

@@ -7,6 +7,7 @@ mod authorize;
 mod bounds;
 mod contain;
 mod doors;
+mod existing;
 mod holding;
 mod inbound;
 mod interception;
@@ -43,6 +44,7 @@ use crate::model::{Own, Snapshot};
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
 use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
 use doors::Doors;
+pub use existing::{Existing, Settled, settle};
 use proving::Nonces;
 use shard::{Settings, Truthful};
 
@@ -58,6 +60,8 @@ pub struct Config {
     pub unknown: route::Unknown,
     pub intercept: intercept::Config,
     pub datapath: Option<datapath::Config>,
+    /// What becomes of the connections that were there before the first attachment.
+    pub existing: Existing,
     /// What is intercepted, watched for changes; `None`: the default.
     pub interception_policy: Option<PathBuf>,
     pub discovery: discovery::Config,
@@ -111,6 +115,12 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         Some(kernel) => Some(attach(kernel, &listeners)?),
         None => None,
     };
+    if let (Some(kernel), Some(target)) = (&kernel, &config.datapath) {
+        let Settled { kept, destroyed } = settle(kernel, &target.cgroup, config.existing);
+        let counts = &observer.meters().existing_connections;
+        counts.of("kept").set(kept as i64);
+        counts.of("destroyed").set(destroyed as i64);
+    }
     let followed_policy = interception::follow(interception_policy, kernel.as_ref(), &observer);
     let mark = own_sockets(kernel.as_ref());
 

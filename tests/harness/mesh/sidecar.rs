@@ -45,6 +45,8 @@ pub struct Options {
     pub policy: Option<String>,
     /// The most memory for buffers, e.g. `8MiB`.
     pub buffer_memory: Option<String>,
+    /// `destroy`: end the connections that there were before.
+    pub existing: Option<String>,
 }
 
 impl Options {
@@ -62,11 +64,17 @@ impl Options {
             cgroup_below: None,
             policy: None,
             buffer_memory: None,
+            existing: None,
         }
     }
 
     pub fn buffer_memory(mut self, size: &str) -> Self {
         self.buffer_memory = Some(size.into());
+        self
+    }
+
+    pub fn existing(mut self, what: &str) -> Self {
+        self.existing = Some(what.into());
         self
     }
 
@@ -215,6 +223,9 @@ impl Sidecar {
             if let Some(yaml) = &options.policy {
                 sidecar.write_policy(yaml)?;
                 policy = format!(", policy: {}", sidecar.policy().display());
+            }
+            if let Some(what) = &options.existing {
+                policy += &format!(", existing: {what}");
             }
             let cgroup = match &options.cgroup_below {
                 Some(name) => pod.cgroup().join(name),
