@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use harness::apps::{self, Dialogue};
 use harness::mesh::registry::Registry;
-use harness::mesh::{Control, Options, RegistryFile, binaries};
+use harness::mesh::{Control, Options, Plan, RegistryFile, binaries};
 use harness::pod::Pod;
 use harness::{Capture, Fabric, Mesh, Sidecar, wait};
 
@@ -128,6 +128,21 @@ fn a_permissive_proxy_that_intercepts_nothing_is_ready() -> Result<()> {
 }
 
 const PROVEN: &str = "outrigger_interception_proven";
+
+#[test]
+fn interception_is_proven_without_a_raw_socket_too() -> Result<()> {
+    let plan = Plan {
+        client: Options::new("client").without_capability("net_raw"),
+        ..Plan::default()
+    };
+    let mesh = Mesh::of("proven-no-raw", &plan)?;
+    let sidecar = &mesh.client.sidecar;
+    assert_eq!(proven(sidecar)?, 4);
+    sidecar.detach()?;
+    wait::until("it is not ready", wait::SOON, || !sidecar.is_ready())?;
+    assert_eq!(proven(sidecar)?, 0);
+    Ok(())
+}
 
 /// How many of the two directions of the two families are proven.
 fn proven(sidecar: &Sidecar) -> Result<usize> {

@@ -36,8 +36,7 @@ pub enum State {
 ///
 /// With a cgroup, also who else is attached there.
 pub fn check(cgroup: Option<&Path>) -> Vec<Finding> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let held = Capabilities::of(&status);
+    let held = Capabilities::own();
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let features = Features::probe();
     let mut findings = vec![
@@ -70,14 +69,18 @@ fn kernel(release: &str) -> Finding {
 
 /// The effective ones of this process.
 #[derive(Clone, Copy)]
-struct Capabilities(u64);
+pub(super) struct Capabilities(u64);
 
 impl Capabilities {
     const NET_ADMIN: u32 = 12;
-    const NET_RAW: u32 = 13;
+    pub(super) const NET_RAW: u32 = 13;
     const SYS_ADMIN: u32 = 21;
     const PERFMON: u32 = 38;
     const BPF: u32 = 39;
+
+    pub(super) fn own() -> Self {
+        Self::of(&fs::read_to_string("/proc/self/status").unwrap_or_default())
+    }
 
     fn of(status: &str) -> Self {
         let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
@@ -87,7 +90,7 @@ impl Capabilities {
         )
     }
 
-    fn has(self, capability: u32) -> bool {
+    pub(super) fn has(self, capability: u32) -> bool {
         self.0 >> capability & 1 == 1
     }
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::check::Capabilities;
 use super::neighbours::neighbours;
 use super::whole_host::unified;
 use super::{Bypass, Error, Neighbours};
@@ -158,8 +159,7 @@ impl Proof {
         let dial = || {
             let socket = Socket::new(Domain::for_address(nonce), Type::STREAM, None)?;
             socket.set_linger(Some(Duration::ZERO))?;
-            // Without the connect hook, which takes the binding off, the SYN ends here and not in the network.
-            socket.bind_device(Some(b"lo"))?;
+            keep_in(&socket, nonce)?;
             self.bypass.probe_listener(socket.as_fd(), nonce, direction)?;
             Ok(socket)
         };
@@ -214,6 +214,22 @@ impl Proof {
             cgroup: self.cgroup.clone(),
             own: unified(&own).unwrap_or("that nobody can name").into(),
             what,
+        }
+    }
+}
+
+/// Where the connect hook is gone the SYN is not to get into the network. Bound to loopback's device it ends there; the hook
+/// takes the binding off, for which the kernel asks the process that connects for CAP_NET_RAW. Without that a loopback
+/// source does it, from which IPv4 lets nothing out. IPv6 does: such a SYN ends at the first hop.
+fn keep_in(socket: &Socket, nonce: SocketAddr) -> io::Result<()> {
+    if Capabilities::own().has(Capabilities::NET_RAW) {
+        return socket.bind_device(Some(b"lo"));
+    }
+    match nonce {
+        SocketAddr::V4(_) => socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()),
+        SocketAddr::V6(_) => {
+            socket.set_unicast_hops_v6(1)?;
+            socket.bind(&SocketAddr::from((Ipv6Addr::LOCALHOST, 0)).into())
         }
     }
 }
