@@ -193,6 +193,9 @@ fn a_proxy_whose_programs_are_taken_off_while_it_runs_is_not_ready_until_it_atta
         })
     })?;
     assert_eq!(proven(sidecar)?, 0, "neither direction of either family");
+    wait::until("the log says so", wait::SOON, || {
+        sidecar.log().contains("do not get back to it")
+    })?;
     let log = sidecar.log();
     assert_eq!(log.matches("do not get back to it").count(), 1, "once: {log}");
     assert!(log.contains("outbound ipv4"), "{log}");

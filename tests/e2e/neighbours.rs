@@ -48,9 +48,13 @@ fn a_program_of_another_owner_is_named_with_its_place_while_everything_works() -
         wait::until("it is noticed", wait::SOON, || {
             programs(sidecar, place).is_ok_and(|n| n == 1.0)
         })?;
-        let log = sidecar.log();
-        let line = log.lines().find(|line| line.contains(name)).unwrap_or_default();
-        assert!(line.contains(&format!("runs {place} this proxy's")), "{log}");
+        // The log is written behind.
+        wait::until("the log names it", wait::SOON, || {
+            let told = format!("runs {place} this proxy's");
+            let log = sidecar.log();
+            log.lines()
+                .any(|line| line.contains(name) && line.contains(&told))
+        })?;
         let said = checked(sidecar)?;
         assert!(said.starts_with(mark), "{said}");
         assert!(said.contains(&format!("`{name}` {place} the proxy's")), "{said}");
@@ -75,8 +79,9 @@ fn a_program_of_another_owner_that_takes_connections_away_makes_the_proxy_unread
         };
         wait::until("it is not ready", wait::SOON, || !sidecar.is_ready())?;
         assert_eq!(proven(sidecar)?, 2.0, "IPv6 is as it was, {does} {place}");
-        let log = sidecar.log();
-        assert!(log.contains("lost=outbound ipv4, inbound ipv4"), "{log}");
+        wait::until("the log says which", wait::SOON, || {
+            sidecar.log().contains("lost=outbound ipv4, inbound ipv4")
+        })?;
         let event = ["event=\"denied_probe\""];
         let changed = sidecar.metric("outrigger_kernel_events_total", &event)? > 0.0;
         assert_eq!(
