@@ -23,7 +23,8 @@ fn checked(sidecar: &Sidecar) -> Result<String> {
     let mut command = pod.command(binaries::path("outrigger")?);
     command.arg("check").arg("--cgroup").arg(pod.cgroup());
     let said = pod.run_within(command, Duration::from_secs(30))?.ok()?;
-    let line = said.lines().find(|line| line.contains("neighbours"));
+    let named = |line: &&str| line.split_whitespace().nth(1) == Some("neighbours");
+    let line = said.lines().find(named);
     Ok(line.unwrap_or_default().to_owned())
 }
 
