@@ -273,6 +273,9 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
         client,
         admitted,
     } = arrival;
+    if shard.nonces.is_one(Direction::Inbound, &stream, client) {
+        return;
+    }
     let mut client_side = Abortive::new(stream);
     let _open = shard.enter();
     let guest = shard.doors.plaintext.enter(Some(client.0.ip()));

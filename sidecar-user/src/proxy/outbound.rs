@@ -231,6 +231,7 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
         _open,
     } = match expected(&shard, &app, client) {
         Some(ready) => ready,
+        None if shard.nonces.is_one(Direction::Outbound, &*app, client) => return,
         None if !admitted => {
             return turn_away(&shard, app.into_inner(), client, Some(Resources::Descriptors));
         }

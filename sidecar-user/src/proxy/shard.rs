@@ -19,6 +19,7 @@ use super::holding::Holding;
 use super::limits::{Arrival, Descriptors, Resources, Shared};
 use super::live::Live;
 use super::outbound::Ready;
+use super::proving::Nonces;
 use super::stop::{self, Phase};
 use super::tunnels::Tunnels;
 use super::{authorize, inbound, outbound, trust};
@@ -76,6 +77,7 @@ pub(super) struct Settings {
     pub(super) doors: Doors,
     pub(super) meters: Meters,
     pub(super) limited: Arc<Shared>,
+    pub(super) nonces: Nonces,
 }
 
 pub(super) struct Shard {
@@ -99,6 +101,7 @@ pub(super) struct Shard {
     pub(super) inbound_tunnels: Tally,
     pub(super) descriptors: Rc<Descriptors>,
     pub(super) limited: Arc<Shared>,
+    pub(super) nonces: Nonces,
     bypass: Option<datapath::Bypass>,
     /// When the pod's own address had no port left towards an application.
     crowded: Cell<Option<Instant>>,
@@ -150,6 +153,7 @@ impl Shard {
             inbound_tunnels: Rc::new(settings.meters.inbound_tunnels()),
             descriptors,
             limited: settings.limited,
+            nonces: settings.nonces,
             mark,
             observe,
             limits,
