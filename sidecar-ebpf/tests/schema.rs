@@ -17,7 +17,7 @@ const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
     ("or_held", 1, 0xef583920c11647a3),
     ("or_approved", 1, 0x0938d5fe9ba0dc12),
     ("or_presented", 1, 0x443ebc80073119ae),
-    ("or_bypass", 2, 0xf71571da9228a233),
+    ("or_bypass", 1, 0xf71571da9228a233),
     ("or_listeners", 2, 0x4f6898229f737433),
     ("or_app_ports", 1, 0x107edd5325ee35fe),
     ("or_app_sockets", 1, 0x945daf054387a843),

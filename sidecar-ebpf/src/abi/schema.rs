@@ -13,7 +13,7 @@ pub const VERSIONS: [(&str, u32); map::ALL.len()] = [
     (map::HELD, 1),
     (map::APPROVED, 1),
     (map::PRESENTED, 1),
-    (map::BYPASS, 2),
+    (map::BYPASS, 1),
     (map::LISTENERS, 2),
     (map::APP_PORTS, 1),
     (map::APP_SOCKETS, 1),
