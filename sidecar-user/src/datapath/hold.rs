@@ -12,7 +12,7 @@ use sidecar_ebpf::abi::{self, Held, Tuple};
 use sidecar_ebpf::addr::{Ip, Port};
 use tokio::io::unix::AsyncFd;
 
-use super::settings::{kernel_ip, user_ip};
+use super::ip::{kernel_ip, user_ip};
 use super::sys;
 use crate::model::{HeldEvent, HeldSyn, OriginalDst, Pair};
 

@@ -18,15 +18,18 @@ mod attach;
 mod attached;
 mod bypass;
 mod check;
+mod close;
 mod detach;
 mod error;
 mod explain;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod hold;
+mod ip;
 mod lease;
 mod links;
 mod logs;
+mod neighbours;
 mod object;
 mod pins;
 pub mod policy;
@@ -43,14 +46,16 @@ pub use attach::{Datapath, Steered};
 pub use attached::{ABI_VERSION, Attached, Hook, Loaded, Place, attached, cgroup_id, cgroup_of};
 pub use bypass::Bypass;
 pub use check::{Finding, State, check};
+pub use close::close;
 pub use detach::detach;
-pub use error::Error;
+pub use error::{Error, Owner};
 pub use explain::{Action, Connect, Explain, Verdict};
 pub use hold::{Approvals, HeldEvents, Hold};
-pub use lease::{Lease, Owner};
+pub use lease::Lease;
 pub use logs::Logs;
+pub use neighbours::{Foreign, Neighbours, Order, neighbours};
 pub use policy::{Policy, PolicyMap};
-pub use proof::{Proof, Unseen};
+pub use proof::{Dialled, Family, Lost, Proof, Unseen};
 pub use routes::RouteMap;
 
 /// What an attachment needs to know about its pod.

@@ -13,7 +13,9 @@ use super::contain::Abortive;
 use super::join::join;
 use super::limits::{Arrival, Place, Resources};
 use super::outcome::{self, Answer};
+use super::patience::{self, Patience};
 use super::shard::{Entered, Shard};
+use crate::intercept;
 use crate::model::addr::is_local_only;
 use crate::model::snapshot::LoadGuard;
 use crate::model::{
@@ -25,7 +27,6 @@ use crate::relay::Port;
 use crate::route::{Route, Upstream, route};
 use crate::transport::hbone::{self, client::ConnectTo};
 use crate::transport::{Error, pool, tcp};
-use crate::{error_chain, intercept};
 
 /// wire.md 1.10: endpoints tried before giving up.
 const ATTEMPTS: usize = 3;
@@ -158,6 +159,7 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival, expected: Option<R
         _open,
     } = match expected {
         Some(ready) => ready,
+        None if shard.nonces.is_one(Direction::Outbound, &*app, client) => return,
         None if !admitted => {
             return turn_away(&shard, app.into_inner(), client, Some(Resources::Descriptors));
         }
@@ -253,6 +255,7 @@ async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow) -> Result<
     let mut world = shard.world();
     let mut tried: Vec<SocketAddr> = Vec::new();
     let mut failed: Option<Failed> = None;
+    let mut patience = Patience::default();
     loop {
         let random = &mut |n| fastrand::usize(..n);
         let (up, transport) = match route(&world, shard.unknown, asked.dst, &tried, random) {
@@ -265,6 +268,11 @@ async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow) -> Result<
             }
         };
         let Some(up) = up else {
+            if patience.lasts() {
+                tokio::time::sleep(patience::AGAIN).await;
+                (tried, failed, world) = (Vec::new(), None, shard.world());
+                continue;
+            }
             match failed {
                 // Nobody has said no, and the application still waits.
                 Some(Failed { outcome, .. }) if asked.held && outcome.cause == Cause::TimedOut => {
@@ -301,7 +309,7 @@ async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow) -> Result<
                 let outcome = outcome::of_error(&error);
                 match outcome::lacking(&error) {
                     Some(what) => shard.limited.report(what),
-                    None => log_failure(asked, &up, &error, outcome),
+                    None => outcome::log(&error, (asked.client, asked.dst), up.endpoint),
                 }
                 let now = Failed {
                     outcome,
@@ -311,6 +319,9 @@ async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow) -> Result<
                     return Err(now);
                 }
                 tried.push(up.endpoint);
+                if transport == Transport::Hbone {
+                    patience.failed(&error, shard.pool.absent_for(shard.gateway(&up)));
+                }
                 // Silence is no answer where another endpoint has given one.
                 let answered = failed
                     .as_ref()
@@ -320,15 +331,6 @@ async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow) -> Result<
                 }
             }
         }
-    }
-}
-
-fn log_failure(asked: &DialRequest, up: &Upstream, error: &Error, outcome: Outcome) {
-    let (client, destination, endpoint) = (asked.client, asked.dst, up.endpoint);
-    if outcome::is_everyday(outcome) {
-        tracing::debug!(%client, %destination, %endpoint, error = error_chain(error), "outbound connection failed");
-    } else {
-        tracing::info!(%client, %destination, %endpoint, error = error_chain(error), "outbound connection failed");
     }
 }
 
@@ -368,7 +370,7 @@ async fn mesh(
 ) -> Result<hbone::Stream, Error> {
     let svid = shard.svid()?;
     let key = pool::Key {
-        gateway: SocketAddr::new(up.endpoint.ip(), shard.hbone_port),
+        gateway: shard.gateway(up),
         expected: up.expected(),
         workload: up
             .target

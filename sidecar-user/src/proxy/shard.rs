@@ -17,6 +17,7 @@ use super::contain::{contained, restarted};
 use super::doors::Doors;
 use super::limits::{Arrival, Descriptors, Resources, Shared};
 use super::live::Live;
+use super::proving::Nonces;
 use super::stop::{self, Phase};
 use super::tunnels::Tunnels;
 use super::{authorize, inbound, outbound, trust};
@@ -27,7 +28,7 @@ use crate::intercept::{Listeners, RawSockets};
 use crate::model::{Cause, ClientAddr, OriginalDst, Outcome, Own, Party, Snapshot, SpiffeId};
 use crate::observe::{Meters, ShardObserver};
 use crate::policy::Mode;
-use crate::route::Unknown;
+use crate::route::{Unknown, Upstream};
 use crate::transport::pool::Pool;
 use crate::transport::tcp::{BoundPorts, Mark, TIME_WAIT};
 use crate::transport::{Error, Tally, Timeouts, tls};
@@ -42,6 +43,9 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// For the last words of a shard that is done.
 const GOODBYE: Duration = Duration::from_millis(500);
+
+/// How long a tunnel waits for the first certificate of a proxy that has just started.
+const FIRST_SVID: Duration = Duration::from_secs(2);
 
 /// What the role hands to each shard's thread.
 #[derive(Clone)]
@@ -69,6 +73,7 @@ pub(super) struct Settings {
     pub(super) doors: Doors,
     pub(super) meters: Meters,
     pub(super) limited: Arc<Shared>,
+    pub(super) nonces: Nonces,
 }
 
 pub(super) struct Shard {
@@ -92,6 +97,7 @@ pub(super) struct Shard {
     pub(super) inbound_tunnels: Tally,
     pub(super) descriptors: Rc<Descriptors>,
     pub(super) limited: Arc<Shared>,
+    pub(super) nonces: Nonces,
     bypass: Option<datapath::Bypass>,
     /// When the pod's own address had no port left towards an application.
     crowded: Cell<Option<Instant>>,
@@ -137,6 +143,7 @@ impl Shard {
             inbound_tunnels: Rc::new(settings.meters.inbound_tunnels()),
             descriptors,
             limited: settings.limited,
+            nonces: settings.nonces,
             mark,
             observe,
             limits,
@@ -156,6 +163,11 @@ impl Shard {
             open: Rc::default(),
             serving: Rc::default(),
         })
+    }
+
+    /// Where the proxy of an endpoint takes tunnels.
+    pub(super) fn gateway(&self, up: &Upstream) -> SocketAddr {
+        SocketAddr::new(up.endpoint.ip(), self.hbone_port)
     }
 
     /// The world as it is now. Read once per connection.
@@ -180,6 +192,13 @@ impl Shard {
         match world.wait_for(known).await {
             Ok(world) => world.clone(),
             Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// A proxy that has just started has its first certificate in a moment, or does not get one.
+    pub(super) async fn first_svid(&self) {
+        if self.svid.borrow().is_none() {
+            let _ = tokio::time::timeout(FIRST_SVID, self.svids().wait_for(Option::is_some)).await;
         }
     }
 
