@@ -16,9 +16,9 @@ use super::contain::Abortive;
 use super::join::{join, join_guest};
 use super::limits::{Arrival, Resources};
 use super::live::{Inbound, TunnelId};
-use super::outcome;
 use super::shard::Shard;
 use super::tunnels::Farewell;
+use super::{outcome, patience};
 use crate::error_chain;
 use crate::model::addr::canonical;
 use crate::model::{
@@ -76,7 +76,7 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
                 after: first,
             });
         }
-        shard.first_svid().await;
+        patience::first(shard.svids()).await;
         let (config, own_end) = shard.tls_server()?;
         let session = Session::accept(tcp, client.0, config, shard.limits, &shard.budget).await?;
         Ok((session, canonical(local).ip(), own_end))

@@ -14,7 +14,7 @@ use super::holding::{Gone, Holding};
 use super::join::join;
 use super::limits::{Arrival, Place, Resources};
 use super::outcome::{self, Answer};
-use super::patience::{self, Patience};
+use super::patience::Patience;
 use super::shard::{Entered, Shard};
 use crate::intercept;
 use crate::intercept::packet;
@@ -354,8 +354,7 @@ async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, 
             }
         };
         let Some(up) = up else {
-            if patience.lasts() {
-                tokio::time::sleep(patience::AGAIN).await;
+            if patience.lasts().await {
                 (tried, failed, world) = (Vec::new(), None, shard.world());
                 continue;
             }

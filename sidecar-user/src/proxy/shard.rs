@@ -48,9 +48,6 @@ const HOLDING_LOOK: Duration = Duration::from_secs(5);
 /// For the last words of a shard that is done.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// How long a tunnel waits for the first certificate of a proxy that has just started.
-const FIRST_SVID: Duration = Duration::from_secs(2);
-
 /// What the role hands to each shard's thread.
 #[derive(Clone)]
 pub(super) struct Settings {
@@ -207,13 +204,6 @@ impl Shard {
     }
 
     /// For those who have to know when the certificate or the roots change.
-    /// A proxy that has just started has its first certificate in a moment, or does not get one.
-    pub(super) async fn first_svid(&self) {
-        if self.svid.borrow().is_none() {
-            let _ = tokio::time::timeout(FIRST_SVID, self.svids().wait_for(Option::is_some)).await;
-        }
-    }
-
     pub(super) fn svids(&self) -> watch::Receiver<Option<Arc<Svid>>> {
         self.svid.clone()
     }
