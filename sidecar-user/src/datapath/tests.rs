@@ -8,6 +8,7 @@ mod documented;
 mod hold;
 mod inbound;
 mod lifecycle;
+mod memory;
 mod object;
 mod options;
 mod outbound;
