@@ -8,7 +8,6 @@ mod sys;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
@@ -25,9 +24,6 @@ pub struct Config {
     pub inbound_port: u16,
     pub hbone_port: u16,
 }
-
-/// wire.md 1.10 proposes it; a dead peer is then noticed within 10 s + 9 probes even on a silent connection.
-pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 
 /// A burst of connects waits here while the shard is busy. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -100,8 +96,8 @@ fn listen(address: SocketAddr, loopback: bool) -> io::Result<TcpListener> {
     socket.set_out_of_band_inline(true)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_IDLE),
+            .with_time(leg::KEEPALIVE)
+            .with_interval(leg::KEEPALIVE),
     )?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(BACKLOG)?;
