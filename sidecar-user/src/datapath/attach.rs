@@ -10,6 +10,7 @@ use aya::maps::{Map, MapData, PerCpuArray};
 use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
 use sidecar_ebpf::abi::{Counter, INBOUND_LISTENER, OUTBOUND_LISTENER, RING_BYTES, Settings, map};
 
+use super::app_ports::{AppPortMaps, Doubts};
 use super::hold::Approvals;
 use super::links::{self, HOOKS, Targets};
 use super::object::Features;
@@ -26,7 +27,8 @@ pub struct Datapath {
     switches: Switches,
     maps: Maps,
     filter: OwnedFd,
-    counters: PerCpuArray<MapData, u64>,
+    counters: Arc<PerCpuArray<MapData, u64>>,
+    doubts: Arc<Doubts>,
     bypass: Bypass,
     policy: PolicyMap,
     explain: Explain,
@@ -50,6 +52,7 @@ struct Maps {
     netns: u64,
     rings: OwnedFd,
     shards: OwnedFd,
+    app_ports: OwnedFd,
     app_sockets: OwnedFd,
     inherited: OwnedFd,
     routes: OwnedFd,
@@ -137,8 +140,13 @@ impl Datapath {
     /// The handle that tells the programs which ports listen; one is enough.
     pub fn app_ports(&self) -> Result<AppPorts, Error> {
         AppPorts::new(
-            another(&self.maps.app_sockets, map::APP_SOCKETS)?,
-            another(&self.maps.inherited, map::INHERITED)?,
+            AppPortMaps {
+                ports: another(&self.maps.app_ports, map::APP_PORTS)?,
+                counted: another(&self.maps.app_sockets, map::APP_SOCKETS)?,
+                inherited: another(&self.maps.inherited, map::INHERITED)?,
+                counters: self.counters.clone(),
+            },
+            self.doubts.clone(),
             self.switches.clone(),
             self.cgroup.clone(),
         )
@@ -206,6 +214,7 @@ fn attach(
         netns: settings.netns,
         rings: map_fd(&ebpf, map::RINGS)?,
         shards: map_fd(&ebpf, map::SHARDS)?,
+        app_ports: map_fd(&ebpf, map::APP_PORTS)?,
         app_sockets: map_fd(&ebpf, map::APP_SOCKETS)?,
         inherited: map_fd(&ebpf, map::INHERITED)?,
         routes: map_fd(&ebpf, map::ROUTES)?,
@@ -227,16 +236,19 @@ fn attach(
     for hook in HOOKS {
         links::attach(&mut ebpf, hook, targets, pins)?;
     }
+    let doubts = Arc::<Doubts>::default();
     Ok(Datapath {
         cgroup: config.cgroup.clone(),
         maps,
         filter: links::hold_program(&mut ebpf)?,
-        counters: counters(&mut ebpf)?,
+        counters: Arc::new(counters(&mut ebpf)?),
         bypass: Bypass::new(
             switches.clone(),
             map_fd(&ebpf, map::BYPASS)?,
             [map_fd(&ebpf, map::APP_PORTS)?, map_fd(&ebpf, map::INHERITED)?],
+            doubts.clone(),
         ),
+        doubts,
         switches,
         policy,
         explain,

@@ -3,6 +3,7 @@
 //! They need root and fail without it. `object.rs` needs nothing.
 
 mod app_ports;
+mod app_ports_looks;
 mod capture;
 mod documented;
 mod hold;
