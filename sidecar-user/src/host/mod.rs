@@ -16,9 +16,9 @@ mod sys;
 mod tests;
 mod watch;
 
-pub use listening::listening;
-pub use routes::{Routes, routes};
-pub use watch::Changes;
+pub use listening::Listeners;
+pub use routes::{RouteTable, Routes};
+pub use watch::{Change, Changes};
 
 #[derive(Debug, thiserror::Error)]
 #[error("the kernel cannot be asked for {what}: {source}")]

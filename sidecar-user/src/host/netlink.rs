@@ -62,6 +62,11 @@ impl Netlink {
         answers.into_iter().next().ok_or_else(|| malformed("no answer"))
     }
 
+    #[cfg(test)]
+    pub(super) fn questions(&self) -> u32 {
+        self.sequence
+    }
+
     fn send<M: NetlinkSerializable + Clone>(&mut self, request: &M, flags: u16) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();

@@ -66,6 +66,8 @@ struct Asked {
     dst: OriginalDst,
     /// The application's address as others see it.
     client: SocketAddr,
+    /// The kernel would choose that address by itself.
+    is_routed: bool,
     device: Option<u32>,
     /// connect() waits for the answer, for as long as the application likes.
     held: bool,
@@ -163,6 +165,7 @@ async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut g
     let asked = Asked {
         dst: syn.original_dst,
         client: shown(&shard, &syn),
+        is_routed: syn.source.is_some() && syn.pair.client.ip().is_loopback() && syn.device.is_none(),
         device: syn.device,
         held: true,
     };
@@ -194,17 +197,13 @@ async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut g
 
 /// Tells the application, until it has heard.
 async fn answer(holding: &Holding<Ready>, syn: &HeldSyn, answer: Answer, mut gone: Gone) {
-    let (packet, mut pause, longest) = match answer {
-        Answer::Refused => (
-            packet::refusal(syn.pair, syn.sequence),
-            REFUSAL_REPEAT,
-            REFUSAL_REPEAT,
-        ),
-        Answer::Unreachable(what) => (
-            packet::unreachable(syn, what),
-            Duration::from_millis(1),
-            ICMP_REPEAT,
-        ),
+    let (mut pause, longest) = match answer {
+        Answer::Refused => (REFUSAL_REPEAT, REFUSAL_REPEAT),
+        Answer::Unreachable(_) => (Duration::from_millis(1), ICMP_REPEAT),
+    };
+    let packet = match answer {
+        Answer::Refused => packet::refusal(syn.pair, syn.sequence),
+        Answer::Unreachable(what) => packet::unreachable(syn, what),
     };
     loop {
         holding.send(&packet);
@@ -301,6 +300,7 @@ async fn accepted(shard: &Rc<Shard>, app: &mut TcpStream, client: ClientAddr) ->
             let asked = Asked {
                 dst,
                 client: shard.shown_client(client),
+                is_routed: false,
                 device: None,
                 held: false,
             };
@@ -410,11 +410,12 @@ async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, 
 }
 
 fn log_failure(asked: &Asked, up: &Upstream, error: &Error, outcome: Outcome) {
+    const SAID: &str = "outbound connection failed";
     let (client, destination, endpoint) = (asked.client, asked.dst, up.endpoint);
-    if outcome::is_everyday(outcome) {
-        tracing::debug!(%client, %destination, %endpoint, error = error_chain(error), "outbound connection failed");
-    } else {
-        tracing::info!(%client, %destination, %endpoint, error = error_chain(error), "outbound connection failed");
+    let error = error_chain(error);
+    match outcome::is_everyday(outcome) {
+        true => tracing::debug!(%client, %destination, %endpoint, error, "{SAID}"),
+        false => tracing::info!(%client, %destination, %endpoint, error, "{SAID}"),
     }
 }
 
@@ -487,8 +488,8 @@ async fn plain(shard: &Shard, asked: &Asked, up: &Upstream) -> Result<TcpStream,
     // The server is to see the application's own address and port.
     let from = tcp::From {
         device: asked.device,
-        source: None,
         client: Some((asked.client, &shard.bound_ports)).filter(|(client, _)| !is_local_only(client.ip())),
+        is_routed: asked.is_routed && up.endpoint == asked.dst.0,
         ..tcp::From::default()
     };
     let (stream, as_itself) = tcp::dial(up.endpoint, &*shard.mark, from, limit).await?;

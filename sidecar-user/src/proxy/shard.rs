@@ -249,6 +249,13 @@ impl Shard {
         }
     }
 
+    /// An application has refused a connection.
+    pub(super) fn refused_by(&self, application: SocketAddr) {
+        if let Some(bypass) = &self.bypass {
+            bypass.refused_by(application);
+        }
+    }
+
     /// The address to dial an application by.
     pub(super) fn door(&self, application: SocketAddr) -> SocketAddr {
         match &self.bypass {
