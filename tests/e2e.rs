@@ -10,6 +10,15 @@ mod check; // what this host lacks
 #[path = "e2e/attach.rs"]
 mod attach; // a proxy that is not where it should be is not ready, and shows no application a wrong client
 
+#[path = "e2e/closed.rs"]
+mod closed; // a pod that is closed before its proxy starts
+
+#[path = "e2e/existing.rs"]
+mod existing; // connections that were there before the programs
+
+#[path = "e2e/neighbours.rs"]
+mod neighbours; // eBPF programs of other owners on the same cgroup
+
 #[path = "e2e/reach.rs"]
 mod reach; // who reaches whom, by which address, over which family
 

@@ -182,6 +182,10 @@ impl Origin {
     /// The socket lets its address be shared until it is connected, though the application did not ask for it: the
     /// proxy's own socket may need the same address and port, to be seen as the application's.
     pub const REUSE: u8 = 2;
+    /// A connection of the proxy to itself, which proves that connections get here. No counter counts it.
+    pub const PROBE: u8 = 4;
+    /// A probe that goes to the inbound listener.
+    pub const PROBE_INBOUND: u8 = 8;
 
     #[inline(always)]
     pub const fn new(to: Endpoint, role: Role) -> Self {
@@ -268,7 +272,10 @@ pub struct Bypass {
     pub client_ip: Ip,
     /// What the accepted socket becomes.
     pub accepted: Role,
-    pub reserved: [u8; 7],
+    /// Not zero: a probe. The socket is redirected, if it dials exactly the client's address above; this says to which
+    /// listener.
+    pub probe: Direction,
+    pub reserved: [u8; 6],
 }
 
 impl Bypass {
@@ -278,7 +285,8 @@ impl Bypass {
         application_port: Port::new(0),
         client_ip: Ip::from_v6([0; 4]),
         accepted: Role::NONE,
-        reserved: [0; 7],
+        probe: Direction::NONE,
+        reserved: [0; 6],
     };
 
     /// For a socket that dials whoever listens on `application_port` on behalf of `client`. `accepted` is
@@ -289,6 +297,16 @@ impl Bypass {
             application_port,
             client_ip: client.ip,
             accepted,
+            ..Self::ON
+        }
+    }
+
+    /// For a socket that dials `nonce` and is to arrive at the proxy's own listener of that direction.
+    pub const fn probing(nonce: Endpoint, direction: Direction) -> Self {
+        Self {
+            client_port: nonce.port,
+            client_ip: nonce.ip,
+            probe: direction,
             ..Self::ON
         }
     }
@@ -336,6 +354,7 @@ impl PolicyKey {
 pub struct Direction(u8);
 
 impl Direction {
+    pub const NONE: Self = Self(0);
     pub const OUTBOUND: Self = Self(1);
     pub const INBOUND: Self = Self(2);
 }

@@ -3,7 +3,8 @@
 //! Calls no helper and reads no context; the hooks translate. The order of the rules is the rule.
 
 use crate::abi::{
-    ABI_VERSION, Action, Counter, Path, Policy, REDIRECT4_PORT, Range, SPREAD6_FIRST, SPREAD6_PORTS, Settings,
+    ABI_VERSION, Action, Counter, Direction, Path, Policy, REDIRECT4_PORT, Range, SPREAD6_FIRST,
+    SPREAD6_PORTS, Settings,
 };
 use crate::addr::{Endpoint, Ip, Port};
 
@@ -17,11 +18,22 @@ pub struct Connecting {
     pub protocol: u32,
     /// The proxy has marked the socket as its own: the port of the application that it is to reach, or 0.
     pub bypass: Option<Port>,
+    /// The proxy has marked the socket as a probe.
+    pub probe: Option<Probe>,
     pub to: Endpoint,
     /// The address that the socket is bound to, or zero.
     pub from: Ip,
     /// The interface that the socket is bound to, or 0.
     pub device: u32,
+}
+
+/// A connection of the proxy to itself, by way of the programs.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// The destination that the proxy has dialled, which nobody else knows.
+    pub nonce: Endpoint,
+    /// Whose listener is to get it.
+    pub direction: Direction,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +72,9 @@ const ENETUNREACH: u32 = 101;
 pub fn connect(socket: &Connecting, settings: &Settings, facts: impl FnOnce() -> Facts) -> Connect {
     if socket.protocol != TCP {
         return Connect::Pass(Counter::PassedProtocol);
+    }
+    if let Some(probe) = &socket.probe {
+        return self::probe(socket, probe);
     }
     if let Some(application) = socket.bypass {
         if application.get() != 0 && socket.to.port.get() == 0 {
@@ -107,6 +122,30 @@ pub fn connect(socket: &Connecting, settings: &Settings, facts: impl FnOnce() ->
         target: spread(socket.to),
         optimistic: policy.optimistic != 0,
         source,
+    })
+}
+
+/// Redirected whatever policy and routes say: it is to find out whether the programs work, not what they are for. One whose
+/// destination was changed on the way here would become a connection to somebody else.
+#[inline(always)]
+fn probe(socket: &Connecting, probe: &Probe) -> Connect {
+    let Endpoint { ip, port } = probe.nonce;
+    if !socket.to.ip.same(&ip) || socket.to.port.get() != port.get() {
+        return Connect::Deny(Counter::DeniedProbe);
+    }
+    let outbound = spread(probe.nonce);
+    let target = match probe.direction == Direction::INBOUND {
+        // Where nobody listens, so that only the programs can find it a listener.
+        true => Endpoint {
+            port: Port::new(SPREAD6_FIRST + port.get() % SPREAD6_PORTS as u16),
+            ..outbound
+        },
+        false => outbound,
+    };
+    Connect::Redirect(Redirect {
+        target,
+        optimistic: true,
+        source: Ip::from_v6([0; 4]),
     })
 }
 
@@ -194,10 +233,11 @@ pub fn is_redirect4(at: Endpoint) -> bool {
     at.ip.is_spread4() && at.port.get() == REDIRECT4_PORT
 }
 
-/// Whether redirected IPv6 connections may arrive here, among those of programs that listen there themselves.
+/// Whether connections may arrive here whose listener the programs have to find, among those of programs that listen
+/// here themselves: redirected ones by IPv6, and probes.
 #[inline(always)]
-pub fn is_spread6(at: Endpoint) -> bool {
-    at.ip.same(&Ip::LOOPBACK6) && at.port.get() >= SPREAD6_FIRST
+pub fn is_spread(at: Endpoint) -> bool {
+    at.port.get() >= SPREAD6_FIRST && (at.ip.is_spread4() || at.ip.same(&Ip::LOOPBACK6))
 }
 
 /// The client as the application's socket can name it. A socket that speaks only IPv4 has no way to name an IPv6 client:
@@ -235,7 +275,7 @@ pub enum Lookup {
     Pass(Counter),
     /// To an inbound listener.
     Steer,
-    /// To an outbound listener.
+    /// To an outbound listener, or the inbound one that a probe is meant for.
     Redirected,
     /// To an HBONE listener. Where there is none the kernel finds the one that is bound to the port.
     Tunnel,
@@ -271,7 +311,7 @@ pub fn lookup(
             false => Lookup::Drop(Counter::Unclaimed),
         };
     }
-    if is_spread6(attempt.to) && redirected() {
+    if is_spread(attempt.to) && redirected() {
         return Lookup::Redirected;
     }
     if settings.abi == ABI_VERSION && attempt.to.port.get() == settings.hbone_port.get() {

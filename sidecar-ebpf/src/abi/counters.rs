@@ -90,4 +90,6 @@ counters! {
     DroppedSettings = "dropped_settings",
     /// Connections to the application that show nobody's address: an IPv6 client and a socket that speaks only IPv4.
     PresentedNobody = "presented_nobody",
+    /// Probes of the proxy's own whose destination somebody had changed before they were seen here.
+    DeniedProbe = "denied_probe",
 }

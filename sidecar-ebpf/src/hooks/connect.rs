@@ -6,9 +6,9 @@ use aya_ebpf::helpers::generated::{bpf_getsockopt, bpf_setsockopt};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
-use sidecar_ebpf::abi::{Counter, Direction, Origin, Role};
+use sidecar_ebpf::abi::{Bypass, Counter, Direction, Origin, Role};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
-use sidecar_ebpf::verdict::{self, Connect, Connecting, Facts};
+use sidecar_ebpf::verdict::{self, Connect, Connecting, Facts, Probe};
 
 use super::{ALLOW, DENY, SO_BINDTOIFINDEX, SO_REUSEADDR, SOL_SOCKET, load, set_user_ip6, store, user_ip6};
 use crate::maps::{self, ROUTES};
@@ -89,6 +89,7 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
     let socket = Connecting {
         protocol,
         bypass: bypass.map(|mark| mark.application_port),
+        probe: bypass.and_then(probe),
         to,
         from,
         device,
@@ -127,6 +128,11 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
             if redirect.optimistic {
                 flags |= Origin::OPTIMISTIC;
             }
+            flags |= match socket.probe.map(|probe| probe.direction) {
+                None => 0,
+                Some(Direction::INBOUND) => Origin::PROBE | Origin::PROBE_INBOUND,
+                Some(_) => Origin::PROBE,
+            };
             if share_address(ctx, from) {
                 flags |= Origin::REUSE;
             }
@@ -143,7 +149,9 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
             }
             // SAFETY: as above.
             unsafe { maps::set_parent_origin(sk, &mut origin) };
-            maps::count(Counter::Redirected);
+            if flags & Origin::PROBE == 0 {
+                maps::count(Counter::Redirected);
+            }
             debug!(
                 ctx,
                 "connect to {:i} port {} redirected to {:i}",
@@ -163,6 +171,17 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
             Err(())
         }
     }
+}
+
+#[inline(always)]
+fn probe(mark: &Bypass) -> Option<Probe> {
+    (mark.probe != Direction::NONE).then_some(Probe {
+        nonce: Endpoint {
+            ip: mark.client_ip,
+            port: mark.client_port,
+        },
+        direction: mark.probe,
+    })
 }
 
 fn refused(ctx: &SockAddrContext, to: Endpoint, why: Counter) {

@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, bpf_sk_lookup, sk_action}
 use aya_ebpf::macros::sk_lookup;
 use aya_ebpf::programs::SkLookupContext;
 use aya_log_ebpf::debug;
-use sidecar_ebpf::abi::{AppPort, Counter, Direction, Listener, Settings, Tuple};
+use sidecar_ebpf::abi::{AppPort, Counter, Direction, Listener, Origin, Settings, Tuple};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Arriving, InboundFacts, Lookup};
 
@@ -24,7 +24,14 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
     };
     // SAFETY: the pointer is this program's context.
     let attempt = unsafe { read(ctx.lookup) };
-    let redirected = || redirected(&attempt, settings);
+    let mut listener = Listener::Outbound;
+    let redirected = || match redirected(&attempt, settings) {
+        Some(meant) => {
+            listener = meant;
+            true
+        }
+        None => false,
+    };
     let verdict = verdict::lookup(&attempt, settings, redirected, || InboundFacts {
         policy: verdict::of_port(
             maps::policy(settings, Direction::INBOUND, attempt.from),
@@ -41,7 +48,7 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
             maps::count(Counter::Steered);
             return sk_action::SK_PASS;
         }
-        Lookup::Redirected if assign(&ctx, &attempt, settings, Listener::Outbound) => {
+        Lookup::Redirected if assign(&ctx, &attempt, settings, listener) => {
             return sk_action::SK_PASS;
         }
         Lookup::Steer | Lookup::Redirected => Counter::DroppedListener,
@@ -75,9 +82,10 @@ fn assign(ctx: &SkLookupContext, attempt: &Arriving, settings: &Settings, listen
         .is_ok()
 }
 
-/// Is this the SYN of a connection that was redirected, or the last acknowledgement of its handshake (SYN cookies)?
+/// The listener that is meant, where this is the SYN of a connection that was redirected, or the last acknowledgement of
+/// its handshake (SYN cookies).
 #[inline(always)]
-fn redirected(attempt: &Arriving, settings: &Settings) -> bool {
+fn redirected(attempt: &Arriving, settings: &Settings) -> Option<Listener> {
     let tuple = Tuple {
         netns: settings.netns,
         source: attempt.from,
@@ -86,8 +94,14 @@ fn redirected(attempt: &Arriving, settings: &Settings) -> bool {
         destination_port: attempt.to.port,
         sequence: 0,
     };
-    // SAFETY: only asked whether it is there.
-    unsafe { HANDSHAKE.get(tuple).is_some() || HELD.get(tuple).is_some() }
+    // SAFETY: one byte is read of the one, and of the other only whether it is there. A probe is never held.
+    unsafe {
+        match HANDSHAKE.get(tuple).map(|origin| origin.flags) {
+            Some(flags) if flags & Origin::PROBE_INBOUND != 0 => Some(Listener::Inbound),
+            Some(_) => Some(Listener::Outbound),
+            None => HELD.get(tuple).is_some().then_some(Listener::Outbound),
+        }
+    }
 }
 
 #[inline(always)]

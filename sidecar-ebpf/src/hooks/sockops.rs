@@ -15,7 +15,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 use aya_log_ebpf::debug;
-use sidecar_ebpf::abi::{Counter, Event, Held, Origin, Role, Tuple};
+use sidecar_ebpf::abi::{Counter, Direction, Event, Held, Origin, Role, Tuple};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict;
 
@@ -89,7 +89,7 @@ fn publish(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
     // SAFETY: `ops` is this program's context, and `sk` its socket, not null.
     let (tuple, origin, bypass) = unsafe { (outgoing(ops), maps::origin(sk), maps::bypass(sk)) };
     let client = origin.filter(|origin| origin.role == Role::CLIENT);
-    let presents = bypass.filter(|bypass| bypass.client_port.get() != 0);
+    let presents = bypass.filter(|bypass| bypass.client_port.get() != 0 && bypass.probe == Direction::NONE);
     // SAFETY: copied before anything else touches the map.
     if let Some(held) = unsafe { HELD.get(tuple).copied() } {
         forget(tuple, &held);
@@ -270,7 +270,7 @@ fn claim(ctx: &SockOpsContext, sk: *mut bpf_sock) {
         port: tuple.destination_port,
     };
     let outbound = verdict::is_redirect4(at);
-    if outbound || verdict::is_spread6(at) {
+    if outbound || verdict::is_spread(at) {
         claim_destination(ctx, sk, tuple, outbound);
     }
     if !outbound {
@@ -300,11 +300,11 @@ fn claim_destination(ctx: &SockOpsContext, sk: *mut bpf_sock, tuple: Tuple, outb
     origin.role = Role::ACCEPTED;
     // SAFETY: `sk` is this context's socket, not null.
     let stored = unsafe { maps::set_origin(sk, &mut origin) };
-    maps::count(if stored {
-        Counter::Claimed
-    } else {
-        Counter::ClaimFailed
-    });
+    if !stored {
+        maps::count(Counter::ClaimFailed);
+    } else if origin.flags & Origin::PROBE == 0 {
+        maps::count(Counter::Claimed);
+    }
     if let Some(held) = held {
         maps::count(Counter::Approved);
         forget(tuple, &held);

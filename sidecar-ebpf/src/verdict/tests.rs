@@ -8,6 +8,7 @@ use bytemuck::Zeroable;
 use super::*;
 
 mod present;
+mod probe;
 mod slots;
 
 const STRICT: bool = true;
@@ -79,6 +80,7 @@ fn app(to: &str) -> Connecting {
     Connecting {
         protocol: TCP,
         bypass: None,
+        probe: None,
         to: endpoint(to),
         from: Ip::from_v6([0; 4]),
         device: 0,
@@ -109,7 +111,7 @@ fn foreign_destinations_are_redirected_to_loopback_of_their_family() {
         assert_eq!(target.ip.is_v4(), v4, "{to}");
         let arrives = match v4 {
             true => is_redirect4(target),
-            false => is_spread6(target),
+            false => is_spread(target),
         };
         assert!(arrives, "{to}");
     }
@@ -231,7 +233,7 @@ fn destinations_spread_over_many_ports_of_the_one_ipv6_loopback_address() {
         let Connect::Redirect(redirect) = connect(&app(&to), &settings(PERMISSIVE)) else {
             panic!("{to} is not redirected");
         };
-        assert!(is_spread6(redirect.target), "{to}: {redirect:?}");
+        assert!(is_spread(redirect.target), "{to}: {redirect:?}");
         seen.insert(redirect.target.port.get());
     }
     // 750 of 4,096: chance alone makes some 65 meet.

@@ -13,8 +13,8 @@ pub(super) fn detach(pins: &Path, force: bool) -> anyhow::Result<()> {
 
 /// One line a finding, and at the end what the kernel says about refused programs. An error when something is missing,
 /// so that scripts can rely on the exit status; what is only degraded is none.
-pub(super) fn check() -> anyhow::Result<()> {
-    let findings = datapath::check();
+pub(super) fn check(cgroup: Option<&Path>) -> anyhow::Result<()> {
+    let findings = datapath::check(cgroup);
     for finding in &findings {
         let mark = match finding.state {
             State::Ok => "ok",

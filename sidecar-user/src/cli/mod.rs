@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and which function answers it. Judges no value; `config/` does.
 
+mod attach;
 pub mod ca;
 mod kernel;
 pub mod state_dir;
@@ -48,6 +49,11 @@ pub enum Verb {
     /// Works on bootstrap tokens
     #[command(subcommand)]
     Token(token::Verb),
+    /// Attaches what a proxy would, before there is one: connections are refused until it takes over
+    ///
+    /// For a step that runs before anything else of the pod, in its network namespace, with the proxy's own configuration;
+    /// of that it needs no more than `interception`. Leaves a pod alone to which a proxy has attached.
+    Attach(Role<ProxySettings>),
     /// Removes what a proxy has attached to the kernel and pinned, also after a crash
     ///
     /// Hooks of other versions are removed as well. Refuses while a proxy runs with that directory.
@@ -75,7 +81,11 @@ pub enum Verb {
     /// New connections are served for `drain.minimum`, open ones until `drain.deadline`; then the sidecar exits.
     Drain(plugin::Drain),
     /// Says whether this host is fit to intercept, and what is missing
-    Check,
+    Check {
+        /// Name the programs of other owners on this cgroup, too, and on this network namespace
+        #[arg(long, value_name = "DIR")]
+        cgroup: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -131,11 +141,12 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Config(ConfigVerb::Check { file, kind }) => check_config(&file, kind),
         Verb::Ca(verb) => ca::run(verb),
         Verb::Token(verb) => token::run(verb),
+        Verb::Attach(role) => attach::attach(role.config.as_deref(), &role.overrides.0),
         Verb::Detach { pins, force } => kernel::detach(&pins, force),
         Verb::Status(status) => status::run(status),
         Verb::Why(why) => Ok(why.run(&mut std::io::stdout().lock())?),
         Verb::Drain(drain) => Ok(drain.run(&mut std::io::stdout().lock())?),
-        Verb::Check => kernel::check(),
+        Verb::Check { cgroup } => kernel::check(cgroup.as_deref()),
     }
 }
 

@@ -14,6 +14,7 @@ mod values;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::datapath::policy::PolicyFile;
 use crate::document::{Problem, Problems};
 use crate::lifecycle::Logging;
 
@@ -54,6 +55,21 @@ pub fn load_proxy(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded<c
     load(file, &PROXY, overrides, |layers| {
         proxy::read(layers, host::addresses)
     })
+}
+
+/// What of the proxy's configuration concerns the kernel, with the interception policy of now; the rest may be missing.
+pub fn load_kernel(
+    file: Option<&Path>,
+    overrides: &Overrides,
+) -> Result<(crate::datapath::Config, crate::proxy::Existing), Error> {
+    let loaded = load(file, &PROXY, overrides, |layers| {
+        proxy::read_kernel(layers, host::addresses)
+    })?;
+    let (mut kernel, policy, existing) = loaded.role;
+    if let Some(policy) = policy {
+        kernel.policy = PolicyFile::check(&policy)?;
+    }
+    Ok((kernel, existing))
 }
 
 pub fn load_control(

@@ -16,6 +16,7 @@ use super::values::{
     server_name, trust_domain, word, workers,
 };
 use crate::model::SpiffeId;
+use crate::proxy::Existing;
 use crate::{budget, datapath, discovery, identity, intercept, observe, policy, proxy, route};
 
 pub use settings::SETTINGS;
@@ -31,15 +32,7 @@ const ADMIN_SOCKET: &str = "/run/outrigger/admin.sock";
 pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr>>) -> Option<proxy::Config> {
     let name = layers.require("workload.name", non_empty);
     let addresses = read_addresses(layers, here);
-    let mode = or(layers, "mode", policy::Mode::default(), |path| {
-        layers.read(
-            path,
-            word(&[
-                ("permissive", policy::Mode::Permissive),
-                ("strict", policy::Mode::Strict),
-            ]),
-        )
-    });
+    let mode = read_mode(layers);
     let unknown = or(layers, "outbound", route::Unknown::default(), |path| {
         let words = [
             ("passthrough", route::Unknown::PassThrough),
@@ -51,7 +44,7 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
     let identity = read_identity(layers);
     let ports = read_ports(layers);
     let observe = read_observe(layers);
-    let workers = or(layers, "workers", 0, |path| layers.read(path, workers));
+    let workers = read_workers(layers);
     let stop = stop::read(layers);
     let half_closed = or(layers, "halfClosed", Duration::from_secs(60 * 60), |path| {
         layers.read(path, duration)
@@ -59,30 +52,17 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
     let buffer_memory = or(layers, "bufferMemory", None, |path| {
         layers.read(path, super::values::memory).map(Some)
     });
-    let kernel = read_interception(layers);
-    let interception_policy = or(layers, "interception.policy", None, |path| {
-        layers.read(path, super::values::path).map(Some)
-    });
+    let interception = read_interception(layers);
+    let interception_policy = read_policy(layers);
+    let existing = read_existing(layers);
     let (ports, observe) = (ports?, observe?);
     check_distinct(layers, &ports, &observe);
-    let (addresses, mode) = (addresses?, mode?);
-    let workers = match workers? {
-        0 => default_workers(host::cores()),
-        workers => workers,
-    };
+    let (addresses, mode, workers) = (addresses?, mode?, workers?);
     Some(proxy::Config {
         name: name?,
-        datapath: kernel?.map(|(cgroup, pins, allow_whole_host)| datapath::Config {
-            cgroup,
-            pins,
-            allow_whole_host,
-            hbone_port: ports.hbone_port,
-            shards: workers,
-            open_ports: vec![ports.hbone_port, observe.status_port],
-            pod_addresses: addresses.clone(),
-            strict: mode == policy::Mode::Strict,
-            policy: datapath::Policy::default(),
-        }),
+        datapath: interception?
+            .map(|target| kernel(target, ports, observe.status_port, workers, &addresses, mode)),
+        existing: existing?,
         interception_policy: interception_policy?,
         addresses,
         mode,
@@ -95,6 +75,87 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
         workers,
         stop: stop?,
         half_closed: half_closed?,
+    })
+}
+
+/// What of it the kernel side alone needs, so that it can be attached before there is anything else: the other fields may
+/// be missing.
+pub(super) fn read_kernel(
+    layers: &Layers,
+    here: impl FnOnce() -> io::Result<Vec<IpAddr>>,
+) -> Option<(datapath::Config, Option<PathBuf>, Existing)> {
+    let (addresses, mode) = (read_addresses(layers, here), read_mode(layers));
+    let (ports, observe) = (read_ports(layers), read_observe(layers));
+    let (interception, workers) = (read_interception(layers), read_workers(layers));
+    let (policy, existing) = (read_policy(layers), read_existing(layers));
+    let (ports, observe) = (ports?, observe?);
+    check_distinct(layers, &ports, &observe);
+    let Some(target) = interception? else {
+        layers.problem(
+            "interception",
+            "it is `none`, so there is nothing to attach".into(),
+            "set interception.cgroup and interception.pins",
+        );
+        return None;
+    };
+    Some((
+        kernel(target, ports, observe.status_port, workers?, &addresses?, mode?),
+        policy?,
+        existing?,
+    ))
+}
+
+fn kernel(
+    (cgroup, pins, allow_whole_host): (PathBuf, PathBuf, bool),
+    ports: intercept::Config,
+    status_port: u16,
+    shards: usize,
+    addresses: &[IpAddr],
+    mode: policy::Mode,
+) -> datapath::Config {
+    datapath::Config {
+        cgroup,
+        pins,
+        allow_whole_host,
+        hbone_port: ports.hbone_port,
+        shards,
+        open_ports: vec![ports.hbone_port, status_port],
+        pod_addresses: addresses.to_vec(),
+        strict: mode == policy::Mode::Strict,
+        policy: datapath::Policy::default(),
+    }
+}
+
+/// Shards of the data path.
+fn read_workers(layers: &Layers) -> Option<usize> {
+    let workers = or(layers, "workers", 0, |path| layers.read(path, workers))?;
+    Some(match workers {
+        0 => default_workers(host::cores()),
+        workers => workers,
+    })
+}
+
+fn read_mode(layers: &Layers) -> Option<policy::Mode> {
+    let modes = [
+        ("permissive", policy::Mode::Permissive),
+        ("strict", policy::Mode::Strict),
+    ];
+    or(layers, "mode", policy::Mode::default(), |path| {
+        layers.read(path, word(&modes))
+    })
+}
+
+/// Its path, if there is one.
+fn read_policy(layers: &Layers) -> Option<Option<PathBuf>> {
+    or(layers, "interception.policy", None, |path| {
+        layers.read(path, super::values::path).map(Some)
+    })
+}
+
+fn read_existing(layers: &Layers) -> Option<Existing> {
+    let choices = [("keep", Existing::Keep), ("destroy", Existing::Destroy)];
+    or(layers, "interception.existing", Existing::default(), |path| {
+        layers.read(path, word(&choices))
     })
 }
 

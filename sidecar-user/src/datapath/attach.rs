@@ -27,6 +27,8 @@ pub struct Datapath {
     /// No other proxy attaches while this value lives.
     _lease: Arc<Lease>,
     cgroup: PathBuf,
+    pins: PathBuf,
+    is_first: bool,
     switches: Switches,
     maps: Maps,
     filter: OwnedFd,
@@ -87,7 +89,10 @@ impl Datapath {
 
         let intercepted = pins::any_link(&config.pins);
         let lease = Arc::new(lease);
-        let attached = attach(config, lease.clone(), &targets, settings);
+        let mut attached = attach(config, lease.clone(), &targets, settings);
+        if let Ok(datapath) = &mut attached {
+            datapath.is_first = !intercepted;
+        }
         if attached.is_err() && !intercepted {
             // The first error is the one to tell.
             let _: Result<_, Error> = detach::remove_all(&config.pins);
@@ -125,7 +130,12 @@ impl Datapath {
 
     /// The handle that proves that the programs see this process's sockets.
     pub fn proof(&self) -> Proof {
-        Proof::new(self.bypass(), self.cgroup.clone())
+        Proof::new(self.bypass(), self.cgroup.clone(), self.pins.clone())
+    }
+
+    /// Whether nothing of the pod was intercepted before.
+    pub fn is_first(&self) -> bool {
+        self.is_first
     }
 
     /// The handle that changes what is intercepted.
@@ -268,6 +278,8 @@ fn attach(
     Ok(Datapath {
         _lease: lease,
         cgroup: config.cgroup.clone(),
+        pins: config.pins.clone(),
+        is_first: false,
         maps,
         filter: links::hold_program(&mut ebpf)?,
         counters: Arc::new(counters(&mut ebpf)?),

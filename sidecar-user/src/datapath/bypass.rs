@@ -15,6 +15,7 @@ use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use super::app_ports::{Doubts, listens};
 use super::settings::{Switches, kernel_ip, user_ip};
 use super::sys;
+use crate::model::Direction;
 
 #[derive(Clone, Debug)]
 pub struct Bypass {
@@ -44,6 +45,11 @@ impl Bypass {
     /// Marks one of the proxy's own sockets. To be called before connect(), which is when it is looked at.
     pub fn mark(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
         sys::storage_set(self.map.as_fd(), socket, &abi::Bypass::ON)
+    }
+
+    /// Where the kernel cannot be asked, nobody has told of another proxy.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.switches.is_superseded().unwrap_or(false)
     }
 
     /// As [`Self::mark`], for a socket that dials an application of this pod: accept() and getpeername() show it
@@ -97,6 +103,24 @@ impl Bypass {
         own: SocketAddr,
     ) -> io::Result<()> {
         self.dial_as(socket, client, own, Role::PROBED)
+    }
+
+    /// For a connection to `nonce`, which is to arrive at the proxy's own listener of that direction.
+    pub(super) fn probe_listener(
+        &self,
+        socket: BorrowedFd<'_>,
+        nonce: SocketAddr,
+        direction: Direction,
+    ) -> io::Result<()> {
+        let nonce = Endpoint {
+            ip: kernel_ip(nonce.ip()),
+            port: Port::new(nonce.port()),
+        };
+        let direction = match direction {
+            Direction::Outbound => abi::Direction::OUTBOUND,
+            Direction::Inbound => abi::Direction::INBOUND,
+        };
+        sys::storage_set(self.map.as_fd(), socket, &abi::Bypass::probing(nonce, direction))
     }
 
     fn dial_as(

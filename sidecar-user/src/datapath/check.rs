@@ -1,11 +1,13 @@
 //! Is this host fit? Looks, loads the real programs once, and attaches nothing.
 
 use std::fs;
+use std::path::Path;
 
 use sidecar_ebpf::abi::program;
 
+use super::neighbours::neighbours;
 use super::object::Features;
-use super::{Error, links, object};
+use super::{Error, Foreign, Order, links, object};
 
 /// One thing that the data path needs, or can use.
 #[derive(Clone, Debug)]
@@ -31,9 +33,10 @@ pub enum State {
 
 /// Everything that attaching needs, in the order in which the absence of one explains the next, and what applications
 /// notice the absence of.
-pub fn check() -> Vec<Finding> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let held = Capabilities::of(&status);
+///
+/// With a cgroup, also who else is attached there.
+pub fn check(cgroup: Option<&Path>) -> Vec<Finding> {
+    let held = Capabilities::own();
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let features = Features::probe();
     let mut findings = vec![
@@ -45,6 +48,7 @@ pub fn check() -> Vec<Finding> {
         raw_socket(held),
     ];
     findings.extend(optional(features));
+    findings.extend(cgroup.map(others));
     findings
 }
 
@@ -65,14 +69,18 @@ fn kernel(release: &str) -> Finding {
 
 /// The effective ones of this process.
 #[derive(Clone, Copy)]
-struct Capabilities(u64);
+pub(super) struct Capabilities(u64);
 
 impl Capabilities {
     const NET_ADMIN: u32 = 12;
-    const NET_RAW: u32 = 13;
+    pub(super) const NET_RAW: u32 = 13;
     const SYS_ADMIN: u32 = 21;
     const PERFMON: u32 = 38;
     const BPF: u32 = 39;
+
+    pub(super) fn own() -> Self {
+        Self::of(&fs::read_to_string("/proc/self/status").unwrap_or_default())
+    }
 
     fn of(status: &str) -> Self {
         let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
@@ -82,7 +90,7 @@ impl Capabilities {
         )
     }
 
-    fn has(self, capability: u32) -> bool {
+    pub(super) fn has(self, capability: u32) -> bool {
         self.0 >> capability & 1 == 1
     }
 }
@@ -194,6 +202,39 @@ fn optional(features: Features) -> Vec<Finding> {
             },
         )
         .collect()
+}
+
+/// Not to be alone is no failure, but whoever runs before us decides what we see.
+fn others(cgroup: &Path) -> Finding {
+    let found = match neighbours(cgroup, None) {
+        Ok(found) => found.foreign,
+        Err(error) => {
+            let remedy = "name a cgroup2 directory in --cgroup, and grant CAP_NET_ADMIN and CAP_SYS_ADMIN";
+            return wanted("neighbours", false, error.to_string(), remedy);
+        }
+    };
+    let each: Vec<String> = found.iter().map(told).collect();
+    let detail = match each.is_empty() {
+        true => "no programs of other owners".into(),
+        false => each.join("; "),
+    };
+    let is_first = found.iter().all(|one| one.order != Order::Before);
+    let remedy = "attach those that run before the proxy's to a cgroup above the pod's, or detach them (bpftool cgroup \
+                  detach)";
+    wanted("neighbours", is_first, detail, remedy)
+}
+
+fn told(one: &Foreign) -> String {
+    let Foreign {
+        hook,
+        id,
+        name,
+        order,
+    } = one;
+    match order {
+        Order::Alone => format!("{hook}: program {id} `{name}`"),
+        _ => format!("{hook}: program {id} `{name}` {} the proxy's", order.name()),
+    }
 }
 
 fn needed(name: &'static str, there: bool, detail: impl Into<String>, remedy: &'static str) -> Finding {

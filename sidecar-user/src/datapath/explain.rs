@@ -87,6 +87,7 @@ impl Explain {
         let socket = Connecting {
             protocol,
             bypass: None,
+            probe: None,
             to: endpoint(to),
             from: Ip::from_v6([0; 4]),
             device: 0,

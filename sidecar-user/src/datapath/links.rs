@@ -11,7 +11,7 @@ use aya::programs::{Program, ProgramError, loaded_programs};
 use nix::libc;
 use sidecar_ebpf::abi::program;
 
-use super::sys::{self, Target};
+use super::sys::{self, Scope, Target};
 use super::{Error, pins};
 
 /// A program and the kernel's number of its hook.
@@ -19,7 +19,7 @@ use super::{Error, pins};
 pub(super) struct Hook {
     pub(super) program: &'static str,
     /// The kernel checks only the program's type when it updates a link, so this is compared here.
-    attach_type: u32,
+    pub(super) attach_type: u32,
 }
 
 /// In the order of attaching: what serves redirected connections comes before what redirects.
@@ -34,7 +34,7 @@ pub(super) const HOOKS: [Hook; 9] = [
     hook(program::CONNECT4, 10),
     hook(program::CONNECT6, 11),
 ];
-const SK_LOOKUP: u32 = 36;
+pub(super) const SK_LOOKUP: u32 = 36;
 const THIS_NETNS: &str = "this network namespace";
 
 const fn hook(program: &'static str, attach_type: u32) -> Hook {
@@ -154,6 +154,17 @@ fn remove(pin: &Path) -> Result<Option<PathBuf>, Error> {
     pins::remove_file(pin)
 }
 
+/// Whether every program is attached to its target already, by pinned links.
+pub(super) fn are_attached(pins: &Path, targets: &Targets) -> Result<bool, Error> {
+    for hook in HOOKS {
+        match open(&pins::link(pins, hook.program))? {
+            Some((_, found)) if found.target() == targets.expected(hook)? => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
 /// Attaches the program, or puts it in the place of the one that a pinned link holds.
 pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, targets: &Targets, pins: &Path) -> Result<(), Error> {
     let program = &*program_mut(ebpf, hook.program)?;
@@ -259,8 +270,8 @@ fn offender(error: &io::Error, hook: Hook, cgroup: &Path) -> Option<String> {
     }
     for directory in cgroup.ancestors() {
         // Above the mount point there are no cgroups to ask.
-        let Ok(attached) =
-            File::open(directory).and_then(|cgroup| sys::attached(cgroup.as_fd(), hook.attach_type))
+        let Ok(attached) = File::open(directory)
+            .and_then(|cgroup| sys::attached(cgroup.as_fd(), hook.attach_type, Scope::Target))
         else {
             break;
         };

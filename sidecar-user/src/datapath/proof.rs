@@ -1,10 +1,13 @@
-//! Do the programs see the sockets of this process? A connection from the process to itself, over loopback, which only
-//! the programs can complete: the connect hook knows its port, sockops hands its client over, and getpeername and
-//! getsockopt show that to the accepted end.
+//! Do the programs see the sockets of this process, and do connections get to its listeners?
 //!
+//! The first by a connection from the process to itself, over loopback, which only the programs can complete: the connect
+//! hook knows its port, sockops hands its client over, and getpeername and getsockopt show that to the accepted end.
 //! Programs are attached to a cgroup by its name, and nothing else tells that this process is in it: outside, it would
-//! show every application the pod's own address as the client's. No port of an application is dialled, and nothing is
-//! left behind.
+//! show every application the pod's own address as the client's.
+//!
+//! The second by a connection to an address that nobody has and nobody else knows, which the programs redirect to the
+//! proxy's own listener; the listener's owner says whether it came. No port of an application is dialled, nothing leaves
+//! the host, and nothing is left behind.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,8 +18,11 @@ use std::time::Duration;
 use nix::errno::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::Bypass;
+use super::check::Capabilities;
+use super::neighbours::neighbours;
 use super::whole_host::unified;
+use super::{Bypass, Error, Neighbours};
+use crate::model::Direction;
 
 /// Far more than a connection over loopback takes, where the kernel does all the work at once.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -27,6 +33,7 @@ const STRANGERS: usize = 8;
 pub struct Proof {
     bypass: Bypass,
     cgroup: PathBuf,
+    pins: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +52,56 @@ pub enum Unseen {
     Io { source: io::Error },
 }
 
+/// A connection that the proxy has dialled to find out where it arrives. It is reset when this is dropped.
+#[derive(Debug)]
+pub struct Dialled(#[expect(dead_code, reason = "it is held, not used")] Socket);
+
+/// A nonce did not get to a listener.
+#[derive(Debug)]
+pub enum Lost {
+    /// For want of descriptors, ports or memory: nothing is known.
+    Untried(io::Error),
+    Failed(io::Error),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        }
+    }
+
+    fn loopback(self) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::LOCALHOST.into(),
+            Self::V6 => Ipv6Addr::LOCALHOST.into(),
+        }
+    }
+
+    /// One of the addresses for documentation (RFC 5737, RFC 3849) and any port: nobody is there, nobody calls from there,
+    /// and nobody guesses it.
+    pub fn nonce(self) -> SocketAddr {
+        const DOCUMENTATION: [[u8; 3]; 3] = [[192, 0, 2], [198, 51, 100], [203, 0, 113]];
+        let ip = match self {
+            Self::V4 => {
+                let [a, b, c] = DOCUMENTATION[fastrand::usize(..DOCUMENTATION.len())];
+                IpAddr::from([a, b, c, fastrand::u8(..)])
+            }
+            Self::V6 => Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(fastrand::u64(..))).into(),
+        };
+        SocketAddr::new(ip, fastrand::u16(1..))
+    }
+}
+
 impl Unseen {
     /// For anybody who asks whether this proxy is ready.
     pub fn reason(&self) -> &'static str {
@@ -59,49 +116,73 @@ impl Unseen {
 }
 
 impl Proof {
-    pub(super) fn new(bypass: Bypass, cgroup: PathBuf) -> Self {
-        Self { bypass, cgroup }
+    pub(super) fn new(bypass: Bypass, cgroup: PathBuf, pins: PathBuf) -> Self {
+        Self { bypass, cgroup, pins }
     }
 
-    /// Tries each family that this host has. Blocks for some ten microseconds, or for `LIMIT` where something is wrong.
-    pub fn look(&self) -> Result<(), Unseen> {
-        let prefix4 = Ipv4Addr::new(192, 0, 2, fastrand::u8(..));
-        let prefix6 = Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(fastrand::u64(..)));
-        let families: [(IpAddr, IpAddr); 2] = [
-            (Ipv4Addr::LOCALHOST.into(), prefix4.into()),
-            (Ipv6Addr::LOCALHOST.into(), prefix6.into()),
-        ];
-        for (own, client) in families {
-            // Addresses for documentation (RFC 5737, RFC 3849): nobody calls from there, least of all by this port.
-            let client = SocketAddr::new(client, fastrand::u16(1..));
-            let seen = match listen(own) {
-                Ok(listener) => self.is_seen(&listener, client),
-                // A host without this family intercepts nothing of it.
-                Err(error) if is_no_family(&error) => continue,
-                Err(error) => Err(error),
-            };
-            match seen {
-                Ok(None) => {}
-                Ok(Some(what)) => return Err(self.unseen(what)),
-                Err(source) => return Err(Unseen::Io { source }),
-            }
+    /// Whether this host has the family: of another nothing is intercepted.
+    pub fn has(&self, family: Family) -> bool {
+        let at = SocketAddr::new(family.loopback(), 0);
+        let bound = Socket::new(Domain::for_address(at), Type::STREAM, None)
+            .and_then(|socket| socket.bind(&at.into()));
+        !bound.is_err_and(|error| is_no_family(&error))
+    }
+
+    /// Whose programs run beside ours.
+    pub fn neighbours(&self) -> Result<Neighbours, Error> {
+        neighbours(&self.cgroup, Some(&self.pins))
+    }
+
+    /// Whether another proxy has taken the pod over, to which connections go now.
+    pub fn is_superseded(&self) -> bool {
+        self.bypass.is_superseded()
+    }
+
+    /// Whether the programs see a connection of this process to itself. False: this host has no such family, and so
+    /// nothing of it is intercepted. Blocks for some ten microseconds, or for `LIMIT` where something is wrong.
+    pub fn look(&self, family: Family) -> Result<bool, Unseen> {
+        let listener = match listen(family.loopback()) {
+            Ok(listener) => listener,
+            Err(error) if is_no_family(&error) => return Ok(false),
+            Err(source) => return Err(Unseen::Io { source }),
+        };
+        match self.is_seen(&listener, family.nonce()) {
+            Ok(None) => Ok(true),
+            Ok(Some(what)) => Err(self.unseen(what)),
+            Err(source) => Err(Unseen::Io { source }),
         }
-        Ok(())
+    }
+
+    /// Dials the nonce, so that it arrives at the proxy's listener of that direction, and keeps the connection until the
+    /// value is dropped. Blocks like [`Self::look`].
+    pub fn dial(&self, nonce: SocketAddr, direction: Direction) -> Result<Dialled, Lost> {
+        let dial = || {
+            let socket = Socket::new(Domain::for_address(nonce), Type::STREAM, None)?;
+            socket.set_linger(Some(Duration::ZERO))?;
+            keep_in(&socket, nonce)?;
+            self.bypass.probe_listener(socket.as_fd(), nonce, direction)?;
+            Ok(socket)
+        };
+        let socket = dial().map_err(Lost::Untried)?;
+        match socket.connect_timeout(&nonce.into(), LIMIT) {
+            Ok(()) => Ok(Dialled(socket)),
+            Err(error) if is_scarce(&error) => Err(Lost::Untried(error)),
+            Err(error) => Err(Lost::Failed(error)),
+        }
     }
 
     /// `None`: the programs have done it all. Otherwise what they have not.
     fn is_seen(&self, listener: &Socket, client: SocketAddr) -> io::Result<Option<&'static str>> {
         let own = address(&listener.local_addr()?)?;
         let dialling = Socket::new(Domain::for_address(own), Type::STREAM, None)?;
-        // Ends with a reset, which leaves nothing in TIME_WAIT.
+        // It ends with a reset, which leaves nothing in TIME_WAIT.
         dialling.set_linger(Some(Duration::ZERO))?;
         self.bypass.probe(dialling.as_fd(), client, own)?;
         match dialling.connect_timeout(&self.bypass.door(own).into(), LIMIT) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                return Ok(Some("connect"));
-            }
-            Err(error) => return Err(error),
+            Err(error) if is_scarce(&error) => return Err(error),
+            // Refused by the kernel, or by a program of somebody else's.
+            Err(_) => return Ok(Some("connect")),
         }
         let from = dialling.local_addr()?;
         for _ in 0..STRANGERS {
@@ -137,6 +218,22 @@ impl Proof {
     }
 }
 
+/// Where the connect hook is gone the SYN is not to get into the network. Bound to loopback's device it ends there; the hook
+/// takes the binding off, for which the kernel asks the process that connects for CAP_NET_RAW. Without that a loopback
+/// source does it, from which IPv4 lets nothing out. IPv6 does: such a SYN ends at the first hop.
+fn keep_in(socket: &Socket, nonce: SocketAddr) -> io::Result<()> {
+    if Capabilities::own().has(Capabilities::NET_RAW) {
+        return socket.bind_device(Some(b"lo"));
+    }
+    match nonce {
+        SocketAddr::V4(_) => socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()),
+        SocketAddr::V6(_) => {
+            socket.set_unicast_hops_v6(1)?;
+            socket.bind(&SocketAddr::from((Ipv6Addr::LOCALHOST, 0)).into())
+        }
+    }
+}
+
 fn listen(own: IpAddr) -> io::Result<Socket> {
     let at = SocketAddr::new(own, 0);
     let listener = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
@@ -149,6 +246,20 @@ fn listen(own: IpAddr) -> io::Result<Socket> {
 
 fn address(of: &socket2::SockAddr) -> io::Result<SocketAddr> {
     of.as_socket().ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Says nothing about the programs.
+fn is_scarce(error: &io::Error) -> bool {
+    let scarce = [
+        Errno::EMFILE,
+        Errno::ENFILE,
+        Errno::ENOMEM,
+        Errno::ENOBUFS,
+        Errno::EADDRNOTAVAIL,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|errno| scarce.contains(&Errno::from_raw(errno)))
 }
 
 fn is_no_family(error: &io::Error) -> bool {

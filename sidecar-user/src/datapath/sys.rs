@@ -21,6 +21,7 @@ const BPF_MAP_GET_NEXT_KEY: i32 = 4;
 const BPF_MAP_LOOKUP_BATCH: i32 = 24;
 const BPF_OBJ_PIN: i32 = 6;
 const BPF_OBJ_GET: i32 = 7;
+const BPF_PROG_GET_FD_BY_ID: i32 = 13;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_PROG_QUERY: i32 = 16;
 const BPF_LINK_CREATE: i32 = 28;
@@ -82,7 +83,7 @@ pub(super) struct MapInfo {
     flags: u32,
 }
 
-/// Programs that are attached to one cgroup for one hook.
+/// Programs that are attached to one target for one hook.
 #[derive(Debug)]
 pub(super) struct Attached {
     /// 0: attached so that nothing else may join.
@@ -137,6 +138,22 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 
 pub(super) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
     info(map)
+}
+
+/// The name that a program was loaded with, by its number. Takes CAP_SYS_ADMIN.
+pub(super) fn program_name(id: u32) -> io::Result<String> {
+    /// The start of `struct bpf_prog_info`, up to its name.
+    #[repr(C)]
+    #[derive(Clone, Copy, Pod, Zeroable)]
+    struct ProgramInfo {
+        before: [u64; 8],
+        name: [u8; 16],
+    }
+    let mut attr: [u32; 3] = [id, 0, 0];
+    let program = bpf(BPF_PROG_GET_FD_BY_ID, &mut attr).map(owned)?;
+    let info: ProgramInfo = info(program.as_fd())?;
+    let name = info.name.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(name).into_owned())
 }
 
 fn info<T: Pod>(object: BorrowedFd<'_>) -> io::Result<T> {
@@ -376,8 +393,17 @@ struct Batch {
     flags: u64,
 }
 
-/// What is attached to a cgroup directory itself, not to those above it.
-pub(super) fn attached(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Attached> {
+#[derive(Clone, Copy)]
+pub(super) enum Scope {
+    /// What is attached to the target itself, a cgroup's directory or a network namespace.
+    Target,
+    /// All that runs for a cgroup, with the programs of those above it.
+    Effective,
+}
+
+/// In the order in which they run.
+pub(super) fn attached(target: BorrowedFd<'_>, attach_type: u32, scope: Scope) -> io::Result<Attached> {
+    const BPF_F_QUERY_EFFECTIVE: u32 = 1;
     #[repr(C)]
     #[derive(Clone, Copy, Pod, Zeroable)]
     struct Attr {
@@ -393,8 +419,12 @@ pub(super) fn attached(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<A
     }
     let mut programs = vec![0_u32; MAX_PROGRAMS];
     let mut attr = Attr {
-        target: descriptor(cgroup),
+        target: descriptor(target),
         attach_type,
+        query_flags: match scope {
+            Scope::Target => 0,
+            Scope::Effective => BPF_F_QUERY_EFFECTIVE,
+        },
         programs: programs.as_mut_ptr() as u64,
         count: programs.len() as u32,
         ..Attr::zeroed()

@@ -69,7 +69,7 @@ pub(super) fn socket(answer: &SockDiagMessage) -> Option<Listening> {
     })
 }
 
-fn cgroup(told: &[Nla]) -> Option<u64> {
+pub(super) fn cgroup(told: &[Nla]) -> Option<u64> {
     let told = told.iter().find(|told| told.kind() == INET_DIAG_CGROUP_ID)?;
     let mut id = [0; size_of::<u64>()];
     if told.value_len() != id.len() {

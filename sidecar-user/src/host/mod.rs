@@ -1,10 +1,12 @@
-//! WHAT DOES THIS POD'S NETWORK LOOK LIKE? Its routes and its listening sockets, asked of the kernel by netlink.
+//! WHAT DOES THIS POD'S NETWORK LOOK LIKE? Its routes, its listening sockets and its connections, asked of the kernel by
+//! netlink.
 //!
-//! Changes nothing, and knows neither what is intercepted nor who wants to know. All answers are about the network
+//! Changes nothing, but that a connection can be ended, and knows neither what is intercepted nor who wants to know. All answers are about the network
 //! namespace of the calling thread.
 
 use std::io;
 
+mod connections;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod listening;
@@ -16,6 +18,7 @@ mod sys;
 mod tests;
 mod watch;
 
+pub use connections::{Connection, connections, destroy};
 pub use listening::Listeners;
 pub use routes::{RouteTable, Routes};
 pub use watch::{Change, Changes};

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_core::{
-    DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
     NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use nix::sys::socket::{
@@ -65,6 +65,16 @@ impl Netlink {
     #[cfg(test)]
     pub(super) fn questions(&self) -> u32 {
         self.sequence
+    }
+
+    /// Has the kernel do something, or learns the errno that it has for it.
+    pub(super) fn order<M, A>(&mut self, request: &M) -> io::Result<()>
+    where
+        M: NetlinkSerializable + Clone,
+        A: NetlinkDeserializable + Debug,
+    {
+        self.send(request, NLM_F_ACK)?;
+        self.receive::<A>(false).map(drop)
     }
 
     fn send<M: NetlinkSerializable + Clone>(&mut self, request: &M, flags: u16) -> io::Result<()> {

@@ -19,6 +19,15 @@ pub enum Direction {
     Outbound,
 }
 
+impl Direction {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
 /// How the bytes travel on the mesh side of the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]

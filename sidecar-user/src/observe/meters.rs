@@ -48,6 +48,12 @@ meters! {
         "Generation of the interception policy in force, 0 without a file";
     interception_reload_errors: Counter = "outrigger_interception_policy_reload_errors_total",
         "Interception policy changes that were refused; the last good one stays in force";
+    interception_proven: Family<[(&'static str, &'static str); 2], Gauge> = "outrigger_interception_proven",
+        "1 while connections of this direction and family are seen to get to this proxy by way of the kernel programs";
+    foreign_programs: By<Gauge> = "outrigger_interception_foreign_programs" ["order": "before", "after"],
+        "Programs of other owners at the hooks of this proxy, by whether they run before its own";
+    existing_connections: By<Gauge> = "outrigger_interception_existing_connections" ["outcome": "kept", "destroyed"],
+        "Connections that were open before the pod was intercepted, as this proxy found them";
     plaintext_accepted: Counter = "outrigger_inbound_plaintext_accepted_total",
         "Inbound plaintext connections accepted in permissive mode";
     plaintext_refused: Counter = "outrigger_inbound_plaintext_refused_total",

@@ -76,6 +76,7 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
                 after: first,
             });
         }
+        shard.first_svid().await;
         let (config, own_end) = shard.tls_server()?;
         let session = Session::accept(tcp, client.0, config, shard.limits, &shard.budget).await?;
         Ok((session, canonical(local).ip(), own_end))
@@ -272,6 +273,9 @@ pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
         client,
         admitted,
     } = arrival;
+    if shard.nonces.is_one(Direction::Inbound, &stream, client) {
+        return;
+    }
     let mut client_side = Abortive::new(stream);
     let _open = shard.enter();
     let guest = shard.doors.plaintext.enter(Some(client.0.ip()));

@@ -7,6 +7,7 @@ mod authorize;
 mod bounds;
 mod contain;
 mod doors;
+mod existing;
 mod holding;
 mod inbound;
 mod interception;
@@ -16,7 +17,9 @@ mod live;
 mod network;
 mod outbound;
 mod outcome;
+mod patience;
 mod ports;
+mod proving;
 mod shard;
 pub mod stop;
 mod threads;
@@ -44,6 +47,8 @@ use crate::model::{Own, Snapshot};
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
 use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
 use doors::Doors;
+pub use existing::{Existing, Settled, settle};
+use proving::Nonces;
 use shard::{Settings, Truthful};
 use stop::{Lifetime, Phase};
 
@@ -56,6 +61,8 @@ pub struct Config {
     pub unknown: route::Unknown,
     pub intercept: intercept::Config,
     pub datapath: Option<datapath::Config>,
+    /// What becomes of the connections that were there before the first attachment.
+    pub existing: Existing,
     /// What is intercepted, watched for changes; `None`: the default.
     pub interception_policy: Option<PathBuf>,
     pub discovery: discovery::Config,
@@ -124,7 +131,12 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     };
     let listeners = listen(bound, kernel.as_ref())?;
     conditions.listeners.met();
-    interception::prove(kernel.as_ref(), config.mode, conditions.interception);
+    if let (Some(kernel), Some(target)) = (&kernel, &config.datapath) {
+        let Settled { kept, destroyed } = settle(kernel, &target.cgroup, config.existing);
+        let counts = &observer.meters().existing_connections;
+        counts.of("kept").set(kept as i64);
+        counts.of("destroyed").set(destroyed as i64);
+    }
     let followed_policy = interception::follow(interception_policy, kernel.as_ref(), &observer);
     let mark = own_sockets(kernel.as_ref());
 
@@ -148,7 +160,15 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     );
     bounds::show(&observer, &settings.budget, &settings.doors);
     tokio::spawn(bounds::trim(settings.budget.clone()));
+    let nonces = settings.nonces.clone();
     let mut threads = threads::start(settings, listeners, &observer)?;
+    let proving = interception::prove(
+        kernel.as_ref(),
+        config.mode,
+        conditions.interception,
+        nonces,
+        &observer,
+    )?;
     let ask = stop::Ask::default();
     let (asking, shown_ask) = (ask.clone(), ask.clone());
     let shown = config.clone();
@@ -202,7 +222,7 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         application: follow_application(&config),
     };
     tokio::select! {
-        () = stop::follow(config.stop, news, phase_out, &observer, (following, followed_policy)) => {}
+        () = stop::follow(config.stop, news, phase_out, &observer, (following, followed_policy, proving)) => {}
         failed = identity => match failed? {},
         served = endpoints => match served? {},
     }
@@ -298,6 +318,7 @@ fn shard_settings(
         phase,
         meters: observer.meters().clone(),
         limited,
+        nonces: Nonces::default(),
         budget: Budget::new(config.buffer_memory),
         doors: Doors::new(lifecycle::file_limit()),
         relay: relay::Limits {

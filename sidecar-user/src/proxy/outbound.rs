@@ -14,7 +14,9 @@ use super::holding::{Gone, Holding};
 use super::join::join;
 use super::limits::{Arrival, Place, Resources};
 use super::outcome::{self, Answer};
+use super::patience::{self, Patience};
 use super::shard::{Entered, Shard};
+use crate::intercept;
 use crate::intercept::packet;
 use crate::model::addr::{canonical, is_local_only};
 use crate::model::snapshot::LoadGuard;
@@ -27,7 +29,6 @@ use crate::relay::Port;
 use crate::route::{Route, Upstream, route};
 use crate::transport::hbone::{self, client::ConnectTo};
 use crate::transport::{Error, pool, tcp};
-use crate::{error_chain, intercept};
 
 /// wire.md 1.10: endpoints tried before giving up.
 const ATTEMPTS: usize = 3;
@@ -229,6 +230,7 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
         _open,
     } = match expected(&shard, &app, client) {
         Some(ready) => ready,
+        None if shard.nonces.is_one(Direction::Outbound, &*app, client) => return,
         None if !admitted => {
             return turn_away(&shard, app.into_inner(), client, Some(Resources::Descriptors));
         }
@@ -291,9 +293,8 @@ fn expected(shard: &Shard, app: &TcpStream, client: ClientAddr) -> Option<Ready>
 /// The optimistic walk, up to the upstream: the application believes that it is connected.
 async fn accepted(shard: &Rc<Shard>, app: &mut TcpStream, client: ClientAddr) -> Option<Ready> {
     let entered = shard.enter();
-    let flow = shard
-        .observe
-        .open(Flow::new(Direction::Outbound, client.0, SystemTime::now()));
+    let flow = Flow::new(Direction::Outbound, client.0, SystemTime::now());
+    let flow = shard.observe.open(flow);
     let connected = match intercept::original_dst(&*app, client) {
         None => Err(Outcome::new(Party::Client, Cause::NoOriginalDestination)),
         Some(dst) => {
@@ -339,6 +340,7 @@ async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, 
     let mut world = shard.world();
     let mut tried: Vec<SocketAddr> = Vec::new();
     let mut failed: Option<Failed> = None;
+    let mut patience = Patience::default();
     loop {
         let random = &mut |n| fastrand::usize(..n);
         let (up, transport) = match route(&world, shard.unknown, asked.dst, &tried, random) {
@@ -351,6 +353,11 @@ async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, 
             }
         };
         let Some(up) = up else {
+            if patience.lasts() {
+                tokio::time::sleep(patience::AGAIN).await;
+                (tried, failed, world) = (Vec::new(), None, shard.world());
+                continue;
+            }
             match failed {
                 // Nobody has said no, and the application still waits.
                 Some(Failed { outcome, .. }) if asked.held && outcome.cause == Cause::TimedOut => {
@@ -387,7 +394,7 @@ async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, 
                 let outcome = outcome::of_error(&error);
                 match outcome::lacking(&error) {
                     Some(what) => shard.limited.report(what),
-                    None => log_failure(asked, &up, &error, outcome),
+                    None => outcome::log(&error, (asked.client, asked.dst), up.endpoint),
                 }
                 let now = Failed {
                     outcome,
@@ -397,6 +404,9 @@ async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, 
                     return Err(now);
                 }
                 tried.push(up.endpoint);
+                if transport == Transport::Hbone {
+                    patience.failed(&error, shard.pool.absent_for(shard.gateway(&up)));
+                }
                 // Silence is no answer where another endpoint has given one.
                 let answered = failed
                     .as_ref()
@@ -406,16 +416,6 @@ async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, 
                 }
             }
         }
-    }
-}
-
-fn log_failure(asked: &Asked, up: &Upstream, error: &Error, outcome: Outcome) {
-    const SAID: &str = "outbound connection failed";
-    let (client, destination, endpoint) = (asked.client, asked.dst, up.endpoint);
-    let error = error_chain(error);
-    match outcome::is_everyday(outcome) {
-        true => tracing::debug!(%client, %destination, %endpoint, error, "{SAID}"),
-        false => tracing::info!(%client, %destination, %endpoint, error, "{SAID}"),
     }
 }
 
@@ -450,7 +450,7 @@ fn chosen(flow: &mut Flow, up: &Upstream, transport: Transport) {
 async fn mesh(shard: &Shard, asked: &Asked, up: &Upstream, flow: &OpenFlow) -> Result<hbone::Stream, Error> {
     let svid = shard.svid()?;
     let key = pool::Key {
-        gateway: SocketAddr::new(up.endpoint.ip(), shard.hbone_port),
+        gateway: shard.gateway(up),
         expected: up.expected(),
         workload: up
             .target

@@ -1,12 +1,14 @@
 //! Translates what the rooms report into what a flow says: who ended it, and why.
 
 use std::io;
+use std::net::SocketAddr;
 
 use nix::errno::Errno;
 
 use super::limits::Resources;
+use crate::error_chain;
 use crate::intercept::packet::Unreachable;
-use crate::model::{Cause, Outcome, Party};
+use crate::model::{Cause, OriginalDst, Outcome, Party};
 use crate::relay::{End, Side};
 use crate::route;
 use crate::transport::{Error, hbone::Refusal};
@@ -112,6 +114,15 @@ pub(super) fn is_endpoints_fault(outcome: Outcome) -> bool {
 /// would cost more than the answer, and let any of them fill the disk.
 pub(super) fn is_everyday(outcome: Outcome) -> bool {
     matches!(outcome.cause, Cause::ConnectionRefused | Cause::Unreachable)
+}
+
+/// Says that an endpoint did not take a connection.
+pub(super) fn log(error: &Error, (client, destination): (SocketAddr, OriginalDst), endpoint: SocketAddr) {
+    if is_everyday(of_error(error)) {
+        tracing::debug!(%client, %destination, %endpoint, error = error_chain(error), "outbound connection failed");
+    } else {
+        tracing::info!(%client, %destination, %endpoint, error = error_chain(error), "outbound connection failed");
+    }
 }
 
 pub(super) fn of_end(end: &End) -> Outcome {

@@ -125,6 +125,25 @@ impl fmt::Display for Step {
 }
 
 impl Error {
+    /// Nobody answers for the peer's proxy now: its port is closed, or it went away before it had proved who it is. A
+    /// proxy that is started again looks like this for a moment.
+    pub fn is_absence(&self) -> bool {
+        use io::ErrorKind::{
+            BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof,
+        };
+        let gone = [
+            BrokenPipe,
+            ConnectionAborted,
+            ConnectionRefused,
+            ConnectionReset,
+            UnexpectedEof,
+        ];
+        match self {
+            Self::Connect { source, .. } | Self::Tls { source, .. } => gone.contains(&source.kind()),
+            _ => false,
+        }
+    }
+
     fn is_refused_stream(&self) -> bool {
         matches!(self, Self::Http2 { source, .. } if source.reason() == Some(h2::Reason::REFUSED_STREAM))
     }

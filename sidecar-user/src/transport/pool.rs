@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::hbone::client::{ConnectTo, Life, Tunnel};
 use super::hbone::{MAX_STREAMS, Stream};
@@ -27,6 +28,8 @@ const IDLE: Duration = Duration::from_secs(300);
 const SWEEP: Duration = Duration::from_secs(30);
 /// Tunnels that streams in bulk may claim for themselves, per peer and shard; beyond that they share.
 const BULK_TUNNELS: usize = 8;
+/// A gateway that nobody has asked for as long is asked as if it had never been absent.
+const FORGOTTEN: Duration = Duration::from_secs(30);
 /// How often a stream that the peer refused unprocessed is asked for again.
 const REFUSALS: u32 = 3;
 
@@ -63,6 +66,8 @@ struct Inner {
     limits: Timeouts,
     budget: Budget,
     peers: RefCell<HashMap<Key, Tunnels>>,
+    /// Gateways that nobody answers for, since when, and when they were asked last.
+    absent: RefCell<HashMap<SocketAddr, Absence>>,
     /// All that are driven, those included that take no new streams.
     lives: RefCell<Vec<Weak<Life>>>,
 }
@@ -82,6 +87,11 @@ struct Entry {
     idle_sweeps: u32,
 }
 
+struct Absence {
+    since: Instant,
+    asked: Instant,
+}
+
 type Dialled = Result<(), Error>;
 
 /// A dial under way, with the certificate that it proves.
@@ -99,6 +109,7 @@ impl Pool {
             limits,
             budget,
             peers: RefCell::default(),
+            absent: RefCell::default(),
             lives: RefCell::default(),
         }))
     }
@@ -149,6 +160,33 @@ impl Pool {
                     return Err(error);
                 }
             }
+        }
+    }
+
+    /// How long every dial to this gateway has found nobody there, where the last one did.
+    pub fn absent_for(&self, gateway: SocketAddr) -> Option<Duration> {
+        let now = Instant::now();
+        let absent = self.0.absent.borrow();
+        let absence = absent.get(&gateway).filter(|absence| absence.is_known(now))?;
+        Some(now - absence.since)
+    }
+
+    fn note_presence(&self, gateway: SocketAddr, dialled: &Result<Tunnel, Error>) {
+        let now = Instant::now();
+        let mut absent = self.0.absent.borrow_mut();
+        match dialled {
+            Err(error) if error.is_absence() => {
+                let fresh = Absence {
+                    since: now,
+                    asked: now,
+                };
+                let absence = absent.entry(gateway).or_insert(fresh);
+                if !absence.is_known(now) {
+                    absence.since = now;
+                }
+                absence.asked = now;
+            }
+            _ => drop(absent.remove(&gateway)),
         }
     }
 
@@ -210,6 +248,7 @@ impl Pool {
     }
 
     fn finish_dial(&self, key: &Key, svid: Arc<Svid>, dialled: Result<Tunnel, Error>) -> Dialled {
+        self.note_presence(key.gateway, &dialled);
         let mut peers = self.0.peers.borrow_mut();
         let tunnels = peers.entry(key.clone()).or_default();
         // A renewal may have begun another dial meanwhile.
@@ -245,6 +284,11 @@ impl Pool {
     /// Closes tunnels that nobody has used for a while and those that `keep` gives up: the last handle gone, HTTP/2
     /// says GOAWAY once the last stream has ended.
     pub fn sweep(&self, keep: impl Fn(&Key) -> bool) {
+        let now = Instant::now();
+        self.0
+            .absent
+            .borrow_mut()
+            .retain(|_, absence| absence.is_known(now));
         self.0.peers.borrow_mut().retain(|key, tunnels| {
             tunnels.ready.retain_mut(|e| {
                 e.idle_sweeps = if e.tunnel.streams() == 0 {
@@ -277,5 +321,11 @@ impl Pool {
             // This runs in the shard's own future: a bug met here must not end the shard.
             let _ = catch_unwind(AssertUnwindSafe(|| self.sweep(&keep)));
         }
+    }
+}
+
+impl Absence {
+    fn is_known(&self, now: Instant) -> bool {
+        now - self.asked < FORGOTTEN
     }
 }

@@ -37,6 +37,7 @@ pub enum Script {
     Strangers,
     Intruder,
     OneByOne,
+    Neighbour,
 }
 
 impl Script {
@@ -55,6 +56,7 @@ impl Script {
             Self::Strangers => ("strangers.py", include_str!("../programs/strangers.py")),
             Self::Intruder => ("intruder.py", include_str!("../programs/intruder.py")),
             Self::OneByOne => ("one_by_one.py", include_str!("../programs/one_by_one.py")),
+            Self::Neighbour => ("neighbour.py", include_str!("../programs/neighbour.py")),
         };
         let file = pod.scratch().join(name);
         fs::write(&file, text)?;
@@ -62,6 +64,22 @@ impl Script {
         command.arg(file);
         Ok(command)
     }
+}
+
+/// What an eBPF program of another owner does to connects by IPv4, and whether it runs before those that are there
+/// (`programs/neighbour.py`). `None`: this kernel cannot put it there. It is gone when the value is dropped.
+pub fn neighbour(pod: &Pod, name: &str, does: &str, place: &str) -> Result<Option<Process>> {
+    let mut command = Script::Neighbour.command(pod)?;
+    command.arg(pod.cgroup()).args([name, does, place]);
+    let mut process = pod.spawn(command)?;
+    let attached = process.until_some("has attached, or cannot", |process| {
+        let log = process.log();
+        let said = |word| log.lines().any(|line| line == word);
+        said("attached")
+            .then_some(true)
+            .or(said("unsupported").then_some(false))
+    })?;
+    Ok(attached.then_some(process))
 }
 
 pub fn echo(pod: &Pod, port: u16) -> Result<Process> {

@@ -134,6 +134,9 @@ impl Sidecar {
                 sidecar.write_policy(yaml)?;
                 policy = format!(", policy: {}", sidecar.policy().display());
             }
+            if let Some(what) = &options.existing {
+                policy += &format!(", existing: {what}");
+            }
             let cgroup = match &options.cgroup_below {
                 Some(name) => pod.cgroup().join(name),
                 None => pod.cgroup().to_owned(),

@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 32] = [
+pub const SETTINGS: [Setting; 33] = [
     Setting {
         path: "workload.name",
         flag: "name",
@@ -147,6 +147,14 @@ pub const SETTINGS: [Setting; 32] = [
         env: "OUTRIGGER_INTERCEPTION_POLICY",
         value: "FILE",
         help: "What to take and what to leave alone [default: all TCP but link-local]",
+        list: false,
+    },
+    Setting {
+        path: "interception.existing",
+        flag: "existing",
+        env: "OUTRIGGER_EXISTING",
+        value: "WORD",
+        help: "What becomes of connections from before: keep or destroy [default: keep]",
         list: false,
     },
     Setting {

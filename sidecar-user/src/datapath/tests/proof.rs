@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
@@ -10,9 +11,18 @@ use nix::unistd::getppid;
 
 use sidecar_ebpf::abi::program;
 
-use super::super::{Config, Datapath, Error, Unseen, detach, pins, sys};
+use super::super::policy::parse;
+use super::super::{Config, Datapath, Error, Family, Lost, Proof, Unseen, detach, pins, sys};
 use super::pod::{Elsewhere, Pod, in_pod};
-use super::probe::{counter, listener, presented};
+use super::probe::{canonical, counter, handshakes, listener, original_dst, presented};
+use crate::model::Direction;
+
+/// In both families, which these pods have.
+fn look(proof: &Proof) -> Result<(), Unseen> {
+    Family::ALL
+        .into_iter()
+        .try_for_each(|family| proof.look(family).map(|there| assert!(there, "{family:?}")))
+}
 
 #[test]
 fn the_programs_are_seen_from_inside_of_the_cgroup_and_nothing_is_left() {
@@ -21,7 +31,7 @@ fn the_programs_are_seen_from_inside_of_the_cgroup_and_nothing_is_left() {
         let proof = datapath.proof();
         let app = listener(socket2::Domain::IPV6);
         for _ in 0..100 {
-            proof.look().expect("seen");
+            look(&proof).expect("seen");
         }
         assert_eq!(presented(pod), 0);
         for counted in [
@@ -46,7 +56,7 @@ fn a_proxy_outside_of_the_cgroup_is_told_which_one_it_is_in() {
     in_pod(|pod| {
         let elsewhere = Elsewhere::new(pod);
         let datapath = pod.attach_as(&elsewhere.0, None).expect("attach");
-        let unseen = datapath.proof().look().expect_err("outside");
+        let unseen = look(&datapath.proof()).expect_err("outside");
         let Unseen::Outside { cgroup, own, .. } = &unseen else {
             panic!("{unseen}");
         };
@@ -81,10 +91,10 @@ fn a_program_that_was_taken_off_is_missed() {
             (program::GETSOCKOPT, "getsockopt"),
         ] {
             let datapath = pod.attach(None);
-            datapath.proof().look().expect("all are attached");
+            look(&datapath.proof()).expect("all are attached");
             let link = sys::open_pin(&pins::link(&pod.config.pins, hook)).expect("a link");
             sys::link_detach(link.as_fd()).expect("detach");
-            match datapath.proof().look() {
+            match look(&datapath.proof()) {
                 Err(Unseen::Outside { what, .. }) => assert_eq!(what, missed, "without {hook}"),
                 other => panic!("without {hook}: {other:?}"),
             }
@@ -154,4 +164,72 @@ fn the_network_namespace_of_the_host_is_refused() {
 fn attach_nowhere(pod: &Pod, config: &Config) -> Error {
     let lease = pod.lease(&pod.config.pins).expect("nobody else has it");
     Datapath::attach(config, lease).map(drop).unwrap_err()
+}
+
+/// Where a nonce arrives, if it does. The listener's owner is this test.
+fn arrives(proof: &Proof, nonce: SocketAddr, at: &TcpListener, direction: Direction) -> Result<bool, Lost> {
+    let _dialled = proof.dial(nonce, direction)?;
+    let (accepted, _) = at.accept().expect("accept");
+    Ok(original_dst(&accepted).map(canonical) == Some(nonce))
+}
+
+#[test]
+fn a_nonce_arrives_at_the_listener_whatever_the_policy_and_is_not_counted() {
+    in_pod(|pod| {
+        let (inbound, outbound) = (pod.inbound(), pod.outbound());
+        let left_alone = "outbound: [{action: leave}]\ninbound: [{action: leave}]";
+        let config = Config {
+            policy: parse(left_alone).expect("a policy"),
+            ..pod.config.clone()
+        };
+        let datapath = pod.attach_as(&config, Some(&inbound)).expect("attach");
+        let proof = datapath.proof();
+        for strict in [false, true] {
+            datapath.set_strict(strict).expect("mode");
+            datapath.set_hold(strict).expect("held or not");
+            for family in Family::ALL {
+                for (at, direction) in [(&*outbound, Direction::Outbound), (&inbound, Direction::Inbound)] {
+                    let arrived = arrives(&proof, family.nonce(), at, direction);
+                    assert!(
+                        matches!(arrived, Ok(true)),
+                        "{family:?} {direction:?}: {arrived:?}"
+                    );
+                }
+            }
+        }
+        let counted = datapath.counters().expect("counters");
+        assert!(counted.iter().all(|(_, count)| *count == 0), "{counted:?}");
+        assert_eq!(handshakes(pod), 0);
+    });
+}
+
+#[test]
+fn a_nonce_does_not_arrive_without_the_programs() {
+    in_pod(|pod| {
+        let (inbound, outbound) = (pod.inbound(), pod.outbound());
+        let lost = |hook: &'static str, family: Family, direction| {
+            let datapath = pod.attach(Some(&inbound));
+            let link = sys::open_pin(&pins::link(&pod.config.pins, hook)).expect("a link");
+            sys::link_detach(link.as_fd()).expect("detach");
+            datapath.proof().dial(family.nonce(), direction).is_err()
+        };
+        for (hook, family, direction) in [
+            (program::CONNECT4, Family::V4, Direction::Outbound),
+            (program::CONNECT4, Family::V4, Direction::Inbound),
+            (program::CONNECT6, Family::V6, Direction::Outbound),
+            (program::CONNECT6, Family::V6, Direction::Inbound),
+            (program::SK_LOOKUP, Family::V4, Direction::Inbound),
+            (program::SK_LOOKUP, Family::V6, Direction::Inbound),
+            (program::SK_LOOKUP, Family::V6, Direction::Outbound),
+        ] {
+            assert!(
+                lost(hook, family, direction),
+                "without {hook} by {family:?}, {direction:?}"
+            );
+        }
+        for at in [&*outbound, &inbound] {
+            at.set_nonblocking(true).expect("nonblocking");
+            at.accept().expect_err("nobody came");
+        }
+    });
 }

@@ -51,7 +51,7 @@ fn rename_a_hook(pins: &Path) {
 
 fn attached(pod: &Pod) -> usize {
     let cgroup = File::open(&pod.config.cgroup).expect("a cgroup");
-    let attached = sys::attached(cgroup.as_fd(), GETSOCKNAME4).expect("query");
+    let attached = sys::attached(cgroup.as_fd(), GETSOCKNAME4, sys::Scope::Target).expect("query");
     attached.programs.len()
 }
 

@@ -46,6 +46,9 @@ fn full() -> Observer {
         first_byte_under_pressure: PATIENCE,
     };
     observer.door("status", Admission::new(limits));
+    let ways = &observer.meters().interception_proven;
+    ways.get_or_create(&[("direction", "inbound"), ("family", "ipv4")])
+        .set(1);
     observer
 }
 

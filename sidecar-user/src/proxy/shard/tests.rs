@@ -101,6 +101,7 @@ fn shard(observer: &Observer) -> Rc<Shard> {
         doors: Doors::new(1024),
         meters: observer.meters().clone(),
         limited: Arc::default(),
+        nonces: Nonces::default(),
     };
     Rc::new(Shard::new(settings, observer.shard(0), None).unwrap())
 }

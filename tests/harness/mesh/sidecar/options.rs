@@ -29,6 +29,8 @@ pub struct Options {
     pub policy: Option<String>,
     /// The most memory for buffers, e.g. `8MiB`.
     pub buffer_memory: Option<String>,
+    /// `destroy`: end the connections that there were before.
+    pub existing: Option<String>,
     /// How long newcomers, and how long open connections are served once it is told to end. Without newcomers unless a
     /// test asks for them: nothing is gained by waiting for nobody.
     pub drain: (String, String),
@@ -55,6 +57,7 @@ impl Options {
             cgroup_below: None,
             policy: None,
             buffer_memory: None,
+            existing: None,
             drain: ("0s".into(), "5s".into()),
             lifetime: "signal".into(),
             manager: None,
@@ -85,6 +88,11 @@ impl Options {
 
     pub fn buffer_memory(mut self, size: &str) -> Self {
         self.buffer_memory = Some(size.into());
+        self
+    }
+
+    pub fn existing(mut self, what: &str) -> Self {
+        self.existing = Some(what.into());
         self
     }
 

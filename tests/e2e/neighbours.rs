@@ -1,0 +1,98 @@
+//! eBPF programs of other owners on the pod's cgroup: they are named, in the order in which they run, and one that takes
+//! connections away from the proxy makes it not ready.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use harness::apps;
+use harness::mesh::binaries;
+use harness::{Mesh, Sidecar, wait};
+
+fn programs(sidecar: &Sidecar, order: &str) -> Result<f64> {
+    let order = format!("order=\"{order}\"");
+    sidecar.metric("outrigger_interception_foreign_programs", &[&order])
+}
+
+fn proven(sidecar: &Sidecar) -> Result<f64> {
+    sidecar.metric("outrigger_interception_proven", &[])
+}
+
+/// What `check` says of the cgroup.
+fn checked(sidecar: &Sidecar) -> Result<String> {
+    let pod = sidecar.pod();
+    let mut command = pod.command(binaries::path("outrigger")?);
+    command.arg("check").arg("--cgroup").arg(pod.cgroup());
+    let said = pod.run_within(command, Duration::from_secs(30))?.ok()?;
+    let named = |line: &&str| line.split_whitespace().nth(1) == Some("neighbours");
+    let line = said.lines().find(named);
+    Ok(line.unwrap_or_default().to_owned())
+}
+
+#[test]
+fn a_program_of_another_owner_is_named_with_its_place_while_everything_works() -> Result<()> {
+    let mut mesh = Mesh::start("neighbours")?;
+    mesh.serve(apps::nginx, 8080)?;
+    let sidecar = &mesh.client.sidecar;
+    let works = || -> Result<()> {
+        let page = apps::curl(&mesh.client.pod, &apps::url(mesh.vip4(80)))?.ok()?;
+        assert_eq!(page, "server-1\n");
+        Ok(())
+    };
+    assert!(checked(sidecar)?.starts_with("ok"), "{}", checked(sidecar)?);
+    for (name, place, mark) in [
+        ("other_after", "after", "ok"),
+        ("other_before", "before", "degraded"),
+    ] {
+        let Some(other) = apps::neighbour(&mesh.client.pod, name, "allow", place)? else {
+            continue;
+        };
+        wait::until("it is noticed", wait::SOON, || {
+            programs(sidecar, place).is_ok_and(|n| n == 1.0)
+        })?;
+        // The log is written behind.
+        wait::until("the log names it", wait::SOON, || {
+            let told = format!("runs {place} this proxy's");
+            let log = sidecar.log();
+            log.lines()
+                .any(|line| line.contains(name) && line.contains(&told))
+        })?;
+        let said = checked(sidecar)?;
+        assert!(said.starts_with(mark), "{said}");
+        assert!(said.contains(&format!("`{name}` {place} the proxy's")), "{said}");
+        works()?;
+        assert!(sidecar.is_ready());
+        drop(other);
+        wait::until("it is gone", wait::SOON, || {
+            programs(sidecar, place).is_ok_and(|n| n == 0.0)
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_program_of_another_owner_that_takes_connections_away_makes_the_proxy_unready() -> Result<()> {
+    let mesh = Mesh::start("takes-away")?;
+    let sidecar = &mesh.client.sidecar;
+    for (does, place) in [("deny", "after"), ("rewrite", "after"), ("rewrite", "before")] {
+        assert_eq!(proven(sidecar)?, 4.0);
+        let Some(other) = apps::neighbour(&mesh.client.pod, "other", does, place)? else {
+            continue;
+        };
+        wait::until("it is not ready", wait::SOON, || !sidecar.is_ready())?;
+        assert_eq!(proven(sidecar)?, 2.0, "IPv6 is as it was, {does} {place}");
+        wait::until("the log says which", wait::SOON, || {
+            sidecar.log().contains("lost=outbound ipv4, inbound ipv4")
+        })?;
+        let event = ["event=\"denied_probe\""];
+        let changed = sidecar.metric("outrigger_kernel_events_total", &event)? > 0.0;
+        assert_eq!(
+            changed,
+            (does, place) == ("rewrite", "before"),
+            "it became nobody's connection"
+        );
+        assert!(sidecar.all_flows()?.is_empty());
+        drop(other);
+        wait::until("it is ready again", wait::SOON, || sidecar.is_ready())?;
+    }
+    Ok(())
+}
