@@ -4,7 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -32,7 +31,7 @@ use crate::observe::{Meters, ShardObserver};
 use crate::policy::Mode;
 use crate::route::{Unknown, Upstream};
 use crate::transport::pool::Pool;
-use crate::transport::tcp::{BoundPorts, Mark, TIME_WAIT};
+use crate::transport::tcp::{BoundPorts, Mark};
 use crate::transport::{Error, Tally, Timeouts, tls};
 use crate::{datapath, relay};
 use present::Present;
@@ -242,47 +241,6 @@ impl Shard {
         self.is_own_port(addr.port()) && (self.addresses.contains(&addr.ip()) || addr.ip().is_loopback())
     }
 
-    /// Marks a socket that dials the application on behalf of a client, whose address the application is to see. It is to
-    /// be connected to [`Self::door`].
-    pub(super) fn present(
-        &self,
-        socket: BorrowedFd<'_>,
-        client: SocketAddr,
-        application: SocketAddr,
-    ) -> io::Result<()> {
-        self.descriptors.admit(socket)?;
-        match &self.bypass {
-            Some(bypass) => bypass.present(socket, client, application),
-            // Nothing is attached, so nobody could show it.
-            None => Ok(()),
-        }
-    }
-
-    /// The address to dial an application by.
-    pub(super) fn door(&self, application: SocketAddr) -> SocketAddr {
-        match &self.bypass {
-            Some(bypass) => bypass.door(application),
-            None => application,
-        }
-    }
-
-    /// The pod's own address has no port left towards an application. To find that out again each time would take longer
-    /// than all the rest: the kernel looks at every port.
-    pub(super) fn crowd(&self) {
-        self.crowded.set(Some(Instant::now()));
-    }
-
-    pub(super) fn is_crowded(&self) -> bool {
-        self.crowded
-            .get()
-            .is_some_and(|since| since.elapsed() < TIME_WAIT)
-    }
-
-    /// Another address to dial an application from, where nobody is shown it.
-    pub(super) fn spare_source(&self, application: SocketAddr) -> Option<IpAddr> {
-        self.bypass.as_ref()?.spare_source(application, fastrand::u16(..))
-    }
-
     /// The address that the application has for others: redirected connections come from loopback.
     pub(super) fn shown_client(&self, client: ClientAddr) -> SocketAddr {
         let own = self.addresses.iter().find(|a| a.is_ipv4() == client.0.is_ipv4());
@@ -488,6 +446,7 @@ fn is_the_clients(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
+mod application;
 mod present;
 #[cfg(test)]
 mod tests;
