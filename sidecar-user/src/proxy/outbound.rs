@@ -13,8 +13,8 @@ use super::contain::Abortive;
 use super::join::join;
 use super::limits::{Arrival, Place, Resources};
 use super::outcome::{self, Answer};
-use super::patience::{self, Patience};
-use super::shard::{Entered, Shard};
+use super::patience::Patience;
+use super::shard::context::{Entered, Shard};
 use crate::intercept;
 use crate::model::addr::is_local_only;
 use crate::model::snapshot::LoadGuard;
@@ -61,6 +61,8 @@ struct DialRequest {
     dst: OriginalDst,
     /// The application's address as others see it.
     client: SocketAddr,
+    /// The kernel would choose that address by itself.
+    is_routed: bool,
     device: Option<u32>,
     /// connect() waits for the answer, for as long as the application likes.
     held: bool,
@@ -119,6 +121,7 @@ pub(super) async fn held(
     let asked = DialRequest {
         dst: syn.original_dst,
         client: shown(shard, syn),
+        is_routed: syn.source.is_some() && syn.pair.client.ip().is_loopback() && syn.device.is_none(),
         device: syn.device,
         held: true,
     };
@@ -208,15 +211,15 @@ fn turn_away(shard: &Shard, mut app: TcpStream, client: ClientAddr, lacking: Opt
 /// The optimistic walk, up to the upstream: the application believes that it is connected.
 async fn accepted(shard: &Rc<Shard>, app: &mut TcpStream, client: ClientAddr) -> Option<Ready> {
     let entered = shard.enter();
-    let flow = shard
-        .observe
-        .open(Flow::new(Direction::Outbound, client.0, SystemTime::now()));
+    let flow = Flow::new(Direction::Outbound, client.0, SystemTime::now());
+    let flow = shard.observe.open(flow);
     let connected = match intercept::original_dst(&*app, client) {
         None => Err(Outcome::new(Party::Client, Cause::NoOriginalDestination)),
         Some(dst) => {
             let asked = DialRequest {
                 dst,
                 client: shard.shown_client(client),
+                is_routed: false,
                 device: None,
                 held: false,
             };
@@ -268,8 +271,7 @@ async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow) -> Result<
             }
         };
         let Some(up) = up else {
-            if patience.lasts() {
-                tokio::time::sleep(patience::AGAIN).await;
+            if patience.lasts().await {
                 (tried, failed, world) = (Vec::new(), None, shard.world());
                 continue;
             }
@@ -408,8 +410,8 @@ async fn plain(shard: &Shard, asked: &DialRequest, up: &Upstream) -> Result<TcpS
     // The server is to see the application's own address and port.
     let from = tcp::From {
         device: asked.device,
-        source: None,
         client: Some((asked.client, &shard.bound_ports)).filter(|(client, _)| !is_local_only(client.ip())),
+        is_routed: asked.is_routed && up.endpoint == asked.dst.0,
         ..tcp::From::default()
     };
     let (stream, as_itself) = tcp::dial(up.endpoint, &*shard.mark, from, limit).await?;

@@ -29,6 +29,11 @@ pub use port::{Polled, Port};
 /// credit takes to come from far away; a receiver that does not read at all is to learn of the reset.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Most connections are over by then. The others' upstream sockets are told to look after a silent peer, three system calls
+/// that a short connection is spared; those that were accepted have inherited it from their listener. Longer than the
+/// timers that a shard always has: for one that is due before them tokio wakes its own driver, a system call, too.
+const LASTING: Duration = Duration::from_secs(10);
+
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// How long a half-closed connection may stay silent. Connections open both ways have no limit.
@@ -111,7 +116,15 @@ fn run(
 ) -> impl Future<Output = End> {
     let mut half_closed = Silence::default();
     let mut last_words = Silence::default();
+    let mut young = Some(Box::pin(tokio::time::sleep(LASTING)));
     poll_fn(move |cx| {
+        if young
+            .as_mut()
+            .is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
+        {
+            young = None;
+            up.lasts();
+        }
         let sent = out.poll(cx, &mut down, &mut up, |n| bytes.add_sent(n));
         let received = back.poll(cx, &mut up, &mut down, |n| bytes.add_received(n));
         match (sent, received) {

@@ -45,4 +45,7 @@ pub trait Polled {
     /// Ready when the peer has reset the stream. For times when nothing is received, which would tell: after the end
     /// of what the peer sends, and while the other side takes none of it. Bytes sent before may still be there.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// The connection is none of the many that end at once: what only those need that last is worth its price.
+    fn lasts(&mut self) {}
 }

@@ -15,7 +15,7 @@ use super::super::contain::{OnPanic, contained};
 use super::super::limits::Resources;
 use super::super::outbound::{self, Ready};
 use super::super::outcome::Answer;
-use super::Shard;
+use super::context::Shard;
 use super::held::{Dial, Effect, HeldTable, Key, Reason};
 use crate::datapath::{Approvals, HELD_ENTRIES, HeldEvents};
 use crate::intercept::packet::{self, Packet};
