@@ -9,12 +9,13 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
 
-use super::{Error, pins};
+use super::{Error, generation, pins, settings};
 
 /// Held by whoever attaches or detaches; dropping it lets the next one come.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl Lease {
                 Err(TryLockError::WouldBlock) => {
                     return Err(Error::Owned {
                         pins: pins.into(),
-                        owner: owner(&directory),
+                        owner: owner(pins, &directory),
                     });
                 }
                 Err(TryLockError::Error(error)) => return Err(Error::path("the lock of", pins)(error)),
@@ -68,6 +69,32 @@ impl Lease {
                 return Ok(Some(lease));
             }
         }
+    }
+
+    /// The lease that another process hands over by its descriptor. Refuses any other file, and one that does not hold the
+    /// lock: nobody can hand over what is not theirs.
+    pub fn received(directory: OwnedFd, pins: &Path) -> Result<Self, Error> {
+        let lease = Self {
+            directory: directory.into(),
+            pins: pins.into(),
+        };
+        // The lock belongs to the open file: taking it again succeeds for whoever has it.
+        if lease.is_of_its_path() && lease.directory.try_lock().is_ok() {
+            return Ok(lease);
+        }
+        Err(Error::NoLease { pins: pins.into() })
+    }
+
+    /// For handing it over.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.directory.as_fd().try_clone_to_owned()
+    }
+
+    /// Whether this descriptor is one of the directory. Whoever has one may open it: it is made for its owner alone.
+    pub fn is_of(&self, directory: &OwnedFd) -> bool {
+        let inode = |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+        let own = inode(self.directory.as_fd());
+        own.is_ok_and(|own| inode(directory.as_fd()).is_ok_and(|given| given == own))
     }
 
     /// False when the directory was removed, or made anew, between opening and locking: such a lock keeps nobody out.
@@ -119,16 +146,23 @@ fn make(pins: &Path) -> Result<(), Error> {
     }
 }
 
-fn owner(directory: &File) -> Owner {
-    let pid = || {
-        let metadata = directory.metadata().ok()?;
-        holder(
-            &fs::read_to_string("/proc/locks").ok()?,
-            metadata.dev(),
-            metadata.ino(),
-        )
-    };
-    pid().map_or(Owner::Hidden, Owner::Process)
+/// A lease that was handed over is listed with the process that took it, which may have ended: the one that serves has a
+/// generation of its own.
+fn owner(pins: &Path, directory: &File) -> Owner {
+    let pid = settings::pinned(pins)
+        .and_then(|settings| generation::holder(pins, &settings))
+        .or_else(|| locker(directory));
+    pid.map_or(Owner::Hidden, Owner::Process)
+}
+
+/// The process that has the lock of a file, as far as this PID namespace shows it.
+pub(super) fn locker(file: &File) -> Option<u32> {
+    let metadata = file.metadata().ok()?;
+    holder(
+        &fs::read_to_string("/proc/locks").ok()?,
+        metadata.dev(),
+        metadata.ino(),
+    )
 }
 
 /// Of the lines of proc_locks(5), such as `1: FLOCK  ADVISORY  WRITE 708 00:27:13546 0 EOF`. A process that waits for a

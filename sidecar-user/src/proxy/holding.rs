@@ -211,6 +211,10 @@ impl<R> Holding<R> {
         missed
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.borrow().is_empty()
+    }
+
     /// Everything that is held now.
     pub(super) fn all(&self) -> Vec<(Pair, u32)> {
         let entries = self.entries.borrow();

@@ -3,6 +3,8 @@
 //! Truthful: `HeldSyn` → `Route` → `Conn` (the upstream is up) → `Accepted` (its connect() returns) → relay → the flow
 //! is recorded once. Where connect is optimistic, `Accepted` comes first: the same stages, in another order.
 
+mod refusal;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -29,6 +31,7 @@ use crate::relay::Port;
 use crate::route::{Route, Upstream, route};
 use crate::transport::hbone::{self, client::ConnectTo};
 use crate::transport::{Error, pool, tcp};
+use refusal::answer;
 
 /// wire.md 1.10: endpoints tried before giving up.
 const ATTEMPTS: usize = 3;
@@ -36,10 +39,6 @@ const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 /// A dial that only the application's own patience limits.
 const UNLIMITED: Duration = Duration::from_secs(24 * 60 * 60);
-/// An ICMP message is lost while connect() holds its socket: sent again after 1 ms, 2 ms and so on, up to this.
-const ICMP_REPEAT: Duration = Duration::from_millis(256);
-/// A refusal waits in the socket's backlog instead, and is repeated only against the unforeseen.
-const REFUSAL_REPEAT: Duration = Duration::from_secs(1);
 
 /// An upstream that is up.
 struct Conn {
@@ -86,6 +85,10 @@ pub(super) fn attempt(shard: &Rc<Shard>, holding: &Rc<Holding<Ready>>, attempt: 
         Attempt::Held(syn) => {
             let _unwound = holding.refused_on_panic(syn.pair, syn.sequence);
             if shard.is_closed() && !holding.knows(&syn) {
+                if shard.is_replaced() {
+                    // The client's next SYN comes to the other proxy.
+                    return;
+                }
                 return refuse(shard, holding, &syn, None);
             }
             if let Some(stale) = holding.earlier(&syn) {
@@ -123,10 +126,12 @@ pub(super) fn gone(holding: &Holding<Ready>, pair: Pair, sequence: u32) {
     }
 }
 
-/// The proxy ends: nobody is kept waiting for it.
-pub(super) fn let_go(holding: &Holding<Ready>) {
+/// The proxy ends: nobody is kept waiting for it. Where another one serves the pod the next SYN comes to that one.
+pub(super) fn let_go(shard: &Shard, holding: &Holding<Ready>) {
     for (pair, sequence) in holding.all() {
-        holding.send(&packet::refusal(pair, sequence));
+        if !shard.is_replaced() {
+            holding.send(&packet::refusal(pair, sequence));
+        }
         gone(holding, pair, sequence);
     }
 }
@@ -192,25 +197,6 @@ async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut g
             flow.close(failed.outcome);
             drop((entered, place));
             answer(&holding, &syn, failed.answer, gone).await;
-        }
-    }
-}
-
-/// Tells the application, until it has heard.
-async fn answer(holding: &Holding<Ready>, syn: &HeldSyn, answer: Answer, mut gone: Gone) {
-    let (mut pause, longest) = match answer {
-        Answer::Refused => (REFUSAL_REPEAT, REFUSAL_REPEAT),
-        Answer::Unreachable(_) => (Duration::from_millis(1), ICMP_REPEAT),
-    };
-    let packet = match answer {
-        Answer::Refused => packet::refusal(syn.pair, syn.sequence),
-        Answer::Unreachable(what) => packet::unreachable(syn, what),
-    };
-    loop {
-        holding.send(&packet);
-        tokio::select! {
-            () = gone.wait() => return,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(longest),
         }
     }
 }

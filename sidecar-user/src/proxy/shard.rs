@@ -68,6 +68,10 @@ pub(super) struct Settings {
     pub(super) world: watch::Receiver<Arc<Snapshot>>,
     pub(super) svid: watch::Receiver<Option<Arc<Svid>>>,
     pub(super) phase: watch::Receiver<Phase>,
+    /// Another proxy has taken the pod over.
+    pub(super) replaced: watch::Receiver<bool>,
+    /// The slots that the listeners are in, until all shards have closed theirs.
+    pub(super) generation: Option<Arc<datapath::Generation>>,
     pub(super) relay: relay::Limits,
     pub(super) budget: Budget,
     pub(super) doors: Doors,
@@ -105,6 +109,7 @@ pub(super) struct Shard {
     world: watch::Receiver<Arc<Snapshot>>,
     svid: watch::Receiver<Option<Arc<Svid>>>,
     phase: watch::Receiver<Phase>,
+    replaced: watch::Receiver<bool>,
     /// The server side of TLS, made once per certificate.
     server: RefCell<Option<(Arc<Svid>, Arc<ServerConfig>)>>,
     /// Where SYNs are held until their upstream has answered.
@@ -164,6 +169,7 @@ impl Shard {
             world: settings.world,
             svid: settings.svid,
             phase: settings.phase,
+            replaced: settings.replaced,
             server: RefCell::default(),
             holding,
             live: Rc::default(),
@@ -289,7 +295,7 @@ pub(super) type Truthful = (Hold, RawSockets);
 
 /// The shard's thread. Ends when the proxy drains and no flow is open, or when it is cut.
 pub(super) fn run(
-    settings: Settings,
+    mut settings: Settings,
     listeners: Listeners,
     truthful: Option<Truthful>,
     observe: ShardObserver,
@@ -313,6 +319,7 @@ pub(super) fn run(
             }
             None => (None, None),
         };
+        let generation = settings.generation.take();
         let shard = Rc::new(Shard::new(settings, observe, holding)?);
         let (outbound, inbound) = match listeners.steered {
             Some(steered) => (Some(steered.outbound), Some(steered.inbound)),
@@ -347,7 +354,7 @@ pub(super) fn run(
         let pool = shard.pool.clone();
         let world = shard.world.clone();
         let clean = pool.keep_clean(|key| world.borrow().is_at(&key.workload, key.gateway.ip()));
-        tokio::pin!(applications);
+        let mut applications = Box::pin(applications);
         tokio::select! {
             () = &mut applications => {}
             ((), ()) = async { tokio::join!(strangers, peers) } => {}
@@ -355,14 +362,20 @@ pub(super) fn run(
             () = shard.closed() => {}
         }
         // The inbound listeners are closed now.
-        tokio::select! {
-            () = &mut applications => {}
-            () = shard.open.none_left() => {}
-            () = stop::reached(&shard.phase, Phase::Cut) => {}
+        let is_left = tokio::select! {
+            () = &mut applications => false,
+            () = shard.open.none_left() => false,
+            () = stop::reached(&shard.phase, Phase::Cut) => false,
+            () = shard.left_behind() => true,
+        };
+        if is_left {
+            // The outbound one is, too: another proxy may have its slot.
+            drop((applications, generation));
+            shard.ended().await;
         }
         shard.live.cut_all(Outcome::new(Party::Us, Cause::Shutdown));
         if let Some(holding) = &shard.holding {
-            outbound::let_go(holding);
+            outbound::let_go(&shard, holding);
         }
         shard.pool.close();
         // Resets, last GOAWAYs and records of flows need a moment, and nobody's answer.
@@ -448,5 +461,6 @@ fn is_the_clients(error: &io::Error) -> bool {
 
 mod application;
 mod present;
+mod replaced;
 #[cfg(test)]
 mod tests;

@@ -215,6 +215,8 @@ fn the_next_proxy_is_told_of_what_the_last_one_held() {
         super::pod::eventually("the client has asked four times", || {
             counter(&first, "held_again") == 3
         });
+        // Its upstream ends with it, and so does what it has allowed.
+        shard.approvals.approve(held.pair, held.sequence).expect("approve");
         drop((shard, first));
 
         let second = pod.attach(None);
@@ -222,6 +224,8 @@ fn the_next_proxy_is_told_of_what_the_last_one_held() {
         let again = shard.held();
         assert_eq!((again.pair, again.sequence), (held.pair, held.sequence));
         assert_eq!(again.original_dst, held.original_dst);
+        assert!(shard.is_quiet(), "nobody has answered here");
+        assert_eq!(entries(pod, map::APPROVED), 0, "nor will the next SYN be let in");
     });
 }
 

@@ -76,6 +76,8 @@ async fn walk(shard: Rc<Shard>, arrival: Arrival) {
 fn shard(observer: &Observer) -> Rc<Shard> {
     let id: SpiffeId = "spiffe://cluster.local/ns/demo/sa/server".parse().unwrap();
     let settings = Settings {
+        generation: None,
+        replaced: watch::channel(false).1,
         id: id.clone(),
         own: Arc::new(Own {
             name: "server".to_owned(),
