@@ -13,7 +13,8 @@ use sidecar_ebpf::abi::{self, Role};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 
 use super::app_ports::{Doubts, listens};
-use super::settings::{Switches, kernel_ip, user_ip};
+use super::ip::{kernel_ip, user_ip};
+use super::settings::Switches;
 use super::sys;
 use crate::model::Direction;
 

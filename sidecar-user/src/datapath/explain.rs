@@ -13,8 +13,9 @@ use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Arriving, Connecting, Facts, InboundFacts, Lookup};
 
 use super::app_ports::listens;
+use super::ip::kernel_ip;
 use super::policy::{Direction, Rule};
-use super::settings::{Switches, kernel_ip};
+use super::settings::Switches;
 use super::{Error, PolicyMap, sys};
 
 /// Cheap to clone.

@@ -13,7 +13,8 @@ use ipnet::IpNet;
 use sidecar_ebpf::abi::{self, ROUTE_ENTRIES, map};
 use sidecar_ebpf::addr::Ip;
 
-use super::settings::{Switches, kernel_ip, user_ip};
+use super::ip::{kernel_ip, user_ip};
+use super::settings::Switches;
 use super::{Error, sys};
 use crate::model::network::Path;
 

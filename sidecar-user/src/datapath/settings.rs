@@ -1,7 +1,6 @@
 //! The words that the programs read: from the validated configuration, and changed while they run.
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,8 +10,9 @@ use bytemuck::Zeroable;
 use sidecar_ebpf::abi::{
     ABI_VERSION, Device, MAX_ADDRESSES, MAX_DEVICES, MAX_OPEN_PORTS, MAX_SHARDS, Settings, map,
 };
-use sidecar_ebpf::addr::{Ip, Port};
+use sidecar_ebpf::addr::Port;
 
+use super::ip::kernel_ip;
 use super::{Config, Error, pins, sys};
 
 /// Changes single words of the settings in force. The programs see a word before or after, never in between.
@@ -228,17 +228,4 @@ fn fill<T>(
         .zip(values)
         .for_each(|(slot, value)| *slot = value);
     Ok(())
-}
-
-/// In canonical form.
-pub(super) fn user_ip(ip: Ip) -> IpAddr {
-    let octets: [u8; 16] = bytemuck::cast(ip);
-    IpAddr::from(octets).to_canonical()
-}
-
-pub(super) fn kernel_ip(ip: IpAddr) -> Ip {
-    Ip::from_octets(match ip {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    })
 }

@@ -5,11 +5,11 @@
 
 mod authorize;
 mod bounds;
+mod config;
 mod contain;
 mod doors;
 mod existing;
 mod fixed;
-mod holding;
 mod inbound;
 mod interception;
 mod join;
@@ -19,6 +19,7 @@ mod network;
 mod outbound;
 mod outcome;
 mod patience;
+mod phase;
 mod ports;
 mod proving;
 mod shard;
@@ -32,12 +33,9 @@ mod why;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::watch;
@@ -46,43 +44,19 @@ use crate::budget::Budget;
 use crate::identity::Svid;
 use crate::intercept::{Bound, Listeners, RawSockets};
 use crate::lifecycle::{self, Application, LogFilter, Shutdown};
-use crate::model::{Own, Snapshot};
+use crate::model::Snapshot;
 use crate::observe::{Admin, LogLevel, Observer};
-use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
+use crate::{datapath, discovery, identity, observe, relay};
+pub use config::Config;
 use doors::Doors;
 pub use existing::{Existing, Settled, settle};
 use fixed::Fixed;
+use phase::Phase;
 use proving::Nonces;
-use shard::{Settings, Truthful};
-use stop::{Lifetime, Phase};
-
+use shard::Truthful;
+use shard::context::Settings;
+use stop::Lifetime;
 pub use takeover::Takeover;
-
-/// Everything that a proxy needs to know, validated.
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub name: String,
-    pub addresses: Vec<IpAddr>,
-    pub mode: policy::Mode,
-    pub unknown: route::Unknown,
-    pub intercept: intercept::Config,
-    pub datapath: Option<datapath::Config>,
-    /// What becomes of the connections that were there before the first attachment.
-    pub existing: Existing,
-    /// What is intercepted, watched for changes; `None`: the default.
-    pub interception_policy: Option<PathBuf>,
-    pub takeover: Takeover,
-    pub discovery: discovery::Config,
-    pub identity: identity::Config,
-    pub observe: observe::Config,
-    /// The most memory for buffers, in bytes.
-    pub buffer_memory: usize,
-    /// Shards of the data path, at least 1.
-    pub workers: usize,
-    pub stop: stop::Config,
-    /// How long a half-closed connection may stay silent.
-    pub half_closed: Duration,
-}
 
 /// Runs until it has drained. Blocks.
 pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
@@ -184,7 +158,7 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     let listeners: Vec<(Listeners, Option<Truthful>)> =
         listeners.into_iter().map(|l| (l, truthful.next())).collect();
     let (phase_out, phase) = watch::channel(Phase::Serving);
-    stop::show(&observer, phase.clone());
+    phase::show(&observer, phase.clone());
     let (replaced_out, replaced) = watch::channel(false);
     let takeovers = former.as_ref().map_or(0, takeover::Former::takeovers);
     takeover::show(&observer, takeovers);
@@ -264,7 +238,7 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     tokio::spawn(watchers::registry(
         observer.clone(),
         feed,
-        own(&config),
+        config::own(&config),
         conditions.registry,
     ));
     tokio::spawn(watchers::certificate(
@@ -367,14 +341,14 @@ fn shard_settings(
     limited: Arc<limits::Shared>,
 ) -> Settings {
     let ports = config.intercept;
-    let own = own(config);
+    let own = config::own(config);
     Settings {
         id: own.identity.clone(),
         addresses: own.addresses.clone(),
         own: Arc::new(own),
         mode: config.mode,
         unknown: config.unknown,
-        own_ports: own_ports(config),
+        own_ports: config::own_ports(config),
         status_port: config.observe.status_port,
         hbone_port: ports.hbone_port,
         shards: config.workers,
@@ -394,22 +368,6 @@ fn shard_settings(
             half_closed: config.half_closed,
         },
     }
-}
-
-/// Who this proxy stands beside, as its configuration says.
-fn own(config: &Config) -> Own {
-    Own {
-        name: config.name.clone(),
-        identity: config.identity.id.clone(),
-        addresses: config.addresses.iter().map(IpAddr::to_canonical).collect(),
-    }
-}
-
-/// On which the proxy itself serves whoever dials them.
-fn own_ports(config: &Config) -> Vec<u16> {
-    let mut own = vec![config.intercept.hbone_port, config.observe.status_port];
-    own.extend(config.observe.admin.map(|a| a.port()));
-    own
 }
 
 fn log_level(log: LogFilter) -> LogLevel {

@@ -8,7 +8,7 @@ use std::{io, path::Path, thread};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::super::stop::Phase;
+use super::super::phase::Phase;
 use super::{
     ANSWER, ASK, DONE, FIRST_WORD, GRANTED, LAY_DOWN, REFUSED, TAKEN, Takeover, handed, name, pause, said,
     word,
