@@ -260,7 +260,7 @@ fn prepare(
     for [feature, consequence, remedy] in features.absent() {
         tracing::warn!(feature, "{consequence}; {remedy}");
     }
-    let in_force = settings::pinned(pins).unwrap_or_else(Settings::zeroed);
+    let in_force = pins::pinned_settings(pins).unwrap_or_else(Settings::zeroed);
     let generation = Generation::take(pins, &in_force)?;
     let (number, first_shard) = (generation.number(), generation.first_shard());
     settings.first_shard = first_shard as u16;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use sidecar_ebpf::abi::{GENERATIONS, MAX_SHARDS, Settings};
 
-use super::{Error, lease};
+use super::{Error, locks};
 
 /// A proxy's part of the slots, until it is dropped.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Generation {
 /// The process that serves the pod, whoever has taken the lease first.
 pub(super) fn holder(pins: &Path, in_force: &Settings) -> Option<u32> {
     let number = usize::from(in_force.first_shard) / MAX_SHARDS;
-    lease::locker(&File::open(directory(pins, number)).ok()?)
+    locks::holder(&File::open(directory(pins, number)).ok()?)
 }
 
 /// Whether nobody has listeners in it any more.

@@ -12,10 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{major, minor};
-
 use super::error::Owner;
-use super::{Error, generation, pins, settings};
+use super::{Error, generation, locks, pins};
 
 /// Held by whoever attaches or detaches; dropping it lets the next one come.
 #[derive(Debug)]
@@ -132,51 +130,8 @@ fn make(pins: &Path) -> Result<(), Error> {
 /// A lease that was handed over is listed with the process that took it, which may have ended: the one that serves has a
 /// generation of its own.
 fn owner(pins: &Path, directory: &File) -> Owner {
-    let pid = settings::pinned(pins)
+    let pid = pins::pinned_settings(pins)
         .and_then(|settings| generation::holder(pins, &settings))
-        .or_else(|| locker(directory));
+        .or_else(|| locks::holder(directory));
     pid.map_or(Owner::Hidden, Owner::Process)
-}
-
-/// The process that has the lock of a file, as far as this PID namespace shows it.
-pub(super) fn locker(file: &File) -> Option<u32> {
-    let metadata = file.metadata().ok()?;
-    holder(
-        &fs::read_to_string("/proc/locks").ok()?,
-        metadata.dev(),
-        metadata.ino(),
-    )
-}
-
-/// Of the lines of proc_locks(5), such as `1: FLOCK  ADVISORY  WRITE 708 00:27:13546 0 EOF`. A process that waits for a
-/// lock has `->` in the second field.
-fn holder(locks: &str, device: u64, inode: u64) -> Option<u32> {
-    let file = format!("{:02x}:{:02x}:{inode}", major(device), minor(device));
-    locks.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        match fields[..] {
-            [_, "FLOCK", _, _, pid, locked, ..] if locked == file => pid.parse().ok(),
-            _ => None,
-        }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use nix::sys::stat::makedev;
-
-    use super::*;
-
-    const LOCKS: &str = "1: POSIX  ADVISORY  WRITE 11 00:27:13546 0 EOF\n\
-                         2: FLOCK  ADVISORY  WRITE 708 00:27:13546 0 EOF\n\
-                         2: -> FLOCK  ADVISORY  WRITE 709 00:27:13546 0 EOF\n\
-                         3: FLOCK  ADVISORY  WRITE 710 103:02:13547 0 EOF\n";
-
-    #[test]
-    fn the_holder_of_a_lock_is_found_by_device_and_inode() {
-        assert_eq!(holder(LOCKS, makedev(0, 0x27), 13546), Some(708));
-        assert_eq!(holder(LOCKS, makedev(0x103, 2), 13547), Some(710));
-        assert_eq!(holder(LOCKS, makedev(0, 0x28), 13546), None);
-        assert_eq!(holder("", makedev(0, 0x27), 13546), None);
-    }
 }

@@ -31,6 +31,7 @@ mod install;
 mod ip;
 mod lease;
 mod links;
+mod locks;
 mod logs;
 mod neighbours;
 mod object;

@@ -185,8 +185,17 @@ pub(super) fn is_usable(pins: &Path, name: &str) -> bool {
         .is_ok_and(|info| has_shape(&info, shape(name)))
 }
 
+/// The settings that the programs of a directory read, where this version can.
+pub(super) fn pinned_settings(pins: &Path) -> Option<Settings> {
+    if !is_usable(pins, map::SETTINGS) {
+        return None;
+    }
+    let settings = sys::open_pin(&map(pins, map::SETTINGS)).ok()?;
+    sys::map_get::<u32, Settings>(settings.as_fd(), &0).ok()
+}
+
 fn says_the_same(pins: &Path, wanted: &Settings) -> bool {
-    settings::pinned(pins).is_some_and(|pinned| settings::same_pod(&pinned, wanted))
+    pinned_settings(pins).is_some_and(|pinned| settings::same_pod(&pinned, wanted))
 }
 
 /// Sizes of key, value and map, as `sidecar-ebpf` declares them.

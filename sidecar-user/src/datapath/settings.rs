@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,7 +12,7 @@ use sidecar_ebpf::abi::{
 use sidecar_ebpf::addr::Port;
 
 use super::ip::kernel_ip;
-use super::{Config, Error, pins, sys};
+use super::{Config, Error, sys};
 
 /// Changes single words of the settings in force. The programs see a word before or after, never in between.
 #[derive(Clone, Debug)]
@@ -103,15 +102,6 @@ impl Switches {
     pub(super) fn current(&self) -> Result<Settings, Error> {
         sys::map_get(self.map.as_fd(), &0_u32).map_err(map_error)
     }
-}
-
-/// What the programs of a directory read, where this version can.
-pub(super) fn pinned(pins: &Path) -> Option<Settings> {
-    if !pins::is_usable(pins, map::SETTINGS) {
-        return None;
-    }
-    let map = sys::open_pin(&pins::map(pins, map::SETTINGS)).ok()?;
-    sys::map_get::<u32, Settings>(map.as_fd(), &0).ok()
 }
 
 fn map_error(source: io::Error) -> Error {

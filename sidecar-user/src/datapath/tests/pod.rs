@@ -23,7 +23,7 @@ use nix::sched::{CloneFlags, unshare};
 use sidecar_ebpf::abi::{Listener, map};
 use socket2::{Domain, Socket, Type};
 
-use super::super::{Config, Datapath, Error, LISTENERS, Lease, Policy, Steered, pins, settings, sys};
+use super::super::{Config, Datapath, Error, LISTENERS, Lease, Policy, Steered, pins, sys};
 
 pub(super) const POD4: &str = "10.99.0.2";
 pub(super) const POD6: &str = "fd99::2";
@@ -215,7 +215,7 @@ impl Pod {
     pub(super) fn outbound(&self) -> Arc<TcpListener> {
         let listener = Arc::new(steered());
         if let Ok(slots) = sys::open_pin(&pins::map(&self.config.pins, map::LISTENERS)) {
-            let settings = settings::pinned(&self.config.pins).expect("readable");
+            let settings = pins::pinned_settings(&self.config.pins).expect("readable");
             let slot = Listener::Outbound.slot(settings.first_shard.into());
             sys::map_set(slots.as_fd(), &slot, &listener.as_raw_fd()).expect("a slot");
         }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 use sidecar_ebpf::abi::{GENERATIONS, MAX_SHARDS, map};
 
-use super::super::{Config, Datapath, Error, Former, Steered, links, pins, settings};
+use super::super::{Config, Datapath, Error, Former, Steered, links, pins};
 use super::pod::{Pod, in_pod, steered};
 use super::probe::{FAR4, FAR6, counter};
 use super::upgrade::{map_ids, program_ids};
@@ -70,10 +70,18 @@ fn of_another_version(pod: &Pod, maps: &[&str]) {
 fn what_is_only_prepared_changes_nothing_for_connections() {
     in_pod(|pod| {
         let first = Proxy::first(pod);
-        let before = (map_ids(pod), program_ids(pod), settings::pinned(&pod.config.pins));
+        let before = (
+            map_ids(pod),
+            program_ids(pod),
+            pins::pinned_settings(&pod.config.pins),
+        );
         let second = Proxy::prepare(pod, first.former());
         second.datapath.set_strict(true).expect("kept until it counts");
-        let after = (map_ids(pod), program_ids(pod), settings::pinned(&pod.config.pins));
+        let after = (
+            map_ids(pod),
+            program_ids(pod),
+            pins::pinned_settings(&pod.config.pins),
+        );
         assert_eq!(before, after);
         for far in [FAR4, FAR6] {
             assert!(first.is_served(far), "{far}");
@@ -119,7 +127,7 @@ fn a_second_proxy_that_ends_half_way_leaves_the_first_as_it_was() {
             let first = Proxy::first(pod);
             let before = program_ids(pod);
             let maps = map_ids(pod);
-            let policy = settings::pinned(&pod.config.pins)
+            let policy = pins::pinned_settings(&pod.config.pins)
                 .expect("settings")
                 .policy_generation;
             of_another_version(pod, changed);
@@ -136,7 +144,7 @@ fn a_second_proxy_that_ends_half_way_leaves_the_first_as_it_was() {
             }
             first.datapath.set_strict(true).expect("it writes again");
             first.datapath.set_strict(false).expect("it writes again");
-            let now = settings::pinned(&pod.config.pins).expect("settings");
+            let now = pins::pinned_settings(&pod.config.pins).expect("settings");
             assert_ne!(now.policy_generation, policy, "its policy is written again");
         }
     });
@@ -185,7 +193,7 @@ fn each_proxy_has_slots_of_its_own_and_there_is_room_for_so_many() {
         let fifth = Proxy::prepare(pod, fourth.former());
         fifth.datapath.activate().expect("activate");
         assert!(fifth.is_served(FAR4));
-        let settings = settings::pinned(&pod.config.pins).expect("settings");
+        let settings = pins::pinned_settings(&pod.config.pins).expect("settings");
         let number = usize::from(settings.first_shard) / MAX_SHARDS;
         assert_eq!(number, fifth.datapath.handover().generation());
     });

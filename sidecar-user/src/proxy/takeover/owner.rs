@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::super::phase::Phase;
-use super::{
+use super::wire::{
     ANSWER, ASK, DONE, FIRST_WORD, GRANTED, LAY_DOWN, REFUSED, TAKEN, Takeover, handed, name, pause, said,
     word,
 };

@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::{
+use super::wire::{
     ANSWER, ASK, DONE, GRANTED, LAY_DOWN, REFUSED, TAKEN, Takeover, handed, name, named, pause, said, word,
 };
 use crate::datapath::{self, Lease};
