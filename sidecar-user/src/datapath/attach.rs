@@ -3,39 +3,40 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use aya::Ebpf;
 use aya::maps::{Map, MapData, PerCpuArray};
+use bytemuck::Zeroable;
 use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
-use sidecar_ebpf::abi::{Counter, Listener, RING_BYTES, Settings, map};
+use sidecar_ebpf::abi::{Counter, Listener, RING_BYTES, Settings, map, program};
 
 use super::app_ports::{AppPortMaps, Doubts};
 use super::hold::Approvals;
+use super::install::{self, Installed};
 use super::lease::Lease;
 use super::links::{self, HOOKS, Targets};
-use super::object::Features;
-use super::policy::{self, PolicyMap};
+use super::object::{Features, Owner};
+use super::policy::PolicyMap;
 use super::settings::Switches;
 use super::{
-    AppPorts, Bypass, Config, Error, Explain, Hold, Logs, Proof, RouteMap, detach, logs, object, pins,
-    settings, sys, whole_host,
+    AppPorts, Bypass, Config, Error, Explain, Former, Generation, Handover, Hold, Logs, Proof, RouteMap,
+    detach, logs, object, pins, settings, sys, whole_host,
 };
 
-/// The attached programs. Dropping it detaches nothing: see `detach`.
+/// The programs, attached or about to be. Dropping it detaches nothing: see `detach`.
 pub struct Datapath {
-    /// No other proxy attaches while this value lives.
-    _lease: Arc<Lease>,
+    installed: Arc<Installed>,
+    generation: Option<Generation>,
+    first_shard: u32,
     cgroup: PathBuf,
     pins: PathBuf,
     is_first: bool,
-    switches: Switches,
-    maps: Maps,
+    netns: u64,
     filter: OwnedFd,
     counters: Arc<PerCpuArray<MapData, u64>>,
     doubts: Arc<Doubts>,
     bypass: Bypass,
-    policy: PolicyMap,
     explain: Explain,
     logs: Option<Logs>,
 }
@@ -52,28 +53,19 @@ pub struct Steered<'a> {
     pub hbone: Option<BorrowedFd<'a>>,
 }
 
-/// The maps that user space writes.
-struct Maps {
-    approved: Arc<OwnedFd>,
-    held: Arc<OwnedFd>,
-    netns: u64,
-    listeners: OwnedFd,
-    rings: OwnedFd,
-    app_ports: OwnedFd,
-    app_sockets: OwnedFd,
-    inherited: OwnedFd,
-    routes: OwnedFd,
-}
-
 impl Datapath {
-    /// Attaches to the pod's cgroup and to the network namespace of the calling thread. Blocks for as long as the
-    /// kernel's verifier takes, some tens of milliseconds.
-    ///
-    /// The lease is of [`Config::pins`]. Where an earlier proxy left its pins, its programs go on working until these take
-    /// their place, one by one and without a gap. Where there were none, a failure leaves none.
-    ///
-    /// Nobody listens yet: until [`Self::steer`], and whenever the listeners are closed, what they are for is refused.
+    /// Attaches at once: [`Self::prepare`] and [`Self::activate`] where no other proxy serves.
     pub fn attach(config: &Config, lease: Lease) -> Result<Self, Error> {
+        let datapath = Self::prepare(config, lease, Former::Gone)?;
+        datapath.activate()?;
+        Ok(datapath)
+    }
+
+    /// Loads what is to be attached to the pod's cgroup and to the network namespace of the calling thread. Changes nothing
+    /// for connections. Blocks for as long as the kernel's verifier takes, some tens of milliseconds.
+    ///
+    /// The lease is of [`Config::pins`]. Nobody listens yet: see [`Self::steer`].
+    pub fn prepare(config: &Config, lease: Lease, former: Former) -> Result<Self, Error> {
         let settings = settings::settings(config)?;
         if pins::file_system(&config.cgroup).map_err(Error::path("cgroup", &config.cgroup))?
             != CGROUP2_SUPER_MAGIC
@@ -88,30 +80,58 @@ impl Datapath {
         links::check_pins(&config.pins, &targets)?;
 
         let intercepted = pins::any_link(&config.pins);
-        let lease = Arc::new(lease);
-        let mut attached = attach(config, lease.clone(), &targets, settings);
-        if let Ok(datapath) = &mut attached {
+        let mut prepared = prepare(config, lease, targets, settings, former);
+        if let Ok(datapath) = &mut prepared {
             datapath.is_first = !intercepted;
         }
-        if attached.is_err() && !intercepted {
+        if prepared.is_err() && !intercepted {
             // The first error is the one to tell.
             let _: Result<_, Error> = detach::remove_all(&config.pins);
         }
-        attached
+        prepared
     }
 
-    /// Fills the slots of a shard. From now on it is given its part of the connections.
+    /// Attaches what is prepared. Where an earlier proxy left its pins, its programs go on working until these take their
+    /// place, one by one and without a gap. Where there were none, a failure leaves none.
+    pub fn activate(&self) -> Result<(), Error> {
+        let pins = &self.installed.pins;
+        let intercepted = pins::any_link(pins);
+        let activated = self.installed.activate();
+        if activated.is_err() && !intercepted {
+            let _: Result<_, Error> = detach::remove_all(pins);
+        }
+        activated
+    }
+
+    /// The handle that gives the pod to another proxy, or takes it back.
+    pub fn handover(&self) -> Handover {
+        Handover::new(self.installed.clone())
+    }
+
+    /// What this proxy's listeners are held by: to be dropped when they are closed, so that another may have their slots.
+    pub fn generation(&mut self) -> Option<Generation> {
+        self.generation.take()
+    }
+
+    /// Whether connections of the pod pass the programs of another version, or of other settings, until
+    /// [`Self::activate`].
+    pub fn is_apart(&self) -> bool {
+        pins::are_apart(&self.installed.renewed) || self.installed.renewed.contains(map::SETTINGS)
+    }
+
+    /// Fills the slots of a shard, which is given its part of the connections while this proxy serves the pod.
     pub fn steer(&self, shard: u32, listeners: Steered<'_>) -> Result<(), Error> {
         let given = [
             (Listener::Inbound, listeners.inbound),
             (Listener::Outbound, listeners.outbound),
             (Listener::Hbone, listeners.hbone),
         ];
+        let slots = self.installed.map(map::LISTENERS)?;
         for (of, listener) in given {
             if let Some(listener) = listener {
                 sys::map_set(
-                    self.maps.listeners.as_fd(),
-                    &of.slot(shard),
+                    slots.as_fd(),
+                    &of.slot(self.first_shard + shard),
                     &listener.as_raw_fd(),
                 )
                 .map_err(|source| Error::MapIo {
@@ -140,7 +160,7 @@ impl Datapath {
 
     /// The handle that changes what is intercepted.
     pub fn policy(&self) -> PolicyMap {
-        self.policy.clone()
+        self.installed.policy.clone()
     }
 
     /// The handle that says what the programs would do.
@@ -150,20 +170,25 @@ impl Datapath {
 
     /// Turns strict mode on or off for connections to come.
     pub fn set_strict(&self, strict: bool) -> Result<(), Error> {
-        self.switches.change(|settings| settings.strict = strict.into())
+        self.installed
+            .switches
+            .change(|settings| settings.strict = strict.into())
     }
 
     /// Prepares a shard for holding SYNs: its own ring, and the filter on its outbound listener. SYNs are held from
     /// [`Self::set_hold`] on, so that no shard waits for another.
     pub fn hold(&self, shard: u32, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
+        let (rings, number) = (self.installed.map(map::RINGS)?, self.first_shard + shard);
+        let approved = Arc::new(self.installed.map(map::APPROVED)?);
+        let held = Arc::new(self.installed.map(map::HELD)?);
         let prepare = || {
             let ring = sys::ring_create(RING_BYTES as u32)?;
-            sys::map_set(self.maps.rings.as_fd(), &shard, &ring.as_raw_fd())?;
+            sys::map_set(rings.as_fd(), &number, &ring.as_raw_fd())?;
             sys::attach_filter(listener, self.filter.as_fd())?;
             let approvals = Approvals {
-                approved: self.maps.approved.clone(),
-                held: self.maps.held.clone(),
-                netns: self.maps.netns,
+                approved,
+                held,
+                netns: self.netns,
             };
             Hold::new(ring, approvals)
         };
@@ -172,27 +197,29 @@ impl Datapath {
 
     /// Turns the holding of SYNs on or off for connections to come.
     pub fn set_hold(&self, hold: bool) -> Result<(), Error> {
-        self.switches.change(|settings| settings.hold = hold.into())
+        self.installed
+            .switches
+            .change(|settings| settings.hold = hold.into())
     }
 
     /// The handle that tells the programs which ports listen; one is enough.
     pub fn app_ports(&self) -> Result<AppPorts, Error> {
         AppPorts::new(
             AppPortMaps {
-                ports: another(&self.maps.app_ports, map::APP_PORTS)?,
-                counted: another(&self.maps.app_sockets, map::APP_SOCKETS)?,
-                inherited: another(&self.maps.inherited, map::INHERITED)?,
+                ports: self.installed.map(map::APP_PORTS)?,
+                counted: self.installed.map(map::APP_SOCKETS)?,
+                inherited: self.installed.map(map::INHERITED)?,
                 counters: self.counters.clone(),
             },
             self.doubts.clone(),
-            self.switches.clone(),
+            self.installed.switches.clone(),
             self.cgroup.clone(),
         )
     }
 
     /// The handle that tells the programs how this host reaches its destinations; one is enough.
     pub fn routes(&self) -> Result<RouteMap, Error> {
-        RouteMap::new(another(&self.maps.routes, map::ROUTES)?, self.switches.clone())
+        RouteMap::new(self.installed.map(map::ROUTES)?, self.installed.switches.clone())
     }
 
     /// What the programs have counted since the pod was first attached, by name.
@@ -219,89 +246,92 @@ impl Datapath {
     }
 }
 
-fn attach(
+fn prepare(
     config: &Config,
-    lease: Arc<Lease>,
-    targets: &Targets,
+    lease: Lease,
+    targets: Targets,
     mut settings: Settings,
+    former: Former,
 ) -> Result<Datapath, Error> {
     let pins: &Path = &config.pins;
-    pins::keep_or_forget_maps(pins, &settings)?;
-    let knows_listeners = [map::APP_PORTS, map::INHERITED]
-        .iter()
-        .all(|name| pins::map(pins, name).exists());
+    let renewed = pins::to_renew(pins, &settings, former);
     let log = logs::enabled();
     let features = Features::probe();
     for [feature, consequence, remedy] in features.absent() {
         tracing::warn!(feature, "{consequence}; {remedy}");
     }
-    let mut ebpf = object::load(features, Some(&pins::maps(pins)), log)?;
+    let in_force = pins::pinned_settings(pins).unwrap_or_else(Settings::zeroed);
+    let generation = Generation::take(pins, &in_force)?;
+    let (number, first_shard) = (generation.number(), generation.first_shard());
+    settings.first_shard = first_shard as u16;
+    if !renewed.contains(map::SETTINGS) {
+        // What an earlier proxy knew of its pod stays in force until this one knows it itself: until then a connection
+        // would be let in unheld, and a closed port look open.
+        settings::carry_over(&in_force, &mut settings);
+    }
+    // An upgrade that has changed their maps has lost them: a port that is served would be refused.
+    if renewed.contains(map::APP_PORTS) || renewed.contains(map::INHERITED) {
+        settings.app_ports = 0;
+    }
+    let owner = Owner {
+        first_shard,
+        shards: settings.shards.into(),
+    };
+    let reused: Vec<_> = map::ALL
+        .into_iter()
+        .filter(|name| !renewed.contains(name))
+        .map(|name| (name, pins::map(pins, name)))
+        .collect();
+    let mut ebpf = object::load(features, owner, &reused, log)?;
     let logs = log.then(|| Logs::take(&mut ebpf).ok()).flatten();
     links::load_all(&mut ebpf)?;
 
-    // Everything that the programs ask for is in place before the first of them runs.
-    // What an earlier proxy knew of its pod stays in force until this one knows it itself: until then a connection
-    // would be let in unheld, and a closed port look open.
-    let before = in_force(&ebpf)?;
-    settings::carry_over(&before, &mut settings);
-    // An upgrade that has changed their maps has lost them: a port that is served would be refused.
-    if !knows_listeners {
-        settings.app_ports = 0;
-    }
-    let policy = policy::Written::new(map_fd(&ebpf, map::POLICY)?, &before, &config.policy)?;
-    settings.policy_generation = policy.generation();
-    let switches = Switches::write(map_fd(&ebpf, map::SETTINGS)?, settings)?;
-    let policy = policy.into_force(switches.clone());
+    let maps = map::ALL.map(|name| map_fd(&ebpf, name).map(|fd| (name, fd)));
+    let maps = maps.into_iter().collect::<Result<Vec<_>, Error>>()?;
+    let counters = counters(&mut ebpf)?;
+    let map_of = |name| install::another(&maps, name);
+    let switches = Switches::new(map_of(map::SETTINGS)?, settings);
+    let policy = PolicyMap::new(map_of(map::POLICY)?, switches.clone(), &config.policy);
     let explain = Explain::new(
         switches.clone(),
         policy.clone(),
-        map_fd(&ebpf, map::ROUTES)?,
-        [map_fd(&ebpf, map::APP_PORTS)?, map_fd(&ebpf, map::INHERITED)?],
+        map_of(map::ROUTES)?,
+        [map_of(map::APP_PORTS)?, map_of(map::INHERITED)?],
     );
-    let maps = Maps {
-        approved: Arc::new(map_fd(&ebpf, map::APPROVED)?),
-        held: Arc::new(map_fd(&ebpf, map::HELD)?),
-        netns: settings.netns,
-        listeners: map_fd(&ebpf, map::LISTENERS)?,
-        rings: map_fd(&ebpf, map::RINGS)?,
-        app_ports: map_fd(&ebpf, map::APP_PORTS)?,
-        app_sockets: map_fd(&ebpf, map::APP_SOCKETS)?,
-        inherited: map_fd(&ebpf, map::INHERITED)?,
-        routes: map_fd(&ebpf, map::ROUTES)?,
-    };
-    for hook in HOOKS {
-        links::attach(&mut ebpf, hook, targets, pins)?;
-    }
-    links::remove_others(pins)?;
-    pins::forget_other_maps(pins)?;
     let doubts = Arc::<Doubts>::default();
+    let bypass = Bypass::new(
+        switches.clone(),
+        map_of(map::BYPASS)?,
+        [map_of(map::APP_PORTS)?, map_of(map::INHERITED)?],
+        doubts.clone(),
+    );
+    let programs = HOOKS.map(|hook| links::program(&mut ebpf, hook.program).map(|fd| (hook, fd)));
+    let programs = programs.into_iter().collect::<Result<_, Error>>()?;
     Ok(Datapath {
-        _lease: lease,
+        generation: Some(generation),
+        first_shard,
         cgroup: config.cgroup.clone(),
         pins: config.pins.clone(),
         is_first: false,
-        maps,
-        filter: links::hold_program(&mut ebpf)?,
-        counters: Arc::new(counters(&mut ebpf)?),
-        bypass: Bypass::new(
-            switches.clone(),
-            map_fd(&ebpf, map::BYPASS)?,
-            [map_fd(&ebpf, map::APP_PORTS)?, map_fd(&ebpf, map::INHERITED)?],
-            doubts.clone(),
-        ),
+        netns: settings.netns,
+        filter: links::program(&mut ebpf, program::HOLD)?,
+        counters: Arc::new(counters),
         doubts,
-        switches,
-        policy,
+        bypass,
         explain,
         logs,
-    })
-}
-
-/// The settings of an earlier proxy whose maps are reused, or zeros.
-fn in_force(ebpf: &Ebpf) -> Result<Settings, Error> {
-    sys::map_get(map_fd(ebpf, map::SETTINGS)?.as_fd(), &0_u32).map_err(|source| Error::MapIo {
-        map: map::SETTINGS,
-        source,
+        installed: Arc::new(Installed {
+            pins: pins.into(),
+            targets,
+            programs,
+            maps,
+            renewed,
+            former,
+            generation: number,
+            switches,
+            policy,
+            lease: Mutex::new(Some(lease)),
+        }),
     })
 }
 
@@ -316,12 +346,6 @@ fn counters(ebpf: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, Error> {
     })
 }
 
-/// A descriptor for a handle of its own.
-fn another(map: &OwnedFd, name: &'static str) -> Result<OwnedFd, Error> {
-    map.try_clone()
-        .map_err(|source| Error::MapIo { map: name, source })
-}
-
 /// A descriptor of its own, which outlives the loader.
 fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
     let data = match ebpf.map(name) {
@@ -330,6 +354,7 @@ fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
             | Map::ArrayOfMaps(data)
             | Map::HashMap(data)
             | Map::LpmTrie(data)
+            | Map::PerCpuArray(data)
             | Map::SkStorage(data)
             | Map::SockMap(data),
         ) => data,

@@ -21,4 +21,5 @@ mod present;
 mod probe;
 mod proof;
 mod routes;
+mod takeover;
 mod upgrade;

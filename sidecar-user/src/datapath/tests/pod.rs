@@ -215,7 +215,9 @@ impl Pod {
     pub(super) fn outbound(&self) -> Arc<TcpListener> {
         let listener = Arc::new(steered());
         if let Ok(slots) = sys::open_pin(&pins::map(&self.config.pins, map::LISTENERS)) {
-            sys::map_set(slots.as_fd(), &Listener::Outbound.slot(0), &listener.as_raw_fd()).expect("a slot");
+            let settings = pins::pinned_settings(&self.config.pins).expect("readable");
+            let slot = Listener::Outbound.slot(settings.first_shard.into());
+            sys::map_set(slots.as_fd(), &slot, &listener.as_raw_fd()).expect("a slot");
         }
         *self.outbound.borrow_mut() = Arc::downgrade(&listener);
         listener
