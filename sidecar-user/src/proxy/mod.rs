@@ -164,6 +164,7 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     takeover::show(&observer, takeovers);
     let hbone = listeners.first().map(|(listeners, _)| &listeners.hbone);
     let (descriptors, admin_socket_shared) = fixed.share(hbone)?;
+    let (descriptors, offered) = takeover::Descriptors::new(descriptors);
     let handover = kernel.as_ref().map(datapath::Datapath::handover);
     let offer = handover.clone().map(|handover| takeover::Offer {
         takeover: config.takeover,
@@ -263,7 +264,7 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
         application: follow_application(&config),
     };
     tokio::select! {
-        () = stop::follow(config.stop, news, phase_out, &observer, (following, followed_policy, proving)) => {}
+        () = stop::follow(config.stop, news, phase_out, &observer, (following, followed_policy, proving, offered)) => {}
         failed = &mut identity => match failed? {},
         served = endpoints => match served? {},
     }

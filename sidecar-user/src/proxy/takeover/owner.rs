@@ -24,7 +24,7 @@ pub(in super::super) struct Offer {
     pub(in super::super) identity: SpiffeId,
     pub(in super::super) handover: Handover,
     /// By name, the lease apart.
-    pub(in super::super) descriptors: Vec<(&'static str, OwnedFd)>,
+    pub(in super::super) descriptors: Descriptors,
     pub(in super::super) admin_socket: Option<SharedSocket>,
     pub(in super::super) observer: Observer,
     pub(in super::super) phase: watch::Receiver<Phase>,
@@ -32,6 +32,31 @@ pub(in super::super) struct Offer {
     pub(in super::super) replaced: watch::Sender<bool>,
     /// How often the pod has been taken over before.
     pub(in super::super) takeovers: u64,
+}
+
+/// Listeners that another proxy may have. A copy of one keeps it open, and whoever comes to it waiting, so they go with
+/// the listeners themselves.
+#[derive(Clone, Default)]
+pub(in super::super) struct Descriptors(Arc<Mutex<Vec<(&'static str, OwnedFd)>>>);
+
+/// Drops them when it is dropped.
+pub(in super::super) struct Kept(Descriptors);
+
+impl Descriptors {
+    pub(in super::super) fn new(descriptors: Vec<(&'static str, OwnedFd)>) -> (Self, Kept) {
+        let shared = Self(Arc::new(Mutex::new(descriptors)));
+        (shared.clone(), Kept(shared))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(&'static str, OwnedFd)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.lock().clear();
+    }
 }
 
 /// How often a look is taken whether another proxy has the pod.
@@ -170,7 +195,7 @@ impl Owner {
 
     fn grant(&self, asking: &Messages) -> io::Result<()> {
         let lease = self.offer.handover.lease().ok_or(io::ErrorKind::NotFound)??;
-        let others = &self.offer.descriptors;
+        let others = self.offer.descriptors.lock();
         let names: Vec<&str> = [handed::LEASE]
             .into_iter()
             .chain(others.iter().map(|(n, _)| *n))
