@@ -6,7 +6,7 @@ mod stop;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::host;
@@ -24,8 +24,11 @@ pub use settings::SETTINGS;
 /// Where a proxy of its own file system, as in a container, takes changes.
 const ADMIN_SOCKET: &str = "/run/outrigger/admin.sock";
 
-/// `here` answers the addresses of this network namespace, asked only when none are given.
-pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr>>) -> Option<proxy::Config> {
+/// `here` answers the addresses of a network namespace, by default this one, asked only when none are given.
+pub(super) fn read(
+    layers: &Layers,
+    here: impl FnOnce(Option<&Path>) -> io::Result<Vec<IpAddr>>,
+) -> Option<proxy::Config> {
     let name = layers.require("workload.name", non_empty);
     let addresses = read_addresses(layers, here);
     let mode = read_mode(layers);
@@ -78,7 +81,7 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
 /// be missing.
 pub(super) fn read_kernel(
     layers: &Layers,
-    here: impl FnOnce() -> io::Result<Vec<IpAddr>>,
+    here: impl FnOnce(Option<&Path>) -> io::Result<Vec<IpAddr>>,
 ) -> Option<(datapath::Config, Option<PathBuf>, Existing)> {
     let (addresses, mode) = (read_addresses(layers, here), read_mode(layers));
     let (ports, observe) = (read_ports(layers), read_observe(layers));
@@ -101,8 +104,16 @@ pub(super) fn read_kernel(
     ))
 }
 
+/// The fields of the section.
+struct Target {
+    cgroup: PathBuf,
+    netns: Option<PathBuf>,
+    pins: PathBuf,
+    allow_whole_host: bool,
+}
+
 fn kernel(
-    (cgroup, pins, allow_whole_host): (PathBuf, PathBuf, bool),
+    target: Target,
     ports: intercept::Config,
     status_port: u16,
     shards: usize,
@@ -110,9 +121,10 @@ fn kernel(
     mode: policy::Mode,
 ) -> datapath::Config {
     datapath::Config {
-        cgroup,
-        pins,
-        allow_whole_host,
+        cgroup: target.cgroup,
+        netns: target.netns,
+        pins: target.pins,
+        allow_whole_host: target.allow_whole_host,
         hbone_port: ports.hbone_port,
         shards,
         open_ports: vec![ports.hbone_port, status_port],
@@ -163,7 +175,10 @@ fn or<T>(layers: &Layers, path: &str, default: T, read: impl FnOnce(&str) -> Opt
     }
 }
 
-fn read_addresses(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr>>) -> Option<Vec<IpAddr>> {
+fn read_addresses(
+    layers: &Layers,
+    here: impl FnOnce(Option<&Path>) -> io::Result<Vec<IpAddr>>,
+) -> Option<Vec<IpAddr>> {
     const FIELD: &str = "workload.addresses";
     const REMEDY: &str = "write the addresses of the workload, e.g. [10.0.0.1, \"fd00::1\"]";
     if let Some(addresses) = layers.read_list(FIELD, address) {
@@ -172,16 +187,26 @@ fn read_addresses(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr>
         }
         return Some(addresses);
     }
-    match here() {
+    let netns = read_netns(layers)?;
+    match here(netns.as_deref()) {
         Ok(addresses) if !addresses.is_empty() => return Some(addresses),
         Ok(_) => layers.problem(
             FIELD,
-            "no interface here has an address that others can reach".into(),
+            "no interface there has an address that others can reach".into(),
             REMEDY,
         ),
-        Err(error) => layers.problem(FIELD, format!("cannot list the interfaces: {error}"), REMEDY),
+        Err(error) => {
+            let field = netns.map_or(FIELD, |_| NETNS);
+            layers.problem(field, format!("cannot list the interfaces: {error}"), REMEDY);
+        }
     }
     None
+}
+
+const NETNS: &str = "interception.netns";
+
+fn read_netns(layers: &Layers) -> Option<Option<PathBuf>> {
+    or(layers, NETNS, None, |path| layers.read(path, absolute).map(Some))
 }
 
 fn read_identity(layers: &Layers) -> Option<identity::Config> {
@@ -265,7 +290,7 @@ fn read_observe(layers: &Layers) -> Option<observe::Config> {
 
 /// Inner `None`: nothing is to be attached, which has to be said: a proxy that is ready and intercepts nothing would
 /// leave its pod in plaintext, and nobody would notice.
-fn read_interception(layers: &Layers) -> Option<Option<(PathBuf, PathBuf, bool)>> {
+fn read_interception(layers: &Layers) -> Option<Option<Target>> {
     const FIELD: &str = "interception";
     const REMEDY: &str = "set interception.cgroup and interception.pins, or write `interception: none` for a proxy that \
                           intercepts nothing";
@@ -291,10 +316,16 @@ fn read_interception(layers: &Layers) -> Option<Option<(PathBuf, PathBuf, bool)>
                 layers.require("interception.cgroup", absolute),
                 layers.require("interception.pins", absolute),
             );
-            let whole_host = or(layers, "interception.allowWholeHost", false, |path| {
+            let allow_whole_host = or(layers, "interception.allowWholeHost", false, |path| {
                 layers.read(path, word(&[("true", true), ("false", false)]))
             });
-            Some(Some((cgroup?, pins?, whole_host?)))
+            let netns = read_netns(layers);
+            Some(Some(Target {
+                cgroup: cgroup?,
+                netns: netns?,
+                pins: pins?,
+                allow_whole_host: allow_whole_host?,
+            }))
         }
     }
 }

@@ -7,25 +7,24 @@ use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::{Map, MapData, PerCpuArray};
-use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
 use sidecar_ebpf::abi::{Counter, Listener, RING_BYTES, Settings, map};
 
 use super::hold::Approvals;
 use super::lease::Lease;
-use super::links::{self, HOOKS, Targets};
+use super::links::{self, HOOKS};
 use super::object::Features;
 use super::policy::{self, PolicyMap};
 use super::settings::Switches;
 use super::{
-    AppPorts, Bypass, Config, Error, Explain, Hold, Logs, Proof, RouteMap, detach, logs, object, pins,
-    settings, sys, whole_host,
+    AppPorts, Bypass, Config, Error, Explain, Hold, Logs, PodTarget, Proof, RouteMap, detach, logs, object,
+    pins, settings, sys, whole_host,
 };
 
 /// The attached programs. Dropping it detaches nothing: see `detach`.
 pub struct Datapath {
     /// No other proxy attaches while this value lives.
     _lease: Arc<Lease>,
-    cgroup: PathBuf,
+    pod: PodTarget,
     pins: PathBuf,
     is_first: bool,
     switches: Switches,
@@ -63,30 +62,25 @@ struct Maps {
 }
 
 impl Datapath {
-    /// Attaches to the pod's cgroup and to the network namespace of the calling thread. Blocks for as long as the
-    /// kernel's verifier takes, some tens of milliseconds.
+    /// Attaches to the pod, whatever network namespace the calling thread is in. Blocks for as long as the kernel's verifier
+    /// takes, some tens of milliseconds.
     ///
     /// The lease is of [`Config::pins`]. Where an earlier proxy left its pins, its programs go on working until these take
     /// their place, one by one and without a gap. Where there were none, a failure leaves none.
     ///
     /// Nobody listens yet: until [`Self::steer`], and whenever the listeners are closed, what they are for is refused.
-    pub fn attach(config: &Config, lease: Lease) -> Result<Self, Error> {
-        let settings = settings::settings(config)?;
-        if pins::file_system(&config.cgroup).map_err(Error::path("cgroup", &config.cgroup))?
-            != CGROUP2_SUPER_MAGIC
-        {
-            return Err(Error::NotCgroup2 {
-                path: config.cgroup.clone(),
-            });
+    pub fn attach(config: &Config, pod: PodTarget, lease: Lease) -> Result<Self, Error> {
+        let settings = settings::settings(config, pod.netns())?;
+        if !config.allow_whole_host {
+            whole_host::refuse(&pod)?;
+            pod.refuse_mixture()?;
         }
-        let targets = Targets::open(&config.cgroup)?;
-        whole_host::refuse(config)?;
         pins::prepare(&config.pins)?;
-        links::check_pins(&config.pins, &targets)?;
+        links::check_pins(&config.pins, &pod)?;
 
         let intercepted = pins::any_link(&config.pins);
         let lease = Arc::new(lease);
-        let mut attached = attach(config, lease.clone(), &targets, settings);
+        let mut attached = attach(config, lease.clone(), pod, settings);
         if let Ok(datapath) = &mut attached {
             datapath.is_first = !intercepted;
         }
@@ -120,6 +114,11 @@ impl Datapath {
         Ok(())
     }
 
+    /// Whose programs these are.
+    pub fn pod(&self) -> &PodTarget {
+        &self.pod
+    }
+
     /// The handle that lets the proxy's own connections out.
     pub fn bypass(&self) -> Bypass {
         self.bypass.clone()
@@ -127,7 +126,7 @@ impl Datapath {
 
     /// The handle that proves that the programs see this process's sockets.
     pub fn proof(&self) -> Proof {
-        Proof::new(self.bypass(), self.cgroup.clone(), self.pins.clone())
+        Proof::new(self.bypass(), self.pod.clone(), self.pins.clone())
     }
 
     /// Whether nothing of the pod was intercepted before.
@@ -178,7 +177,7 @@ impl Datapath {
             another(&self.maps.app_sockets, map::APP_SOCKETS)?,
             another(&self.maps.inherited, map::INHERITED)?,
             self.switches.clone(),
-            self.cgroup.clone(),
+            self.pod.cgroup_path().into(),
         )
     }
 
@@ -214,7 +213,7 @@ impl Datapath {
 fn attach(
     config: &Config,
     lease: Arc<Lease>,
-    targets: &Targets,
+    pod: PodTarget,
     mut settings: Settings,
 ) -> Result<Datapath, Error> {
     let pins: &Path = &config.pins;
@@ -254,13 +253,13 @@ fn attach(
         routes: map_fd(&ebpf, map::ROUTES)?,
     };
     for hook in HOOKS {
-        links::attach(&mut ebpf, hook, targets, pins)?;
+        links::attach(&mut ebpf, hook, &pod, pins)?;
     }
     links::remove_others(pins)?;
     pins::forget_other_maps(pins)?;
     Ok(Datapath {
         _lease: lease,
-        cgroup: config.cgroup.clone(),
+        pod,
         pins: config.pins.clone(),
         is_first: false,
         maps,

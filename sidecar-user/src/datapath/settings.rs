@@ -12,7 +12,7 @@ use sidecar_ebpf::abi::{
 };
 use sidecar_ebpf::addr::{Ip, Port};
 
-use super::{Config, Error, sys};
+use super::{Config, Error, Netns, sys};
 
 /// Changes single words of the settings in force. The programs see a word before or after, never in between.
 #[derive(Clone, Debug)]
@@ -63,14 +63,12 @@ fn map_error(source: io::Error) -> Error {
     }
 }
 
-pub(super) fn settings(config: &Config) -> Result<Settings, Error> {
+/// Of a pod in that network namespace.
+pub(super) fn settings(config: &Config, netns: &Netns) -> Result<Settings, Error> {
     let mut settings = Settings {
         abi: ABI_VERSION,
         strict: config.strict.into(),
-        netns: sys::netns_cookie().map_err(|source| Error::Host {
-            what: "the cookie of this network namespace",
-            source,
-        })?,
+        netns: netns.cookie()?,
         hbone_port: Port::new(config.hbone_port),
         shards: config.shards.min(MAX_SHARDS) as u16,
         epoch: epoch(),
@@ -93,8 +91,8 @@ pub(super) fn settings(config: &Config) -> Result<Settings, Error> {
         MAX_ADDRESSES,
         addresses,
     )?;
-    let devices = devices().map_err(|source| Error::Host {
-        what: "the network devices of this namespace",
+    let devices = netns.within(devices)?.map_err(|source| Error::Host {
+        what: "the network devices of the pod",
         source,
     })?;
     settings

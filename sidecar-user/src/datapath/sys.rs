@@ -293,6 +293,46 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
     query(socket.as_fd(), SO_NETNS_COOKIE)
 }
 
+/// `CLONE_NEWNET` for a network namespace. To be asked of a file of nsfs only: elsewhere the number means something else.
+pub(super) fn namespace_kind(namespace: BorrowedFd<'_>) -> io::Result<i32> {
+    /// `NS_GET_NSTYPE` of `linux/nsfs.h`, since 4.11.
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: a descriptor and a number that takes no argument, no memory.
+    match unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) } {
+        -1 => Err(io::Error::last_os_error()),
+        kind => Ok(kind),
+    }
+}
+
+pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: two numbers, no memory.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    match RawFd::try_from(fd) {
+        Ok(fd) if fd >= 0 => Ok(owned(fd)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Fails with ESRCH once the process has ended and was waited for, so that another may have its number.
+pub(super) fn pidfd_exists(process: BorrowedFd<'_>) -> io::Result<()> {
+    let no_signal = 0;
+    // SAFETY: a descriptor, two numbers, and a null pointer, which stands for no information.
+    let failed = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            no_signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 fn query(socket: BorrowedFd<'_>, option: i32) -> io::Result<u64> {
     let mut value = 0_u64;
     let mut len = size_of::<u64>() as libc::socklen_t;

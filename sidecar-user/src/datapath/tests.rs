@@ -19,4 +19,5 @@ mod present;
 mod probe;
 mod proof;
 mod routes;
+mod target;
 mod upgrade;

@@ -23,7 +23,7 @@ use nix::sched::{CloneFlags, unshare};
 use sidecar_ebpf::abi::{Listener, map};
 use socket2::{Domain, Socket, Type};
 
-use super::super::{Config, Datapath, Error, LISTENERS, Lease, Policy, Steered, pins, sys};
+use super::super::{Config, Datapath, Error, LISTENERS, Lease, PodTarget, Policy, Steered, pins, sys};
 
 pub(super) const POD4: &str = "10.99.0.2";
 pub(super) const POD6: &str = "fd99::2";
@@ -190,7 +190,8 @@ impl Pod {
             outbound: outbound.as_ref().map(AsFd::as_fd),
             hbone: None,
         };
-        let datapath = Datapath::attach(config, self.lease(&config.pins)?)?;
+        let lease = self.lease(&config.pins)?;
+        let datapath = Datapath::attach(config, PodTarget::of(config)?, lease)?;
         datapath.steer(0, steered)?;
         Ok(datapath)
     }
@@ -316,7 +317,8 @@ fn play_proxy(config: &Config) -> ! {
         hbone: None,
     };
     let lease = Lease::take(&config.pins).unwrap_or_else(|e| panic!("lease: {e}"));
-    let datapath = Datapath::attach(config, lease).unwrap_or_else(|e| panic!("attach: {e}"));
+    let attached = PodTarget::of(config).and_then(|pod| Datapath::attach(config, pod, lease));
+    let datapath = attached.unwrap_or_else(|e| panic!("attach: {e}"));
     datapath
         .steer(0, steered)
         .unwrap_or_else(|e| panic!("steer: {e}"));
@@ -385,6 +387,7 @@ fn cgroup(directory: &Path) -> PathBuf {
 fn config(directory: &Path) -> Config {
     Config {
         cgroup: cgroup(directory),
+        netns: None,
         pins: bpffs(directory).join("node/pod"),
         hbone_port: 15008,
         shards: 1,
