@@ -82,6 +82,9 @@ mod load; // a crowd, renewal under traffic, endpoints that come and go
 #[path = "e2e/limits.rs"]
 mod limits; // no descriptors, no ports, no memory: new connections fail cleanly, established ones live on
 
+#[path = "e2e/cost.rs"]
+mod cost; // what a connection takes, in counts
+
 #[path = "e2e/log.rs"]
 mod log; // a log that nobody reads, and strangers who fill it
 

@@ -80,15 +80,18 @@ pub mod program {
     ];
 }
 
-/// An entry lives from the SYN to the accept, microseconds as a rule, so this bounds a burst. None is evicted, because it
-/// decides where a connection goes: at the bound connect() fails.
-pub const HANDSHAKE_ENTRIES: usize = 16384;
+// The kernel allocates a hash map's buckets when the map is made, 16 bytes for each of its entries: these sizes are memory
+// of every pod, also of one that connects to nobody. A test adds them up.
+
+/// An entry lives from the SYN to the accept, microseconds as a rule, so this bounds a burst: what the queues of two
+/// listeners hold, 4,096 each. None is evicted, because it decides where a connection goes: at the bound connect() fails.
+pub const HANDSHAKE_ENTRIES: usize = 8192;
 /// Connections whose SYN waits for its upstream. One lives as long as the application waits, minutes perhaps, so
 /// none is evicted: at the bound new ones are refused.
-pub const HELD_ENTRIES: usize = 16384;
+pub const HELD_ENTRIES: usize = 8192;
 /// Connections on their way from the proxy to the application, from the SYN to the accepted socket. Without an entry a
 /// connection fails, so the proxy keeps fewer under way.
-pub const PRESENTED_ENTRIES: usize = 8192;
+pub const PRESENTED_ENTRIES: usize = 4096;
 /// One for each shard and kind of listener.
 pub const LISTENER_SLOTS: usize = 3 * MAX_SHARDS;
 pub const MAX_ADDRESSES: usize = 16;
@@ -108,10 +111,11 @@ pub const SPREAD6_PORTS: u32 = 4096;
 pub const MAX_SHARDS: usize = 64;
 /// Bytes of one shard's ring: room for some 400 held connections that it has not looked at yet.
 pub const RING_BYTES: usize = 64 * 1024;
-/// Every port there is.
-pub const APP_PORT_ENTRIES: usize = 65536;
+/// Ports that the programs keep count of: those on which the pod has listened since it was attached. Listeners on others
+/// are user space's to find.
+pub const APP_PORT_ENTRIES: usize = 4096;
 /// Listening sockets that the programs keep count of; those beyond are user space's to find.
-pub const APP_SOCKET_ENTRIES: usize = 65536;
+pub const APP_SOCKET_ENTRIES: usize = 4096;
 /// Prefixes of the policy, of two generations while it changes.
 pub const POLICY_ENTRIES: usize = 16384;
 pub const ROUTE_ENTRIES: usize = 65536;

@@ -10,6 +10,7 @@
 //! * [`mesh`]: control, registry and sidecars, one by one or as a whole
 //! * [`apps`]: unmodified third-party programs
 //! * [`capture`]: what went over the bridge
+//! * [`trace`]: the system calls of a running process
 //! * [`wait`]: conditions with a limit; nothing here sleeps a fixed time
 //! * [`netfilter`]: whether a namespace has rules
 //! * [`interrupt`] handles Ctrl-C
@@ -28,6 +29,7 @@ pub mod netns;
 pub mod pcap;
 pub mod pod;
 pub mod process;
+pub mod trace;
 pub mod wait;
 
 mod sys;

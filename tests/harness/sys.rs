@@ -1,4 +1,4 @@
-//! The one unsafe call of the harness: what a child does between fork and exec. Decides nothing.
+//! The unsafe code of the harness: what a child does between fork and exec, and a union of ptrace(2). Decides nothing.
 
 use std::fs::File;
 use std::io;
@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 
+use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::SigSet;
 use nix::unistd::write;
@@ -23,4 +24,13 @@ pub(crate) fn start_inside(command: &mut Command, netns: Arc<File>, cgroup_procs
     // SAFETY: between fork and exec of a threaded program only async-signal-safe calls are sound. The closure makes
     // three system calls on descriptors opened by the parent; it allocates nothing, takes no lock and cannot panic.
     unsafe { command.pre_exec(enter) };
+}
+
+/// The number of the system call that a thread is about to make, if that is why it has stopped.
+pub(crate) fn entered(stop: &libc::ptrace_syscall_info) -> Option<u64> {
+    if stop.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
+        return None;
+    }
+    // SAFETY: of the union the kernel has filled the member that `op` names.
+    Some(unsafe { stop.u.entry.nr })
 }

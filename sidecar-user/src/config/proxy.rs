@@ -21,6 +21,10 @@ use crate::{budget, datapath, discovery, identity, intercept, observe, policy, p
 
 pub use settings::SETTINGS;
 
+/// Each thread of the data path has its own listeners, and its own tunnels to each peer: on a node of 64 cores, 64 of each
+/// for every pod. One that needs more than two cores says so.
+const DEFAULT_WORKERS: usize = 2;
+
 /// Where a proxy of its own file system, as in a container, takes changes.
 const ADMIN_SOCKET: &str = "/run/outrigger/admin.sock";
 
@@ -138,7 +142,7 @@ fn kernel(
 fn read_workers(layers: &Layers) -> Option<usize> {
     let workers = or(layers, "workers", 0, |path| layers.read(path, workers))?;
     Some(match workers {
-        0 => host::cores().min(datapath::MAX_SHARDS),
+        0 => default_workers(host::cores()),
         workers => workers,
     })
 }
@@ -346,5 +350,19 @@ fn check_distinct(layers: &Layers, ports: &intercept::Config, observe: &observe:
                 "give each a port of its own",
             );
         }
+    }
+}
+
+fn default_workers(cores: usize) -> usize {
+    cores.min(DEFAULT_WORKERS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_of_a_large_node_has_two_workers_unless_told() {
+        assert_eq!([1, 2, 64].map(default_workers), [1, 2, 2]);
     }
 }

@@ -168,7 +168,7 @@ pub(super) fn workers(text: &str) -> Verdict<usize> {
         Ok(workers) if workers <= MAX_WORKERS => Ok(workers),
         _ => Err((
             format!("`{text}` is no number of threads"),
-            format!("write 0 to {MAX_WORKERS}; 0 is one per core"),
+            format!("write 0 to {MAX_WORKERS}; 0 is one per core, two at most"),
         )),
     }
 }

@@ -6,6 +6,9 @@
 //! map is user space's alone. Where the two are of different moments, a port counts as listened on for a while
 //! longer than it is: then the proxy accepts, and resets. A listener that the programs do not see is refused to outsiders
 //! until it is found, and never served around the proxy.
+//!
+//! A look walks the listeners of every network namespace of the node. So there is one at the start, and after that only
+//! where something asks for it ([`AppPorts::closed`], [`AppPorts::ended`]).
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -14,47 +17,107 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use sidecar_ebpf::abi::{AppPort, AppSocket, map};
+use aya::maps::{MapData, PerCpuArray};
+use sidecar_ebpf::abi::{APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Counter, map};
+use tokio::sync::Notify;
 
 use super::settings::Switches;
 use super::{Error, sys};
 use crate::model::network::Listening;
 
+/// From here on there may soon be no room for another. Entries of sockets end with them, those of ports stay.
+const CROWD_OF_SOCKETS: usize = APP_SOCKET_ENTRIES / 8 * 7;
+const CROWD_OF_PORTS: usize = APP_PORT_ENTRIES / 8 * 7;
+/// How often refused attempts are counted. One system call.
+const COUNT: Duration = Duration::from_secs(1);
+
 pub struct AppPorts {
-    /// The sockets that the programs count.
-    counted: OwnedFd,
-    inherited: OwnedFd,
+    maps: AppPortMaps,
+    doubts: Arc<Doubts>,
     switches: Switches,
     cgroup: PathBuf,
-    /// Those that are known, by cookie.
+    /// Those that the programs do not count, by cookie.
     strangers: HashMap<u64, SocketAddr>,
-    /// What the map holds, by port.
+    /// What the map of those has.
     written: HashMap<u32, AppPort>,
     /// Those of no cgroup of the pod, by cookie.
     outside: HashSet<u64>,
+    /// Attempts at closed ports before the last look.
+    refused: Option<u64>,
+    crowded: bool,
     complete: bool,
+}
+
+pub(super) struct AppPortMaps {
+    pub(super) ports: OwnedFd,
+    /// The sockets that the programs count.
+    pub(super) counted: OwnedFd,
+    pub(super) inherited: OwnedFd,
+    pub(super) counters: Arc<PerCpuArray<MapData, u64>>,
+}
+
+/// What the shards have met that only a look explains.
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    /// A peer asked for a port on which nobody is known to listen.
+    pub(super) closed: Notify,
+    /// Where a listener was found nobody listens.
+    pub(super) ended: Notify,
 }
 
 impl AppPorts {
     pub(super) fn new(
-        counted: OwnedFd,
-        inherited: OwnedFd,
+        maps: AppPortMaps,
+        doubts: Arc<Doubts>,
         switches: Switches,
         cgroup: PathBuf,
     ) -> Result<Self, Error> {
         // What an earlier proxy has found stays open until the first look: cleared, a port that is served would be refused.
-        let written = written(&inherited).map_err(fail)?;
+        let written = written(&maps.inherited).map_err(fail)?;
         Ok(Self {
-            counted,
-            inherited,
+            maps,
+            doubts,
             switches,
             cgroup,
             strangers: HashMap::new(),
             written,
             outside: HashSet::new(),
+            refused: None,
+            crowded: false,
             complete: false,
         })
+    }
+
+    /// Completes when somebody has been refused a port since the last look. Most such ports are closed; on some a program
+    /// may listen that the programs have not seen begin.
+    pub async fn closed(&self) {
+        let mut count = tokio::time::interval(COUNT);
+        loop {
+            tokio::select! {
+                () = self.doubts.closed.notified() => return,
+                _ = count.tick() => if self.refusals() != self.refused {
+                    return;
+                },
+            }
+        }
+    }
+
+    /// Completes when an application has refused a connection on a port where a listener was found.
+    pub async fn ended(&self) {
+        self.doubts.ended.notified().await;
+    }
+
+    /// The programs have no room left, or will soon have none, for another listener: only a look finds it.
+    pub fn is_crowded(&self) -> bool {
+        self.crowded
+    }
+
+    fn refusals(&self) -> Option<u64> {
+        let by_cpu = self.maps.counters.get(&(Counter::DroppedClosed as u32), 0).ok()?;
+        Some(by_cpu.iter().sum())
     }
 
     /// Looks at all sockets that listen, after the programs were attached. From the first time on, attempts at other ports
@@ -62,11 +125,15 @@ impl AppPorts {
     ///
     /// Looks twice where there is somebody new: a socket of the programs' own that ended after the first look is not
     /// counted any more when they are asked, and would pass for a stranger until the next time.
+    ///
+    /// Says whether there was anything to find.
     pub fn set<E: From<Error>>(
         &mut self,
         mut look: impl FnMut() -> Result<Vec<Listening>, E>,
-    ) -> Result<(), E> {
+    ) -> Result<bool, E> {
+        self.refused = self.refusals();
         let listening = look()?;
+        let others = self.outside.clone();
         self.leave_out(&listening);
         let mut strangers = self.uncounted(&listening).map_err(fail)?;
         if strangers
@@ -76,8 +143,10 @@ impl AppPorts {
             let still: HashSet<u64> = look()?.iter().map(|socket| socket.cookie).collect();
             strangers.retain(|cookie, _| still.contains(cookie));
         }
-        self.write(strangers)?;
-        Ok(())
+        let is_news = strangers != self.strangers || others != self.outside;
+        self.strangers = strangers;
+        self.write()?;
+        Ok(is_news)
     }
 
     /// Finds those whose sockets the programs do not see. A socket keeps its cgroup, so each is looked at once.
@@ -107,26 +176,34 @@ impl AppPorts {
         self.outside.extend(outside.iter().map(|socket| socket.cookie));
     }
 
-    fn write(&mut self, strangers: HashMap<u64, SocketAddr>) -> Result<(), Error> {
-        let after = by_port(&strangers);
+    fn write(&mut self) -> Result<(), Error> {
+        let wanted = by_port(&self.strangers);
         // What is new first: a listener must not seem to be gone because another one is.
-        for (port, sockets) in &after {
+        for (port, sockets) in &wanted {
             if self.written.get(port) != Some(sockets) {
-                sys::map_set(self.inherited.as_fd(), port, sockets).map_err(fail)?;
+                let set = sys::map_set(self.maps.inherited.as_fd(), port, sockets);
+                set.map_err(|error| match error.kind() {
+                    io::ErrorKind::ArgumentListTooLong => Error::TooMany {
+                        field: "ports are listened on since before the proxy",
+                        given: wanted.len(),
+                        max: APP_PORT_ENTRIES,
+                        remedy: "start the proxy first, so that the programs count them",
+                    },
+                    _ => fail(error),
+                })?;
                 self.written.insert(*port, *sockets);
             }
         }
         let gone: Vec<u32> = self
             .written
             .keys()
-            .filter(|port| !after.contains_key(port))
+            .filter(|port| !wanted.contains_key(port))
             .copied()
             .collect();
         for port in gone {
-            remove(&self.inherited, port).map_err(fail)?;
+            remove(&self.maps.inherited, port).map_err(fail)?;
             self.written.remove(&port);
         }
-        self.strangers = strangers;
         if !self.complete {
             self.switches.change(|settings| settings.app_ports = 1)?;
             self.complete = true;
@@ -135,21 +212,33 @@ impl AppPorts {
     }
 
     /// Those that the programs do not count, and that outsiders could reach.
-    fn uncounted(&self, listening: &[Listening]) -> io::Result<HashMap<u64, SocketAddr>> {
-        let mut uncounted = HashMap::new();
-        for Listening { cookie, at, .. } in listening {
-            if at.ip().to_canonical().is_loopback() || self.outside.contains(cookie) {
-                continue;
-            }
-            match sys::map_get::<u64, AppSocket>(self.counted.as_fd(), cookie) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    uncounted.insert(*cookie, *at);
-                }
-                Err(error) => return Err(error),
-            }
+    fn uncounted(&mut self, listening: &[Listening]) -> io::Result<HashMap<u64, SocketAddr>> {
+        let counted = sys::map_keys::<u64, AppSocket>(self.maps.counted.as_fd(), APP_SOCKET_ENTRIES)?;
+        let ports = sys::map_keys::<u32, AppPort>(self.maps.ports.as_fd(), APP_PORT_ENTRIES)?;
+        self.note_crowd(counted.len(), ports.len());
+        let counted: HashSet<u64> = counted.into_iter().collect();
+        let is_stranger = |socket: &&Listening| {
+            !socket.at.ip().to_canonical().is_loopback()
+                && !self.outside.contains(&socket.cookie)
+                && !counted.contains(&socket.cookie)
+        };
+        let strangers = listening.iter().filter(is_stranger);
+        Ok(strangers.map(|socket| (socket.cookie, socket.at)).collect())
+    }
+
+    fn note_crowd(&mut self, sockets: usize, ports: usize) {
+        let crowded = sockets >= CROWD_OF_SOCKETS || ports >= CROWD_OF_PORTS;
+        if crowded && !self.crowded {
+            tracing::warn!(
+                sockets,
+                ports,
+                most_sockets = APP_SOCKET_ENTRIES,
+                most_ports = APP_PORT_ENTRIES,
+                "the pod listens, or has listened, on more than the programs keep count of: outsiders are refused on a new \
+                 port for up to two seconds; use fewer different ports"
+            );
         }
-        Ok(uncounted)
+        self.crowded = crowded;
     }
 }
 

@@ -9,6 +9,7 @@ use aya::Ebpf;
 use aya::maps::{Map, MapData, PerCpuArray};
 use sidecar_ebpf::abi::{Counter, Listener, RING_BYTES, Settings, map};
 
+use super::app_ports::{AppPortMaps, Doubts};
 use super::hold::Approvals;
 use super::lease::Lease;
 use super::links::{self, HOOKS};
@@ -30,7 +31,8 @@ pub struct Datapath {
     switches: Switches,
     maps: Maps,
     filter: OwnedFd,
-    counters: PerCpuArray<MapData, u64>,
+    counters: Arc<PerCpuArray<MapData, u64>>,
+    doubts: Arc<Doubts>,
     bypass: Bypass,
     policy: PolicyMap,
     explain: Explain,
@@ -56,6 +58,7 @@ struct Maps {
     netns: u64,
     listeners: OwnedFd,
     rings: OwnedFd,
+    app_ports: OwnedFd,
     app_sockets: OwnedFd,
     inherited: OwnedFd,
     routes: OwnedFd,
@@ -174,8 +177,13 @@ impl Datapath {
     /// The handle that tells the programs which ports listen; one is enough.
     pub fn app_ports(&self) -> Result<AppPorts, Error> {
         AppPorts::new(
-            another(&self.maps.app_sockets, map::APP_SOCKETS)?,
-            another(&self.maps.inherited, map::INHERITED)?,
+            AppPortMaps {
+                ports: another(&self.maps.app_ports, map::APP_PORTS)?,
+                counted: another(&self.maps.app_sockets, map::APP_SOCKETS)?,
+                inherited: another(&self.maps.inherited, map::INHERITED)?,
+                counters: self.counters.clone(),
+            },
+            self.doubts.clone(),
             self.switches.clone(),
             self.pod.cgroup_path().into(),
         )
@@ -218,6 +226,9 @@ fn attach(
 ) -> Result<Datapath, Error> {
     let pins: &Path = &config.pins;
     pins::keep_or_forget_maps(pins, &settings)?;
+    let knows_listeners = [map::APP_PORTS, map::INHERITED]
+        .iter()
+        .all(|name| pins::map(pins, name).exists());
     let log = logs::enabled();
     let features = Features::probe();
     for [feature, consequence, remedy] in features.absent() {
@@ -232,6 +243,10 @@ fn attach(
     // would be let in unheld, and a closed port look open.
     let before = in_force(&ebpf)?;
     settings::carry_over(&before, &mut settings);
+    // An upgrade that has changed their maps has lost them: a port that is served would be refused.
+    if !knows_listeners {
+        settings.app_ports = 0;
+    }
     let policy = policy::Written::new(map_fd(&ebpf, map::POLICY)?, &before, &config.policy)?;
     settings.policy_generation = policy.generation();
     let switches = Switches::write(map_fd(&ebpf, map::SETTINGS)?, settings)?;
@@ -248,6 +263,7 @@ fn attach(
         netns: settings.netns,
         listeners: map_fd(&ebpf, map::LISTENERS)?,
         rings: map_fd(&ebpf, map::RINGS)?,
+        app_ports: map_fd(&ebpf, map::APP_PORTS)?,
         app_sockets: map_fd(&ebpf, map::APP_SOCKETS)?,
         inherited: map_fd(&ebpf, map::INHERITED)?,
         routes: map_fd(&ebpf, map::ROUTES)?,
@@ -257,6 +273,7 @@ fn attach(
     }
     links::remove_others(pins)?;
     pins::forget_other_maps(pins)?;
+    let doubts = Arc::<Doubts>::default();
     Ok(Datapath {
         _lease: lease,
         pod,
@@ -264,12 +281,14 @@ fn attach(
         is_first: false,
         maps,
         filter: links::hold_program(&mut ebpf)?,
-        counters: counters(&mut ebpf)?,
+        counters: Arc::new(counters(&mut ebpf)?),
         bypass: Bypass::new(
             switches.clone(),
             map_fd(&ebpf, map::BYPASS)?,
             [map_fd(&ebpf, map::APP_PORTS)?, map_fd(&ebpf, map::INHERITED)?],
+            doubts.clone(),
         ),
+        doubts,
         switches,
         policy,
         explain,

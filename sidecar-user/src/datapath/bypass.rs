@@ -12,7 +12,7 @@ use std::sync::Arc;
 use sidecar_ebpf::abi::{self, Role};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 
-use super::app_ports::listens;
+use super::app_ports::{Doubts, listens};
 use super::settings::{Switches, kernel_ip, user_ip};
 use super::sys;
 use crate::model::Direction;
@@ -23,15 +23,22 @@ pub struct Bypass {
     map: Arc<OwnedFd>,
     app_ports: Arc<OwnedFd>,
     inherited: Arc<OwnedFd>,
+    doubts: Arc<Doubts>,
 }
 
 impl Bypass {
-    pub(super) fn new(switches: Switches, map: OwnedFd, [app_ports, inherited]: [OwnedFd; 2]) -> Self {
+    pub(super) fn new(
+        switches: Switches,
+        map: OwnedFd,
+        [app_ports, inherited]: [OwnedFd; 2],
+        doubts: Arc<Doubts>,
+    ) -> Self {
         Self {
             switches,
             map: Arc::new(map),
             app_ports: Arc::new(app_ports),
             inherited: Arc::new(inherited),
+            doubts,
         }
     }
 
@@ -58,6 +65,7 @@ impl Bypass {
         application: SocketAddr,
     ) -> io::Result<()> {
         if !self.is_served(application)? {
+            self.doubts.closed.notify_one();
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         self.dial_as(socket, client, application, Role::PRESENTED)
@@ -69,6 +77,15 @@ impl Bypass {
         Ok(listens(self.app_ports.as_fd(), application)?
             || listens(self.inherited.as_fd(), application)?
             || self.switches.current().map_err(io::Error::other)?.app_ports == 0)
+    }
+
+    /// An application has refused a connection. Where user space has found its listener, that one has ended: the programs
+    /// did not see it.
+    pub fn refused_by(&self, application: SocketAddr) {
+        // Where the map cannot be asked, looking is the safe answer.
+        if listens(self.inherited.as_fd(), application).unwrap_or(true) {
+            self.doubts.ended.notify_one();
+        }
     }
 
     /// The way to an application: port 0, in whose place the connect hook puts the application's. A socket that the hooks

@@ -18,6 +18,7 @@ const BPF_MAP_LOOKUP_ELEM: i32 = 1;
 const BPF_MAP_UPDATE_ELEM: i32 = 2;
 const BPF_MAP_DELETE_ELEM: i32 = 3;
 const BPF_MAP_GET_NEXT_KEY: i32 = 4;
+const BPF_MAP_LOOKUP_BATCH: i32 = 24;
 const BPF_OBJ_PIN: i32 = 6;
 const BPF_OBJ_GET: i32 = 7;
 const BPF_PROG_GET_FD_BY_ID: i32 = 13;
@@ -272,6 +273,29 @@ pub(super) fn map_next_key<K: Pod>(map: BorrowedFd<'_>, previous: Option<&K>) ->
     }
 }
 
+/// The keys of a hash map that has at most `most` entries, asked for at once.
+pub(super) fn map_keys<K: Pod, V: Pod>(map: BorrowedFd<'_>, most: usize) -> io::Result<Vec<K>> {
+    let (mut keys, mut values) = (vec![K::zeroed(); most], vec![V::zeroed(); most]);
+    let mut after = 0_u32;
+    let mut attr = Batch {
+        before: 0,
+        after: &raw mut after as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: u32::try_from(most).expect("maps are small"),
+        map: descriptor(map),
+        element_flags: 0,
+        flags: 0,
+    };
+    match bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) {
+        // The end was reached, which is what was wanted.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        done => drop(done?),
+    }
+    keys.truncate(attr.count as usize);
+    Ok(keys)
+}
+
 /// A ring buffer of its own.
 pub(super) fn ring_create(bytes: u32) -> io::Result<OwnedFd> {
     const BPF_MAP_TYPE_RINGBUF: u32 = 27;
@@ -393,6 +417,19 @@ struct Element {
     reserved: u32,
     key: u64,
     value: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Batch {
+    before: u64,
+    after: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
     flags: u64,
 }
 

@@ -3,6 +3,7 @@
 //! They need root and fail without it. `object.rs` needs nothing.
 
 mod app_ports;
+mod app_ports_looks;
 mod attached;
 mod capture;
 mod documented;
@@ -10,6 +11,7 @@ mod hold;
 mod inbound;
 mod lease;
 mod lifecycle;
+mod memory;
 mod object;
 mod options;
 mod outbound;

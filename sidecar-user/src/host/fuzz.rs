@@ -7,7 +7,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_sock_diag::SockDiagMessage;
 
 use super::netlink::Answers;
-use super::{listening, routes};
+use super::{listening, routes, watch};
 
 /// Of the question, in every datagram of the corpus.
 const SEQUENCE: u32 = 1;
@@ -21,6 +21,7 @@ pub(crate) fn answers(data: &[u8]) -> Result<String, String> {
         let found = sockets.iter().filter_map(listening::socket).count();
         return Ok(found.to_string());
     }
+    let _ = watch::change(datagram);
     for message in read::<RouteNetlinkMessage>(datagram, many)? {
         match message {
             RouteNetlinkMessage::NewRoute(route) => {

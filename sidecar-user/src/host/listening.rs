@@ -1,5 +1,6 @@
 //! The TCP sockets that listen, from `sock_diag`. Those of MPTCP are among them: each listens as a TCP socket too.
 
+use std::io;
 use std::net::SocketAddr;
 
 use netlink_packet_core::Nla as _;
@@ -16,24 +17,41 @@ use crate::model::network::Listening;
 /// Of `linux/inet_diag.h`. Told of every socket, without being asked for, since 5.8.
 const INET_DIAG_CGROUP_ID: u16 = 21;
 
-/// All that listen now, in either family.
-pub fn listening() -> Result<Vec<Listening>, Error> {
-    let dump = || {
-        let mut kernel = Netlink::open(SockProtocol::NetlinkSockDiag)?;
-        let mut found = Vec::new();
-        for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-            let request = SockDiagMessage::InetRequest(InetRequest {
-                family,
-                protocol: IPPROTO_TCP,
-                extensions: ExtensionFlags::empty(),
-                states: StateFlags::LISTEN,
-                socket_id,
-            });
-            found.extend(kernel.dump(&request)?.iter().filter_map(socket));
-        }
+const WHAT: &str = "listening sockets";
+
+/// Asks who listens, of one network namespace: that of the thread which asks first.
+#[derive(Default)]
+pub struct Listeners {
+    kernel: Option<Netlink>,
+}
+
+impl Listeners {
+    /// All that listen now, in either family. The kernel walks those of every namespace of the node for it.
+    pub fn look(&mut self) -> Result<Vec<Listening>, Error> {
+        // After a failure another socket is tried the next time.
+        let mut kernel = match self.kernel.take() {
+            Some(kernel) => kernel,
+            None => Netlink::open(SockProtocol::NetlinkSockDiag).map_err(Error::asking(WHAT))?,
+        };
+        let found = dump(&mut kernel).map_err(Error::asking(WHAT))?;
+        self.kernel = Some(kernel);
         Ok(found)
-    };
-    dump().map_err(Error::asking("listening sockets"))
+    }
+}
+
+fn dump(kernel: &mut Netlink) -> io::Result<Vec<Listening>> {
+    let mut found = Vec::new();
+    for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+        let request = SockDiagMessage::InetRequest(InetRequest {
+            family,
+            protocol: IPPROTO_TCP,
+            extensions: ExtensionFlags::empty(),
+            states: StateFlags::LISTEN,
+            socket_id,
+        });
+        found.extend(kernel.dump(&request)?.iter().filter_map(socket));
+    }
+    Ok(found)
 }
 
 pub(super) fn socket(answer: &SockDiagMessage) -> Option<Listening> {

@@ -19,9 +19,9 @@ mod tests;
 mod watch;
 
 pub use connections::{Connection, connections, destroy};
-pub use listening::listening;
-pub use routes::{Routes, routes};
-pub use watch::Changes;
+pub use listening::Listeners;
+pub use routes::{RouteTable, Routes};
+pub use watch::{Change, Changes};
 
 #[derive(Debug, thiserror::Error)]
 #[error("the kernel cannot be asked for {what}: {source}")]

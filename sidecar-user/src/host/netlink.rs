@@ -62,6 +62,11 @@ impl Netlink {
         answers.into_iter().next().ok_or_else(|| malformed("no answer"))
     }
 
+    #[cfg(test)]
+    pub(super) fn questions(&self) -> u32 {
+        self.sequence
+    }
+
     /// Has the kernel do something, or learns the errno that it has for it.
     pub(super) fn order<M, A>(&mut self, request: &M) -> io::Result<()>
     where

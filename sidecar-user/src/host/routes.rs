@@ -45,36 +45,131 @@ const ALWAYS: [&str; 12] = [
     "ff00::/8",
 ];
 
-pub fn routes() -> Result<Routes, Error> {
-    let ask = || {
-        let mut kernel = Netlink::open(SockProtocol::NetlinkRoute)?;
-        let mut routes = Routes::default();
+/// Asks about the routes of one network namespace: that of the thread which asks first.
+#[derive(Default)]
+pub struct RouteTable {
+    kernel: Option<Netlink>,
+    prefixes: BTreeSet<IpNet>,
+    /// How many of them were there at the last look at everything.
+    began: usize,
+    has6: bool,
+    routes: Routes,
+}
+
+/// Prefixes that came one by one, of which most may have gone again: after so many all are looked at anew.
+const CAME: usize = 1024;
+
+impl RouteTable {
+    /// Everything anew.
+    pub fn look(&mut self) -> Result<&Routes, Error> {
+        self.with_kernel(Self::look_at_all)
+    }
+
+    /// Only what these prefixes decide, and the longer ones within: where a route has gone they may be left without one of
+    /// their own.
+    pub fn look_at(&mut self, changed: &BTreeSet<IpNet>) -> Result<&Routes, Error> {
+        self.with_kernel(|table, kernel| table.look_within(kernel, changed))
+    }
+
+    fn with_kernel(
+        &mut self,
+        ask: impl FnOnce(&mut Self, &mut Netlink) -> io::Result<()>,
+    ) -> Result<&Routes, Error> {
+        const WHAT: &str = "routes";
+        // After a failure another socket is tried the next time.
+        let mut kernel = match self.kernel.take() {
+            Some(kernel) => kernel,
+            None => Netlink::open(SockProtocol::NetlinkRoute).map_err(Error::asking(WHAT))?,
+        };
+        ask(self, &mut kernel).map_err(Error::asking(WHAT))?;
+        self.kernel = Some(kernel);
+        Ok(&self.routes)
+    }
+
+    fn look_at_all(&mut self, kernel: &mut Netlink) -> io::Result<()> {
         let mut tables = Vec::new();
+        let mut policy = false;
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            routes.policy |= has_policy(&mut kernel, family)?;
-            tables.extend(destinations(&mut kernel, family)?);
+            policy |= has_policy(kernel, family)?;
+            tables.extend(destinations(kernel, family)?);
         }
-        let has6 = tables.iter().any(|(net, kind)| is_address6(net, *kind));
-        let mut prefixes: BTreeSet<IpNet> = ALWAYS.iter().filter_map(|p| p.parse().ok()).collect();
-        prefixes.extend(tables.into_iter().map(|(net, _)| net));
-        for prefix in &prefixes {
-            let Some(ip) = sample(prefix, &prefixes) else {
-                continue;
-            };
-            let mut path = path(&mut kernel, ip)?;
-            // The kernel looks for an address to send from first.
-            if let Path::Fails(errno) = &mut path
-                && ip.is_ipv6()
-                && !ip.is_multicast()
-                && !has6
-            {
-                *errno = libc::EADDRNOTAVAIL as u32;
-            }
-            routes.paths.insert(*prefix, path);
+        self.has6 = tables.iter().any(|(net, kind)| is_address6(net, *kind));
+        self.prefixes = ALWAYS.iter().filter_map(|p| p.parse().ok()).collect();
+        self.prefixes.extend(tables.into_iter().map(|(net, _)| net));
+        self.routes = Routes {
+            paths: BTreeMap::new(),
+            policy,
+        };
+        self.began = self.prefixes.len();
+        for prefix in self.prefixes.clone() {
+            self.ask(kernel, prefix)?;
         }
-        Ok(routes)
+        Ok(())
+    }
+
+    fn look_within(&mut self, kernel: &mut Netlink, changed: &BTreeSet<IpNet>) -> io::Result<()> {
+        // A prefix stays after its last route has gone: its answer is that of the one around it then.
+        self.prefixes.extend(changed);
+        if self.prefixes.len() > self.began + CAME {
+            return self.look_at_all(kernel);
+        }
+        let mut affected = BTreeSet::new();
+        for net in changed {
+            let last = IpNet::from(net.broadcast());
+            affected.extend(self.prefixes.range(*net..=last));
+        }
+        for prefix in affected {
+            self.ask(kernel, prefix)?;
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, kernel: &mut Netlink, prefix: IpNet) -> io::Result<()> {
+        let Some(ip) = sample(&prefix, &self.prefixes) else {
+            self.routes.paths.remove(&prefix);
+            return Ok(());
+        };
+        let mut path = path(kernel, ip)?;
+        // The kernel looks for an address to send from first.
+        if let Path::Fails(errno) = &mut path
+            && ip.is_ipv6()
+            && !ip.is_multicast()
+            && !self.has6
+        {
+            *errno = libc::EADDRNOTAVAIL as u32;
+        }
+        self.routes.paths.insert(prefix, path);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl RouteTable {
+    /// Questions that the kernel was asked so far.
+    pub(super) fn questions(&self) -> u32 {
+        self.kernel.as_ref().map_or(0, Netlink::questions)
+    }
+}
+
+/// The prefix whose route has changed, if it is one that is looked into. `None`: an address has come or gone with it.
+pub(super) fn changed(route: &RouteMessage) -> Option<Option<IpNet>> {
+    if matches!(
+        route.header.kind,
+        RouteType::Local | RouteType::Broadcast | RouteType::Anycast
+    ) {
+        return None;
+    }
+    let everything = match route.header.address_family {
+        AddressFamily::Inet => IpNet::from(ipnet::Ipv4Net::default()),
+        AddressFamily::Inet6 => IpNet::from(ipnet::Ipv6Net::default()),
+        _ => return Some(None),
     };
-    ask().map_err(Error::asking("routes"))
+    match destination(route) {
+        Some((net, _)) => Some(Some(net)),
+        // A default route names no destination.
+        None if route.header.destination_prefix_length == 0 => Some(Some(everything)),
+        None => Some(None),
+    }
 }
 
 /// Whether there are rules beside those that every namespace begins with.

@@ -14,7 +14,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{Changes, Routes, listening, routes};
+use super::{Change, Changes, Listeners, RouteTable, Routes};
 use crate::model::network::Path;
 
 /// Two devices, two addresses of a family on one, and a route of each kind.
@@ -123,7 +123,7 @@ fn a_link_that_goes_down_takes_its_paths_along() {
 #[test]
 fn rules_beyond_the_usual_are_told() {
     in_network(NETWORK, || {
-        assert!(!routes().expect("routes").policy);
+        assert!(!RouteTable::default().look().expect("routes").policy);
         for (family, rule) in [
             ("-4", "from 10.1.0.3 lookup 100"),
             ("-4", "fwmark 1 lookup main"),
@@ -131,10 +131,10 @@ fn rules_beyond_the_usual_are_told() {
             ("-4", "priority 5 prohibit"),
         ] {
             ip(&format!("{family} rule add {rule}"));
-            assert!(routes().expect("routes").policy, "{rule}");
+            assert!(RouteTable::default().look().expect("routes").policy, "{rule}");
             ip(&format!("{family} rule del {rule}"));
         }
-        assert!(!routes().expect("routes").policy);
+        assert!(!RouteTable::default().look().expect("routes").policy);
     });
 }
 
@@ -158,11 +158,85 @@ fn changes_are_heard() {
                 "link set two down",
             ] {
                 ip(change);
-                tokio::time::timeout(Duration::from_secs(10), changes.next())
-                    .await
-                    .unwrap_or_else(|_| panic!("{change} is not heard"))
-                    .expect("the socket works");
+                heard(&mut changes, change).await;
             }
+        });
+    });
+}
+
+/// What has been heard of a change, in however many pieces.
+async fn heard(changes: &mut Changes, change: &str) -> Change {
+    tokio::time::timeout(Duration::from_secs(10), changes.next())
+        .await
+        .unwrap_or_else(|_| panic!("{change} is not heard"))
+        .expect("the socket works")
+}
+
+#[test]
+fn a_change_of_one_route_asks_about_none_of_the_others() {
+    in_network(NETWORK, || {
+        let many: String = (0..=255)
+            .map(|n| format!("route add 10.77.{n}.0/24 via 10.1.0.1\n"))
+            .collect();
+        ip_batch(&many);
+        let mut table = RouteTable::default();
+        let found = table.look().expect("routes").paths.len();
+        assert!(found > 256);
+        let before = table.questions();
+        ip("route replace 10.77.7.0/24 via 10.2.0.1");
+        let changed = ["10.77.7.0/24".parse().unwrap()].into();
+        compare(&table.look_at(&changed).expect("routes").clone().paths);
+        assert_eq!(table.questions() - before, 1);
+
+        // Those within may have had nothing of their own.
+        let around = ["10.77.0.0/16".parse().unwrap()].into();
+        table.look_at(&around).expect("routes");
+        assert_eq!(
+            table.questions() - before,
+            1 + 256,
+            "the prefix itself is covered"
+        );
+    });
+}
+
+#[test]
+fn a_look_at_what_has_changed_finds_what_a_look_at_everything_finds() {
+    in_network(NETWORK, || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let mut changes = Changes::watch().expect("a watch");
+            let mut table = RouteTable::default();
+            table.look().expect("routes");
+            for change in [
+                "route add 10.9.0.0/16 via 10.1.0.1",
+                "route add 10.9.9.0/24 via 10.2.0.1",
+                "route add unreachable 10.9.9.9/32",
+                "route del 10.9.0.0/16",
+                "route del 10.9.9.9/32",
+                "route replace 10.9.9.0/24 via 10.1.0.1",
+                "route del 10.3.1.0/24 metric 10",
+                "route del default via 10.2.0.1",
+                "route add default via 10.1.0.1",
+                "route add fd09::/64 via fd01::1",
+                "route del default via fd02::1",
+                "-6 route add unreachable default",
+                "route del fd03::/64",
+            ] {
+                ip(change);
+                let Change::Routes(prefixes) = heard(&mut changes, change).await else {
+                    panic!("{change}: only routes have changed");
+                };
+                let found = table.look_at(&prefixes).expect("routes").clone();
+                compare(&found.paths);
+                for (net, path) in &RouteTable::default().look().expect("routes").paths {
+                    assert_eq!(found.paths.get(net), Some(path), "{change}: {net}");
+                }
+            }
+            ip("address add 10.1.0.4/16 dev one");
+            assert_eq!(heard(&mut changes, "an address").await, Change::Any);
         });
     });
 }
@@ -170,7 +244,7 @@ fn changes_are_heard() {
 #[test]
 fn listening_sockets_are_found_with_their_cookies_and_cgroups() {
     in_network("link set lo up", || {
-        assert_eq!(listening().expect("nobody"), []);
+        assert_eq!(Listeners::default().look().expect("nobody"), []);
         let sockets = [
             TcpListener::bind("127.0.0.1:0").expect("bind"),
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bind"),
@@ -178,7 +252,8 @@ fn listening_sockets_are_found_with_their_cookies_and_cgroups() {
             TcpListener::bind("[::]:0").expect("bind"),
         ];
         let connected = std::net::TcpStream::connect(sockets[0].local_addr().unwrap()).expect("connect");
-        let mut found: Vec<_> = listening()
+        let mut found: Vec<_> = Listeners::default()
+            .look()
             .expect("sockets")
             .iter()
             .map(|s| (s.cookie, s.at, s.cgroup))
@@ -194,7 +269,7 @@ fn listening_sockets_are_found_with_their_cookies_and_cgroups() {
         wanted.sort_unstable();
         assert_eq!(found, wanted, "and no connected ones");
         drop((sockets, connected));
-        assert_eq!(listening().expect("nobody"), []);
+        assert_eq!(Listeners::default().look().expect("nobody"), []);
     });
 }
 
@@ -244,7 +319,7 @@ fn bare(to: IpAddr) -> Path {
 }
 
 fn found() -> BTreeMap<IpNet, Path> {
-    let Routes { paths, policy } = routes().expect("routes");
+    let Routes { paths, policy } = RouteTable::default().look().expect("routes").clone();
     assert!(!policy);
     paths
 }

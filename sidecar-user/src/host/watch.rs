@@ -1,15 +1,19 @@
-//! Hears that something has changed about links, addresses, routes or rules. Says not what: whoever wants to know asks
-//! again, which also serves where the kernel had too much to tell.
+//! Hears that something has changed about links, addresses, routes or rules. Says which prefixes, where only routes have
+//! changed; whoever wants to know what they lead to asks again, which also serves where the kernel had too much to tell.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use ipnet::IpNet;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{MsgFlags, SockFlag, SockProtocol, recv};
 use tokio::io::unix::AsyncFd;
 
-use super::{Error, netlink, sys};
+use super::{Error, netlink, routes, sys};
 
 const GROUPS: [u32; 7] = [
     libc::RTNLGRP_LINK,
@@ -20,6 +24,28 @@ const GROUPS: [u32; 7] = [
     libc::RTNLGRP_IPV6_ROUTE,
     libc::RTNLGRP_IPV6_RULE,
 ];
+
+/// What has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The routes of these prefixes, and nothing else.
+    Routes(BTreeSet<IpNet>),
+    /// Anything: an address or a link changes what many routes lead to.
+    Any,
+}
+
+impl Change {
+    /// What both say.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Routes(mut these), Self::Routes(those)) => {
+                these.extend(those);
+                Self::Routes(these)
+            }
+            _ => Self::Any,
+        }
+    }
+}
 
 pub struct Changes {
     socket: AsyncFd<OwnedFd>,
@@ -36,7 +62,7 @@ impl Changes {
     }
 
     /// Waits for a change. Cancelled, it loses none.
-    pub async fn next(&mut self) -> Result<(), Error> {
+    pub async fn next(&mut self) -> Result<Change, Error> {
         let fail = Error::asking("changes of the network");
         loop {
             let mut ready = match self.socket.readable().await {
@@ -45,7 +71,7 @@ impl Changes {
             };
             let heard = ready.try_io(|socket| drain(socket.get_ref()));
             match heard {
-                Ok(Ok(())) => return Ok(()),
+                Ok(Ok(change)) => return Ok(change),
                 Ok(Err(error)) => return Err(fail(error)),
                 Err(_would_block) => {}
             }
@@ -53,16 +79,36 @@ impl Changes {
     }
 }
 
-/// Takes all that was told. ENOBUFS means that more happened than was told, which is as good.
-fn drain(socket: &OwnedFd) -> io::Result<()> {
-    let mut heard = false;
-    let mut ignored = [0; 512];
+/// Takes all that was told. ENOBUFS means that more happened than was told.
+fn drain(socket: &OwnedFd) -> io::Result<Change> {
+    let mut heard: Option<Change> = None;
+    let mut datagram = [0; 4096];
     loop {
-        match recv(socket.as_raw_fd(), &mut ignored, MsgFlags::empty()) {
-            Ok(_) | Err(Errno::ENOBUFS) => heard = true,
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) if heard => return Ok(()),
+        let change = match recv(socket.as_raw_fd(), &mut datagram, MsgFlags::MSG_TRUNC) {
+            Ok(len) => datagram.get(..len).map_or(Change::Any, change),
+            Err(Errno::ENOBUFS) => Change::Any,
+            Err(Errno::EINTR) => continue,
+            Err(error @ Errno::EAGAIN) => return heard.ok_or_else(|| error.into()),
             Err(error) => return Err(error.into()),
-        }
+        };
+        heard = Some(match heard {
+            Some(before) => before.and(change),
+            None => change,
+        });
+    }
+}
+
+/// The kernel tells of each change in a datagram of its own.
+pub(super) fn change(datagram: &[u8]) -> Change {
+    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram);
+    let route = match message.map(|message| message.payload) {
+        Ok(NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
+        )) => route,
+        _ => return Change::Any,
+    };
+    match routes::changed(&route) {
+        Some(prefix) => Change::Routes(prefix.into_iter().collect()),
+        None => Change::Any,
     }
 }

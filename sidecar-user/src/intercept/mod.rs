@@ -8,7 +8,6 @@ mod sys;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
@@ -24,9 +23,6 @@ pub struct Config {
     /// The port that mesh peers dial.
     pub hbone_port: u16,
 }
-
-/// wire.md 1.10 proposes it; a dead peer is then noticed within 10 s + 9 probes even on a silent connection.
-pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 
 /// A burst of connects waits here while the shard is busy. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -213,8 +209,8 @@ fn dual_stack(whose: For) -> io::Result<Socket> {
     socket.set_out_of_band_inline(true)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_IDLE),
+            .with_time(leg::KEEPALIVE)
+            .with_interval(leg::KEEPALIVE),
     )?;
     Ok(socket)
 }

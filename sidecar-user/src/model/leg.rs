@@ -1,5 +1,11 @@
-//! What a connection's sockets may take of the kernel's memory while nobody reads. Numbers only: whoever makes a socket
-//! sets them.
+//! What a connection's sockets may take of the kernel's memory while nobody reads, and how soon they ask a silent peer
+//! whether it is still there. Numbers only: whoever has a socket sets them.
+
+use std::time::Duration;
+
+/// Keep-alive, the time before the first probe and between two (wire.md 1.10): a dead peer is noticed within 10 s and 9
+/// probes, also on a connection that is silent.
+pub const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// What may wait unsent. The kernel's own limit grows with the segment, which is 64 KiB on loopback, and a segment times the
 /// initial window is megabytes for each connection.

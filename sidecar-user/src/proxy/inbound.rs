@@ -16,9 +16,9 @@ use super::contain::Abortive;
 use super::join::{join, join_guest};
 use super::limits::{Arrival, Resources};
 use super::live::{Inbound, TunnelId};
-use super::outcome;
 use super::shard::Shard;
 use super::tunnels::Farewell;
+use super::{outcome, patience};
 use crate::error_chain;
 use crate::model::addr::canonical;
 use crate::model::{
@@ -76,7 +76,7 @@ pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
                 after: first,
             });
         }
-        shard.first_svid().await;
+        patience::first(shard.svids()).await;
         let (config, own_end) = shard.tls_server()?;
         let session = Session::accept(tcp, client.0, config, shard.limits, &shard.budget).await?;
         Ok((session, canonical(local).ip(), own_end))
@@ -408,7 +408,7 @@ async fn deliver(
     flow.update(|f| f.chosen_dst = Some(destination));
     let place = shard.doors.application.enter(Some(caller.0.ip()));
     let dialled = tokio::select! {
-        dialled = dial(shard, destination, client) => dialled.map_err(|error| of_application(error, destination)),
+        dialled = dial(shard, destination, client) => dialled.map_err(|error| of_application(shard, error, destination)),
         () = place.evicted() => Err(no_place(destination)),
     };
     match dialled {
@@ -461,15 +461,20 @@ async fn dial(shard: &Shard, destination: SocketAddr, client: SocketAddr) -> Res
 
 /// The application in the place of the address that the kernel side dials it by. That address is the pod's own, and so
 /// reachable: EHOSTUNREACH comes from the kernel side, which has no room for the client.
-fn of_application(error: Error, application: SocketAddr) -> Error {
+fn of_application(shard: &Shard, error: Error, application: SocketAddr) -> Error {
     match error {
         Error::Connect { source, .. } if source.kind() == io::ErrorKind::HostUnreachable => {
             no_place(application)
         }
-        Error::Connect { source, .. } => Error::Connect {
-            addr: application,
-            source,
-        },
+        Error::Connect { source, .. } => {
+            if source.kind() == io::ErrorKind::ConnectionRefused {
+                shard.refused_by(application);
+            }
+            Error::Connect {
+                addr: application,
+                source,
+            }
+        }
         Error::TimedOut { what, after, .. } => Error::TimedOut {
             addr: application,
             what,

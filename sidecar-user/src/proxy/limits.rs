@@ -4,13 +4,17 @@
 //! Connections are not given all descriptors. Were they, nobody could ask the proxy why it refuses them, and it could
 //! not renew its certificate. The kernel gives the lowest free number, so that a number tells how many are in use, and
 //! no list has to be kept.
+//!
+//! A place for a connection that is not accepted yet is a count. While the highest number that a connection ever had, and
+//! the places that are promised, stay together below the limit, there is a descriptor for each promise. Nearer to the
+//! limit, where free numbers lie between those in use, a place is a real descriptor.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -33,7 +37,7 @@ const RESTOCK: Duration = Duration::from_millis(50);
 /// The descriptors of one shard.
 pub(super) struct Descriptors {
     /// The first number that is not for connections.
-    end: RawFd,
+    end: usize,
     /// Costs nothing to duplicate.
     null: RefCell<OwnedFd>,
     /// Given up to accept a connection that is to be turned away: otherwise it would hang in the backlog. Of the two
@@ -42,8 +46,11 @@ pub(super) struct Descriptors {
     shared: Arc<Shared>,
 }
 
-/// A descriptor that nobody else can take.
-pub(super) struct Place(#[expect(dead_code, reason = "only dropped")] OwnedFd);
+/// A descriptor that no other connection gets.
+pub(super) enum Place {
+    Promised(Arc<Shared>),
+    Taken(#[expect(dead_code, reason = "only dropped")] OwnedFd),
+}
 
 /// An accepted connection.
 pub(super) struct Arrival {
@@ -64,7 +71,7 @@ impl Descriptors {
         };
         drop(spares);
         Ok(Self {
-            end: RawFd::try_from(end).unwrap_or(RawFd::MAX),
+            end: usize::try_from(end).unwrap_or(usize::MAX),
             null: RefCell::new(null),
             spare: Cell::new(Some(spare)),
             shared,
@@ -75,7 +82,11 @@ impl Descriptors {
     pub(super) fn admit(&self, fd: impl AsFd) -> io::Result<()> {
         // One that a shard is about to take back is nobody's: there has to be another.
         let spared = || self.shared.lent.load(Ordering::Relaxed) == 0 || self.duplicate().is_ok();
-        if fd.as_fd().as_raw_fd() < self.end && spared() {
+        let number = usize::try_from(fd.as_fd().as_raw_fd()).unwrap_or_default();
+        // Before the promises are read: a shard that promises now sees this number, or this one sees its promise.
+        self.shared.highest.fetch_max(number, Ordering::SeqCst);
+        let promised = self.shared.promised.load(Ordering::SeqCst);
+        if number + promised < self.end && spared() {
             Ok(())
         } else {
             Err(Errno::EMFILE.into())
@@ -84,15 +95,26 @@ impl Descriptors {
 
     /// For a connection that will be accepted later, when it is too late to refuse it.
     pub(super) fn reserve(&self) -> io::Result<Place> {
+        let promised = self.shared.promised.fetch_add(1, Ordering::SeqCst) + 1;
+        let place = Place::Promised(self.shared.clone());
+        // Asked each time: whoever lowers the limit while we run takes back what could be promised.
+        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        // Sockets of the control thread may have higher numbers than any connection.
+        let taken = (self.shared.highest.load(Ordering::SeqCst) + promised) as u64;
+        if taken + CONTROL < limit.min(self.end as u64) {
+            return Ok(place);
+        }
+        drop(place);
         let fd = self.duplicate()?;
         self.admit(&fd)?;
-        Ok(Place(fd))
+        Ok(Place::Taken(fd))
     }
 
     /// The connection has come for which the place was reserved.
     pub(super) fn settle(&self, stream: TcpStream, place: Place) -> io::Result<TcpStream> {
+        let taken = matches!(place, Place::Taken(_));
         drop(place);
-        if self.admit(&stream).is_ok() {
+        if self.admit(&stream).is_ok() || !taken {
             return Ok(stream);
         }
         // Accepted beside its place, it has got one of the others' descriptors: back to its own.
@@ -204,9 +226,21 @@ impl Resources {
     }
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Self::Promised(shared) = self {
+            shared.promised.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
 /// What all shards share.
 #[derive(Default)]
 pub(super) struct Shared {
+    /// Places that are promised to connections, without a descriptor.
+    promised: AtomicUsize,
+    /// The highest number that a connection has had. It never falls.
+    highest: AtomicUsize,
     /// Spare descriptors that are given up just now.
     lent: AtomicUsize,
     /// For shards that have not begun.
@@ -241,9 +275,49 @@ mod tests {
     fn a_number_beyond_the_end_is_not_for_connections() {
         let mut descriptors = Descriptors::new(Arc::default()).unwrap();
         drop(descriptors.reserve().unwrap());
-        descriptors.end = descriptors.null.borrow().as_raw_fd();
+        descriptors.end = number(&descriptors.null.borrow());
         let refused = descriptors.reserve().err().unwrap();
         assert_eq!(Resources::of(&refused), Resources::Descriptors);
+    }
+
+    #[test]
+    fn a_place_takes_no_descriptor_while_the_limit_is_far() {
+        let descriptors = Descriptors::new(Arc::default()).unwrap();
+        let place = descriptors.reserve().unwrap();
+        assert!(matches!(place, Place::Promised(_)));
+        assert_eq!(descriptors.shared.promised.load(Ordering::SeqCst), 1);
+        drop(place);
+        assert_eq!(descriptors.shared.promised.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn what_is_promised_is_given_to_no_other_connection() {
+        let mut descriptors = Descriptors::new(Arc::default()).unwrap();
+        let other = descriptors.duplicate().unwrap();
+        let place = descriptors.reserve().unwrap();
+        assert!(matches!(place, Place::Promised(_)));
+        descriptors.end = number(&other) + 2;
+        descriptors.admit(&other).unwrap();
+        descriptors.end -= 1;
+        assert!(descriptors.admit(&other).is_err(), "the last one is promised");
+        drop(place);
+        descriptors.admit(&other).unwrap();
+    }
+
+    /// How many are free between those in use nobody knows without asking the kernel.
+    #[test]
+    fn near_the_limit_a_place_is_a_descriptor() {
+        let descriptors = Descriptors::new(Arc::default()).unwrap();
+        let near = descriptors.end - CONTROL as usize;
+        descriptors.shared.highest.store(near - 2, Ordering::SeqCst);
+        assert!(matches!(descriptors.reserve().unwrap(), Place::Promised(_)));
+        descriptors.shared.highest.store(near - 1, Ordering::SeqCst);
+        assert!(matches!(descriptors.reserve().unwrap(), Place::Taken(_)));
+        assert_eq!(descriptors.shared.promised.load(Ordering::SeqCst), 0);
+    }
+
+    fn number(fd: &OwnedFd) -> usize {
+        usize::try_from(fd.as_raw_fd()).unwrap()
     }
 
     #[test]

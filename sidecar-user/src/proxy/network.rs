@@ -1,7 +1,7 @@
 //! Keeps the kernel side informed of the pod's own network: which ports listen, which destinations have a route. Decides
 //! what is no fact of the host: that the mesh's virtual addresses are reached without a route.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,16 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::datapath::{AppPorts, Datapath, RouteMap};
-use crate::host::{self, Changes, Routes};
+use crate::host::{self, Change, Changes, RouteTable, Routes};
 use crate::model::Snapshot;
 use crate::model::network::Path;
 
-/// Listeners of the pod's cgroup are known at once, this only after a while: the end of those that are older than the
-/// programs.
-const LISTENERS: Duration = Duration::from_secs(2);
+/// Between two looks at who listens, however many reasons there are.
+const LOOKS: Duration = Duration::from_secs(2);
+/// Closed ports are asked for all the time, by scanners and impatient clients. Looks that find nothing become rarer, up to this.
+const LOOKS_FOR_NOTHING: Duration = Duration::from_secs(16);
+/// A look for no reason, in case one has been missed.
+const LOOKS_ANYWAY: Duration = Duration::from_secs(300);
 /// Between two looks at routes that change all the time.
 const REST: Duration = Duration::from_millis(100);
 
@@ -35,7 +38,11 @@ pub(super) fn follow(
     let mut following = JoinSet::new();
     match kernel.app_ports() {
         Ok(ports) => {
-            let mut listeners = Listeners { ports, failed: false };
+            let mut listeners = Listeners {
+                ports,
+                host: host::Listeners::default(),
+                failed: false,
+            };
             listeners.look();
             following.spawn(listeners.follow());
         }
@@ -50,10 +57,12 @@ pub(super) fn follow(
             let mut paths = Paths {
                 map,
                 addresses,
-                routes: None,
+                table: RouteTable::default(),
+                known: None,
+                vips: BTreeSet::new(),
                 warned: None,
             };
-            paths.look(&world.borrow().clone());
+            paths.look(&world.borrow().clone(), Change::Any);
             following.spawn(paths.follow(changes, world));
         }
         Err(error) => tracing::warn!(%error, "connections without a route do not fail at once"),
@@ -63,24 +72,50 @@ pub(super) fn follow(
 
 struct Listeners {
     ports: AppPorts,
+    host: host::Listeners,
     failed: bool,
 }
 
 impl Listeners {
-    fn look(&mut self) {
-        let looked: anyhow::Result<()> = self.ports.set(|| Ok(host::listening()?));
+    /// Says whether anything was found that was not known.
+    fn look(&mut self) -> bool {
+        let host = &mut self.host;
+        let looked: anyhow::Result<bool> = self.ports.set(|| Ok(host.look()?));
         if let Err(error) = &looked
             && !self.failed
         {
             tracing::warn!(%error, "the listening ports of this pod are not known");
         }
         self.failed = looked.is_err();
+        looked.unwrap_or(true)
     }
 
+    /// Listeners that begin after the programs were attached are known at once. A look is for the end of those that are
+    /// older, for those that the programs have no room for, and for a warning about those that nobody serves.
     async fn follow(mut self) {
+        let mut rest = LOOKS;
         loop {
-            sleep(LISTENERS).await;
-            self.look();
+            sleep(LOOKS).await;
+            if !self.failed && !self.ports.is_crowded() {
+                self.reason(rest - LOOKS).await;
+            }
+            rest = match self.look() {
+                true => LOOKS,
+                false => (rest * 2).min(LOOKS_FOR_NOTHING),
+            };
+        }
+    }
+
+    /// Waits for a reason to look. Refused attempts are one after `rest` only.
+    async fn reason(&self, rest: Duration) {
+        let refusal = async {
+            sleep(rest).await;
+            self.ports.closed().await;
+        };
+        tokio::select! {
+            () = self.ports.ended() => {}
+            () = refusal => {}
+            () = sleep(LOOKS_ANYWAY) => {}
         }
     }
 }
@@ -88,7 +123,11 @@ impl Listeners {
 struct Paths {
     map: RouteMap,
     addresses: Vec<IpAddr>,
-    routes: Option<Routes>,
+    table: RouteTable,
+    /// What was found last.
+    known: Option<Routes>,
+    /// The mesh's virtual addresses that were written last.
+    vips: BTreeSet<IpAddr>,
     /// What was warned of last, so that it is said once.
     warned: Option<String>,
 }
@@ -98,43 +137,61 @@ impl Paths {
         loop {
             tokio::select! {
                 heard = changes.next() => {
-                    if let Err(error) = heard {
-                        self.give_up(&error.to_string());
-                        return;
-                    }
-                    sleep(REST).await;
+                    let change = match heard {
+                        Ok(change) => change,
+                        Err(error) => {
+                            self.give_up(&error.to_string());
+                            return;
+                        }
+                    };
                     let world = world.borrow().clone();
-                    self.look(&world);
+                    self.look(&world, change);
+                    sleep(REST).await;
                 }
                 changed = world.changed() => {
                     if changed.is_err() {
                         return;
                     }
                     let world = world.borrow_and_update().clone();
-                    self.write(&world);
+                    self.follow_world(&world);
                 }
             }
         }
     }
 
-    fn look(&mut self, world: &Snapshot) {
-        match host::routes() {
+    fn look(&mut self, world: &Snapshot, change: Change) {
+        let looked = match change {
+            // After a failure nothing is known that could be added to.
+            Change::Routes(prefixes) if self.known.is_some() => self.table.look_at(&prefixes),
+            _ => self.table.look(),
+        };
+        match looked {
             Ok(routes) => {
-                self.routes = Some(routes);
-                self.write(world);
+                self.known = Some(routes.clone());
+                self.vips = vips(world);
+                self.write();
             }
-            Err(error) => self.give_up(&error.to_string()),
+            Err(error) => {
+                self.known = None;
+                self.give_up(&error.to_string());
+            }
         }
     }
 
-    fn write(&mut self, world: &Snapshot) {
-        let Some(routes) = &self.routes else {
+    /// Most changes of the registry leave its virtual addresses as they were.
+    fn follow_world(&mut self, world: &Snapshot) {
+        let vips = vips(world);
+        if vips != self.vips {
+            self.vips = vips;
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
+        let Some(routes) = &self.known else {
             return;
         };
-        let vips = world
-            .services()
-            .flat_map(|(service, _)| service.vips.iter().copied());
-        let paths = with_vips(&routes.paths, vips, &self.addresses);
+        let paths = with_vips(&routes.paths, &self.vips, &self.addresses);
         let complete = !routes.policy;
         let written = self.map.set(&paths).and_then(|()| self.map.complete(complete));
         match written {
@@ -162,31 +219,57 @@ impl Paths {
     }
 }
 
+fn vips(world: &Snapshot) -> BTreeSet<IpAddr> {
+    let services = world.services();
+    services
+        .flat_map(|(service, _)| service.vips.iter().map(IpAddr::to_canonical))
+        .collect()
+}
+
 /// The host's paths, and one to each virtual address that it has none to: nobody but the proxy needs it. A pod without an
 /// address of the family stays without, as programs that try both families rely on.
 fn with_vips(
     paths: &BTreeMap<IpNet, Path>,
-    vips: impl Iterator<Item = IpAddr>,
+    vips: &BTreeSet<IpAddr>,
     own: &[IpAddr],
 ) -> BTreeMap<IpNet, Path> {
     let mut all = paths.clone();
-    for vip in vips.map(|vip| vip.to_canonical()) {
+    let host = Covering::of(paths);
+    for vip in vips {
         let source = own.iter().find(|own| own.is_ipv4() == vip.is_ipv4());
         if let Some(source) = source
-            && !matches!(longest(paths, vip), Some(Path::From(_)))
+            && !matches!(host.longest(*vip), Some(Path::From(_)))
         {
-            all.insert(vip.into(), Path::From(*source));
+            all.insert((*vip).into(), Path::From(*source));
         }
     }
     all
 }
 
-fn longest(paths: &BTreeMap<IpNet, Path>, ip: IpAddr) -> Option<&Path> {
-    let whole = IpNet::from(ip);
-    (0..=whole.max_prefix_len())
-        .rev()
-        .filter_map(|len| IpNet::new(ip, len).ok())
-        .find_map(|net| paths.get(&net.trunc()))
+/// Finds the longest prefix that holds an address, by one look-up for each length that there is: some five in a usual
+/// table, of 129.
+struct Covering<'p> {
+    paths: &'p BTreeMap<IpNet, Path>,
+    /// By family, the longest first.
+    lengths: [Vec<u8>; 2],
+}
+
+impl<'p> Covering<'p> {
+    fn of(paths: &'p BTreeMap<IpNet, Path>) -> Self {
+        let lengths = [true, false].map(|v4| {
+            let family = paths.keys().filter(|net| net.addr().is_ipv4() == v4);
+            let lengths: BTreeSet<u8> = family.map(IpNet::prefix_len).collect();
+            lengths.into_iter().rev().collect()
+        });
+        Self { paths, lengths }
+    }
+
+    fn longest(&self, ip: IpAddr) -> Option<&'p Path> {
+        let lengths = self.lengths[usize::from(ip.is_ipv6())].iter();
+        lengths
+            .filter_map(|len| IpNet::new(ip, *len).ok())
+            .find_map(|net| self.paths.get(&net.trunc()))
+    }
 }
 
 #[cfg(test)]
@@ -202,9 +285,10 @@ mod tests {
             ("10.96.0.0/16", Path::Fails(113)),
             ("::/0", Path::Fails(101)),
         ]);
-        let vips = ["10.96.0.1", "10.5.0.1", "192.0.2.1", "fd96::1"].map(ip);
-        let all = with_vips(&paths, vips.into_iter(), &[ip(OWN4)]);
-        let of = |vip: &str| longest(&all, ip(vip)).copied();
+        let vips = BTreeSet::from(["10.96.0.1", "10.5.0.1", "192.0.2.1", "fd96::1"].map(ip));
+        let all = with_vips(&paths, &vips, &[ip(OWN4)]);
+        let all = Covering::of(&all);
+        let of = |vip: &str| all.longest(ip(vip)).copied();
         assert_eq!(of("10.96.0.1"), Some(Path::From(ip(OWN4))), "the host refuses it");
         assert_eq!(
             of("192.0.2.1"),

@@ -14,7 +14,7 @@ use super::holding::{Gone, Holding};
 use super::join::join;
 use super::limits::{Arrival, Place, Resources};
 use super::outcome::{self, Answer};
-use super::patience::{self, Patience};
+use super::patience::Patience;
 use super::shard::{Entered, Shard};
 use crate::intercept;
 use crate::intercept::packet;
@@ -67,6 +67,8 @@ struct Asked {
     dst: OriginalDst,
     /// The application's address as others see it.
     client: SocketAddr,
+    /// The kernel would choose that address by itself.
+    is_routed: bool,
     device: Option<u32>,
     /// connect() waits for the answer, for as long as the application likes.
     held: bool,
@@ -164,6 +166,7 @@ async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut g
     let asked = Asked {
         dst: syn.original_dst,
         client: shown(&shard, &syn),
+        is_routed: syn.source.is_some() && syn.pair.client.ip().is_loopback() && syn.device.is_none(),
         device: syn.device,
         held: true,
     };
@@ -195,17 +198,13 @@ async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut g
 
 /// Tells the application, until it has heard.
 async fn answer(holding: &Holding<Ready>, syn: &HeldSyn, answer: Answer, mut gone: Gone) {
-    let (packet, mut pause, longest) = match answer {
-        Answer::Refused => (
-            packet::refusal(syn.pair, syn.sequence),
-            REFUSAL_REPEAT,
-            REFUSAL_REPEAT,
-        ),
-        Answer::Unreachable(what) => (
-            packet::unreachable(syn, what),
-            Duration::from_millis(1),
-            ICMP_REPEAT,
-        ),
+    let (mut pause, longest) = match answer {
+        Answer::Refused => (REFUSAL_REPEAT, REFUSAL_REPEAT),
+        Answer::Unreachable(_) => (Duration::from_millis(1), ICMP_REPEAT),
+    };
+    let packet = match answer {
+        Answer::Refused => packet::refusal(syn.pair, syn.sequence),
+        Answer::Unreachable(what) => packet::unreachable(syn, what),
     };
     loop {
         holding.send(&packet);
@@ -294,15 +293,15 @@ fn expected(shard: &Shard, app: &TcpStream, client: ClientAddr) -> Option<Ready>
 /// The optimistic walk, up to the upstream: the application believes that it is connected.
 async fn accepted(shard: &Rc<Shard>, app: &mut TcpStream, client: ClientAddr) -> Option<Ready> {
     let entered = shard.enter();
-    let flow = shard
-        .observe
-        .open(Flow::new(Direction::Outbound, client.0, SystemTime::now()));
+    let flow = Flow::new(Direction::Outbound, client.0, SystemTime::now());
+    let flow = shard.observe.open(flow);
     let connected = match intercept::original_dst(&*app, client) {
         None => Err(Outcome::new(Party::Client, Cause::NoOriginalDestination)),
         Some(dst) => {
             let asked = Asked {
                 dst,
                 client: shard.shown_client(client),
+                is_routed: false,
                 device: None,
                 held: false,
             };
@@ -354,8 +353,7 @@ async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, 
             }
         };
         let Some(up) = up else {
-            if patience.lasts() {
-                tokio::time::sleep(patience::AGAIN).await;
+            if patience.lasts().await {
                 (tried, failed, world) = (Vec::new(), None, shard.world());
                 continue;
             }
@@ -489,8 +487,8 @@ async fn plain(shard: &Shard, asked: &Asked, up: &Upstream) -> Result<TcpStream,
     // The server is to see the application's own address and port.
     let from = tcp::From {
         device: asked.device,
-        source: None,
         client: Some((asked.client, &shard.bound_ports)).filter(|(client, _)| !is_local_only(client.ip())),
+        is_routed: asked.is_routed && up.endpoint == asked.dst.0,
         ..tcp::From::default()
     };
     let (stream, as_itself) = tcp::dial(up.endpoint, &*shard.mark, from, limit).await?;

@@ -1,10 +1,11 @@
-//! How long a connection waits for a peer's proxy that is not there. Dials nobody.
+//! How long a connection waits for a proxy that is not there, or not yet. Dials nobody.
 //!
 //! A proxy that is stopped and started leaves a gap in which the kernel refuses connections to its HBONE port. That says
 //! nothing of the application behind it, so the client's proxy asks again for as long as a restart may take.
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::transport::Error;
@@ -12,7 +13,15 @@ use crate::transport::Error;
 /// What a stop and a start take, with time to spare. A gateway that has been absent for longer is not waited for.
 const RESTART: Duration = Duration::from_secs(5);
 /// Between two rounds of dials; those of a shard that wait for the same peer share them.
-pub(super) const AGAIN: Duration = Duration::from_millis(50);
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// What a proxy that has just started takes to get its first certificate, with time to spare.
+const FIRST: Duration = Duration::from_secs(2);
+
+/// Waits for the first certificate, where there was none yet.
+pub(super) async fn first<T>(mut svid: watch::Receiver<Option<T>>) {
+    let _ = tokio::time::timeout(FIRST, svid.wait_for(Option::is_some)).await;
+}
 
 /// Of one connection.
 #[derive(Debug, Default)]
@@ -32,9 +41,13 @@ impl Patience {
         }
     }
 
-    /// Is another round worth while? Asked when each endpoint has failed.
-    pub(super) fn lasts(&mut self) -> bool {
-        std::mem::take(&mut self.returning)
+    /// Is another round worth while? Asked when each endpoint has failed, and answered when the round may begin.
+    pub(super) async fn lasts(&mut self) -> bool {
+        let lasts = std::mem::take(&mut self.returning);
+        if lasts {
+            tokio::time::sleep(AGAIN).await;
+        }
+        lasts
     }
 }
 
@@ -66,11 +79,10 @@ mod tests {
         let mut rounds = 0;
         loop {
             patience.failed(&refused(), None);
-            if !patience.lasts() {
+            if !patience.lasts().await {
                 break;
             }
             rounds += 1;
-            tokio::time::sleep(AGAIN).await;
         }
         assert_eq!(rounds, RESTART.as_millis() / AGAIN.as_millis());
     }
@@ -79,13 +91,13 @@ mod tests {
     async fn one_that_has_been_absent_for_longer_is_not() {
         let mut patience = Patience::default();
         patience.failed(&refused(), Some(RESTART));
-        assert!(!patience.lasts());
+        assert!(!patience.lasts().await);
     }
 
-    #[test]
-    fn an_application_that_refuses_is_not() {
+    #[tokio::test]
+    async fn an_application_that_refuses_is_not() {
         let mut patience = Patience::default();
         patience.failed(&denied(), None);
-        assert!(!patience.lasts());
+        assert!(!patience.lasts().await);
     }
 }

@@ -4,7 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -32,7 +31,7 @@ use crate::observe::{Meters, ShardObserver};
 use crate::policy::Mode;
 use crate::route::{Unknown, Upstream};
 use crate::transport::pool::Pool;
-use crate::transport::tcp::{BoundPorts, Mark, TIME_WAIT};
+use crate::transport::tcp::{BoundPorts, Mark};
 use crate::transport::{Error, Tally, Timeouts, tls};
 use crate::{datapath, relay};
 use present::Present;
@@ -47,9 +46,6 @@ const HOLDING_LOOK: Duration = Duration::from_secs(5);
 
 /// For the last words of a shard that is done.
 const GOODBYE: Duration = Duration::from_millis(500);
-
-/// How long a tunnel waits for the first certificate of a proxy that has just started.
-const FIRST_SVID: Duration = Duration::from_secs(2);
 
 /// What the role hands to each shard's thread.
 #[derive(Clone)]
@@ -207,13 +203,6 @@ impl Shard {
     }
 
     /// For those who have to know when the certificate or the roots change.
-    /// A proxy that has just started has its first certificate in a moment, or does not get one.
-    pub(super) async fn first_svid(&self) {
-        if self.svid.borrow().is_none() {
-            let _ = tokio::time::timeout(FIRST_SVID, self.svids().wait_for(Option::is_some)).await;
-        }
-    }
-
     pub(super) fn svids(&self) -> watch::Receiver<Option<Arc<Svid>>> {
         self.svid.clone()
     }
@@ -250,47 +239,6 @@ impl Shard {
     /// Is that one of the proxy's own listeners?
     pub(super) fn is_own(&self, addr: SocketAddr) -> bool {
         self.is_own_port(addr.port()) && (self.addresses.contains(&addr.ip()) || addr.ip().is_loopback())
-    }
-
-    /// Marks a socket that dials the application on behalf of a client, whose address the application is to see. It is to
-    /// be connected to [`Self::door`].
-    pub(super) fn present(
-        &self,
-        socket: BorrowedFd<'_>,
-        client: SocketAddr,
-        application: SocketAddr,
-    ) -> io::Result<()> {
-        self.descriptors.admit(socket)?;
-        match &self.bypass {
-            Some(bypass) => bypass.present(socket, client, application),
-            // Nothing is attached, so nobody could show it.
-            None => Ok(()),
-        }
-    }
-
-    /// The address to dial an application by.
-    pub(super) fn door(&self, application: SocketAddr) -> SocketAddr {
-        match &self.bypass {
-            Some(bypass) => bypass.door(application),
-            None => application,
-        }
-    }
-
-    /// The pod's own address has no port left towards an application. To find that out again each time would take longer
-    /// than all the rest: the kernel looks at every port.
-    pub(super) fn crowd(&self) {
-        self.crowded.set(Some(Instant::now()));
-    }
-
-    pub(super) fn is_crowded(&self) -> bool {
-        self.crowded
-            .get()
-            .is_some_and(|since| since.elapsed() < TIME_WAIT)
-    }
-
-    /// Another address to dial an application from, where nobody is shown it.
-    pub(super) fn spare_source(&self, application: SocketAddr) -> Option<IpAddr> {
-        self.bypass.as_ref()?.spare_source(application, fastrand::u16(..))
     }
 
     /// The address that the application has for others: redirected connections come from loopback.
@@ -498,6 +446,7 @@ fn is_the_clients(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
+mod application;
 mod present;
 #[cfg(test)]
 mod tests;

@@ -10,11 +10,9 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 /// Of `linux/in.h`, since 6.3.
 const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
 
-/// Lets connect() choose no port but this one; the socket is bound to its address without a port. Unlike a port that
-/// bind() has taken, it stays free for connections to other destinations while this one lingers in TIME_WAIT.
-/// `ENOPROTOOPT` before 6.3.
+/// Lets connect() choose no port but this one. Unlike a port that bind() has taken, it stays free for connections to
+/// other destinations while this one lingers in TIME_WAIT. `ENOPROTOOPT` before 6.3.
 pub(super) fn choose_port(fd: BorrowedFd<'_>, port: u16) -> io::Result<()> {
-    choose_late(fd)?;
     let port = u32::from(port);
     set(fd, IP_LOCAL_PORT_RANGE, port << 16 | port)
 }

@@ -17,8 +17,6 @@ use crate::model::leg;
 /// Flags a socket so that the connect hook leaves it alone. Without it a dial would come back to ourselves.
 pub type Mark = Rc<dyn Fn(BorrowedFd<'_>) -> io::Result<()>>;
 
-const KEEPALIVE: Duration = Duration::from_secs(10);
-
 /// On tunnels only: they are always drained, so unacknowledged data means a dead peer. On an application's socket
 /// it would kill a peer that is alive and merely does not read (wire.md 1.10).
 const TUNNEL_USER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,11 +32,14 @@ pub struct From<'a> {
     pub source: Option<IpAddr>,
     /// The address and port that the other side is to see.
     pub client: Option<(SocketAddr, &'a BoundPorts)>,
+    /// The client's address is the one that the kernel would choose by itself: only its port has to be asked for.
+    pub is_routed: bool,
     /// The other side is an application of this pod.
     pub to_application: bool,
 }
 
-/// A connection to an application or to a host outside the mesh.
+/// A connection to an application or to a host outside the mesh. Without keep-alive: most connections are gone before a
+/// probe would be due, and whoever relays one that lasts turns it on.
 ///
 /// A client's own port may be taken, as when an earlier connection to the same server lingers. Then the kernel chooses
 /// another one, and `false` comes with the stream.
@@ -71,6 +72,7 @@ pub async fn dial(
             return Ok((connect(marked()?, addr).await?, true));
         };
         if client.is_ipv4() == addr.is_ipv4() {
+            let choose = if from.is_routed { choose_port } else { choose };
             for way in [choose as Way, bind] {
                 let socket = marked()?;
                 if way(bound, &socket, client).is_err() {
@@ -110,14 +112,20 @@ fn unless_refused(stream: TcpStream) -> io::Result<TcpStream> {
 
 type Way = fn(&BoundPorts, &TcpSocket, SocketAddr) -> io::Result<()>;
 
+/// The port is connect()'s only choice, and the address is bound.
+fn choose(bound: &BoundPorts, socket: &TcpSocket, client: SocketAddr) -> io::Result<()> {
+    choose_port(bound, socket, client)?;
+    sys::choose_late(socket.as_fd())?;
+    socket.bind(SocketAddr::new(client.ip(), 0))
+}
+
 /// The port is connect()'s only choice. Not where an application has bound it explicitly, nor for ports that the
 /// kernel does not choose by itself.
-fn choose(bound: &BoundPorts, socket: &TcpSocket, client: SocketAddr) -> io::Result<()> {
+fn choose_port(bound: &BoundPorts, socket: &TcpSocket, client: SocketAddr) -> io::Result<()> {
     if !bound.chosen_by_kernel.contains(&client.port()) {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    sys::choose_port(socket.as_fd(), client.port())?;
-    socket.bind(SocketAddr::new(client.ip(), 0))
+    sys::choose_port(socket.as_fd(), client.port())
 }
 
 /// Fails where the port is taken, is a privileged one, or where the address is none of this host's.
@@ -209,6 +217,8 @@ pub(super) async fn dial_tunnel(
 /// Options of a socket that carries a tunnel, dialled or accepted.
 pub(super) fn tune_tunnel(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new();
+    socket.set_tcp_keepalive(&keepalive.with_time(leg::KEEPALIVE).with_interval(leg::KEEPALIVE))?;
     socket.set_tcp_user_timeout(Some(TUNNEL_USER_TIMEOUT))?;
     socket.set_tcp_notsent_lowat(TUNNEL_NOTSENT_LOWAT)
 }
@@ -221,7 +231,6 @@ fn socket_for(addr: SocketAddr) -> io::Result<TcpSocket> {
     };
     socket.set_nodelay(true)?;
     let options = SockRef::from(&socket);
-    options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
     options.set_tcp_notsent_lowat(leg::NOTSENT_LOWAT)?;
     // The urgent byte would not be among the others, and be lost.
     options.set_out_of_band_inline(true)?;

@@ -8,5 +8,5 @@ pub mod servers;
 
 pub use clients::{curl, iperf3, psql, redis_cli};
 pub use hold::Stuck;
-pub use script::{Background, Connects, Dialogue, Keep, Strangers, crowd, echo, neighbour, url};
+pub use script::{Background, Connects, Dialogue, Keep, Strangers, crowd, echo, neighbour, one_by_one, url};
 pub use servers::{iperf3_server, nginx, nginx_with, postgres, redis, smtp};

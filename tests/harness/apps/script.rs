@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -16,6 +17,9 @@ use crate::wait;
 
 /// Debian's own, because its aiosmtpd is installed for it.
 const PYTHON: &str = "/usr/bin/python3";
+
+/// For all of a run's connections, also through a sidecar that is traced.
+const ONE_BY_ONE: Duration = Duration::from_secs(60);
 
 /// The programs in `programs/`; each explains itself at its top.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +36,7 @@ pub enum Script {
     Hold,
     Strangers,
     Intruder,
+    OneByOne,
     Neighbour,
 }
 
@@ -50,6 +55,7 @@ impl Script {
             Self::Hold => ("hold.py", include_str!("../programs/hold.py")),
             Self::Strangers => ("strangers.py", include_str!("../programs/strangers.py")),
             Self::Intruder => ("intruder.py", include_str!("../programs/intruder.py")),
+            Self::OneByOne => ("one_by_one.py", include_str!("../programs/one_by_one.py")),
             Self::Neighbour => ("neighbour.py", include_str!("../programs/neighbour.py")),
         };
         let file = pod.scratch().join(name);
@@ -80,6 +86,17 @@ pub fn echo(pod: &Pod, port: u16) -> Result<Process> {
     let mut command = Script::Echo.command(pod)?;
     command.arg(port.to_string());
     pod.spawn(command)?.until_listening(port)
+}
+
+/// So many connections to an echo server, one after the other, each for one exchange.
+pub fn one_by_one(pod: &Pod, server: SocketAddr, count: usize) -> Result<()> {
+    let mut command = Script::OneByOne.command(pod)?;
+    command.args([
+        server.ip().to_string(),
+        server.port().to_string(),
+        count.to_string(),
+    ]);
+    pod.run_within(command, ONE_BY_ONE)?.ok().map(drop)
 }
 
 /// One end of a connection that follows given steps (`programs/dialogue.py`), and what each step gave.

@@ -210,7 +210,7 @@ pub const SETTINGS: [Setting; 34] = [
         flag: "workers",
         env: "OUTRIGGER_WORKERS",
         value: "N",
-        help: "Threads of the data path; 0 is one per usable core [default: 0]",
+        help: "Threads of the data path; 0 is one per usable core, two at most [default: 0]",
         list: false,
     },
     Setting {

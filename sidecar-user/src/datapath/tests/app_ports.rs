@@ -194,11 +194,11 @@ fn the_proxy_that_takes_over_goes_on_counting() {
 }
 
 /// As after a look that finds these.
-fn set(ports: &mut AppPorts, listening: &[Listening]) {
+pub(super) fn set(ports: &mut AppPorts, listening: &[Listening]) {
     ports.set(|| Ok::<_, Error>(listening.to_vec())).expect("set");
 }
 
-fn attached(pod: &Pod, inbound: &TcpListener, listening: &[Listening]) -> Datapath {
+pub(super) fn attached(pod: &Pod, inbound: &TcpListener, listening: &[Listening]) -> Datapath {
     let datapath = pod.attach(Some(inbound));
     let mut ports = datapath.app_ports().expect("ports");
     set(&mut ports, listening);
@@ -206,7 +206,7 @@ fn attached(pod: &Pod, inbound: &TcpListener, listening: &[Listening]) -> Datapa
 }
 
 /// Whether an outsider gets a connection; who serves it is not asked.
-fn is_open(pod: &Pod, own: &str, port: u16) -> bool {
+pub(super) fn is_open(pod: &Pod, own: &str, port: u16) -> bool {
     let to = SocketAddr::new(own.parse().expect("an address"), port);
     match pod.outsider(to).connect(&to.into()) {
         Ok(()) => true,
@@ -216,12 +216,12 @@ fn is_open(pod: &Pod, own: &str, port: u16) -> bool {
 }
 
 /// Whether one does at the pod's addresses, IPv4 first.
-fn are_open(pod: &Pod, port: u16) -> [bool; 2] {
+pub(super) fn are_open(pod: &Pod, port: u16) -> [bool; 2] {
     [POD4, POD6].map(|own| is_open(pod, own, port))
 }
 
 /// As a look at the sockets of the pod would find it.
-fn found(listener: &TcpListener) -> Listening {
+pub(super) fn found(listener: &TcpListener) -> Listening {
     Listening {
         cookie: sys::socket_cookie(listener.as_fd()).expect("a cookie"),
         at: listener.local_addr().expect("bound"),

@@ -11,8 +11,9 @@ use sidecar_ebpf::abi::{map, program};
 use socket2::{Domain, Socket, Type};
 
 use super::super::{Config, Error, detach, pins, sys};
-use super::pod::{Pod, in_pod};
-use super::probe::{FAR4, counter, original_dst};
+use super::app_ports::{self, found, is_open, set};
+use super::pod::{POD4, Pod, in_pod};
+use super::probe::{FAR4, counter, listener, original_dst};
 
 /// The kernel's number of BPF_CGROUP_INET4_GETSOCKNAME.
 const GETSOCKNAME4: u32 = 31;
@@ -138,6 +139,26 @@ fn other_ports_renew_the_settings_and_nothing_that_connections_need() {
         let to = pod.neighbour4.local_addr().unwrap();
         own.connect(&to.into()).expect("past the proxy");
         pod.neighbour4.accept().expect("the mark still counts");
+    });
+}
+
+/// Its listener is older than the maps: nothing of them says that anybody listens.
+#[test]
+fn where_the_map_of_ports_begins_anew_a_served_port_stays_open_until_the_first_look() {
+    in_pod(|pod| {
+        let inbound = pod.inbound();
+        let app = listener(Domain::IPV6);
+        let port = app.local_addr().unwrap().port();
+        drop(app_ports::attached(pod, &inbound, &[found(&app)]));
+        assert!(is_open(pod, POD4, port));
+        fs::remove_file(pins::map(&pod.config.pins, map::INHERITED)).expect("a pin");
+
+        let datapath = pod.attach(Some(&inbound));
+        assert!(is_open(pod, POD4, port));
+        let mut ports = datapath.app_ports().expect("ports");
+        set(&mut ports, &[found(&app)]);
+        assert!(is_open(pod, POD4, port));
+        assert!(!is_open(pod, POD4, 9));
     });
 }
 
