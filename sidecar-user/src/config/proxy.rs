@@ -34,7 +34,6 @@ pub(super) fn read(
     here: impl FnOnce(Option<&Path>) -> io::Result<Vec<IpAddr>>,
 ) -> Option<proxy::Config> {
     let name = layers.require("workload.name", non_empty);
-    let addresses = read_addresses(layers, here);
     let mode = read_mode(layers);
     let unknown = or(layers, "outbound", route::Unknown::default(), |path| {
         let words = [
@@ -56,6 +55,7 @@ pub(super) fn read(
         layers.read(path, super::values::memory).map(Some)
     });
     let interception = read_interception(layers);
+    let addresses = read_addresses(layers, &interception, here);
     let interception_policy = read_policy(layers);
     let existing = read_existing(layers);
     let (ports, observe) = (ports?, observe?);
@@ -87,9 +87,10 @@ pub(super) fn read_kernel(
     layers: &Layers,
     here: impl FnOnce(Option<&Path>) -> io::Result<Vec<IpAddr>>,
 ) -> Option<(datapath::Config, Option<PathBuf>, Existing)> {
-    let (addresses, mode) = (read_addresses(layers, here), read_mode(layers));
+    let mode = read_mode(layers);
     let (ports, observe) = (read_ports(layers), read_observe(layers));
     let (interception, workers) = (read_interception(layers), read_workers(layers));
+    let addresses = read_addresses(layers, &interception, here);
     let (policy, existing) = (read_policy(layers), read_existing(layers));
     let (ports, observe) = (ports?, observe?);
     check_distinct(layers, &ports, &observe);
@@ -181,6 +182,7 @@ fn or<T>(layers: &Layers, path: &str, default: T, read: impl FnOnce(&str) -> Opt
 
 fn read_addresses(
     layers: &Layers,
+    interception: &Option<Option<Target>>,
     here: impl FnOnce(Option<&Path>) -> io::Result<Vec<IpAddr>>,
 ) -> Option<Vec<IpAddr>> {
     const FIELD: &str = "workload.addresses";
@@ -191,8 +193,13 @@ fn read_addresses(
         }
         return Some(addresses);
     }
-    let netns = read_netns(layers)?;
-    match here(netns.as_deref()) {
+    let netns = match interception {
+        Some(Some(target)) => target.netns.as_deref(),
+        Some(None) => None,
+        // It may be the namespace that is wrong.
+        None => return None,
+    };
+    match here(netns) {
         Ok(addresses) if !addresses.is_empty() => return Some(addresses),
         Ok(_) => layers.problem(
             FIELD,
@@ -208,10 +215,6 @@ fn read_addresses(
 }
 
 const NETNS: &str = "interception.netns";
-
-fn read_netns(layers: &Layers) -> Option<Option<PathBuf>> {
-    or(layers, NETNS, None, |path| layers.read(path, absolute).map(Some))
-}
 
 fn read_identity(layers: &Layers) -> Option<identity::Config> {
     let (authority, server) = (
@@ -323,7 +326,7 @@ fn read_interception(layers: &Layers) -> Option<Option<Target>> {
             let allow_whole_host = or(layers, "interception.allowWholeHost", false, |path| {
                 layers.read(path, word(&[("true", true), ("false", false)]))
             });
-            let netns = read_netns(layers);
+            let netns = or(layers, NETNS, None, |path| layers.read(path, absolute).map(Some));
             Some(Some(Target {
                 cgroup: cgroup?,
                 netns: netns?,
