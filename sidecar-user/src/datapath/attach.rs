@@ -1,24 +1,26 @@
 //! Attaching, from nothing or over what an earlier proxy of the pod left pinned.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aya::Ebpf;
-use aya::maps::{Map, MapData, PerCpuArray};
-use sidecar_ebpf::abi::{Counter, Listener, RING_BYTES, Settings, map};
+use aya::maps::{MapData, PerCpuArray};
+use bytemuck::Pod;
+use sidecar_ebpf::abi::{self, AppSocket, Counter, Listener, RING_BYTES, Settings, map as names};
 
-use super::app_ports::{AppPortMaps, Doubts};
+use super::app_ports::{AppPortMaps, Doubts, Ports};
 use super::hold::Approvals;
 use super::lease::Lease;
 use super::links::{self, HOOKS};
+use super::map::{Map, ring};
 use super::object::Features;
 use super::policy::{self, PolicyMap};
 use super::settings::Switches;
 use super::{
     AppPorts, Bypass, Config, Error, Explain, Hold, Logs, PodTarget, Proof, RouteMap, detach, logs, object,
-    pins, settings, sys, whole_host,
+    pins, routes, settings, sys, whole_host,
 };
 
 /// The attached programs. Dropping it detaches nothing: see `detach`.
@@ -53,15 +55,13 @@ pub struct Steered<'a> {
 
 /// The maps that user space writes.
 struct Maps {
-    approved: Arc<OwnedFd>,
-    held: Arc<OwnedFd>,
-    netns: u64,
-    listeners: OwnedFd,
-    rings: OwnedFd,
-    app_ports: OwnedFd,
-    app_sockets: OwnedFd,
-    inherited: OwnedFd,
-    routes: OwnedFd,
+    approvals: Approvals,
+    listeners: Map<u32, RawFd>,
+    rings: Map<u32, RawFd>,
+    app_ports: Ports,
+    app_sockets: Map<u64, AppSocket>,
+    inherited: Ports,
+    routes: Map<routes::Key, abi::Path>,
 }
 
 impl Datapath {
@@ -103,15 +103,7 @@ impl Datapath {
         ];
         for (of, listener) in given {
             if let Some(listener) = listener {
-                sys::map_set(
-                    self.maps.listeners.as_fd(),
-                    &of.slot(shard),
-                    &listener.as_raw_fd(),
-                )
-                .map_err(|source| Error::MapIo {
-                    map: map::LISTENERS,
-                    source,
-                })?;
+                self.maps.listeners.set(&of.slot(shard), &listener.as_raw_fd())?;
             }
         }
         Ok(())
@@ -156,15 +148,10 @@ impl Datapath {
     /// [`Self::set_hold`] on, so that no shard waits for another.
     pub fn hold(&self, shard: u32, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
         let prepare = || {
-            let ring = sys::ring_create(RING_BYTES as u32)?;
-            sys::map_set(self.maps.rings.as_fd(), &shard, &ring.as_raw_fd())?;
+            let ring = ring(RING_BYTES as u32)?;
+            self.maps.rings.set(&shard, &ring.as_raw_fd())?;
             sys::attach_filter(listener, self.filter.as_fd())?;
-            let approvals = Approvals {
-                approved: self.maps.approved.clone(),
-                held: self.maps.held.clone(),
-                netns: self.maps.netns,
-            };
-            Hold::new(ring, approvals)
+            Hold::new(ring, self.maps.approvals.clone())
         };
         prepare().map_err(|source| Error::Hold { shard, source })
     }
@@ -178,9 +165,9 @@ impl Datapath {
     pub fn app_ports(&self) -> Result<AppPorts, Error> {
         AppPorts::new(
             AppPortMaps {
-                ports: another(&self.maps.app_ports, map::APP_PORTS)?,
-                counted: another(&self.maps.app_sockets, map::APP_SOCKETS)?,
-                inherited: another(&self.maps.inherited, map::INHERITED)?,
+                ports: self.maps.app_ports.clone(),
+                counted: self.maps.app_sockets.clone(),
+                inherited: self.maps.inherited.clone(),
                 counters: self.counters.clone(),
             },
             self.doubts.clone(),
@@ -191,7 +178,7 @@ impl Datapath {
 
     /// The handle that tells the programs how this host reaches its destinations; one is enough.
     pub fn routes(&self) -> Result<RouteMap, Error> {
-        RouteMap::new(another(&self.maps.routes, map::ROUTES)?, self.switches.clone())
+        RouteMap::new(self.maps.routes.clone(), self.switches.clone())
     }
 
     /// What the programs have counted since the pod was first attached, by name.
@@ -203,7 +190,7 @@ impl Datapath {
                     .counters
                     .get(&(*counter as u32), 0)
                     .map_err(|source| Error::Map {
-                        map: map::COUNTERS,
+                        map: names::COUNTERS,
                         source,
                     })?;
                 Ok((*name, by_cpu.iter().sum()))
@@ -226,7 +213,7 @@ fn attach(
 ) -> Result<Datapath, Error> {
     let pins: &Path = &config.pins;
     pins::keep_or_forget_maps(pins, &settings)?;
-    let knows_listeners = [map::APP_PORTS, map::INHERITED]
+    let knows_listeners = [names::APP_PORTS, names::INHERITED]
         .iter()
         .all(|name| pins::map(pins, name).exists());
     let log = logs::enabled();
@@ -241,32 +228,34 @@ fn attach(
     // Everything that the programs ask for is in place before the first of them runs.
     // What an earlier proxy knew of its pod stays in force until this one knows it itself: until then a connection
     // would be let in unheld, and a closed port look open.
-    let before = in_force(&ebpf)?;
+    let before = settings::in_force(&opened(&ebpf, names::SETTINGS)?)?;
     settings::carry_over(&before, &mut settings);
     // An upgrade that has changed their maps has lost them: a port that is served would be refused.
     if !knows_listeners {
         settings.app_ports = 0;
     }
-    let policy = policy::Written::new(map_fd(&ebpf, map::POLICY)?, &before, &config.policy)?;
+    let policy = policy::Written::new(opened(&ebpf, names::POLICY)?, &before, &config.policy)?;
     settings.policy_generation = policy.generation();
-    let switches = Switches::write(map_fd(&ebpf, map::SETTINGS)?, settings)?;
+    let switches = Switches::write(opened(&ebpf, names::SETTINGS)?, settings)?;
     let policy = policy.into_force(switches.clone());
     let explain = Explain::new(
         switches.clone(),
         policy.clone(),
-        map_fd(&ebpf, map::ROUTES)?,
-        [map_fd(&ebpf, map::APP_PORTS)?, map_fd(&ebpf, map::INHERITED)?],
+        opened(&ebpf, names::ROUTES)?,
+        [opened(&ebpf, names::APP_PORTS)?, opened(&ebpf, names::INHERITED)?],
     );
     let maps = Maps {
-        approved: Arc::new(map_fd(&ebpf, map::APPROVED)?),
-        held: Arc::new(map_fd(&ebpf, map::HELD)?),
-        netns: settings.netns,
-        listeners: map_fd(&ebpf, map::LISTENERS)?,
-        rings: map_fd(&ebpf, map::RINGS)?,
-        app_ports: map_fd(&ebpf, map::APP_PORTS)?,
-        app_sockets: map_fd(&ebpf, map::APP_SOCKETS)?,
-        inherited: map_fd(&ebpf, map::INHERITED)?,
-        routes: map_fd(&ebpf, map::ROUTES)?,
+        approvals: Approvals {
+            approved: opened(&ebpf, names::APPROVED)?,
+            held: opened(&ebpf, names::HELD)?,
+            netns: settings.netns,
+        },
+        listeners: opened(&ebpf, names::LISTENERS)?,
+        rings: opened(&ebpf, names::RINGS)?,
+        app_ports: opened(&ebpf, names::APP_PORTS)?,
+        app_sockets: opened(&ebpf, names::APP_SOCKETS)?,
+        inherited: opened(&ebpf, names::INHERITED)?,
+        routes: opened(&ebpf, names::ROUTES)?,
     };
     for hook in HOOKS {
         links::attach(&mut ebpf, hook, &pod, pins)?;
@@ -284,8 +273,8 @@ fn attach(
         counters: Arc::new(counters(&mut ebpf)?),
         bypass: Bypass::new(
             switches.clone(),
-            map_fd(&ebpf, map::BYPASS)?,
-            [map_fd(&ebpf, map::APP_PORTS)?, map_fd(&ebpf, map::INHERITED)?],
+            opened(&ebpf, names::BYPASS)?,
+            [opened(&ebpf, names::APP_PORTS)?, opened(&ebpf, names::INHERITED)?],
             doubts.clone(),
         ),
         doubts,
@@ -296,44 +285,31 @@ fn attach(
     })
 }
 
-/// The settings of an earlier proxy whose maps are reused, or zeros.
-fn in_force(ebpf: &Ebpf) -> Result<Settings, Error> {
-    sys::map_get(map_fd(ebpf, map::SETTINGS)?.as_fd(), &0_u32).map_err(|source| Error::MapIo {
-        map: map::SETTINGS,
-        source,
-    })
-}
-
 fn counters(ebpf: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, Error> {
-    let counters = ebpf.take_map(map::COUNTERS).ok_or(Error::Missing {
+    let counters = ebpf.take_map(names::COUNTERS).ok_or(Error::Missing {
         kind: "map",
-        name: map::COUNTERS,
+        name: names::COUNTERS,
     })?;
     PerCpuArray::try_from(counters).map_err(|source| Error::Map {
-        map: map::COUNTERS,
+        map: names::COUNTERS,
         source,
     })
 }
 
-/// A descriptor for a handle of its own.
-fn another(map: &OwnedFd, name: &'static str) -> Result<OwnedFd, Error> {
-    map.try_clone()
-        .map_err(|source| Error::MapIo { map: name, source })
-}
-
-/// A descriptor of its own, which outlives the loader.
-fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
+/// By a descriptor of its own, which outlives the loader.
+fn opened<K: Pod, V: Pod>(ebpf: &Ebpf, name: &'static str) -> Result<Map<K, V>, Error> {
+    use aya::maps::Map as Loaded;
     let data = match ebpf.map(name) {
         Some(
-            Map::Array(data)
-            | Map::ArrayOfMaps(data)
-            | Map::HashMap(data)
-            | Map::LpmTrie(data)
-            | Map::SkStorage(data)
-            | Map::SockMap(data),
+            Loaded::Array(data)
+            | Loaded::ArrayOfMaps(data)
+            | Loaded::HashMap(data)
+            | Loaded::LpmTrie(data)
+            | Loaded::SkStorage(data)
+            | Loaded::SockMap(data),
         ) => data,
         _ => return Err(Error::Missing { kind: "map", name }),
     };
     let clone: io::Result<OwnedFd> = data.fd().as_fd().try_clone_to_owned();
-    clone.map_err(|source| Error::MapIo { map: name, source })
+    Map::new(name, clone.map_err(|source| Error::MapIo { map: name, source })?)
 }

@@ -147,6 +147,15 @@ pub enum Error {
     Policy { networks: usize, source: io::Error },
     #[error("map {map}: {source}")]
     MapIo { map: &'static str, source: io::Error },
+    #[error(
+        "map {map} has keys and values of {found:?} bytes, not of {wanted:?}: it belongs to another version; run `outrigger \
+         detach` with the version that made it"
+    )]
+    MapShape {
+        map: &'static str,
+        wanted: [usize; 2],
+        found: [usize; 2],
+    },
 }
 
 impl Error {

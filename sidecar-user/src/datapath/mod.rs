@@ -28,6 +28,7 @@ mod hold;
 mod lease;
 mod links;
 mod logs;
+mod map;
 mod neighbours;
 mod netns;
 mod object;

@@ -18,9 +18,9 @@ use sidecar_ebpf::abi::{
 };
 use sidecar_ebpf::addr::Ip;
 
-use super::Error;
-use super::settings;
+use super::map::Map;
 use super::sys::{self, MapInfo};
+use super::{Error, settings};
 
 pub(super) fn link(pins: &Path, program: &str) -> PathBuf {
     pins.join("links").join(program)
@@ -161,8 +161,8 @@ fn is_usable(pins: &Path, name: &str) -> bool {
 
 fn says_the_same(pins: &Path, wanted: &Settings) -> bool {
     is_usable(pins, map::SETTINGS)
-        && sys::open_pin(&map(pins, map::SETTINGS))
-            .and_then(|map| sys::map_get::<u32, Settings>(map.as_fd(), &0))
+        && Map::pinned(map::SETTINGS, pins)
+            .and_then(|map| settings::in_force(&map))
             .is_ok_and(|pinned| settings::same_pod(&pinned, wanted))
 }
 

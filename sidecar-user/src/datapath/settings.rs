@@ -2,31 +2,31 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytemuck::Zeroable;
 use sidecar_ebpf::abi::{
-    ABI_VERSION, Device, MAX_ADDRESSES, MAX_DEVICES, MAX_OPEN_PORTS, MAX_SHARDS, Settings, map,
+    ABI_VERSION, Device, MAX_ADDRESSES, MAX_DEVICES, MAX_OPEN_PORTS, MAX_SHARDS, Settings,
 };
 use sidecar_ebpf::addr::{Ip, Port};
 
-use super::{Config, Error, Netns, sys};
+use super::map::Map;
+use super::{Config, Error, Netns};
 
 /// Changes single words of the settings in force. The programs see a word before or after, never in between.
 #[derive(Clone, Debug)]
 pub(super) struct Switches {
-    map: Arc<OwnedFd>,
+    map: Map<u32, Settings>,
     settings: Arc<Mutex<Settings>>,
 }
 
 impl Switches {
     /// Writes all of the settings, before any program reads them.
-    pub(super) fn write(map: OwnedFd, settings: Settings) -> Result<Self, Error> {
-        sys::map_set(map.as_fd(), &0_u32, &settings).map_err(map_error)?;
+    pub(super) fn write(map: Map<u32, Settings>, settings: Settings) -> Result<Self, Error> {
+        map.set(&0, &settings)?;
         Ok(Self {
-            map: Arc::new(map),
+            map,
             settings: Arc::new(Mutex::new(settings)),
         })
     }
@@ -39,7 +39,7 @@ impl Switches {
         }
         let mut changed = *settings;
         change(&mut changed);
-        sys::map_set(self.map.as_fd(), &0_u32, &changed).map_err(map_error)?;
+        self.map.set(&0, &changed)?;
         *settings = changed;
         Ok(())
     }
@@ -52,15 +52,13 @@ impl Switches {
 
     /// What the programs read now.
     pub(super) fn current(&self) -> Result<Settings, Error> {
-        sys::map_get(self.map.as_fd(), &0_u32).map_err(map_error)
+        in_force(&self.map)
     }
 }
 
-fn map_error(source: io::Error) -> Error {
-    Error::MapIo {
-        map: map::SETTINGS,
-        source,
-    }
+/// Zeros where nobody has written any yet.
+pub(super) fn in_force(map: &Map<u32, Settings>) -> Result<Settings, Error> {
+    Ok(map.get(&0)?.unwrap_or_else(Settings::zeroed))
 }
 
 /// Of a pod in that network namespace.

@@ -11,6 +11,7 @@ mod hold;
 mod inbound;
 mod lease;
 mod lifecycle;
+mod map;
 mod memory;
 mod object;
 mod options;

@@ -23,7 +23,8 @@ use nix::sched::{CloneFlags, unshare};
 use sidecar_ebpf::abi::{Listener, map};
 use socket2::{Domain, Socket, Type};
 
-use super::super::{Config, Datapath, Error, LISTENERS, Lease, PodTarget, Policy, Steered, pins, sys};
+use super::super::map::Map;
+use super::super::{Config, Datapath, Error, LISTENERS, Lease, PodTarget, Policy, Steered};
 
 pub(super) const POD4: &str = "10.99.0.2";
 pub(super) const POD6: &str = "fd99::2";
@@ -215,8 +216,9 @@ impl Pod {
     /// The dual-stack listener that redirected connections arrive at, before and after the programs are attached.
     pub(super) fn outbound(&self) -> Arc<TcpListener> {
         let listener = Arc::new(steered());
-        if let Ok(slots) = sys::open_pin(&pins::map(&self.config.pins, map::LISTENERS)) {
-            sys::map_set(slots.as_fd(), &Listener::Outbound.slot(0), &listener.as_raw_fd()).expect("a slot");
+        if let Ok(slots) = Map::pinned(map::LISTENERS, &self.config.pins) {
+            let slot: u32 = Listener::Outbound.slot(0);
+            slots.set(&slot, &listener.as_raw_fd()).expect("a slot");
         }
         *self.outbound.borrow_mut() = Arc::downgrade(&listener);
         listener

@@ -13,8 +13,9 @@ use sidecar_ebpf::abi::{Settings, map, program};
 use socket2::Domain;
 
 use super::super::links::SK_LOOKUP;
+use super::super::map::Map;
 use super::super::sys::{self, Scope};
-use super::super::{Config, Datapath, Error, Family, Netns, PodTarget, Steered, detach, pins};
+use super::super::{Config, Datapath, Error, Family, Netns, PodTarget, Steered, detach};
 use super::pod::{Elsewhere, POD4, POD6, Pod, in_pod};
 use super::probe::{FAR4, FAR6, address, listener, original_dst};
 use crate::model::Direction;
@@ -128,8 +129,8 @@ fn a_pod_is_attached_to_from_another_network_namespace() {
                 }
             });
             assert_eq!(lookups(&inside), 1, "by {is_by}");
-            let settings = sys::open_pin(&pins::map(&pod.config.pins, map::SETTINGS)).expect("a map");
-            let settings: Settings = sys::map_get(settings.as_fd(), &0_u32).expect("settings");
+            let settings: Map<u32, Settings> = Map::pinned(map::SETTINGS, &pod.config.pins).expect("a map");
+            let settings = settings.get(&0).expect("an answer").expect("settings");
             assert_eq!(settings.netns, sys::netns_cookie().expect("a cookie"));
             let devices = settings.devices.iter().filter(|device| device.index != 0).count();
             assert_eq!(
