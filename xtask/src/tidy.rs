@@ -4,6 +4,7 @@
 //! must keep. To change a rule, change its line and say why in `ARCHITECTURE.md`. What rustc or clippy can check is
 //! theirs; here is only what they cannot.
 
+mod circles;
 #[cfg(test)]
 mod claims;
 mod imports;
@@ -210,12 +211,21 @@ pub(crate) fn check() -> Result<()> {
         println!("{violation}");
     }
     println!("{}", lengths(&files));
+    let circles = circles::find(&files);
+    for circle in &circles {
+        println!(
+            "{circle}\n    circles: imports go one way inside a room too; move what both need into a module of its own"
+        );
+    }
     let strays = rooms_without_a_line(&workspace::root().join("sidecar-user/src"))?;
     if !strays.is_empty() {
         bail!(
             "ROOMS in xtask/src/tidy/rooms.rs has no line for {}",
             strays.join(", ")
         );
+    }
+    if !circles.is_empty() {
+        bail!("{} circles of imports", circles.len());
     }
     if !violations.is_empty() {
         bail!("{} house rules are broken", violations.len());

@@ -9,6 +9,7 @@
 //! Accepts nothing, reads nothing, closes nothing: whoever holds a [`Guest`] does, when [`Guest::evicted`] completes. Knows no
 //! clock.
 
+mod limits;
 mod source;
 mod table;
 
@@ -21,18 +22,7 @@ use tokio::sync::Notify;
 use source::Source;
 use table::Table;
 
-/// Of one door.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections that may wait at the same time.
-    pub places: usize,
-    /// Of those, from one source: an IPv4 address, or a /64 of IPv6, which is what one host can have for itself.
-    pub per_source: usize,
-    /// How long a connection may take until its first byte.
-    pub first_byte: Duration,
-    /// The same while more than half of the places, or of the source's quota, are taken.
-    pub first_byte_under_pressure: Duration,
-}
+pub use limits::{Counts, Limits};
 
 /// The places of one door. Cheap to clone; the clones share them.
 #[derive(Clone, Debug)]
@@ -51,17 +41,6 @@ pub struct Guest {
     source: Source,
     number: u64,
     evicted: Arc<Notify>,
-}
-
-/// What a door tells the metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Connections that wait now.
-    pub waiting: usize,
-    /// Evicted since the start, because their source had used up its quota.
-    pub evicted_by_quota: u64,
-    /// Evicted since the start, because all places were taken.
-    pub evicted_when_full: u64,
 }
 
 impl Admission {

@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::limits::{Counts, Limits};
 use super::source::Source;
-use super::{Counts, Limits};
 
 #[derive(Debug)]
 pub(super) struct Table<T> {

@@ -297,3 +297,16 @@ impl fmt::Display for Origin {
         }
     }
 }
+
+/// The default when nobody gave a value; `None` when the value is wrong.
+pub(super) fn or<T>(
+    layers: &Layers,
+    path: &str,
+    default: T,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Option<T> {
+    match layers.is_given(path) {
+        true => read(path),
+        false => Some(default),
+    }
+}

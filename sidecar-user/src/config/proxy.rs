@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::host;
-use super::layers::Layers;
+use super::layers::{Layers, or};
 use super::values::{
     absolute, address, admin, admin_socket, authority, duration, id_segment, lifetime, non_empty, path, port,
     server_name, trust_domain, word, workers,
@@ -170,14 +170,6 @@ fn read_existing(layers: &Layers) -> Option<Existing> {
     or(layers, "interception.existing", Existing::default(), |path| {
         layers.read(path, word(&choices))
     })
-}
-
-/// The default when nobody gave a value; `None` when the value is wrong.
-fn or<T>(layers: &Layers, path: &str, default: T, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-    match layers.is_given(path) {
-        true => read(path),
-        false => Some(default),
-    }
 }
 
 fn read_addresses(

@@ -124,7 +124,7 @@ fn place(target: sys::Target) -> Place {
 }
 
 fn abi(pins: &Path) -> Option<u32> {
-    let settings: Map<u32, Settings> = Map::pinned(map::SETTINGS, pins).ok()?;
+    let settings: Map<u32, Settings> = Map::pinned(map::SETTINGS, &pins::map(pins, map::SETTINGS)).ok()?;
     settings.get(&0).ok()?.map(|settings| settings.abi)
 }
 

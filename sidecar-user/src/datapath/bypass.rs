@@ -13,8 +13,9 @@ use sidecar_ebpf::abi::{self, Role};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 
 use super::app_ports::{Doubts, Ports, listens};
+use super::ip::{kernel_ip, user_ip};
 use super::map::Map;
-use super::settings::{Switches, kernel_ip, user_ip};
+use super::settings::Switches;
 use crate::model::Direction;
 
 #[derive(Clone, Debug)]

@@ -9,9 +9,10 @@ use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Arriving, Connecting, Facts, InboundFacts, Lookup};
 
 use super::app_ports::{Ports, listens};
+use super::ip::kernel_ip;
 use super::map::Map;
 use super::policy::{Direction, Rule};
-use super::settings::{Switches, kernel_ip};
+use super::settings::Switches;
 use super::{Error, PolicyMap, routes};
 
 /// Cheap to clone.

@@ -1,8 +1,8 @@
-//! The kernel's records, as bytes. Asserts nothing: what becomes of an attempt is asserted where it is answered.
+//! The kernel's records, as bytes. Asserts nothing: what becomes of an event is asserted where it is answered.
 
 use super::hold;
-use crate::model::Attempt;
+use crate::model::HeldEvent;
 
-pub(crate) fn attempt(record: &[u8]) -> Option<Attempt> {
-    hold::attempt(record)
+pub(crate) fn held_event(record: &[u8]) -> Option<HeldEvent> {
+    hold::held_event(record)
 }

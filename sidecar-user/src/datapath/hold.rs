@@ -11,10 +11,10 @@ use sidecar_ebpf::abi::{self, Held, Tuple};
 use sidecar_ebpf::addr::{Ip, Port};
 use tokio::io::unix::AsyncFd;
 
+use super::ip::{kernel_ip, user_ip};
 use super::map::Map;
-use super::settings::{kernel_ip, user_ip};
 use super::sys;
-use crate::model::{Attempt, HeldSyn, OriginalDst, Pair};
+use crate::model::{HeldEvent, HeldSyn, OriginalDst, Pair};
 
 /// Records read in one turn.
 const AT_ONCE: usize = 128;
@@ -34,7 +34,7 @@ pub struct Approvals {
 }
 
 /// What happens to the connections of one shard before they are accepted.
-pub struct Attempts {
+pub struct HeldEvents {
     ring: AsyncFd<RingBuf<MapData>>,
 }
 
@@ -48,9 +48,9 @@ impl Hold {
     }
 
     /// Registers the ring with the current tokio runtime.
-    pub fn start(self) -> io::Result<(Attempts, Approvals)> {
+    pub fn start(self) -> io::Result<(HeldEvents, Approvals)> {
         let ring = sys::watch(self.ring)?;
-        Ok((Attempts { ring }, self.approvals))
+        Ok((HeldEvents { ring }, self.approvals))
     }
 }
 
@@ -84,10 +84,10 @@ impl Approvals {
     }
 }
 
-impl Attempts {
+impl HeldEvents {
     /// Waits until something has happened, and hands it over in order, so much at most that others of the shard get
     /// their turn. Cancelled, it loses nothing.
-    pub async fn next(&mut self, mut each: impl FnMut(Attempt)) -> io::Result<()> {
+    pub async fn next(&mut self, mut each: impl FnMut(HeldEvent)) -> io::Result<()> {
         loop {
             let mut ready = self.ring.readable_mut().await?;
             let ring = ready.get_inner_mut();
@@ -96,8 +96,8 @@ impl Attempts {
                 && let Some(record) = ring.next()
             {
                 seen += 1;
-                if let Some(attempt) = attempt(&record) {
-                    each(attempt);
+                if let Some(event) = held_event(&record) {
+                    each(event);
                 }
             }
             // The kernel wakes for a ring that was read to its end, and for no other.
@@ -112,7 +112,7 @@ impl Attempts {
 }
 
 /// A record of the ring. `None`: it is none of ours.
-pub(super) fn attempt(record: &[u8]) -> Option<Attempt> {
+pub(super) fn held_event(record: &[u8]) -> Option<HeldEvent> {
     let event: abi::Event = bytemuck::try_pod_read_unaligned(record).ok()?;
     let pair = Pair {
         client: address(event.tuple.source, event.tuple.source_port),
@@ -131,13 +131,13 @@ pub(super) fn attempt(record: &[u8]) -> Option<Attempt> {
         })
     };
     match event.kind {
-        abi::Event::HELD => syn().map(Attempt::Held),
-        abi::Event::FULL => syn().map(Attempt::NoRoom),
-        abi::Event::STRAY => Some(Attempt::Stray {
+        abi::Event::HELD => syn().map(HeldEvent::Held),
+        abi::Event::FULL => syn().map(HeldEvent::NoRoom),
+        abi::Event::STRAY => Some(HeldEvent::Stray {
             pair,
             sequence: event.sequence,
         }),
-        abi::Event::GONE => Some(Attempt::Gone {
+        abi::Event::GONE => Some(HeldEvent::Gone {
             pair,
             sequence: event.sequence,
         }),

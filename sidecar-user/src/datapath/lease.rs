@@ -6,7 +6,6 @@
 //! first, while the directory is made for its owner alone. Being bound to the open file, not to the process, the lease
 //! can be handed over with its descriptor.
 
-use std::fmt;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -14,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
 
+use super::error::Owner;
 use super::{Error, pins};
 
 /// Held by whoever attaches or detaches; dropping it lets the next one come.
@@ -21,14 +21,6 @@ use super::{Error, pins};
 pub struct Lease {
     directory: File,
     pins: PathBuf,
-}
-
-/// Who holds a lease that was not to be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    Process(u32),
-    /// The PID namespace of this process does not show it.
-    Hidden,
 }
 
 impl Lease {
@@ -94,15 +86,6 @@ impl Drop for Lease {
         // comes next sees that it has locked a directory that is not there any more.
         if self.is_of_its_path() {
             let _ = fs::remove_dir(&self.pins);
-        }
-    }
-}
-
-impl fmt::Display for Owner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Process(pid) => write!(f, "process {pid}"),
-            Self::Hidden => f.write_str("a process of another PID namespace"),
         }
     }
 }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::Error;
 use super::sys::{self, bpf, descriptor};
-use super::{Error, pins};
 
 const BPF_MAP_CREATE: i32 = 0;
 const BPF_MAP_LOOKUP_ELEM: i32 = 1;
@@ -93,10 +93,9 @@ impl<K: Pod, V: Pod> Map<K, V> {
         })
     }
 
-    /// The one that is pinned below the directory.
-    pub(super) fn pinned(name: &'static str, pins: &Path) -> Result<Self, Error> {
-        let pin = pins::map(pins, name);
-        let fd = sys::open_pin(&pin).map_err(Error::path("pinned map", &pin))?;
+    /// By its pin.
+    pub(super) fn pinned(name: &'static str, pin: &Path) -> Result<Self, Error> {
+        let fd = sys::open_pin(pin).map_err(Error::path("pinned map", pin))?;
         Self::new(name, fd)
     }
 

@@ -5,9 +5,9 @@
 //! calling thread is in. [`Netns::within`] lets a thread of its own ask, which ends with the answer. A socket stays in the
 //! namespace in which it was made.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ impl Netns {
     }
 
     pub(super) fn of_descriptor(netns: OwnedFd) -> Result<Self, Error> {
-        let path = super::pod::path_of(&netns);
+        let path = path_of(&netns);
         Self::of_file(netns.into(), path)
     }
 
@@ -117,7 +117,7 @@ impl Netns {
     }
 
     fn is_entered(&self) -> Result<bool, Error> {
-        let own = std::fs::metadata(OWN).map_err(Error::path("network namespace", OWN))?;
+        let own = fs::metadata(OWN).map_err(Error::path("network namespace", OWN))?;
         Ok(own.ino() == self.inode)
     }
 }
@@ -125,5 +125,15 @@ impl Netns {
 impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// What a descriptor was opened by, where this process can still see it there.
+pub(super) fn path_of(descriptor: &OwnedFd) -> PathBuf {
+    let own = PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
+    let id = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    match fs::read_link(&own) {
+        Ok(path) if id(&path).is_some() && id(&path) == id(&own) => path,
+        _ => own,
     }
 }

@@ -161,7 +161,7 @@ fn is_usable(pins: &Path, name: &str) -> bool {
 
 fn says_the_same(pins: &Path, wanted: &Settings) -> bool {
     is_usable(pins, map::SETTINGS)
-        && Map::pinned(map::SETTINGS, pins)
+        && Map::pinned(map::SETTINGS, &map(pins, map::SETTINGS))
             .and_then(|map| settings::in_force(&map))
             .is_ok_and(|pinned| settings::same_pod(&pinned, wanted))
 }

@@ -4,15 +4,14 @@
 //! Says where programs go; `links.rs` attaches them, `whole_host.rs` refuses what is no pod.
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
-use super::netns::Netns;
-use super::whole_host::unified;
+use super::netns::{Netns, path_of};
 use super::{Config, Error, sys};
 
 /// Cheap to clone.
@@ -130,14 +129,9 @@ impl PodTarget {
 /// A task is in the namespace, or cannot be asked.
 struct Undecided;
 
-/// What a descriptor was opened by, where this process can still see it there.
-pub(super) fn path_of(descriptor: &OwnedFd) -> PathBuf {
-    let own = PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
-    let id = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-    match fs::read_link(&own) {
-        Ok(path) if id(&path).is_some() && id(&path) == id(&own) => path,
-        _ => own,
-    }
+/// The directory in the cgroup2 hierarchy.
+pub(super) fn unified(lines: &str) -> Option<&str> {
+    lines.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
 /// Where a cgroup of `/proc/PID/cgroup` is in the file system. `None`: it is outside of this process's cgroup namespace, or of

@@ -20,7 +20,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::check::Capabilities;
 use super::neighbours::neighbours;
-use super::whole_host::unified;
+use super::pod::unified;
 use super::{Bypass, Error, Neighbours, PodTarget};
 use crate::model::Direction;
 

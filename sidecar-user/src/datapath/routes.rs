@@ -12,8 +12,9 @@ use sidecar_ebpf::abi::{self, ROUTE_ENTRIES};
 use sidecar_ebpf::addr::Ip;
 
 use super::Error;
+use super::ip::{kernel_ip, user_ip};
 use super::map::Map;
-use super::settings::{Switches, kernel_ip, user_ip};
+use super::settings::Switches;
 use crate::model::network::Path;
 
 pub struct RouteMap {

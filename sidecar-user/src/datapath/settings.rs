@@ -1,7 +1,6 @@
 //! The words that the programs read: from the validated configuration, and changed while they run.
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,8 +8,9 @@ use bytemuck::Zeroable;
 use sidecar_ebpf::abi::{
     ABI_VERSION, Device, MAX_ADDRESSES, MAX_DEVICES, MAX_OPEN_PORTS, MAX_SHARDS, Settings,
 };
-use sidecar_ebpf::addr::{Ip, Port};
+use sidecar_ebpf::addr::Port;
 
+use super::ip::kernel_ip;
 use super::map::Map;
 use super::{Config, Error, Netns};
 
@@ -165,17 +165,4 @@ fn fill<T>(
         .zip(values)
         .for_each(|(slot, value)| *slot = value);
     Ok(())
-}
-
-/// In canonical form.
-pub(super) fn user_ip(ip: Ip) -> IpAddr {
-    let octets: [u8; 16] = bytemuck::cast(ip);
-    IpAddr::from(octets).to_canonical()
-}
-
-pub(super) fn kernel_ip(ip: IpAddr) -> Ip {
-    Ip::from_octets(match ip {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    })
 }

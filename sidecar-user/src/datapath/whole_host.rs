@@ -10,7 +10,9 @@ use std::path::Path;
 
 use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
 
-use super::{Error, Netns, PodTarget, pins};
+use super::netns::Netns;
+use super::pod::{PodTarget, unified};
+use super::{Error, pins};
 
 /// `NET_NS_INIT_INO` and `PID_NS_INIT_INO` of `linux/nsfs.h`. Process namespaces have had theirs since 3.8. The one of the
 /// network is fixed since 6.18; before, no namespace had that number.
@@ -75,11 +77,6 @@ fn holds(cgroup: &Path, lines: &str) -> bool {
     place
         .strip_prefix('/')
         .is_some_and(|place| Path::new(place).starts_with(below))
-}
-
-/// The directory in the cgroup2 hierarchy.
-pub(super) fn unified(lines: &str) -> Option<&str> {
-    lines.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
 #[cfg(test)]

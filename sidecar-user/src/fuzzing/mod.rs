@@ -11,7 +11,7 @@ mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::model::{Attempt, SpiffeId};
+use crate::model::{HeldEvent, SpiffeId};
 use crate::policy::{Claim, client_address};
 use crate::{config, datapath, discovery, host, identity, intercept, issuer, observe, plugin, transport};
 use shape::{frames, pem, request, text};
@@ -130,9 +130,9 @@ fn hbone_request(data: &[u8]) -> Told {
 
 /// What is not fit to be answered never becomes a SYN, and every answer is a packet that its receiver takes.
 fn held_syn(record: &[u8]) -> Told {
-    match datapath::fuzz::attempt(record) {
-        Some(Attempt::Held(syn) | Attempt::NoRoom(syn)) => intercept::packet::fuzz::answers(&syn),
-        Some(Attempt::Stray { pair, sequence } | Attempt::Gone { pair, sequence }) => {
+    match datapath::fuzz::held_event(record) {
+        Some(HeldEvent::Held(syn) | HeldEvent::NoRoom(syn)) => intercept::packet::fuzz::answers(&syn),
+        Some(HeldEvent::Stray { pair, sequence } | HeldEvent::Gone { pair, sequence }) => {
             intercept::packet::fuzz::refused(pair, sequence)
         }
         None => return Err(String::new()),

@@ -14,50 +14,13 @@ use rustls::sign::CertifiedKey;
 use x509_parser::certificate::X509Certificate;
 
 use super::PROVIDER;
-use super::chain::{self, MAX_CERTIFICATES};
+use super::bad_answer::BadAnswer;
+#[cfg(test)]
+use super::bad_answer::MAX_CERTIFICATES;
+use super::chain;
 use super::svid::{Key, Svid};
 use crate::model::SpiffeId;
 use crate::pki;
-
-#[derive(Debug, thiserror::Error)]
-pub enum BadAnswer {
-    #[error("no certificate came")]
-    Empty,
-    #[error("more than {MAX_CERTIFICATES} certificates came")]
-    Long,
-    #[error("certificate string {index} of the answer: {reason}")]
-    Pem { index: usize, reason: String },
-    #[error("root `{subject}`: {reason}")]
-    Root { subject: String, reason: String },
-    #[error("there is no root: none of these has signed itself: {}", list(.subjects))]
-    NoRoot { subjects: Vec<String> },
-    #[error("`{subject}` was signed by `{issuer}`, which did not come and is none of the roots: {}", list(.roots))]
-    NoPath {
-        subject: String,
-        issuer: String,
-        roots: Vec<String>,
-    },
-    #[error("leaf: {reason}")]
-    Leaf { reason: String },
-    #[error("leaf: it names {found:?}, but this workload is {wanted}")]
-    Name { found: Vec<String>, wanted: SpiffeId },
-    #[error(
-        "leaf: it is valid from {from} to {to}, which is not now; compare this machine's clock with the authority's"
-    )]
-    NotNow { from: String, to: String },
-    #[error("no certificate is for the key in the request; these came: {}", list(.subjects))]
-    OtherKey { subjects: Vec<String> },
-    #[error("a peer would refuse the chain from the leaf to the roots")]
-    Chain {
-        #[source]
-        source: rustls::Error,
-    },
-}
-
-fn list(subjects: &[String]) -> String {
-    let quoted: Vec<String> = subjects.iter().map(|subject| format!("`{subject}`")).collect();
-    quoted.join(", ")
-}
 
 impl Svid {
     /// Verifies the authority's answer to `key.request(id)`: the leaf, intermediates and roots in PEM, in the order of

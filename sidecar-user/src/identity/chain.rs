@@ -10,11 +10,8 @@ use rustls::pki_types::pem::PemObject;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::x509::X509Version;
 
-use super::BadAnswer;
+use super::bad_answer::{BadAnswer, MAX_CERTIFICATES};
 use crate::pki;
-
-/// Far above any real chain and bundle; below it, checking costs nothing that matters.
-pub(super) const MAX_CERTIFICATES: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Sorted {

@@ -14,6 +14,7 @@ use rustls::crypto::CryptoProvider;
 use crate::model::SpiffeId;
 
 mod answer;
+mod bad_answer;
 mod chain;
 mod client;
 mod contain;
@@ -24,7 +25,7 @@ mod keep;
 mod schedule;
 mod svid;
 
-pub use answer::BadAnswer;
+pub use bad_answer::BadAnswer;
 pub use keep::keep;
 pub use svid::{Key, Svid};
 

@@ -7,7 +7,7 @@
 use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ mod visit;
 pub use api::{DRAIN, Service, serve};
 pub use ca::Ca;
 pub use sign::Refusal;
+pub use state::write_secret;
 pub use stats::{Counts, Refused};
 pub use store::Store;
 pub use token::Tokens;
@@ -133,11 +134,6 @@ pub enum Error {
         #[source]
         source: tonic::transport::Error,
     },
-}
-
-/// Writes a secret to a file that nobody else can read, in the place of one that is there.
-pub fn write_secret(path: &Path, text: &str) -> Result<(), Error> {
-    state::replace(path, state::Readers::Owner, text)
 }
 
 /// Unpredictable bytes for tokens and serial numbers.

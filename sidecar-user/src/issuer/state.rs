@@ -208,6 +208,11 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     }
 }
 
+/// Writes a secret to a file that nobody else can read, in the place of one that is there.
+pub fn write_secret(path: &Path, text: &str) -> Result<(), Error> {
+    replace(path, Readers::Owner, text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -107,7 +107,8 @@ pub fn start_logging(logging: &Logging) -> Result<LogFilter, Error> {
         source: Box::new(source),
     })?;
     writer::start(queue.clone(), gate.clone(), io::stderr()).map_err(|source| Error::Thread { source })?;
-    panics::install(queue.clone());
+    let reports = queue.clone();
+    panics::install(move |report| reports.report(report));
     // Nobody else can have set it: tracing's own place was free until now.
     let _ = LOG.set(Log { queue, gate });
     Ok(LogFilter(handle))

@@ -5,12 +5,9 @@ use std::any::Any;
 use std::backtrace::Backtrace;
 use std::collections::HashMap;
 use std::panic::{self, PanicHookInfo};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use super::writer::Queue;
 
 #[cfg(panic = "abort")]
 compile_error!(
@@ -28,11 +25,11 @@ pub(super) fn panics() -> u64 {
     PANICS.load(Relaxed)
 }
 
-/// From now on a panic tells the log's thread of itself, not standard error.
-pub(super) fn install(queue: Arc<Queue>) {
+/// From now on a panic is given to `report`, and not written to standard error.
+pub(super) fn install(report: impl Fn(Report) + Send + Sync + 'static) {
     panic::set_hook(Box::new(move |info| {
         PANICS.fetch_add(1, Relaxed);
-        queue.report(Report::of(info));
+        report(Report::of(info));
     }));
 }
 

@@ -19,5 +19,5 @@ pub use flow::{Cause, Direction, Flow, Outcome, Party, TlsFacts, Transport};
 pub use identity::SpiffeId;
 pub use service::{Service, ServiceName};
 pub use snapshot::{Endpoint, Snapshot};
-pub use syn::{Attempt, HeldSyn, Pair};
+pub use syn::{HeldEvent, HeldSyn, Pair};
 pub use workload::{Own, TunnelProtocol, Workload};

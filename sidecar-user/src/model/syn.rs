@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::addr::OriginalDst;
 
 /// The two ends of a redirected connection, in canonical form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pair {
     /// Where the application's socket sends from: loopback, or the address that it was bound to.
     pub client: SocketAddr,
@@ -30,7 +30,7 @@ pub struct HeldSyn {
 
 /// What happens to a connection before it is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Attempt {
+pub enum HeldEvent {
     Held(HeldSyn),
     /// There was no room to hold it: it has to be refused.
     NoRoom(HeldSyn),

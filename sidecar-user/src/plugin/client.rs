@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Error;
+use super::error::Error;
 use super::table::printable;
 
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(super) struct Answer {
     body: BufReader<Box<dyn Read>>,
 }
 
+/// An answer takes milliseconds; a watch is silent as long as nothing happens.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The head of our own answers is some 200 bytes.
 const MAX_HEAD: u64 = 16 * 1024;
@@ -67,7 +69,7 @@ fn call(target: &Target, method: &str, path: &str, patience: Option<Duration>) -
 
 /// Status and body of an admin socket's answer, whatever the status.
 pub fn ask(socket: &Path, path: &str) -> io::Result<(u16, String)> {
-    let stream = connect(&Target::Unix(socket.to_owned()), Some(super::ANSWER_TIMEOUT))?;
+    let stream = connect(&Target::Unix(socket.to_owned()), Some(ANSWER_TIMEOUT))?;
     let (status, _, body) = exchange(stream, "GET", path)?;
     let mut text = String::new();
     body.take(MAX_ANSWER).read_to_string(&mut text)?;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::client::{self, Target};
-use super::{ANSWER_TIMEOUT, Error, unwritten};
+use super::client::{self, ANSWER_TIMEOUT, Target};
+use super::error::{Error, unwritten};
 
 /// Of `listen.adminSocket`, unless it is configured.
 const DEFAULT_SOCKET: &str = "/run/outrigger/admin.sock";

@@ -6,16 +6,17 @@
 use std::io::{self, BufRead, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::observe::{FlowList, WatchEvent};
-use client::Target;
+use client::{ANSWER_TIMEOUT, Target};
+use error::unwritten;
 use table::Table;
 
 mod client;
 mod drain;
+mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod table;
@@ -23,6 +24,7 @@ mod why;
 
 pub use client::ask;
 pub use drain::Drain;
+pub use error::Error;
 pub use why::Why;
 
 #[derive(Debug, Parser)]
@@ -82,60 +84,6 @@ enum Output {
     Json,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(
-        "whom to ask? Give --address HOST:PORT or --unix PATH of a proxy's admin endpoint \
-         (in a cluster: kubectl port-forward POD 15000, then --address 127.0.0.1:15000)"
-    )]
-    NoTarget,
-    #[error(
-        "pod {pod} cannot be asked by name yet: run kubectl port-forward {pod} 15000, \
-         then give --address 127.0.0.1:15000"
-    )]
-    Pod { pod: String },
-    #[error("{target} does not answer ({source}): is a proxy running there, and is this its admin endpoint?")]
-    Unreachable {
-        target: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{target} answered {status}: {body}")]
-    Refused {
-        target: String,
-        status: u16,
-        body: String,
-    },
-    #[error(
-        "{target} does not answer ({cause}): is the proxy running in this network namespace? \
-         Name its admin endpoint by --address HOST:PORT or --unix PATH"
-    )]
-    NoProxy { target: String, cause: io::Error },
-    #[error(
-        "{target} does not answer ({cause}): is the proxy running, and is this its listen.adminSocket? \
-         Name it by --unix PATH"
-    )]
-    NoSocket { target: String, cause: io::Error },
-    #[error(
-        "the proxy has not ended within {}: it is {phase}; wait longer, or send it another SIGTERM to cut what is open",
-        humantime::format_duration(*.limit)
-    )]
-    NotDrained { limit: Duration, phase: String },
-    #[error("{body}")]
-    Unanswerable { body: String },
-    #[error("{target} answered what is no explanation ({reason}): is it the admin endpoint of this version?")]
-    NotWhy { target: String, reason: String },
-    #[error("{target} answered what is no flow list ({reason}): is it the admin endpoint of this version?")]
-    NotFlows { target: String, reason: String },
-    #[error("{target} ended the stream: {reason}; start the command again")]
-    Ended { target: String, reason: String },
-    #[error("cannot write the output: {source}")]
-    Output {
-        #[source]
-        source: io::Error,
-    },
-}
-
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let out = &mut io::stdout().lock();
@@ -156,9 +104,6 @@ pub fn main() -> ExitCode {
         }
     }
 }
-
-/// An answer takes milliseconds; a watch is silent as long as nothing happens.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Flows {
     fn run(&self, out: &mut impl Write) -> Result<(), Error> {
@@ -247,10 +192,6 @@ impl Flows {
         let headers = !self.no_headers && self.output != Output::Json;
         Table::new(self.output == Output::Wide, headers, flows)
     }
-}
-
-fn unwritten(source: io::Error) -> Error {
-    Error::Output { source }
 }
 
 fn not_flows(target: &Target, error: &serde_json::Error) -> Error {

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::client::{self, Target};
+use super::client::{self, ANSWER_TIMEOUT, Target};
+use super::error::{Error, unwritten};
 use super::table::printable;
-use super::{ANSWER_TIMEOUT, Error, unwritten};
 use crate::model::SpiffeId;
 use crate::observe::WhyReport;
 

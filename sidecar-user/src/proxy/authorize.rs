@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use super::live::{Inbound, LiveConnection};
-use super::shard::Shard;
+use super::shard::context::Shard;
 use crate::model::snapshot::Standing;
 use crate::model::{Cause, Outcome, Own, Party, Snapshot, SpiffeId};
 use crate::observe::Meters;

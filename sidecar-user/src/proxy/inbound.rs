@@ -16,7 +16,7 @@ use super::contain::Abortive;
 use super::join::{join, join_guest};
 use super::limits::{Arrival, Resources};
 use super::live::{Inbound, TunnelId};
-use super::shard::Shard;
+use super::shard::context::Shard;
 use super::tunnels::Farewell;
 use super::{outcome, patience};
 use crate::error_chain;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Config;
+use super::config::Config;
 use super::proving::{self, Found, Nonces};
 use crate::datapath::policy::{Error, PolicyFile, Status};
 use crate::datapath::{Datapath, Family, Foreign, Neighbours, Order, Proof, Unseen};

@@ -7,7 +7,7 @@ use std::task::Poll;
 use super::contain::Joined;
 use super::live::LiveConnection;
 use super::outcome;
-use super::shard::Shard;
+use super::shard::context::Shard;
 use crate::admission::Guest;
 use crate::model::{Cause, Outcome, Party};
 use crate::observe::OpenFlow;

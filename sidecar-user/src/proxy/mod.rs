@@ -5,10 +5,10 @@
 
 mod authorize;
 mod bounds;
+mod config;
 mod contain;
 mod doors;
 mod existing;
-mod holding;
 mod inbound;
 mod interception;
 mod join;
@@ -18,6 +18,7 @@ mod network;
 mod outbound;
 mod outcome;
 mod patience;
+mod phase;
 mod ports;
 mod proving;
 mod shard;
@@ -30,11 +31,9 @@ mod why;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::watch;
@@ -44,39 +43,17 @@ use crate::datapath::PodTarget;
 use crate::identity::Svid;
 use crate::intercept::{Bound, Listeners, RawSockets};
 use crate::lifecycle::{self, Application, LogFilter, Shutdown};
-use crate::model::{Own, Snapshot};
+use crate::model::Snapshot;
 use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
-use crate::{datapath, discovery, identity, intercept, observe, policy, relay, route};
+use crate::{datapath, discovery, identity, observe, relay};
+pub use config::Config;
 use doors::Doors;
 pub use existing::{Existing, Settled, settle};
+use phase::Phase;
 use proving::Nonces;
-use shard::{Settings, Truthful};
-use stop::{Lifetime, Phase};
-
-/// Everything that a proxy needs to know, validated.
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub name: String,
-    pub addresses: Vec<IpAddr>,
-    pub mode: policy::Mode,
-    pub unknown: route::Unknown,
-    pub intercept: intercept::Config,
-    pub datapath: Option<datapath::Config>,
-    /// What becomes of the connections that were there before the first attachment.
-    pub existing: Existing,
-    /// What is intercepted, watched for changes; `None`: the default.
-    pub interception_policy: Option<PathBuf>,
-    pub discovery: discovery::Config,
-    pub identity: identity::Config,
-    pub observe: observe::Config,
-    /// The most memory for buffers, in bytes.
-    pub buffer_memory: usize,
-    /// Shards of the data path, at least 1.
-    pub workers: usize,
-    pub stop: stop::Config,
-    /// How long a half-closed connection may stay silent.
-    pub half_closed: Duration,
-}
+use shard::Truthful;
+use shard::context::Settings;
+use stop::Lifetime;
 
 /// Runs until it has drained. Blocks.
 pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
@@ -158,7 +135,7 @@ async fn control(
         .as_ref()
         .map(|kernel| network::follow(kernel, config.addresses.clone(), feed.snapshots.clone()));
     let (phase_out, phase) = watch::channel(Phase::Serving);
-    stop::show(&observer, phase.clone());
+    phase::show(&observer, phase.clone());
     let (world, presented) = (feed.snapshots.clone(), svid.clone());
     let settings = shard_settings(
         &config,
@@ -208,7 +185,7 @@ async fn control(
     tokio::spawn(watchers::registry(
         observer.clone(),
         feed,
-        own(&config),
+        config::own(&config),
         conditions.registry,
     ));
     tokio::spawn(watchers::certificate(
@@ -312,14 +289,14 @@ fn shard_settings(
     limited: Arc<limits::Shared>,
 ) -> Settings {
     let ports = config.intercept;
-    let own = own(config);
+    let own = config::own(config);
     Settings {
         id: own.identity.clone(),
         addresses: own.addresses.clone(),
         own: Arc::new(own),
         mode: config.mode,
         unknown: config.unknown,
-        own_ports: own_ports(config),
+        own_ports: config::own_ports(config),
         status_port: config.observe.status_port,
         hbone_port: ports.hbone_port,
         shards: config.workers,
@@ -337,22 +314,6 @@ fn shard_settings(
             half_closed: config.half_closed,
         },
     }
-}
-
-/// Who this proxy stands beside, as its configuration says.
-fn own(config: &Config) -> Own {
-    Own {
-        name: config.name.clone(),
-        identity: config.identity.id.clone(),
-        addresses: config.addresses.iter().map(IpAddr::to_canonical).collect(),
-    }
-}
-
-/// On which the proxy itself serves whoever dials them.
-fn own_ports(config: &Config) -> Vec<u16> {
-    let mut own = vec![config.intercept.hbone_port, config.observe.status_port];
-    own.extend(config.observe.admin.map(|a| a.port()));
-    own
 }
 
 fn listen_status(port: u16) -> anyhow::Result<TcpListener> {

@@ -1,7 +1,7 @@
 //! The outbound walk: the application's connection, redirected here by the kernel, goes to its upstream.
 //!
-//! Truthful: `HeldSyn` → `Route` → `Conn` (the upstream is up) → `Accepted` (its connect() returns) → relay → the flow
-//! is recorded once. Where connect is optimistic, `Accepted` comes first: the same stages, in another order.
+//! Truthful: `HeldSyn` → `Route` → `Conn` (the upstream is up) → `Accepted` (its connect() returns) → relay → the flow is
+//! recorded once; `shard/held.rs` decides when a stage begins. Where connect is optimistic, `Accepted` comes first: the same stages, in another order.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -10,18 +10,16 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
 
 use super::contain::Abortive;
-use super::holding::{Gone, Holding};
 use super::join::join;
 use super::limits::{Arrival, Place, Resources};
 use super::outcome::{self, Answer};
 use super::patience::Patience;
-use super::shard::{Entered, Shard};
+use super::shard::context::{Entered, Shard};
 use crate::intercept;
-use crate::intercept::packet;
-use crate::model::addr::{canonical, is_local_only};
+use crate::model::addr::is_local_only;
 use crate::model::snapshot::LoadGuard;
 use crate::model::{
-    Attempt, Cause, ClientAddr, Direction, Flow, HeldSyn, OriginalDst, Outcome, Pair, Party, Transport,
+    Cause, ClientAddr, Direction, Flow, HeldSyn, OriginalDst, Outcome, Pair, Party, Transport,
 };
 use crate::observe::OpenFlow;
 use crate::policy::Mode;
@@ -36,10 +34,6 @@ const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 /// A dial that only the application's own patience limits.
 const UNLIMITED: Duration = Duration::from_secs(24 * 60 * 60);
-/// An ICMP message is lost while connect() holds its socket: sent again after 1 ms, 2 ms and so on, up to this.
-const ICMP_REPEAT: Duration = Duration::from_millis(256);
-/// A refusal waits in the socket's backlog instead, and is repeated only against the unforeseen.
-const REFUSAL_REPEAT: Duration = Duration::from_secs(1);
 
 /// An upstream that is up.
 struct Conn {
@@ -62,8 +56,8 @@ pub(super) struct Ready {
     _open: Entered,
 }
 
-/// Who asks, for what.
-struct Asked {
+/// Who wants an upstream, to what.
+struct DialRequest {
     dst: OriginalDst,
     /// The application's address as others see it.
     client: SocketAddr,
@@ -80,67 +74,23 @@ struct Failed {
     answer: Answer,
 }
 
-/// Something has happened to a connection that is not accepted yet.
-pub(super) fn attempt(shard: &Rc<Shard>, holding: &Rc<Holding<Ready>>, attempt: Attempt) {
-    match attempt {
-        Attempt::Held(syn) => {
-            let _unwound = holding.refused_on_panic(syn.pair, syn.sequence);
-            if shard.is_closed() && !holding.knows(&syn) {
-                return refuse(shard, holding, &syn, None);
-            }
-            if let Some(stale) = holding.earlier(&syn) {
-                give_up(stale);
-            }
-            match holding.begin(&syn) {
-                Ok(Some(gone)) => match shard.descriptors.reserve() {
-                    Ok(place) => {
-                        tokio::task::spawn_local(hold(shard.clone(), holding.clone(), syn, gone, place));
-                    }
-                    Err(_) => {
-                        holding.gone(syn.pair, syn.sequence);
-                        refuse(shard, holding, &syn, Some(Resources::Descriptors));
-                    }
-                },
-                Ok(None) => {}
-                Err(_) => refuse(shard, holding, &syn, Some(Resources::Places)),
-            }
-        }
-        Attempt::NoRoom(syn) => refuse(shard, holding, &syn, Some(Resources::Places)),
-        Attempt::Stray { pair, sequence } => {
-            holding.send(&packet::refusal(pair, sequence));
-            let flow = Flow::new(Direction::Outbound, pair.client, SystemTime::now());
-            let outcome = Outcome::new(Party::Client, Cause::NoOriginalDestination);
-            shard.observe.open(flow).close(outcome);
-        }
-        Attempt::Gone { pair, sequence } => gone(holding, pair, sequence),
-    }
-}
-
-/// The application is no longer there: neither is its connection.
-pub(super) fn gone(holding: &Holding<Ready>, pair: Pair, sequence: u32) {
-    if let Some(ready) = holding.gone(pair, sequence) {
-        give_up(ready);
-    }
-}
-
-/// The proxy ends: nobody is kept waiting for it.
-pub(super) fn let_go(holding: &Holding<Ready>) {
-    for (pair, sequence) in holding.all() {
-        holding.send(&packet::refusal(pair, sequence));
-        gone(holding, pair, sequence);
-    }
-}
-
-fn give_up(ready: Ready) {
+/// The application has gone, and its upstream with it.
+pub(super) fn give_up(ready: Ready) {
     let Ready { mut conn, flow, .. } = ready;
     conn.reset();
     flow.close(Outcome::new(Party::Client, Cause::Reset));
 }
 
-/// There is no room to hold it, or newcomers are refused.
-fn refuse(shard: &Shard, holding: &Holding<Ready>, syn: &HeldSyn, lacking: Option<Resources>) {
-    holding.send(&packet::refusal(syn.pair, syn.sequence));
+/// Records a SYN that was refused: for want of something, or because newcomers are refused.
+pub(super) fn turned_away(shard: &Shard, syn: &HeldSyn, lacking: Option<Resources>) {
     open(shard, syn).close(shard.refusal(lacking));
+}
+
+/// Records a SYN that was refused because nobody redirected it.
+pub(super) fn stray(shard: &Shard, pair: Pair) {
+    let flow = Flow::new(Direction::Outbound, pair.client, SystemTime::now());
+    let outcome = Outcome::new(Party::Client, Cause::NoOriginalDestination);
+    shard.observe.open(flow).close(outcome);
 }
 
 fn open(shard: &Shard, syn: &HeldSyn) -> OpenFlow {
@@ -158,65 +108,47 @@ fn shown(shard: &Shard, syn: &HeldSyn) -> SocketAddr {
     }
 }
 
-/// The walk of a held connection, up to its acceptance or its refusal.
-async fn hold(shard: Rc<Shard>, holding: Rc<Holding<Ready>>, syn: HeldSyn, mut gone: Gone, place: Place) {
-    let _unwound = holding.refused_on_panic(syn.pair, syn.sequence);
+/// The walk of a held connection, up to its upstream or the answer to its application. `None`: nobody waits for it any
+/// more.
+pub(super) async fn held(
+    shard: &Shard,
+    syn: &HeldSyn,
+    place: Place,
+    cancelled: impl Future,
+) -> Option<Result<Ready, Answer>> {
     let entered = shard.enter();
-    let flow = open(&shard, &syn);
-    let asked = Asked {
+    let flow = open(shard, syn);
+    let asked = DialRequest {
         dst: syn.original_dst,
-        client: shown(&shard, &syn),
+        client: shown(shard, syn),
         is_routed: syn.source.is_some() && syn.pair.client.ip().is_loopback() && syn.device.is_none(),
         device: syn.device,
         held: true,
     };
     let connected = tokio::select! {
-        connected = connect(&shard, &asked, &flow) => connected,
-        () = gone.wait() => {
-            return flow.close(Outcome::new(Party::Client, Cause::Reset));
+        biased;
+        _ = cancelled => {
+            flow.close(Outcome::new(Party::Client, Cause::Reset));
+            return None;
         }
+        connected = connect(shard, &asked, &flow) => connected,
     };
-    match connected {
-        Ok(conn) => {
-            let ready = Ready {
-                conn,
-                flow,
-                place: Some(place),
-                _open: entered,
-            };
-            if let Err(late) = holding.ready(&syn, ready) {
-                give_up(late);
-            }
-        }
+    Some(match connected {
+        Ok(conn) => Ok(Ready {
+            conn,
+            flow,
+            place: Some(place),
+            _open: entered,
+        }),
         Err(failed) => {
             flow.close(failed.outcome);
-            drop((entered, place));
-            answer(&holding, &syn, failed.answer, gone).await;
+            Err(failed.answer)
         }
-    }
-}
-
-/// Tells the application, until it has heard.
-async fn answer(holding: &Holding<Ready>, syn: &HeldSyn, answer: Answer, mut gone: Gone) {
-    let (mut pause, longest) = match answer {
-        Answer::Refused => (REFUSAL_REPEAT, REFUSAL_REPEAT),
-        Answer::Unreachable(_) => (Duration::from_millis(1), ICMP_REPEAT),
-    };
-    let packet = match answer {
-        Answer::Refused => packet::refusal(syn.pair, syn.sequence),
-        Answer::Unreachable(what) => packet::unreachable(syn, what),
-    };
-    loop {
-        holding.send(&packet);
-        tokio::select! {
-            () = gone.wait() => return,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(longest),
-        }
-    }
+    })
 }
 
 /// An accepted connection: one that was held and is expected, or one whose connect() has returned already.
-pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
+pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival, expected: Option<Ready>) {
     let Arrival {
         stream,
         client,
@@ -228,7 +160,7 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
         flow,
         place,
         _open,
-    } = match expected(&shard, &app, client) {
+    } = match expected {
         Some(ready) => ready,
         None if shard.nonces.is_one(Direction::Outbound, &*app, client) => return,
         None if !admitted => {
@@ -276,20 +208,6 @@ fn turn_away(shard: &Shard, mut app: TcpStream, client: ClientAddr, lacking: Opt
     shard.observe.open(flow).close(shard.refusal(lacking));
 }
 
-/// What is ready for a connection that was held.
-fn expected(shard: &Shard, app: &TcpStream, client: ClientAddr) -> Option<Ready> {
-    let holding = shard.holding()?;
-    // Inherited from the listener, where it has done its work; it would be asked about every packet.
-    if let Err(error) = intercept::unfilter(app) {
-        tracing::debug!(%client, %error, "the filter stays on a connection");
-    }
-    let pair = Pair {
-        client: client.0,
-        listener: canonical(app.local_addr().ok()?),
-    };
-    holding.take(pair)
-}
-
 /// The optimistic walk, up to the upstream: the application believes that it is connected.
 async fn accepted(shard: &Rc<Shard>, app: &mut TcpStream, client: ClientAddr) -> Option<Ready> {
     let entered = shard.enter();
@@ -298,7 +216,7 @@ async fn accepted(shard: &Rc<Shard>, app: &mut TcpStream, client: ClientAddr) ->
     let connected = match intercept::original_dst(&*app, client) {
         None => Err(Outcome::new(Party::Client, Cause::NoOriginalDestination)),
         Some(dst) => {
-            let asked = Asked {
+            let asked = DialRequest {
                 dst,
                 client: shard.shown_client(client),
                 is_routed: false,
@@ -328,7 +246,7 @@ async fn accepted(shard: &Rc<Shard>, app: &mut TcpStream, client: ClientAddr) ->
 }
 
 /// Finds an upstream that takes the connection.
-async fn connect(shard: &Shard, asked: &Asked, flow: &OpenFlow) -> Result<Conn, Failed> {
+async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow) -> Result<Conn, Failed> {
     let start = Instant::now();
     flow.update(|f| {
         f.original_dst = Some(asked.dst.0);
@@ -446,7 +364,12 @@ fn chosen(flow: &mut Flow, up: &Upstream, transport: Transport) {
 }
 
 /// Through a tunnel. A mesh destination is never dialled in plaintext because this failed.
-async fn mesh(shard: &Shard, asked: &Asked, up: &Upstream, flow: &OpenFlow) -> Result<hbone::Stream, Error> {
+async fn mesh(
+    shard: &Shard,
+    asked: &DialRequest,
+    up: &Upstream,
+    flow: &OpenFlow,
+) -> Result<hbone::Stream, Error> {
     let svid = shard.svid()?;
     let key = pool::Key {
         gateway: shard.gateway(up),
@@ -474,7 +397,7 @@ async fn mesh(shard: &Shard, asked: &Asked, up: &Upstream, flow: &OpenFlow) -> R
     Ok(connected.stream)
 }
 
-async fn plain(shard: &Shard, asked: &Asked, up: &Upstream) -> Result<TcpStream, Error> {
+async fn plain(shard: &Shard, asked: &DialRequest, up: &Upstream) -> Result<TcpStream, Error> {
     if shard.mode == Mode::Strict {
         // A strict workload's proxy sends nothing at all before it can prove who it is.
         shard.svid()?;

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::phase::Phase;
 use super::threads::Threads;
 use crate::lifecycle::{self, Application, Shutdown};
-use crate::observe::{Figure, Observer};
+use crate::observe::Observer;
 
 /// From the cut to the end of the process: a shard takes half a second for its last resets and records of flows.
 const CUT_LIMIT: Duration = Duration::from_millis(750);
@@ -41,18 +42,6 @@ pub enum Lifetime {
     /// The end of the last program of the pod. Until then everything is served, also after a signal; the deadline
     /// counts from there.
     Application,
-}
-
-/// Who is served. Each phase serves less than the one before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
-    Serving,
-    /// Not ready any more, so that nobody new is sent here, and everybody who comes is served.
-    LameDuck,
-    /// Newcomers of both directions are refused; open flows go on.
-    Draining,
-    /// Open flows are reset.
-    Cut,
 }
 
 /// What happens to a proxy.
@@ -166,38 +155,6 @@ impl Sequence {
             self.until = Some(now + CUT_LIMIT);
         }
     }
-}
-
-impl Phase {
-    const ALL: [Self; 4] = [Self::Serving, Self::LameDuck, Self::Draining, Self::Cut];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Serving => "serving",
-            Self::LameDuck => "lame-duck",
-            Self::Draining => "draining",
-            Self::Cut => "cut",
-        }
-    }
-}
-
-/// Completes when the phase has been reached, or the role is gone, which ends everything too.
-pub(super) fn reached(phase: &watch::Receiver<Phase>, wanted: Phase) -> impl Future<Output = ()> + use<> {
-    let mut phase = phase.clone();
-    async move {
-        let _ = phase.wait_for(|phase| *phase >= wanted).await;
-    }
-}
-
-/// Shows the phase among the metrics.
-pub(super) fn show(observer: &Observer, phase: watch::Receiver<Phase>) {
-    observer.figures(move || read(*phase.borrow()));
-}
-
-fn read(phase: Phase) -> Vec<Figure> {
-    let help = "1 for the phase that this proxy is in";
-    let series = Phase::ALL.map(|each| (each.name(), u64::from(each == phase)));
-    vec![Figure::gauge("outrigger_proxy_state", help).by("state", series)]
 }
 
 /// Asks a proxy to end, as a signal does. Cheap to clone.

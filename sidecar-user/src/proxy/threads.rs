@@ -6,7 +6,8 @@ use std::thread::{self, JoinHandle};
 use anyhow::Context;
 use tokio::sync::mpsc;
 
-use super::shard::{self, Settings, Truthful};
+use super::shard::context::Settings;
+use super::shard::{self, Truthful};
 use crate::intercept::Listeners;
 use crate::observe::Observer;
 

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::shard::Shard;
+use super::shard::context::Shard;
 use super::tunnels::Farewell;
 use crate::identity::Svid;
 use crate::model::{Cause, Outcome, Party};

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::Config;
+use super::config::Config;
 use super::stop::Lifetime;
 use crate::datapath::Datapath;
 use crate::discovery::Feed;

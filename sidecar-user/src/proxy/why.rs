@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{Config, authorize};
+use super::authorize;
+use super::config::{self, Config};
 use crate::datapath::{Action, Connect, Datapath, Explain, Verdict};
 use crate::identity::Svid;
 use crate::model::{OriginalDst, Own, Snapshot};
@@ -45,10 +46,10 @@ impl Why {
         Self {
             kernel: kernel.map(Datapath::explain),
             policy_file: config.interception_policy.clone(),
-            own: super::own(config),
+            own: config::own(config),
             mode: config.mode,
             unknown: config.unknown,
-            own_ports: super::own_ports(config),
+            own_ports: config::own_ports(config),
             hbone_port: config.intercept.hbone_port,
             world,
             svid,

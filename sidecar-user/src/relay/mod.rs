@@ -6,6 +6,7 @@
 //! Whatever breaks a side off, the other side is told by a reset, the only such message that TCP has: where a lost
 //! link would give an application ETIMEDOUT without a proxy, the proxy gets that and the application ECONNRESET.
 
+mod port;
 mod sys;
 mod tcp;
 mod way;
@@ -16,55 +17,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
 use crate::budget::Budget;
 use crate::model::flow;
 use way::Way;
 
-/// One of the two streams that are joined.
-pub trait Port {
-    /// The port while bytes move. What it keeps for the other side counts against the budget.
-    fn open(&mut self, budget: &Budget) -> impl Polled;
-
-    /// The peer will see a reset when this port is dropped, instead of an orderly end.
-    fn reset(&mut self);
-
-    /// As `reset`, where not the other side broke off but the proxy ends the connection.
-    fn cancel(&mut self) {
-        self.reset();
-    }
-
-    /// As `reset`, after all was sent and the end told, unless the reset would overtake any of it.
-    fn reset_finished(&mut self);
-}
-
-/// Every poll function follows the rules of `Future::poll`: `Pending` has arranged for a wake-up.
-pub trait Polled {
-    /// The next bytes, `None` at the end of the stream, or why it broke.
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>>;
-
-    /// The other side takes no more of the chunk received last, whose `rest` has to wait: it is to take as little memory as
-    /// it needs, and so is what arrives behind it. Called again with each wake-up while the rest waits.
-    fn park(&mut self, cx: &mut Context<'_>, rest: &mut Bytes);
-
-    /// `n` received bytes have been taken by the other side: the sender may be given that much credit again.
-    fn consumed(&mut self, n: usize);
-
-    /// Takes bytes off the front of `chunk`; ready when it is empty.
-    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>>;
-
-    /// Tells the peer that no more bytes follow.
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-
-    /// Ready when the peer has reset the stream. For times when nothing is received, which would tell: after the end
-    /// of what the peer sends, and while the other side takes none of it. Bytes sent before may still be there.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-
-    /// The connection is none of the many that end at once: what only those need that last is worth its price.
-    fn lasts(&mut self) {}
-}
+pub use port::{Polled, Port};
 
 /// How long a receiver may take nothing of what a sender has left behind that has reset the connection. Longer than
 /// credit takes to come from far away; a receiver that does not read at all is to learn of the reset.

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use super::Polled;
+use super::port::Polled;
 
 /// Bytes moved before the other tasks of the shard get their turn: some 50 µs.
 const TURN: usize = 256 * 1024;

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::pod::Pod;
 use crate::process::Process;
@@ -126,7 +126,8 @@ impl Dialogue {
 
     /// Waits until it has ended; one line a step, `<step> <result>`.
     pub fn lines(mut self) -> Result<Vec<String>> {
-        self.process.wait(std::time::Duration::from_secs(120))?;
+        let status = self.process.wait(std::time::Duration::from_secs(120))?;
+        ensure!(status.success(), "{status}: {}", self.process.last_words());
         Ok(self
             .process
             .log()
@@ -263,7 +264,8 @@ impl Connects {
 
     /// Waits until each has an answer, and gives how many had which.
     pub fn finish(mut self) -> Result<Vec<String>> {
-        self.process.wait(std::time::Duration::from_secs(120))?;
+        let status = self.process.wait(std::time::Duration::from_secs(120))?;
+        ensure!(status.success(), "{status}: {}", self.process.last_words());
         Ok(self.process.log().lines().skip(1).map(Into::into).collect())
     }
 

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::layers::Layers;
+use super::super::layers::{Layers, or};
 use super::super::values::{duration, word};
-use super::or;
 use crate::proxy::stop::{Config, Lifetime};
 
 /// By then the endpoints of a service have been taken back nearly everywhere.

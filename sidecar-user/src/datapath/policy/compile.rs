@@ -7,13 +7,24 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use sidecar_ebpf::abi::{self, MAX_RANGES, POLICY_ENTRIES, PolicyKey, Range};
 
-use super::super::settings::kernel_ip;
-use super::{Action, Direction, Misfit, Ports, Rule};
+use super::super::ip::kernel_ip;
+use super::rule::{Action, Direction, Ports, Rule};
 
 /// Two generations are in the kernel's map while the policy changes.
 pub(super) const MAX_PREFIXES: usize = POLICY_ENTRIES / 2;
 /// The kernel knows a rule by a number of 16 bits, of which the highest means none.
 const MAX_RULES: usize = 32_768;
+
+/// A rule that the kernel has no room for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct Misfit {
+    pub direction: Direction,
+    /// Its place among the rules of its direction.
+    pub rule: usize,
+    pub what: String,
+    pub remedy: String,
+}
 
 /// One entry of the kernel's map, but for the generation.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ pub(crate) mod fuzz;
 mod map;
 mod rule;
 
+pub use compile::Misfit;
 pub use file::parse;
 pub use follow::{Error, PolicyFile, Status};
 pub use map::PolicyMap;
@@ -60,17 +61,6 @@ impl Default for Policy {
     fn default() -> Self {
         Self::new(Vec::new(), Vec::new()).expect("the built-in rules fit")
     }
-}
-
-/// A rule that the kernel has no room for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
-pub struct Misfit {
-    pub direction: Direction,
-    /// Its place among the rules of its direction.
-    pub rule: usize,
-    pub what: String,
-    pub remedy: String,
 }
 
 #[cfg(test)]

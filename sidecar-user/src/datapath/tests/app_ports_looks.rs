@@ -10,7 +10,6 @@ use sidecar_ebpf::addr::{Ip, Port};
 use socket2::Domain;
 
 use super::super::Error;
-use super::super::map::Map;
 use super::app_ports::{are_open, attached, found, is_open, set};
 use super::pod::{POD4, Pod, in_pod};
 use super::probe::listener;
@@ -113,7 +112,7 @@ fn fills<K: Plain, V: Plain>(pod: &Pod, map: &'static str, entry: impl Fn(usize)
     let mut ports = datapath.app_ports().expect("ports");
     set(&mut ports, &[]);
     assert!(!ports.is_crowded());
-    let full = Map::pinned(map, &pod.config.pins).expect(map);
+    let full = pod.map(map).expect(map);
     for n in 0..entries {
         let (key, value) = entry(n);
         full.set(&key, &value).expect("room");

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
-use super::super::lease::Owner;
+use super::super::error::Owner;
 use super::super::{Config, Error, Lease, detach};
 use super::pod::{Pod, in_pod};
 use super::probe::FAR4;

@@ -10,9 +10,8 @@ use super::pod::in_pod;
 fn a_map_of_other_sizes_is_refused_with_its_name() {
     in_pod(|pod| {
         let _datapath = pod.attach(None);
-        let pins = &pod.config.pins;
-        let value = Map::<u32, [u8; 3]>::pinned(map::APP_PORTS, pins).map(drop);
-        let key = Map::<u64, AppPort>::pinned(map::APP_PORTS, pins).map(drop);
+        let value = pod.map::<u32, [u8; 3]>(map::APP_PORTS).map(drop);
+        let key = pod.map::<u64, AppPort>(map::APP_PORTS).map(drop);
         for refused in [value, key] {
             let error = refused.unwrap_err();
             assert!(
@@ -28,13 +27,9 @@ fn a_map_of_other_sizes_is_refused_with_its_name() {
             assert!(error.to_string().contains(map::APP_PORTS), "{error}");
         }
         // Its value is written once for each CPU.
-        let counters = Map::<u32, u64>::pinned(map::COUNTERS, pins)
-            .map(drop)
-            .unwrap_err();
+        let counters = pod.map::<u32, u64>(map::COUNTERS).map(drop).unwrap_err();
         assert!(matches!(counters, Error::MapShape { .. }), "{counters}");
-        let absent = Map::<u32, Settings>::pinned("nothing", pins)
-            .map(drop)
-            .unwrap_err();
+        let absent = pod.map::<u32, Settings>("nothing").map(drop).unwrap_err();
         assert!(matches!(absent, Error::Path { .. }), "{absent}");
     });
 }
@@ -43,7 +38,7 @@ fn a_map_of_other_sizes_is_refused_with_its_name() {
 fn an_entry_is_there_until_it_is_removed_and_a_full_map_says_so() {
     in_pod(|pod| {
         let _datapath = pod.attach(None);
-        let map: Map<u32, AppPort> = Map::pinned(map::INHERITED, &pod.config.pins).expect("a map");
+        let map: Map<u32, AppPort> = pod.map(map::INHERITED).expect("a map");
         let of = |v4| AppPort { v4, v6: 0 };
         assert!(map.keys().expect("keys").is_empty());
         assert_eq!(map.get(&1).expect("an answer"), None);

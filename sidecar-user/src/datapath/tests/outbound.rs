@@ -7,7 +7,6 @@ use std::os::fd::AsFd;
 use sidecar_ebpf::abi::{HANDSHAKE_ENTRIES, Origin, REDIRECT4_PORT, SPREAD6_FIRST, Tuple, map};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::super::map::Map;
 use super::pod::{POD4, POD6, in_pod};
 use super::probe::{FAR_MAPPED, FAR4, FAR6, address, canonical, counter, handshakes, listener, original_dst};
 
@@ -206,7 +205,7 @@ fn a_connect_that_cannot_be_published_fails_and_its_socket_is_as_before() {
     in_pod(|pod| {
         let _outbound = pod.outbound();
         let datapath = pod.attach(None);
-        let map = Map::pinned(map::HANDSHAKE, &pod.config.pins).expect("the pinned map");
+        let map = pod.map(map::HANDSHAKE).expect("the pinned map");
         let junk = |n| Tuple {
             sequence: n,
             ..bytemuck::Zeroable::zeroed()

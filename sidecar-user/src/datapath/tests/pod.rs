@@ -18,13 +18,14 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
+use bytemuck::Pod as Plain;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use sidecar_ebpf::abi::{Listener, map};
 use socket2::{Domain, Socket, Type};
 
 use super::super::map::Map;
-use super::super::{Config, Datapath, Error, LISTENERS, Lease, PodTarget, Policy, Steered};
+use super::super::{Config, Datapath, Error, LISTENERS, Lease, PodTarget, Policy, Steered, pins};
 
 pub(super) const POD4: &str = "10.99.0.2";
 pub(super) const POD6: &str = "fd99::2";
@@ -208,6 +209,11 @@ impl Pod {
         Ok(lease)
     }
 
+    /// One of the maps of the last attachment.
+    pub(super) fn map<K: Plain, V: Plain>(&self, name: &'static str) -> Result<Map<K, V>, Error> {
+        Map::pinned(name, &pins::map(&self.config.pins, name))
+    }
+
     /// As if this process, which has attached, had ended.
     pub(super) fn give_up(&self) {
         self.lease.take();
@@ -216,7 +222,7 @@ impl Pod {
     /// The dual-stack listener that redirected connections arrive at, before and after the programs are attached.
     pub(super) fn outbound(&self) -> Arc<TcpListener> {
         let listener = Arc::new(steered());
-        if let Ok(slots) = Map::pinned(map::LISTENERS, &self.config.pins) {
+        if let Ok(slots) = self.map(map::LISTENERS) {
             let slot: u32 = Listener::Outbound.slot(0);
             slots.set(&slot, &listener.as_raw_fd()).expect("a slot");
         }

@@ -401,5 +401,5 @@ fn entries(pod: &Pod) -> usize {
 }
 
 fn pinned(pod: &Pod) -> Map<policy::Key, abi::Policy> {
-    Map::pinned(map::POLICY, &pod.config.pins).expect("the pinned map")
+    pod.map(map::POLICY).expect("the pinned map")
 }

@@ -12,7 +12,6 @@ use sidecar_ebpf::abi::{Origin, PRESENTED_ENTRIES, Tuple, map};
 use socket2::{Domain, Socket, Type};
 
 use super::super::Bypass;
-use super::super::map::Map;
 use super::pod::{Elsewhere, POD4, POD6, in_pod};
 use super::probe::{address, canonical, counter, listener, presented};
 
@@ -162,7 +161,7 @@ fn what_a_presented_connection_leaves_speaks_for_no_later_one() {
 fn a_full_map_costs_the_connection_and_no_program_sees_another_client() {
     in_pod(|pod| {
         let datapath = pod.attach(None);
-        let full = Map::pinned(map::PRESENTED, &pod.config.pins).expect("the pinned map");
+        let full = pod.map(map::PRESENTED).expect("the pinned map");
         for n in 0..PRESENTED_ENTRIES {
             // Of no network namespace that there is.
             let tuple = Tuple {

@@ -129,7 +129,7 @@ fn a_pod_is_attached_to_from_another_network_namespace() {
                 }
             });
             assert_eq!(lookups(&inside), 1, "by {is_by}");
-            let settings: Map<u32, Settings> = Map::pinned(map::SETTINGS, &pod.config.pins).expect("a map");
+            let settings: Map<u32, Settings> = pod.map(map::SETTINGS).expect("a map");
             let settings = settings.get(&0).expect("an answer").expect("settings");
             assert_eq!(settings.netns, sys::netns_cookie().expect("a cookie"));
             let devices = settings.devices.iter().filter(|device| device.index != 0).count();

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Reader;
+use super::reader::Reader;
 use crate::document::Field;
 use crate::model::ServiceName;
 

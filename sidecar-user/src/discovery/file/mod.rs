@@ -6,17 +6,19 @@ mod address;
 pub(crate) mod fuzz;
 mod lint;
 mod policy;
+mod reader;
 mod service;
 mod workload;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::net::IpAddr;
 
-use crate::document::{Field, Position, Problem, Problems, Sink, load};
+use crate::document::{Field, Problem, Problems, load};
 use crate::model::authorization::Scope;
 use crate::model::{ServiceName, Snapshot};
+use reader::{Place, Reader};
 
 /// What a text says, and what of it is not acted on.
 #[derive(Debug)]
@@ -65,63 +67,11 @@ impl fmt::Display for Counts {
     }
 }
 
-/// Where entries leave what is wrong with them, and what they say that is not acted on.
-#[derive(Default)]
-struct Reader {
-    problems: Sink,
-    warnings: Sink,
-}
-
 #[derive(Default)]
 struct Entries {
     workloads: Vec<workload::Entry>,
     services: Vec<service::Entry>,
     policies: Vec<policy::Entry>,
-}
-
-impl Reader {
-    fn warn(&self, field: &Field<'_>, what: impl Into<String>, remedy: impl Into<String>) {
-        self.warnings.push(Problem {
-            at: Some(field.at()),
-            field: field.path().to_owned(),
-            what: what.into(),
-            remedy: remedy.into(),
-        });
-    }
-
-    fn warning(&self, place: &Place, what: String, remedy: &str) {
-        self.warnings.push(Problem {
-            at: Some(place.at),
-            field: place.path.clone(),
-            what,
-            remedy: remedy.into(),
-        });
-    }
-
-    fn problem(&self, place: &Place, what: String, remedy: &str) {
-        self.problems.push(Problem {
-            at: Some(place.at),
-            field: place.path.clone(),
-            what,
-            remedy: remedy.into(),
-        });
-    }
-}
-
-/// Where something stands, remembered for checks that look at several entries.
-#[derive(Clone, Debug)]
-struct Place {
-    at: Position,
-    path: String,
-}
-
-impl From<&Field<'_>> for Place {
-    fn from(field: &Field<'_>) -> Self {
-        Self {
-            at: field.at(),
-            path: field.path().to_owned(),
-        }
-    }
 }
 
 fn read(reader: &Reader, root: &Field<'_>) -> Entries {
@@ -309,28 +259,6 @@ impl Entries {
 
 fn addresses<'e>(entries: impl Iterator<Item = &'e workload::Entry>) -> impl Iterator<Item = IpAddr> {
     entries.flat_map(|entry| entry.workload.addresses.iter().copied())
-}
-
-type Ports = BTreeMap<u16, u16>;
-
-/// `{80: 8080}`. A target of 0 is allowed where something else can name the port.
-fn read_ports(field: &Field<'_>, lowest_target: u16) -> Ports {
-    const PORT: &str = "write a number from 1 to 65535";
-    let entries = field.entries("a map such as {80: 8080}").unwrap_or_default();
-    let mut ports = Ports::new();
-    for (key, value) in entries {
-        let (port, target) = (key.parse::<u16>("port", PORT), value.parse::<u16>("port", PORT));
-        if port == Some(0) {
-            key.problem("port 0 cannot be dialled", PORT);
-        }
-        if target.is_some_and(|target| target < lowest_target) {
-            value.problem("the target port is 0", PORT);
-        }
-        if let (Some(port), Some(target)) = (port, target) {
-            ports.insert(port, target);
-        }
-    }
-    ports
 }
 
 #[cfg(test)]

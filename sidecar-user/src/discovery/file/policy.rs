@@ -4,7 +4,8 @@ use std::num::NonZeroU16;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Place, Reader, lint};
+use super::lint;
+use super::reader::{Place, Reader};
 use crate::document::{Field, Object};
 use crate::model::SpiffeId;
 use crate::model::authorization::{

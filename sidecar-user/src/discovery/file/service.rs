@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::address::{check_gateway, read_network_address};
+use super::reader::{Place, Reader, read_ports};
 use super::workload::read_waypoint;
-use super::{Place, Reader, read_ports};
 use crate::document::{Field, Object};
 use crate::model::{Service, ServiceName, SpiffeId};
 

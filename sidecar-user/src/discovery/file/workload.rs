@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::address::{check_gateway, read_ip, read_pair, read_service_name, warn_network};
-use super::{Place, Reader, read_ports};
+use super::reader::{Place, Reader, read_ports};
 use crate::document::{Field, Object};
 use crate::model::authorization::PolicyName;
 use crate::model::snapshot::Serves;

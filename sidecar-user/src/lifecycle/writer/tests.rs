@@ -113,7 +113,8 @@ fn a_panic_is_logged_with_its_place_and_its_backtrace() {
     let queue = Arc::new(Queue::default());
     let before = super::super::panics::panics();
     let old = std::panic::take_hook();
-    super::super::panics::install(queue.clone());
+    let reports = queue.clone();
+    super::super::panics::install(move |report| reports.report(report));
     let ended = thread::Builder::new()
         .name("unlucky".to_owned())
         .spawn(|| panic!("a bug"))

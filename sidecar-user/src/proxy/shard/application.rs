@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use super::Shard;
+use super::context::Shard;
 use crate::transport::tcp::TIME_WAIT;
 
 impl Shard {

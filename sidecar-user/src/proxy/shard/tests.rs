@@ -1,19 +1,29 @@
 //! A bug in a walk costs the connection that met it. With real sockets, and without the kernel's help.
 
+use std::cell::Cell;
 use std::future::Ready;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use super::super::contain::Abortive;
+use super::super::doors::Doors;
 use super::super::join::join;
+use super::super::proving::Nonces;
 use super::*;
-use crate::model::{Direction, Flow, Own};
+use crate::budget::Budget;
+use crate::model::{Direction, Flow, Own, SpiffeId};
 use crate::observe::Observer;
-use crate::relay::{Polled, Port};
+use crate::policy::Mode;
+use crate::relay::{self, Polled, Port};
+use crate::route::Unknown;
 
 /// What makes the walk panic.
 const FATAL: u8 = b'!';
@@ -103,7 +113,7 @@ fn shard(observer: &Observer) -> Rc<Shard> {
         limited: Arc::default(),
         nonces: Nonces::default(),
     };
-    Rc::new(Shard::new(settings, observer.shard(0), None).unwrap())
+    Rc::new(Shard::new(settings, observer.shard(0)).unwrap())
 }
 
 /// Runs the test beside a shard that accepts with that walk.

@@ -152,7 +152,7 @@ fn an_application_that_started_with_the_signal_can_still_be_seen() {
 #[test]
 fn the_figure_is_documented() {
     const MANUAL: &str = include_str!("../../../../docs/observability.md");
-    for figure in read(Phase::Serving) {
+    for figure in super::super::phase::read(Phase::Serving) {
         let name = figure.exposed_name();
         assert!(
             MANUAL.contains(&format!("| `{name}` | gauge | `state` |")),

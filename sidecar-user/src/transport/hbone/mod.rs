@@ -15,12 +15,8 @@ mod traffic;
 pub use flood::Flood;
 pub use headers::{Forwarded, Refusal};
 pub use stream::Stream;
+use traffic::STREAM_WINDOW;
 
-/// Per stream, while few are open: see `traffic.rs`, which makes it smaller. Credit is returned only after the bytes were
-/// written to the application's socket, so this is also what one stream can make us buffer.
-const STREAM_WINDOW: u32 = 512 * 1024;
-/// With 200 streams that nobody reads a tunnel then holds 3.2 MB. One frame of the usual size fits.
-const MIN_STREAM_WINDOW: u32 = 16 * 1024;
 /// Streams that a peer may open at once on one tunnel (wire.md 1.3: at least 100; ztunnel's server has 200).
 pub const MAX_STREAMS: u32 = 200;
 /// Room for every stream's window: a blocked stream can never stop the others (ztunnel#1538).

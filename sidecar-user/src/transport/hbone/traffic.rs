@@ -12,9 +12,13 @@ use std::time::{Duration, Instant};
 
 use super::flood::{Flood, Gate};
 use super::frames::{Frame, Kind, Walk};
-use super::{MIN_STREAM_WINDOW, STREAM_WINDOW};
 use crate::budget::{Budget, Held};
 
+/// Per stream, while few are open: `limit` below makes it smaller. Credit is returned only after the bytes were
+/// written to the application's socket, so this is also what one stream can make us buffer.
+pub(super) const STREAM_WINDOW: u32 = 512 * 1024;
+/// With 200 streams that nobody reads a tunnel then holds 3.2 MB. One frame of the usual size fits.
+pub(super) const MIN_STREAM_WINDOW: u32 = 16 * 1024;
 /// Frames taken in before the streams that they belong to, and whoever else waits on this thread, get their turn. It
 /// bounds what the HTTP/2 layer piles up in between: small DATA frames, requests that are reset at once.
 pub(super) const TURN: u32 = 1024;

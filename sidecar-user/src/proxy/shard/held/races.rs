@@ -1,0 +1,479 @@
+//! The races of a held connection: a kernel as a model, which loses events and packets, applications that give up and use
+//! their ports again, and proxies that die. Each round is another order of events.
+//!
+//! Checked at each step: what is approved is held at that moment and is not approved already, and nothing grows beyond
+//! its bound. Checked at the end: every application has an answer, every dial has ended, every upstream has been used or
+//! reset, once, and nothing is left.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use fastrand::Rng;
+
+use super::*;
+use crate::intercept::packet::Unreachable;
+use crate::model::OriginalDst;
+
+const ROUNDS: u64 = 4_000;
+const STEPS: usize = 120;
+/// Few, so that they are used again and again.
+const PORTS: u16 = 6;
+const LIMIT: usize = 5;
+/// Of the kernel's own tables.
+const HELD: usize = 5;
+const APPROVED: usize = 1;
+const RING: usize = 6;
+
+#[test]
+fn every_order_of_events_ends_with_an_answer_for_each_and_leaves_nothing() {
+    // Another seed each time, which a failure prints.
+    let seed = fastrand::u64(..);
+    let mut seen = Seen::default();
+    for round in 0..ROUNDS {
+        let mut world = World::new(
+            Rng::with_seed(seed ^ round),
+            format!("seed {seed}, round {round}"),
+        );
+        for _ in 0..STEPS {
+            world.step();
+        }
+        world.settle();
+        seen.add(&world.seen);
+    }
+    // A world in which nothing goes wrong would prove little.
+    assert!(seen.0.values().all(|n| *n > 5), "{seen:?}");
+    assert_eq!(seen.0.len(), 12, "{seen:?}");
+}
+
+/// How often something has happened.
+#[derive(Debug, Default)]
+struct Seen(HashMap<&'static str, u32>);
+
+impl Seen {
+    fn one(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (what, n) in &other.0 {
+            *self.0.entry(what).or_default() += n;
+        }
+    }
+}
+
+/// An upstream is known by its number.
+type Upstream = usize;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Unused,
+    Used,
+    Reset,
+}
+
+/// An application's socket that waits for its connection.
+#[derive(Clone, Copy)]
+struct App {
+    sequence: u32,
+    /// Published by the connect hook, and not yet taken over by the filter.
+    published: bool,
+}
+
+struct World {
+    name: String,
+    random: Rng,
+    now: Instant,
+    table: HeldTable<Upstream>,
+    closed: bool,
+    apps: HashMap<Pair, App>,
+    /// Of the last connection. One that is used again at the same two ends within seconds is not to be expected.
+    sequence: u32,
+    // The kernel.
+    held: HashMap<Pair, u32>,
+    approved: HashSet<Key>,
+    /// By a proxy that was killed. The next one may approve the same again, and does not know of those whose application
+    /// has gone.
+    inherited: HashSet<Key>,
+    ring: VecDeque<HeldEvent>,
+    backlog: VecDeque<Key>,
+    /// SYNs sent again by the proxy that have not arrived.
+    on_the_way: Vec<Key>,
+    // The proxy.
+    dials: HashMap<Dial, Key>,
+    /// Their result was on its way when they were cancelled.
+    late: Vec<Dial>,
+    upstreams: Vec<(Key, Fate)>,
+    /// Whether anything is lost.
+    hostile: bool,
+    seen: Seen,
+}
+
+impl World {
+    fn new(random: Rng, name: String) -> Self {
+        Self {
+            name,
+            random,
+            now: Instant::now(),
+            table: HeldTable::new(LIMIT),
+            closed: false,
+            apps: HashMap::new(),
+            sequence: 0,
+            held: HashMap::new(),
+            approved: HashSet::new(),
+            inherited: HashSet::new(),
+            ring: VecDeque::new(),
+            backlog: VecDeque::new(),
+            on_the_way: Vec::new(),
+            dials: HashMap::new(),
+            late: Vec::new(),
+            upstreams: Vec::new(),
+            hostile: true,
+            seen: Seen::default(),
+        }
+    }
+
+    fn step(&mut self) {
+        match self.random.u8(..40) {
+            0..8 => self.connect(),
+            8..12 => self.retransmit(),
+            12..15 => self.give_up(),
+            15..24 => self.deliver(),
+            24..30 => self.finish_dial(),
+            30..32 => self.finish_late_dial(),
+            32..35 => self.accept(),
+            35..37 => {
+                let time = Duration::from_millis(self.random.u64(..3000));
+                self.wait(time);
+            }
+            37..39 => self.arrive(),
+            _ if self.random.u8(..8) == 0 => self.replace_proxy(),
+            _ => self.closed = self.random.u8(..8) == 0,
+        }
+    }
+
+    /// Nothing goes wrong any more, and nobody comes or gives up.
+    fn settle(&mut self) {
+        (self.hostile, self.closed) = (false, false);
+        for _ in 0..8 {
+            for pair in self.waiting() {
+                self.send_syn(pair);
+            }
+            self.rest();
+        }
+        assert!(self.apps.is_empty(), "{}: somebody has no answer", self.name);
+        // What the kernel no longer holds is noticed at the second look.
+        for _ in 0..4 {
+            self.wait(LOOK);
+            self.rest();
+        }
+        assert!(self.table.entries.is_empty(), "{}: an entry is left", self.name);
+        assert_eq!(self.table.next_timeout(), None, "{}", self.name);
+        assert!(self.table.destinations.is_empty(), "{}", self.name);
+        assert!(self.dials.is_empty(), "{}: a dial goes on", self.name);
+        let ours = self.approved.difference(&self.inherited).count();
+        assert_eq!(ours, 0, "{}: an approval is left", self.name);
+        for (number, (_, fate)) in self.upstreams.iter().enumerate() {
+            assert_ne!(*fate, Fate::Unused, "{}: upstream {number}", self.name);
+        }
+    }
+
+    fn rest(&mut self) {
+        let busy =
+            |w: &Self| w.ring.len() + w.dials.len() + w.late.len() + w.backlog.len() + w.on_the_way.len();
+        while busy(self) > 0 {
+            self.deliver();
+            self.finish_dial();
+            self.finish_late_dial();
+            self.arrive();
+            self.accept();
+        }
+        self.wait(Duration::from_secs(1));
+    }
+
+    fn waiting(&self) -> Vec<Pair> {
+        let mut all: Vec<Pair> = self.apps.keys().copied().collect();
+        all.sort_by_key(|pair| pair.client);
+        all
+    }
+
+    fn any_waiting(&mut self) -> Option<Pair> {
+        let all = self.waiting();
+        self.random.choice(all)
+    }
+
+    // What applications and the kernel do.
+
+    fn connect(&mut self) {
+        let pair = pair(self.random.u16(..PORTS));
+        // Left out is what `accepted` cannot tell apart.
+        if self.apps.contains_key(&pair) || self.backlog.iter().any(|key| key.pair == pair) {
+            return;
+        }
+        self.sequence += 1;
+        let (sequence, published) = (self.sequence, true);
+        self.apps.insert(pair, App { sequence, published });
+        self.send_syn(pair);
+    }
+
+    fn retransmit(&mut self) {
+        if let Some(pair) = self.any_waiting() {
+            self.seen.one("sent again by the client");
+            self.send_syn(pair);
+        }
+    }
+
+    fn send_syn(&mut self, pair: Pair) {
+        if let Some(app) = self.apps.get(&pair) {
+            self.filter(Key {
+                pair,
+                sequence: app.sequence,
+            });
+        }
+    }
+
+    /// The filter of the listener.
+    fn filter(&mut self, key: Key) {
+        let Key { pair, sequence } = key;
+        if let Some(app) = self.apps.get_mut(&pair).filter(|app| app.published) {
+            if self.held.len() >= HELD && !self.held.contains_key(&pair) {
+                self.tell(HeldEvent::NoRoom(syn(key)));
+                return;
+            }
+            app.published = false;
+            self.held.insert(pair, sequence);
+            self.tell(HeldEvent::Held(syn(key)));
+            return;
+        }
+        match self.held.get(&pair) {
+            None => self.tell(HeldEvent::Stray { pair, sequence }),
+            Some(held) if *held == sequence && self.approved.contains(&key) => {
+                // The passive callback: the connection is established.
+                self.held.remove(&pair);
+                self.approved.remove(&key);
+                self.apps.remove(&pair);
+                self.backlog.push_back(key);
+            }
+            Some(_) => {
+                self.held.insert(pair, sequence);
+                self.tell(HeldEvent::Held(syn(key)));
+            }
+        }
+    }
+
+    fn tell(&mut self, event: HeldEvent) {
+        if self.ring.len() < RING || !self.hostile {
+            self.ring.push_back(event);
+        } else {
+            self.seen.one("lost event");
+        }
+    }
+
+    /// An application's socket leaves SYN_SENT unconnected.
+    fn close(&mut self, pair: Pair) {
+        self.apps.remove(&pair);
+        if let Some(sequence) = self.held.remove(&pair) {
+            self.approved.remove(&Key { pair, sequence });
+            self.tell(HeldEvent::Gone { pair, sequence });
+        }
+    }
+
+    fn give_up(&mut self) {
+        if let Some(pair) = self.any_waiting() {
+            self.seen.one("given up");
+            self.close(pair);
+        }
+    }
+
+    /// A reset or an ICMP message for one SYN.
+    fn hear(&mut self, key: Key) {
+        let waits = self
+            .apps
+            .get(&key.pair)
+            .is_some_and(|a| a.sequence == key.sequence);
+        if waits && !(self.hostile && self.random.u8(..4) == 0) {
+            self.seen.one("refused");
+            self.close(key.pair);
+        }
+    }
+
+    fn arrive(&mut self) {
+        if !self.on_the_way.is_empty() {
+            let at = self.random.usize(..self.on_the_way.len());
+            let key = self.on_the_way.swap_remove(at);
+            self.filter(key);
+        }
+    }
+
+    // What the shard does.
+
+    fn deliver(&mut self) {
+        if let Some(event) = self.ring.pop_front() {
+            self.table.event(event, self.closed, self.now);
+            self.carry_out();
+        }
+    }
+
+    fn finish_dial(&mut self) {
+        let mut all: Vec<Dial> = self.dials.keys().copied().collect();
+        all.sort_by_key(|dial| dial.number);
+        if let Some(dial) = self.random.choice(all) {
+            let key = self.dials.remove(&dial).expect("one of them");
+            let result = match self.random.u8(..4) {
+                0 => Err(Answer::Refused),
+                1 => Err(Answer::Unreachable(Unreachable::Host)),
+                _ => Ok(self.upstream(key)),
+            };
+            self.table.dialed(dial, result, self.now);
+            self.carry_out();
+        }
+    }
+
+    fn finish_late_dial(&mut self) {
+        if let Some(dial) = self.late.pop() {
+            self.seen.one("late dial");
+            let key = Key {
+                pair: dial.pair,
+                sequence: u32::MAX,
+            };
+            let upstream = self.upstream(key);
+            self.table.dialed(dial, Ok(upstream), self.now);
+            self.carry_out();
+            assert_eq!(self.upstreams[upstream].1, Fate::Reset, "{}", self.name);
+        }
+    }
+
+    fn upstream(&mut self, key: Key) -> Upstream {
+        self.upstreams.push((key, Fate::Unused));
+        self.upstreams.len() - 1
+    }
+
+    fn accept(&mut self) {
+        let Some(key) = self.backlog.pop_front() else {
+            return;
+        };
+        if let Some(upstream) = self.table.accepted(key.pair) {
+            self.seen.one("accepted");
+            let (made_for, fate) = &mut self.upstreams[upstream];
+            assert_eq!(*made_for, key, "{}", self.name);
+            assert_eq!(*fate, Fate::Unused, "{}", self.name);
+            *fate = Fate::Used;
+        } else {
+            self.seen.one("accepted without an entry");
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        if self.table.next_timeout().is_some_and(|at| at <= self.now) {
+            self.table.timeout(self.now);
+            self.carry_out();
+        }
+    }
+
+    /// The proxy ends, in order or not, and another begins with what the kernel has.
+    fn replace_proxy(&mut self) {
+        if self.random.bool() {
+            self.seen.one("proxy ended");
+            self.table.end();
+            self.carry_out();
+            assert!(
+                self.table.entries.is_empty() && self.dials.is_empty(),
+                "{}",
+                self.name
+            );
+        } else {
+            self.seen.one("proxy killed");
+            // Its sockets go with it.
+            self.dials.clear();
+            self.inherited.extend(&self.approved);
+            for (_, fate) in &mut self.upstreams {
+                *fate = Fate::Reset;
+            }
+        }
+        self.table = HeldTable::new(LIMIT);
+        self.late.clear();
+        self.ring.clear();
+        self.backlog.clear();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(effect) = self.table.effect() {
+            match effect {
+                Effect::Dial(dial, syn) => {
+                    let key = Key::of(&syn);
+                    assert!(self.dials.insert(dial, key).is_none(), "{}", self.name);
+                }
+                Effect::Cancel(dial) => {
+                    self.seen.one("cancelled");
+                    assert!(self.dials.remove(&dial).is_some(), "{}", self.name);
+                    self.late.push(dial);
+                }
+                Effect::Look(key) => {
+                    let held = self.held.get(&key.pair) == Some(&key.sequence);
+                    self.table.looked(key, held);
+                }
+                Effect::Approve(syn) => self.approve(Key::of(&syn)),
+                Effect::Withdraw(key) => {
+                    self.approved.remove(&key);
+                }
+                Effect::Answer(syn, _) => self.hear(Key::of(&syn)),
+                Effect::Reset(upstream) => {
+                    let fate = &mut self.upstreams[upstream].1;
+                    assert_eq!(*fate, Fate::Unused, "{}: reset twice", self.name);
+                    *fate = Fate::Reset;
+                }
+                Effect::TurnAway(syn, _) => {
+                    self.seen.one("turned away");
+                    self.hear(Key::of(&syn));
+                }
+                Effect::Stray(key) => self.hear(key),
+            }
+        }
+        let entries = self.table.entries.len();
+        assert!(entries <= LIMIT, "{}", self.name);
+        assert!(self.dials.len() <= entries, "{}: a dial of nobody", self.name);
+        let counted: usize = self.table.destinations.values().sum();
+        assert_eq!(counted, entries, "{}", self.name);
+    }
+
+    fn approve(&mut self, key: Key) {
+        assert_eq!(
+            self.held.get(&key.pair),
+            Some(&key.sequence),
+            "{}: the kernel no longer holds what is sent again",
+            self.name
+        );
+        let twice = self.approved.contains(&key) && !self.inherited.contains(&key);
+        assert!(!twice, "{}: approved twice", self.name);
+        if self.approved.len() >= APPROVED {
+            self.seen.one("no room for an approval");
+            self.table.approval_failed(key, self.now);
+            return;
+        }
+        self.approved.insert(key);
+        match self.hostile && self.random.u8(..4) == 0 {
+            true => self.on_the_way.push(key),
+            false => self.filter(key),
+        }
+    }
+}
+
+fn pair(port: u16) -> Pair {
+    Pair {
+        client: ([127, 0, 0, 1], 40_000 + port).into(),
+        listener: ([127, 0, 0, 1], 15_001).into(),
+    }
+}
+
+/// Ports in turn go to two destinations.
+fn syn(key: Key) -> HeldSyn {
+    let to = [192, 0, 2, (key.pair.client.port() % 2) as u8];
+    HeldSyn {
+        pair: key.pair,
+        sequence: key.sequence,
+        original_dst: OriginalDst::new((to, 80).into()),
+        source: None,
+        device: None,
+        traffic_class: 0,
+        header: Vec::new(),
+    }
+}
