@@ -103,6 +103,9 @@ mod failure; // killed replicas and killed proxies
 #[path = "e2e/lease.rs"]
 mod lease; // one proxy at a time owns a pod
 
+#[path = "e2e/upgrade.rs"]
+mod upgrade; // a second proxy takes a pod over from the first, and no connection notices
+
 #[path = "e2e/sight.rs"]
 mod sight; // flows and metrics tell the truth
 

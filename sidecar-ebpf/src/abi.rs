@@ -12,7 +12,7 @@ pub mod schema;
 
 pub use counters::{COUNTER_SLOTS, Counter};
 
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Names of the maps, shared by the programs, the loader and the pins.
 pub mod map {
@@ -93,7 +93,7 @@ pub const HELD_ENTRIES: usize = 8192;
 /// connection fails, so the proxy keeps fewer under way.
 pub const PRESENTED_ENTRIES: usize = 4096;
 /// One for each shard and kind of listener.
-pub const LISTENER_SLOTS: usize = 3 * MAX_SHARDS;
+pub const LISTENER_SLOTS: usize = 3 * SHARD_SLOTS;
 pub const MAX_ADDRESSES: usize = 16;
 pub const MAX_OPEN_PORTS: usize = 16;
 /// More network devices than this and an application's binding to the others cannot be shown to it.
@@ -107,8 +107,13 @@ pub const REDIRECT4_PORT: u16 = 1;
 pub const SPREAD6_FIRST: u16 = 61440;
 /// How many: a power of two, for the hash. The last one is 65535.
 pub const SPREAD6_PORTS: u32 = 4096;
-/// Shards of the proxy, each with its own listeners and ring.
+/// Shards of one proxy, each with its own listeners and ring.
 pub const MAX_SHARDS: usize = 64;
+/// Proxies that may have listeners at the same time: the one that serves the pod, and those before it that still wait for
+/// connections on their way. Each has [`MAX_SHARDS`] slots of its own, and the settings say whose count.
+pub const GENERATIONS: usize = 4;
+/// Shards of all of them.
+pub const SHARD_SLOTS: usize = GENERATIONS * MAX_SHARDS;
 /// Bytes of one shard's ring: room for some 400 held connections that it has not looked at yet.
 pub const RING_BYTES: usize = 64 * 1024;
 /// Ports that the programs keep count of: those on which the pod has listened since it was attached. Listeners on others
@@ -135,10 +140,10 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Its place in `or_listeners`.
+    /// Its place in `or_listeners`. `shard` is counted through all generations.
     #[inline(always)]
     pub const fn slot(self, shard: u32) -> u32 {
-        self as u32 * MAX_SHARDS as u32 + shard
+        self as u32 * SHARD_SLOTS as u32 + shard
     }
 }
 
@@ -222,7 +227,7 @@ pub struct Held {
     pub origin: Origin,
     /// Its sequence number, in host order.
     pub sequence: u32,
-    /// The shard that was told.
+    /// The shard that was told, counted through all generations: its listener gets the SYN again.
     pub shard: u32,
     /// [`Settings::epoch`] of the proxy that was told: the one after it has to be told again. 0: nobody was.
     pub epoch: u32,
@@ -426,10 +431,12 @@ pub struct Settings {
     pub netns: u64,
     /// Where mesh peers dial.
     pub hbone_port: Port,
+    /// Not zero: SYNs are held until their upstream has answered.
+    pub hold: u16,
+    /// The first shard of the proxy that new connections go to. In one word with the next, so that both change at once.
+    pub first_shard: u16,
     /// Among which connections are shared out, at most [`MAX_SHARDS`].
     pub shards: u16,
-    /// Not zero: SYNs are held until their upstream has answered.
-    pub hold: u32,
     /// Another number for each proxy that takes the pod over.
     pub epoch: u32,
     /// Which entries of `or_policy` count. Zero: none, and everything is taken.

@@ -11,9 +11,10 @@ use aya_ebpf::macros::btf_map;
 use sidecar_ebpf::abi::{
     APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, COUNTER_SLOTS, Counter, Direction,
     Event, HANDSHAKE_ENTRIES, HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES,
-    PRESENTED_ENTRIES, Path, Policy, PolicyKey, RING_BYTES, ROUTE_ENTRIES, Settings, Tuple,
+    PRESENTED_ENTRIES, Path, Policy, PolicyKey, RING_BYTES, ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple,
 };
-use sidecar_ebpf::addr::Ip;
+use sidecar_ebpf::addr::{Endpoint, Ip};
+use sidecar_ebpf::verdict;
 
 /// What the loader has found the kernel able to do. Known to the verifier as constants, so that it never looks at the
 /// calls that would not be there.
@@ -21,6 +22,34 @@ use sidecar_ebpf::addr::Ip;
 static FEATURE_MPTCP: u8 = 0;
 #[unsafe(no_mangle)]
 static FEATURE_RETVAL: u8 = 0;
+
+/// The shards of the proxy that has loaded the programs. The filter of a listener has to know whose listener it is, whatever
+/// the settings say by now about new connections.
+#[unsafe(no_mangle)]
+static OWN_FIRST_SHARD: u32 = 0;
+#[unsafe(no_mangle)]
+static OWN_SHARDS: u32 = 1;
+
+/// The shard of the proxy that has loaded this program.
+#[inline(always)]
+pub(crate) fn own_shard(from: Endpoint, to: Endpoint) -> u32 {
+    // SAFETY: references to constants.
+    let (first, shards) = unsafe {
+        (
+            ptr::read_volatile(&raw const OWN_FIRST_SHARD),
+            ptr::read_volatile(&raw const OWN_SHARDS),
+        )
+    };
+    first + verdict::shard(from, to, shards)
+}
+
+/// Whether that proxy has this shard.
+#[inline(always)]
+pub(crate) fn is_own(shard: u32) -> bool {
+    // SAFETY: a reference to a constant.
+    let first = unsafe { ptr::read_volatile(&raw const OWN_FIRST_SHARD) };
+    shard.wrapping_sub(first) < MAX_SHARDS as u32
+}
 
 /// A volatile read: the compiler would take the value that stands here. aya's own type for this is no way, because
 /// the kernel refuses the BTF of its union.
@@ -72,9 +101,9 @@ pub(crate) static POLICY: LpmTrie<PolicyKey, Policy, POLICY_ENTRIES> = LpmTrie::
 #[btf_map(name = "or_routes")]
 pub(crate) static ROUTES: LpmTrie<Ip, Path, ROUTE_ENTRIES> = LpmTrie::new();
 
-/// By shard. A ring is untyped: the kernel wants no size of it.
+/// By shard, of all generations. A ring is untyped: the kernel wants no size of it.
 #[btf_map(name = "or_rings")]
-pub(crate) static RINGS: ArrayOfMaps<RingBuf<(), RING_BYTES>, MAX_SHARDS> = ArrayOfMaps::new();
+pub(crate) static RINGS: ArrayOfMaps<RingBuf<(), RING_BYTES>, SHARD_SLOTS> = ArrayOfMaps::new();
 
 #[btf_map(name = "or_settings")]
 static SETTINGS: Array<Settings, 1> = Array::new();

@@ -216,14 +216,14 @@ fn mix(mut hash: u32) -> u32 {
     hash ^ (hash >> 16)
 }
 
-/// The shard of a connection. `sk_lookup` brings each of its packets there, and the filter of the shard's listener tells
+/// The shard of a connection, among those of one proxy. `sk_lookup` brings each of its packets there, and the filter of the shard's listener tells
 /// that shard of it: both ask here.
 #[inline(always)]
-pub fn shard(from: Endpoint, to: Endpoint, settings: &Settings) -> u32 {
+pub fn shard(from: Endpoint, to: Endpoint, shards: u32) -> u32 {
     let hash = mix(mix(folded(from)) ^ folded(to));
-    match settings.shards {
+    match shards {
         0 => 0,
-        shards => hash % shards as u32,
+        shards => hash % shards,
     }
 }
 

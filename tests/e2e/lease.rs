@@ -1,4 +1,4 @@
-//! Who owns a pod: its first proxy, until that has ended.
+//! Who owns a pod: its first proxy, until that has ended. How it hands the pod over is `upgrade.rs`.
 
 use std::fs;
 use std::process::Command;
@@ -23,7 +23,10 @@ fn another(sidecar: &Sidecar, hbone: u16) -> Result<Command> {
         sidecar.admin_socket().display()
     );
     let config = sidecar.dir().join("another.yaml");
-    fs::write(&config, first.replace(&listen, &others))?;
+    let second = first
+        .replace(&listen, &others)
+        .replace("pins:", "takeover: refuse, pins:");
+    fs::write(&config, second)?;
     let mut command = sidecar.pod().command(binaries::path("outrigger")?);
     command.arg("proxy").arg("--config").arg(config);
     Ok(command)

@@ -10,18 +10,18 @@ use super::map;
 pub const VERSIONS: [(&str, u32); map::ALL.len()] = [
     (map::ORIGIN, 1),
     (map::HANDSHAKE, 3),
-    (map::HELD, 2),
+    (map::HELD, 3),
     (map::APPROVED, 2),
     (map::PRESENTED, 2),
     (map::BYPASS, 1),
-    (map::LISTENERS, 2),
+    (map::LISTENERS, 3),
     (map::APP_PORTS, 2),
     (map::APP_SOCKETS, 2),
     (map::INHERITED, 2),
     (map::POLICY, 2),
     (map::ROUTES, 1),
-    (map::RINGS, 1),
-    (map::SETTINGS, 2),
+    (map::RINGS, 2),
+    (map::SETTINGS, 3),
     (map::COUNTERS, 1),
 ];
 

@@ -14,7 +14,6 @@ use aya_ebpf::programs::SkBuffContext;
 use bytemuck::Zeroable;
 use sidecar_ebpf::abi::{Counter, Event, Held, Origin, Settings, Tuple};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
-use sidecar_ebpf::verdict;
 
 use super::load;
 use crate::maps::{self, APPROVED, HANDSHAKE, HELD, RINGS};
@@ -82,17 +81,23 @@ fn hold(ctx: &SkBuffContext, syn: &Syn) -> i64 {
     }
     // SAFETY: as above.
     let Some(held) = (unsafe { HELD.get(tuple).copied() }) else {
-        return refuse(syn, &tuple, settings);
+        return refuse(syn, &tuple);
     };
     tuple.sequence = syn.sequence;
-    // SAFETY: only asked whether it is there.
-    if held.sequence == syn.sequence && unsafe { APPROVED.get(tuple).is_some() } {
-        return PASS;
+    let again = held.sequence == syn.sequence;
+    if maps::is_own(held.shard) {
+        // SAFETY: only asked whether it is there.
+        if again && unsafe { APPROVED.get(tuple).is_some() } {
+            return PASS;
+        }
+        if again && held.epoch != 0 {
+            maps::count(Counter::HeldAgain);
+        }
+    } else if again {
+        // An earlier proxy, whose listener is gone, had its upstream. This one has not.
+        let _: Result<(), i32> = APPROVED.remove(tuple);
     }
     tuple.sequence = 0;
-    if held.sequence == syn.sequence && held.epoch == settings.epoch {
-        maps::count(Counter::HeldAgain);
-    }
     // Also where the shard knows: what it has lost, or its refusal that was lost, comes right by this. A client sends
     // its SYN again once a second at most.
     begin(ctx, syn, &tuple, settings, held.origin, Since::Before)
@@ -115,7 +120,7 @@ fn begin(
     origin: Origin,
     since: Since,
 ) -> i64 {
-    let shard = shard(tuple, settings);
+    let shard = shard(tuple);
     let Some(ring) = RINGS.get(shard) else {
         return DROP;
     };
@@ -166,8 +171,8 @@ fn begin(
 /// Nobody is redirected by this tuple any more, or none ever was: to whoever sends this the port is closed, and the shard
 /// sends what says so.
 #[inline(always)]
-fn refuse(syn: &Syn, tuple: &Tuple, settings: &Settings) -> i64 {
-    let shard = shard(tuple, settings);
+fn refuse(syn: &Syn, tuple: &Tuple) -> i64 {
+    let shard = shard(tuple);
     if maps::tell(shard, *tuple, Origin::zeroed(), syn.sequence, Event::STRAY) {
         maps::count(Counter::Unclaimed);
     }
@@ -176,7 +181,7 @@ fn refuse(syn: &Syn, tuple: &Tuple, settings: &Settings) -> i64 {
 
 /// The shard whose listener this is.
 #[inline(always)]
-fn shard(tuple: &Tuple, settings: &Settings) -> u32 {
+fn shard(tuple: &Tuple) -> u32 {
     let from = Endpoint {
         ip: tuple.source,
         port: tuple.source_port,
@@ -185,7 +190,7 @@ fn shard(tuple: &Tuple, settings: &Settings) -> u32 {
         ip: tuple.destination,
         port: tuple.destination_port,
     };
-    verdict::shard(from, to, settings)
+    maps::own_shard(from, to)
 }
 
 enum Kept {

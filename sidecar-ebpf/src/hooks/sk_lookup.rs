@@ -4,7 +4,7 @@
 //! Each shard has slots of its own, and the listeners in them share their ports with nobody: a port that others may join
 //! (SO_REUSEPORT) is given connections by the kernel that are meant for the proxy.
 
-use aya_ebpf::bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, bpf_sk_lookup, sk_action};
+use aya_ebpf::bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SK_LOOKUP_F_REPLACE, bpf_sk_lookup, sk_action};
 use aya_ebpf::macros::sk_lookup;
 use aya_ebpf::programs::SkLookupContext;
 use aya_log_ebpf::debug;
@@ -24,13 +24,17 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
     };
     // SAFETY: the pointer is this program's context.
     let attempt = unsafe { read(ctx.lookup) };
-    let mut listener = Listener::Outbound;
+    let (mut listener, mut told) = (Listener::Outbound, None);
     let redirected = || match redirected(&attempt, settings) {
-        Some(meant) => {
+        Redirected::No => false,
+        Redirected::Now(meant) => {
             listener = meant;
             true
         }
-        None => false,
+        Redirected::Held(by) => {
+            told = Some(by);
+            true
+        }
     };
     let verdict = verdict::lookup(&attempt, settings, redirected, || InboundFacts {
         policy: verdict::of_port(
@@ -46,6 +50,10 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
         }
         Lookup::Steer if assign(&ctx, &attempt, settings, Listener::Inbound) => {
             maps::count(Counter::Steered);
+            return sk_action::SK_PASS;
+        }
+        // Whoever was told of it has its upstream, and may not be the proxy that new connections go to.
+        Lookup::Redirected if told.is_some_and(|by| give(&ctx, Listener::Outbound, by)) => {
             return sk_action::SK_PASS;
         }
         Lookup::Redirected if assign(&ctx, &attempt, settings, listener) => {
@@ -76,16 +84,30 @@ fn assign(ctx: &SkLookupContext, attempt: &Arriving, settings: &Settings, listen
         ip: attempt.from,
         port: attempt.from_port,
     };
-    let slot = listener.slot(verdict::shard(from, attempt.to, settings));
+    let shard = verdict::shard(from, attempt.to, settings.shards.into());
+    give(ctx, listener, u32::from(settings.first_shard) + shard)
+}
+
+/// Also where the program of an earlier proxy, which was asked first, has found that one's listener.
+#[inline(always)]
+fn give(ctx: &SkLookupContext, listener: Listener, shard: u32) -> bool {
+    let flags = BPF_SK_LOOKUP_F_NO_REUSEPORT | BPF_SK_LOOKUP_F_REPLACE;
     maps::LISTENERS
-        .redirect_sk_lookup(ctx, slot, u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT))
+        .redirect_sk_lookup(ctx, listener.slot(shard), flags.into())
         .is_ok()
 }
 
-/// The listener that is meant, where this is the SYN of a connection that was redirected, or the last acknowledgement of
-/// its handshake (SYN cookies).
+enum Redirected {
+    No,
+    /// To a listener of this kind. No proxy has been told of it yet.
+    Now(Listener),
+    /// To the outbound listener of this shard, which has been told of it.
+    Held(u32),
+}
+
+/// Is this the SYN of a connection that was redirected, or the last acknowledgement of its handshake (SYN cookies)?
 #[inline(always)]
-fn redirected(attempt: &Arriving, settings: &Settings) -> Option<Listener> {
+fn redirected(attempt: &Arriving, settings: &Settings) -> Redirected {
     let tuple = Tuple {
         netns: settings.netns,
         source: attempt.from,
@@ -94,12 +116,15 @@ fn redirected(attempt: &Arriving, settings: &Settings) -> Option<Listener> {
         destination_port: attempt.to.port,
         sequence: 0,
     };
-    // SAFETY: one byte is read of the one, and of the other only whether it is there. A probe is never held.
+    // SAFETY: one byte is read of the one, and one word of the other. A probe is never held.
     unsafe {
         match HANDSHAKE.get(tuple).map(|origin| origin.flags) {
-            Some(flags) if flags & Origin::PROBE_INBOUND != 0 => Some(Listener::Inbound),
-            Some(_) => Some(Listener::Outbound),
-            None => HELD.get(tuple).is_some().then_some(Listener::Outbound),
+            Some(flags) if flags & Origin::PROBE_INBOUND != 0 => Redirected::Now(Listener::Inbound),
+            Some(_) => Redirected::Now(Listener::Outbound),
+            None => match HELD.get(tuple).map(|held| held.shard) {
+                Some(by) => Redirected::Held(by),
+                None => Redirected::No,
+            },
         }
     }
 }

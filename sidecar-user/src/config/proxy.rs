@@ -58,6 +58,7 @@ pub(super) fn read(
     let addresses = read_addresses(layers, &interception, here);
     let interception_policy = read_policy(layers);
     let existing = read_existing(layers);
+    let takeover = read_takeover(layers);
     let (ports, observe) = (ports?, observe?);
     check_distinct(layers, &ports, &observe);
     let (addresses, mode, workers) = (addresses?, mode?, workers?);
@@ -67,6 +68,7 @@ pub(super) fn read(
             .map(|target| kernel(target, ports, observe.status_port, workers, &addresses, mode)),
         existing: existing?,
         interception_policy: interception_policy?,
+        takeover: takeover?,
         addresses,
         mode,
         unknown: unknown?,
@@ -79,6 +81,19 @@ pub(super) fn read(
         stop: stop?,
         half_closed: half_closed?,
     })
+}
+
+fn read_takeover(layers: &Layers) -> Option<proxy::Takeover> {
+    let words = [
+        ("allow", proxy::Takeover::Allow),
+        ("refuse", proxy::Takeover::Refuse),
+    ];
+    or(
+        layers,
+        "interception.takeover",
+        proxy::Takeover::default(),
+        |path| layers.read(path, word(&words)),
+    )
 }
 
 /// What of it the kernel side alone needs, so that it can be attached before there is anything else: the other fields may

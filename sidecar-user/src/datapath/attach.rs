@@ -3,40 +3,39 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
-use bytemuck::Pod;
-use sidecar_ebpf::abi::{self, AppSocket, Counter, Listener, RING_BYTES, Settings, map as names};
+use bytemuck::Zeroable;
+use sidecar_ebpf::abi::{Counter, Listener, RING_BYTES, Settings, map, program};
 
-use super::app_ports::{AppPortMaps, Doubts, Ports};
+use super::app_ports::{AppPortMaps, Doubts};
 use super::hold::Approvals;
+use super::install::{self, Installed};
 use super::lease::Lease;
 use super::links::{self, HOOKS};
 use super::map::{Map, ring};
-use super::object::Features;
-use super::policy::{self, PolicyMap};
+use super::object::{Features, Owner};
+use super::policy::PolicyMap;
 use super::settings::Switches;
 use super::{
-    AppPorts, Bypass, Config, Error, Explain, Hold, Logs, PodTarget, Proof, RouteMap, detach, logs, object,
-    pins, routes, settings, sys, whole_host,
+    AppPorts, Bypass, Config, Error, Explain, Former, Generation, Handover, Hold, Logs, PodTarget, Proof,
+    RouteMap, detach, logs, object, pins, settings, sys, whole_host,
 };
 
-/// The attached programs. Dropping it detaches nothing: see `detach`.
+/// The programs, attached or about to be. Dropping it detaches nothing: see `detach`.
 pub struct Datapath {
-    /// No other proxy attaches while this value lives.
-    _lease: Arc<Lease>,
-    pod: PodTarget,
+    installed: Arc<Installed>,
+    generation: Option<Generation>,
+    first_shard: u32,
     pins: PathBuf,
     is_first: bool,
-    switches: Switches,
-    maps: Maps,
+    netns: u64,
     filter: OwnedFd,
     counters: Arc<PerCpuArray<MapData, u64>>,
     doubts: Arc<Doubts>,
     bypass: Bypass,
-    policy: PolicyMap,
     explain: Explain,
     logs: Option<Logs>,
 }
@@ -53,26 +52,19 @@ pub struct Steered<'a> {
     pub hbone: Option<BorrowedFd<'a>>,
 }
 
-/// The maps that user space writes.
-struct Maps {
-    approvals: Approvals,
-    listeners: Map<u32, RawFd>,
-    rings: Map<u32, RawFd>,
-    app_ports: Ports,
-    app_sockets: Map<u64, AppSocket>,
-    inherited: Ports,
-    routes: Map<routes::Key, abi::Path>,
-}
-
 impl Datapath {
-    /// Attaches to the pod, whatever network namespace the calling thread is in. Blocks for as long as the kernel's verifier
-    /// takes, some tens of milliseconds.
-    ///
-    /// The lease is of [`Config::pins`]. Where an earlier proxy left its pins, its programs go on working until these take
-    /// their place, one by one and without a gap. Where there were none, a failure leaves none.
-    ///
-    /// Nobody listens yet: until [`Self::steer`], and whenever the listeners are closed, what they are for is refused.
+    /// Attaches at once: [`Self::prepare`] and [`Self::activate`] where no other proxy serves.
     pub fn attach(config: &Config, pod: PodTarget, lease: Lease) -> Result<Self, Error> {
+        let datapath = Self::prepare(config, pod, lease, Former::Gone)?;
+        datapath.activate()?;
+        Ok(datapath)
+    }
+
+    /// Loads what is to be attached to the pod, whatever network namespace the calling thread is in. Changes nothing for
+    /// connections. Blocks for as long as the kernel's verifier takes, some tens of milliseconds.
+    ///
+    /// The lease is of [`Config::pins`]. Nobody listens yet: see [`Self::steer`].
+    pub fn prepare(config: &Config, pod: PodTarget, lease: Lease, former: Former) -> Result<Self, Error> {
         let settings = settings::settings(config, pod.netns())?;
         if !config.allow_whole_host {
             whole_host::refuse(&pod)?;
@@ -82,28 +74,56 @@ impl Datapath {
         links::check_pins(&config.pins, &pod)?;
 
         let intercepted = pins::any_link(&config.pins);
-        let lease = Arc::new(lease);
-        let mut attached = attach(config, lease.clone(), pod, settings);
-        if let Ok(datapath) = &mut attached {
+        let mut prepared = prepare(config, lease, pod, settings, former);
+        if let Ok(datapath) = &mut prepared {
             datapath.is_first = !intercepted;
         }
-        if attached.is_err() && !intercepted {
+        if prepared.is_err() && !intercepted {
             // The first error is the one to tell.
             let _: Result<_, Error> = detach::remove_all(&config.pins);
         }
-        attached
+        prepared
     }
 
-    /// Fills the slots of a shard. From now on it is given its part of the connections.
+    /// Attaches what is prepared. Where an earlier proxy left its pins, its programs go on working until these take their
+    /// place, one by one and without a gap. Where there were none, a failure leaves none.
+    pub fn activate(&self) -> Result<(), Error> {
+        let pins = &self.installed.pins;
+        let intercepted = pins::any_link(pins);
+        let activated = self.installed.activate();
+        if activated.is_err() && !intercepted {
+            let _: Result<_, Error> = detach::remove_all(pins);
+        }
+        activated
+    }
+
+    /// The handle that gives the pod to another proxy, or takes it back.
+    pub fn handover(&self) -> Handover {
+        Handover::new(self.installed.clone())
+    }
+
+    /// What this proxy's listeners are held by: to be dropped when they are closed, so that another may have their slots.
+    pub fn generation(&mut self) -> Option<Generation> {
+        self.generation.take()
+    }
+
+    /// Whether connections of the pod pass the programs of another version, or of other settings, until
+    /// [`Self::activate`].
+    pub fn is_apart(&self) -> bool {
+        pins::are_apart(&self.installed.renewed) || self.installed.renewed.contains(map::SETTINGS)
+    }
+
+    /// Fills the slots of a shard, which is given its part of the connections while this proxy serves the pod.
     pub fn steer(&self, shard: u32, listeners: Steered<'_>) -> Result<(), Error> {
         let given = [
             (Listener::Inbound, listeners.inbound),
             (Listener::Outbound, listeners.outbound),
             (Listener::Hbone, listeners.hbone),
         ];
+        let slots: Map<u32, RawFd> = self.installed.map(map::LISTENERS)?;
         for (of, listener) in given {
             if let Some(listener) = listener {
-                self.maps.listeners.set(&of.slot(shard), &listener.as_raw_fd())?;
+                slots.set(&of.slot(self.first_shard + shard), &listener.as_raw_fd())?;
             }
         }
         Ok(())
@@ -111,7 +131,7 @@ impl Datapath {
 
     /// Whose programs these are.
     pub fn pod(&self) -> &PodTarget {
-        &self.pod
+        &self.installed.pod
     }
 
     /// The handle that lets the proxy's own connections out.
@@ -121,7 +141,7 @@ impl Datapath {
 
     /// The handle that proves that the programs see this process's sockets.
     pub fn proof(&self) -> Proof {
-        Proof::new(self.bypass(), self.pod.clone(), self.pins.clone())
+        Proof::new(self.bypass(), self.pod().clone(), self.pins.clone())
     }
 
     /// Whether nothing of the pod was intercepted before.
@@ -131,7 +151,7 @@ impl Datapath {
 
     /// The handle that changes what is intercepted.
     pub fn policy(&self) -> PolicyMap {
-        self.policy.clone()
+        self.installed.policy.clone()
     }
 
     /// The handle that says what the programs would do.
@@ -141,44 +161,54 @@ impl Datapath {
 
     /// Turns strict mode on or off for connections to come.
     pub fn set_strict(&self, strict: bool) -> Result<(), Error> {
-        self.switches.change(|settings| settings.strict = strict.into())
+        self.installed
+            .switches
+            .change(|settings| settings.strict = strict.into())
     }
 
     /// Prepares a shard for holding SYNs: its own ring, and the filter on its outbound listener. SYNs are held from
     /// [`Self::set_hold`] on, so that no shard waits for another.
     pub fn hold(&self, shard: u32, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
+        let rings: Map<u32, RawFd> = self.installed.map(map::RINGS)?;
+        let approvals = Approvals {
+            approved: self.installed.map(map::APPROVED)?,
+            held: self.installed.map(map::HELD)?,
+            netns: self.netns,
+        };
         let prepare = || {
             let ring = ring(RING_BYTES as u32)?;
-            self.maps.rings.set(&shard, &ring.as_raw_fd())?;
+            rings.set(&(self.first_shard + shard), &ring.as_raw_fd())?;
             sys::attach_filter(listener, self.filter.as_fd())?;
-            Hold::new(ring, self.maps.approvals.clone())
+            Hold::new(ring, approvals)
         };
         prepare().map_err(|source| Error::Hold { shard, source })
     }
 
     /// Turns the holding of SYNs on or off for connections to come.
     pub fn set_hold(&self, hold: bool) -> Result<(), Error> {
-        self.switches.change(|settings| settings.hold = hold.into())
+        self.installed
+            .switches
+            .change(|settings| settings.hold = hold.into())
     }
 
     /// The handle that tells the programs which ports listen; one is enough.
     pub fn app_ports(&self) -> Result<AppPorts, Error> {
         AppPorts::new(
             AppPortMaps {
-                ports: self.maps.app_ports.clone(),
-                counted: self.maps.app_sockets.clone(),
-                inherited: self.maps.inherited.clone(),
+                ports: self.installed.map(map::APP_PORTS)?,
+                counted: self.installed.map(map::APP_SOCKETS)?,
+                inherited: self.installed.map(map::INHERITED)?,
                 counters: self.counters.clone(),
             },
             self.doubts.clone(),
-            self.switches.clone(),
-            self.pod.cgroup_path().into(),
+            self.installed.switches.clone(),
+            self.pod().cgroup_path().into(),
         )
     }
 
     /// The handle that tells the programs how this host reaches its destinations; one is enough.
     pub fn routes(&self) -> Result<RouteMap, Error> {
-        RouteMap::new(self.maps.routes.clone(), self.switches.clone())
+        RouteMap::new(self.installed.map(map::ROUTES)?, self.installed.switches.clone())
     }
 
     /// What the programs have counted since the pod was first attached, by name.
@@ -190,7 +220,7 @@ impl Datapath {
                     .counters
                     .get(&(*counter as u32), 0)
                     .map_err(|source| Error::Map {
-                        map: names::COUNTERS,
+                        map: map::COUNTERS,
                         source,
                     })?;
                 Ok((*name, by_cpu.iter().sum()))
@@ -205,99 +235,108 @@ impl Datapath {
     }
 }
 
-fn attach(
+fn prepare(
     config: &Config,
-    lease: Arc<Lease>,
+    lease: Lease,
     pod: PodTarget,
     mut settings: Settings,
+    former: Former,
 ) -> Result<Datapath, Error> {
     let pins: &Path = &config.pins;
-    pins::keep_or_forget_maps(pins, &settings)?;
-    let knows_listeners = [names::APP_PORTS, names::INHERITED]
-        .iter()
-        .all(|name| pins::map(pins, name).exists());
+    let renewed = pins::to_renew(pins, &settings, former);
     let log = logs::enabled();
     let features = Features::probe();
     for [feature, consequence, remedy] in features.absent() {
         tracing::warn!(feature, "{consequence}; {remedy}");
     }
-    let mut ebpf = object::load(features, Some(&pins::maps(pins)), log)?;
+    let in_force = pins::pinned_settings(pins).unwrap_or_else(Settings::zeroed);
+    let generation = Generation::take(pins, &in_force)?;
+    let (number, first_shard) = (generation.number(), generation.first_shard());
+    settings.first_shard = first_shard as u16;
+    if !renewed.contains(map::SETTINGS) {
+        // What an earlier proxy knew of its pod stays in force until this one knows it itself: until then a connection
+        // would be let in unheld, and a closed port look open.
+        settings::carry_over(&in_force, &mut settings);
+    }
+    // An upgrade that has changed their maps has lost them: a port that is served would be refused.
+    if renewed.contains(map::APP_PORTS) || renewed.contains(map::INHERITED) {
+        settings.app_ports = 0;
+    }
+    let owner = Owner {
+        first_shard,
+        shards: settings.shards.into(),
+    };
+    let reused: Vec<_> = map::ALL
+        .into_iter()
+        .filter(|name| !renewed.contains(name))
+        .map(|name| (name, pins::map(pins, name)))
+        .collect();
+    let mut ebpf = object::load(features, owner, &reused, log)?;
     let logs = log.then(|| Logs::take(&mut ebpf).ok()).flatten();
     links::load_all(&mut ebpf)?;
 
-    // Everything that the programs ask for is in place before the first of them runs.
-    // What an earlier proxy knew of its pod stays in force until this one knows it itself: until then a connection
-    // would be let in unheld, and a closed port look open.
-    let before = settings::in_force(&opened(&ebpf, names::SETTINGS)?)?;
-    settings::carry_over(&before, &mut settings);
-    // An upgrade that has changed their maps has lost them: a port that is served would be refused.
-    if !knows_listeners {
-        settings.app_ports = 0;
-    }
-    let policy = policy::Written::new(opened(&ebpf, names::POLICY)?, &before, &config.policy)?;
-    settings.policy_generation = policy.generation();
-    let switches = Switches::write(opened(&ebpf, names::SETTINGS)?, settings)?;
-    let policy = policy.into_force(switches.clone());
+    let maps = map::ALL.map(|name| map_fd(&ebpf, name).map(|fd| (name, fd)));
+    let maps = maps.into_iter().collect::<Result<Vec<_>, Error>>()?;
+    let counters = counters(&mut ebpf)?;
+    let switches = Switches::new(install::another(&maps, map::SETTINGS)?, settings);
+    let policy = install::another(&maps, map::POLICY)?;
+    let policy = PolicyMap::new(policy, switches.clone(), &config.policy);
+    let ports = |name| install::another(&maps, name);
     let explain = Explain::new(
         switches.clone(),
         policy.clone(),
-        opened(&ebpf, names::ROUTES)?,
-        [opened(&ebpf, names::APP_PORTS)?, opened(&ebpf, names::INHERITED)?],
+        install::another(&maps, map::ROUTES)?,
+        [ports(map::APP_PORTS)?, ports(map::INHERITED)?],
     );
-    let maps = Maps {
-        approvals: Approvals {
-            approved: opened(&ebpf, names::APPROVED)?,
-            held: opened(&ebpf, names::HELD)?,
-            netns: settings.netns,
-        },
-        listeners: opened(&ebpf, names::LISTENERS)?,
-        rings: opened(&ebpf, names::RINGS)?,
-        app_ports: opened(&ebpf, names::APP_PORTS)?,
-        app_sockets: opened(&ebpf, names::APP_SOCKETS)?,
-        inherited: opened(&ebpf, names::INHERITED)?,
-        routes: opened(&ebpf, names::ROUTES)?,
-    };
-    for hook in HOOKS {
-        links::attach(&mut ebpf, hook, &pod, pins)?;
-    }
-    links::remove_others(pins)?;
-    pins::forget_other_maps(pins)?;
     let doubts = Arc::<Doubts>::default();
+    let bypass = Bypass::new(
+        switches.clone(),
+        install::another(&maps, map::BYPASS)?,
+        [ports(map::APP_PORTS)?, ports(map::INHERITED)?],
+        doubts.clone(),
+    );
+    let programs = HOOKS.map(|hook| links::program(&mut ebpf, hook.program).map(|fd| (hook, fd)));
+    let programs = programs.into_iter().collect::<Result<_, Error>>()?;
     Ok(Datapath {
-        _lease: lease,
-        pod,
+        generation: Some(generation),
+        first_shard,
         pins: config.pins.clone(),
         is_first: false,
-        maps,
-        filter: links::hold_program(&mut ebpf)?,
-        counters: Arc::new(counters(&mut ebpf)?),
-        bypass: Bypass::new(
-            switches.clone(),
-            opened(&ebpf, names::BYPASS)?,
-            [opened(&ebpf, names::APP_PORTS)?, opened(&ebpf, names::INHERITED)?],
-            doubts.clone(),
-        ),
+        netns: settings.netns,
+        filter: links::program(&mut ebpf, program::HOLD)?,
+        counters: Arc::new(counters),
         doubts,
-        switches,
-        policy,
+        bypass,
         explain,
         logs,
+        installed: Arc::new(Installed {
+            pins: pins.into(),
+            pod,
+            programs,
+            maps,
+            renewed,
+            former,
+            generation: number,
+            switches,
+            policy,
+            lease: Mutex::new(Some(lease)),
+        }),
     })
 }
 
 fn counters(ebpf: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, Error> {
-    let counters = ebpf.take_map(names::COUNTERS).ok_or(Error::Missing {
+    let counters = ebpf.take_map(map::COUNTERS).ok_or(Error::Missing {
         kind: "map",
-        name: names::COUNTERS,
+        name: map::COUNTERS,
     })?;
     PerCpuArray::try_from(counters).map_err(|source| Error::Map {
-        map: names::COUNTERS,
+        map: map::COUNTERS,
         source,
     })
 }
 
-/// By a descriptor of its own, which outlives the loader.
-fn opened<K: Pod, V: Pod>(ebpf: &Ebpf, name: &'static str) -> Result<Map<K, V>, Error> {
+/// A descriptor of its own, which outlives the loader.
+fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
     use aya::maps::Map as Loaded;
     let data = match ebpf.map(name) {
         Some(
@@ -305,11 +344,12 @@ fn opened<K: Pod, V: Pod>(ebpf: &Ebpf, name: &'static str) -> Result<Map<K, V>, 
             | Loaded::ArrayOfMaps(data)
             | Loaded::HashMap(data)
             | Loaded::LpmTrie(data)
+            | Loaded::PerCpuArray(data)
             | Loaded::SkStorage(data)
             | Loaded::SockMap(data),
         ) => data,
         _ => return Err(Error::Missing { kind: "map", name }),
     };
     let clone: io::Result<OwnedFd> = data.fd().as_fd().try_clone_to_owned();
-    Map::new(name, clone.map_err(|source| Error::MapIo { map: name, source })?)
+    clone.map_err(|source| Error::MapIo { map: name, source })
 }

@@ -147,7 +147,7 @@ fn mount(name: &'static str, kind: &str, remedy: &'static str) -> Finding {
 }
 
 fn programs(features: Features) -> Finding {
-    match object::load(features, None, false) {
+    match object::load(features, object::Owner::ALONE, &[], false) {
         Ok(mut ebpf) => accepted(&links::refused(&mut ebpf)),
         Err(error) => accepted(&[error]),
     }

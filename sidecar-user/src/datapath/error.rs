@@ -45,6 +45,14 @@ pub enum Error {
         pins.display()
     )]
     InUse { pins: PathBuf, owner: Owner },
+    #[error(
+        "pins: three earlier proxies of {} still wait for connections on their way to them; try again when one of them has \
+         ended (`drain.deadline` bounds that)",
+        pins.display()
+    )]
+    NoGeneration { pins: PathBuf },
+    #[error("pins: what was handed over is not the lease of {}; nothing was changed", pins.display())]
+    NoLease { pins: PathBuf },
     #[error("another proxy has taken the pod over; this one changes nothing any more")]
     Superseded,
     #[error("{what} cannot be read: {source}")]

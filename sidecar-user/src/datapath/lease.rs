@@ -8,13 +8,12 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{major, minor};
-
 use super::error::Owner;
-use super::{Error, pins};
+use super::{Error, generation, locks, pins};
 
 /// Held by whoever attaches or detaches; dropping it lets the next one come.
 #[derive(Debug)]
@@ -47,7 +46,7 @@ impl Lease {
                 Err(TryLockError::WouldBlock) => {
                     return Err(Error::Owned {
                         pins: pins.into(),
-                        owner: owner(&directory),
+                        owner: owner(pins, &directory),
                     });
                 }
                 Err(TryLockError::Error(error)) => return Err(Error::path("the lock of", pins)(error)),
@@ -60,6 +59,32 @@ impl Lease {
                 return Ok(Some(lease));
             }
         }
+    }
+
+    /// The lease that another process hands over by its descriptor. Refuses any other file, and one that does not hold the
+    /// lock: nobody can hand over what is not theirs.
+    pub fn received(directory: OwnedFd, pins: &Path) -> Result<Self, Error> {
+        let lease = Self {
+            directory: directory.into(),
+            pins: pins.into(),
+        };
+        // The lock belongs to the open file: taking it again succeeds for whoever has it.
+        if lease.is_of_its_path() && lease.directory.try_lock().is_ok() {
+            return Ok(lease);
+        }
+        Err(Error::NoLease { pins: pins.into() })
+    }
+
+    /// For handing it over.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.directory.as_fd().try_clone_to_owned()
+    }
+
+    /// Whether this descriptor is one of the directory. Whoever has one may open it: it is made for its owner alone.
+    pub fn is_of(&self, directory: &OwnedFd) -> bool {
+        let inode = |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+        let own = inode(self.directory.as_fd());
+        own.is_ok_and(|own| inode(directory.as_fd()).is_ok_and(|given| given == own))
     }
 
     /// False when the directory was removed, or made anew, between opening and locking: such a lock keeps nobody out.
@@ -102,47 +127,11 @@ fn make(pins: &Path) -> Result<(), Error> {
     }
 }
 
-fn owner(directory: &File) -> Owner {
-    let pid = || {
-        let metadata = directory.metadata().ok()?;
-        holder(
-            &fs::read_to_string("/proc/locks").ok()?,
-            metadata.dev(),
-            metadata.ino(),
-        )
-    };
-    pid().map_or(Owner::Hidden, Owner::Process)
-}
-
-/// Of the lines of proc_locks(5), such as `1: FLOCK  ADVISORY  WRITE 708 00:27:13546 0 EOF`. A process that waits for a
-/// lock has `->` in the second field.
-fn holder(locks: &str, device: u64, inode: u64) -> Option<u32> {
-    let file = format!("{:02x}:{:02x}:{inode}", major(device), minor(device));
-    locks.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        match fields[..] {
-            [_, "FLOCK", _, _, pid, locked, ..] if locked == file => pid.parse().ok(),
-            _ => None,
-        }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use nix::sys::stat::makedev;
-
-    use super::*;
-
-    const LOCKS: &str = "1: POSIX  ADVISORY  WRITE 11 00:27:13546 0 EOF\n\
-                         2: FLOCK  ADVISORY  WRITE 708 00:27:13546 0 EOF\n\
-                         2: -> FLOCK  ADVISORY  WRITE 709 00:27:13546 0 EOF\n\
-                         3: FLOCK  ADVISORY  WRITE 710 103:02:13547 0 EOF\n";
-
-    #[test]
-    fn the_holder_of_a_lock_is_found_by_device_and_inode() {
-        assert_eq!(holder(LOCKS, makedev(0, 0x27), 13546), Some(708));
-        assert_eq!(holder(LOCKS, makedev(0x103, 2), 13547), Some(710));
-        assert_eq!(holder(LOCKS, makedev(0, 0x28), 13546), None);
-        assert_eq!(holder("", makedev(0, 0x27), 13546), None);
-    }
+/// A lease that was handed over is listed with the process that took it, which may have ended: the one that serves has a
+/// generation of its own.
+fn owner(pins: &Path, directory: &File) -> Owner {
+    let pid = pins::pinned_settings(pins)
+        .and_then(|settings| generation::holder(pins, &settings))
+        .or_else(|| locks::holder(directory));
+    pid.map_or(Owner::Hidden, Owner::Process)
 }

@@ -1,6 +1,6 @@
 //! The nine attachments: where each program goes, and how a link that is already pinned gets the new program.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use aya::Ebpf;
 use aya::programs::{Program, ProgramError, loaded_programs};
 use nix::libc;
-use sidecar_ebpf::abi::program;
+use sidecar_ebpf::abi::{GENERATIONS, program};
 
 use super::sys::{self, Scope, Target};
 use super::{Error, PodTarget, pins};
@@ -21,19 +21,22 @@ pub(super) struct Hook {
     pub(super) attach_type: u32,
 }
 
-/// In the order of attaching: what serves redirected connections comes before what redirects.
+/// In the order of attaching: what serves redirected connections comes before what redirects, and what finds a listener
+/// before what publishes a connection, so that beside the programs of an earlier proxy one connection has one proxy.
 pub(super) const HOOKS: [Hook; 9] = [
     hook(program::GETPEERNAME4, 29),
     hook(program::GETPEERNAME6, 30),
     hook(program::GETSOCKNAME4, 31),
     hook(program::GETSOCKNAME6, 32),
     hook(program::GETSOCKOPT, 21),
-    hook(program::SOCKOPS, 3),
     hook(program::SK_LOOKUP, SK_LOOKUP),
+    hook(program::SOCKOPS, 3),
     hook(program::CONNECT4, 10),
     hook(program::CONNECT6, 11),
 ];
 pub(super) const SK_LOOKUP: u32 = 36;
+/// Between the name of a hook and a generation: the one of an earlier proxy, which serves on.
+const FORMER: &str = "_former";
 
 const fn hook(program: &'static str, attach_type: u32) -> Hook {
     Hook { program, attach_type }
@@ -98,8 +101,11 @@ pub(super) fn check_pins(pins: &Path, target: &PodTarget) -> Result<(), Error> {
 
 /// Detaches and removes the links of hooks that this version does not have, because it calls them otherwise or has given
 /// them up. Once its own are attached: until then the others may be all that keeps the pod from being open.
+///
+/// What is set aside stays: see [`put_away`].
 pub(super) fn remove_others(pins: &Path) -> Result<Vec<PathBuf>, Error> {
-    let is_ours = |pin: &PathBuf| HOOKS.iter().any(|hook| pin.ends_with(hook.program));
+    let aside: Vec<PathBuf> = all_formers(pins).collect();
+    let is_ours = |pin: &PathBuf| aside.contains(pin) || HOOKS.iter().any(|hook| pin.ends_with(hook.program));
     let others = pins::links(pins)?.into_iter().filter(|pin| !is_ours(pin));
     let removed = others.map(|pin| remove(&pin));
     removed.filter_map(Result::transpose).collect()
@@ -108,6 +114,9 @@ pub(super) fn remove_others(pins: &Path) -> Result<Vec<PathBuf>, Error> {
 /// Detaches and removes every link, of whatever version.
 pub(super) fn remove_all(pins: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut removed = remove_others(pins)?;
+    for former in all_formers(pins) {
+        removed.extend(remove(&former)?);
+    }
     // What redirects goes first, so that no connection is sent to a proxy that cannot tell where it belongs.
     for hook in HOOKS.iter().rev() {
         removed.extend(remove(&pins::link(pins, hook.program))?);
@@ -141,12 +150,16 @@ pub(super) fn are_attached(pins: &Path, target: &PodTarget) -> Result<bool, Erro
 }
 
 /// Attaches the program, or puts it in the place of the one that a pinned link holds.
-pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, target: &PodTarget, pins: &Path) -> Result<(), Error> {
-    let program = &*program_mut(ebpf, hook.program)?;
+pub(super) fn attach(
+    program: BorrowedFd<'_>,
+    hook: Hook,
+    target: &PodTarget,
+    pins: &Path,
+) -> Result<(), Error> {
     let pin = pins::link(pins, hook.program);
     if let Some((link, info)) = open(&pin)? {
         if !is_severed(info.target()) {
-            match sys::link_update(link.as_fd(), new_program(program, hook)?) {
+            match sys::link_update(link.as_fd(), program) {
                 Ok(()) => return Ok(()),
                 // Its target went away between the look and the update.
                 Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
@@ -155,24 +168,75 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, target: &PodTarget, pins: &Pat
         }
         pins::remove_file(&pin)?;
     }
-    let new = new_program(program, hook)?;
-    let link = sys::link_create(new, target.fd(hook), hook.attach_type).map_err(|source| Error::Attach {
-        program: hook.program,
-        target: target.path(hook).into(),
-        offender: offender(&source, hook, target.cgroup_path()),
-        source,
-    })?;
+    let link =
+        sys::link_create(program, target.fd(hook), hook.attach_type).map_err(|source| Error::Attach {
+            program: hook.program,
+            target: target.path(hook).into(),
+            offender: offender(&source, hook, target.cgroup_path()),
+            source,
+        })?;
     sys::pin(link.as_fd(), &pin).map_err(Error::path("pin", &pin))
 }
 
-fn new_program(program: &Program, hook: Hook) -> Result<BorrowedFd<'_>, Error> {
-    match program.fd() {
-        Ok(fd) => Ok(fd.as_fd()),
-        Err(cause) => Err(Error::Load {
-            program: hook.program,
-            cause,
-        }),
+/// Lets the programs of an earlier proxy stay attached beside those to come, under other names. The ones that redirect stay
+/// where they are, to be replaced at once: a connection goes to one proxy.
+///
+/// Where several programs look for a listener, one that finds it wins over one that refuses, and of two that find one the
+/// one that was attached last, as it replaces what it is shown (BPF_SK_LOOKUP_F_REPLACE).
+pub(super) fn set_aside(pins: &Path, generation: usize) -> Result<(), Error> {
+    put_away(pins, generation)?;
+    for (pin, former) in formers(pins, generation) {
+        match fs::rename(&pin, &former) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed.map_err(Error::path("pin", &pin))?,
+        }
     }
+    Ok(())
+}
+
+/// Puts what was set aside back, in the place of what has been attached since.
+pub(super) fn take_back(pins: &Path, generation: usize) -> Result<(), Error> {
+    for (pin, former) in formers(pins, generation).filter(|(_, former)| former.exists()) {
+        remove(&pin)?;
+        fs::rename(&former, &pin).map_err(Error::path("pin", &former))?;
+    }
+    Ok(())
+}
+
+/// Detaches what was set aside.
+pub(super) fn put_away(pins: &Path, generation: usize) -> Result<(), Error> {
+    formers(pins, generation).try_for_each(|(_, former)| remove(&former).map(drop))
+}
+
+/// Whether anything is set aside.
+pub(super) fn is_aside(pins: &Path, generation: usize) -> bool {
+    formers(pins, generation).any(|(_, former)| former.exists())
+}
+
+/// The pins of the links that are set aside, and where to.
+fn formers(pins: &Path, generation: usize) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+    let stay = [program::CONNECT4, program::CONNECT6];
+    let aside = HOOKS
+        .into_iter()
+        .filter(move |hook| !stay.contains(&hook.program));
+    aside.map(move |hook| {
+        let former = format!("{}{FORMER}{generation}", hook.program);
+        (pins::link(pins, hook.program), pins::link(pins, &former))
+    })
+}
+
+fn all_formers(pins: &Path) -> impl Iterator<Item = PathBuf> {
+    (0..GENERATIONS).flat_map(|generation| formers(pins, generation).map(|(_, former)| former))
+}
+
+/// A descriptor of a loaded program, which outlives the loader.
+pub(super) fn program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
+    let fail = |cause| Error::Load { program: name, cause };
+    let fd = program_mut(ebpf, name)?.fd().map_err(fail)?;
+    fd.as_fd().try_clone_to_owned().map_err(|source| Error::Host {
+        what: "the descriptor of a program",
+        source,
+    })
 }
 
 /// Loads one program into the kernel.
@@ -186,19 +250,6 @@ pub(super) fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), Error> {
         _ => Err(ProgramError::UnexpectedProgramType),
     };
     loaded.map_err(|cause| Error::Load { program: name, cause })
-}
-
-/// A descriptor of the filter that holds SYNs, which goes to listeners and has no link.
-pub(super) fn hold_program(ebpf: &mut Ebpf) -> Result<OwnedFd, Error> {
-    let fail = |cause| Error::Load {
-        program: program::HOLD,
-        cause,
-    };
-    let fd = program_mut(ebpf, program::HOLD)?.fd().map_err(fail)?;
-    fd.as_fd().try_clone_to_owned().map_err(|source| Error::Host {
-        what: "the descriptor of or_hold",
-        source,
-    })
 }
 
 fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Program, Error> {
@@ -280,7 +331,8 @@ pub(super) fn refused(ebpf: &mut Ebpf) -> Vec<Error> {
 #[cfg(test)]
 pub(super) fn attach_exclusively(cgroup: &Path) -> Ebpf {
     let features = super::object::Features::probe();
-    let mut ebpf = super::object::load(features, None, false).expect("maps");
+    let owner = super::object::Owner::ALONE;
+    let mut ebpf = super::object::load(features, owner, &[], false).expect("maps");
     load_all(&mut ebpf).expect("programs");
     let program = program_mut(&mut ebpf, program::CONNECT4).expect("built");
     let cgroup = File::open(cgroup).expect("a cgroup");

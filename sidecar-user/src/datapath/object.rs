@@ -1,13 +1,12 @@
 //! The compiled programs, and the loader that all users of them share.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
-use sidecar_ebpf::abi::map;
 
-use super::{Error, pins};
+use super::Error;
 
 /// Built by `build.rs`; aligned, because it is parsed in place.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/outrigger-bpf"));
@@ -53,9 +52,29 @@ impl Features {
     }
 }
 
-/// Makes the maps, and prepares the programs. Maps that are pinned in the directory are taken from there, others are
-/// made and pinned; without one everything dies with the returned value.
-pub(super) fn load(features: Features, directory: Option<&Path>, log: bool) -> Result<Ebpf, Error> {
+/// Whose programs these are: what tells them of their own shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) first_shard: u32,
+    pub(super) shards: u32,
+}
+
+impl Owner {
+    /// The first proxy of a pod.
+    pub(super) const ALONE: Self = Self {
+        first_shard: 0,
+        shards: 1,
+    };
+}
+
+/// Makes the maps, and prepares the programs. `reused` are opened where they are pinned; the others die with the returned
+/// value unless somebody pins them.
+pub(super) fn load(
+    features: Features,
+    owner: Owner,
+    reused: &[(&'static str, PathBuf)],
+    log: bool,
+) -> Result<Ebpf, Error> {
     // aya-log's numbers: 0 is nothing, 4 is debug. Off, the verifier removes the log calls altogether.
     let level: u8 = if log { 4 } else { 0 };
     let (mptcp, retval) = (u8::from(features.mptcp), u8::from(features.retval));
@@ -66,10 +85,10 @@ pub(super) fn load(features: Features, directory: Option<&Path>, log: bool) -> R
     if !log {
         loader.map_max_entries("AYA_LOGS", NO_LOGS);
     }
-    if let Some(directory) = directory {
-        for name in map::ALL {
-            loader.map_pin_path(name, directory.join(pins::file_name(name)));
-        }
+    loader.override_global("OWN_FIRST_SHARD", &owner.first_shard, true);
+    loader.override_global("OWN_SHARDS", &owner.shards, true);
+    for (name, pin) in reused {
+        loader.map_pin_path(name, pin);
     }
     loader.load(OBJECT).map_err(|source| Error::Object { source })
 }

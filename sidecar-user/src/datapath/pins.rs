@@ -13,14 +13,14 @@ use nix::sys::statfs::{self, BPF_FS_MAGIC, FsType};
 use sidecar_ebpf::abi::schema::{TOGETHER, version};
 use sidecar_ebpf::abi::{
     APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, COUNTER_SLOTS, HANDSHAKE_ENTRIES,
-    HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES,
-    Path as RoutePath, Policy, PolicyKey, ROUTE_ENTRIES, Settings, Tuple, map,
+    HELD_ENTRIES, Held, LISTENER_SLOTS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES, Path as RoutePath, Policy,
+    PolicyKey, ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, map,
 };
 use sidecar_ebpf::addr::Ip;
 
 use super::map::Map;
 use super::sys::{self, MapInfo};
-use super::{Error, settings};
+use super::{Error, generation, settings};
 
 pub(super) fn link(pins: &Path, program: &str) -> PathBuf {
     pins.join("links").join(program)
@@ -75,10 +75,29 @@ pub(super) fn any_link(pins: &Path) -> bool {
     links(pins).is_ok_and(|links| !links.is_empty())
 }
 
-/// Keeps the pinned maps that this version can work with; takes the pins of others away, so that they are made anew.
-/// Programs of an earlier proxy that are still attached hold their maps themselves, so that nothing changes for them
-/// until they are replaced.
-pub(super) fn keep_or_forget_maps(pins: &Path, wanted: &Settings) -> Result<(), Error> {
+/// Who has attached what is pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Former {
+    /// Nobody, or a proxy that has ended.
+    Gone,
+    /// A proxy that goes on serving what it has begun, in the slots of this generation.
+    Serving(usize),
+}
+
+/// What a connection on its way to the proxy needs, until it is there. A proxy that serves on goes on working with all of its
+/// own, or with none.
+const ON_THE_WAY: [&str; 6] = [
+    map::HANDSHAKE,
+    map::HELD,
+    map::APPROVED,
+    map::PRESENTED,
+    map::LISTENERS,
+    map::RINGS,
+];
+
+/// The maps that this version cannot work with as they are pinned, and has to make anew. Programs of an earlier proxy that
+/// are still attached hold their maps themselves, so that nothing changes for them until they are replaced.
+pub(super) fn to_renew(pins: &Path, wanted: &Settings, former: Former) -> BTreeSet<&'static str> {
     let mut forgotten: BTreeSet<&str> = map::ALL
         .into_iter()
         .filter(|name| !is_usable(pins, name))
@@ -87,15 +106,21 @@ pub(super) fn keep_or_forget_maps(pins: &Path, wanted: &Settings) -> Result<(), 
     if !says_the_same(pins, wanted) {
         forgotten.insert(map::SETTINGS);
     }
+    if matches!(former, Former::Serving(_)) && are_apart(&forgotten) {
+        forgotten.extend(ON_THE_WAY);
+        forgotten.insert(map::SETTINGS);
+    }
     for group in TOGETHER {
         if group.iter().any(|name| forgotten.contains(name)) {
             forgotten.extend(group);
         }
     }
-    for name in forgotten {
-        remove_file(&map(pins, name))?;
-    }
-    Ok(())
+    forgotten
+}
+
+/// Whether connections on their way to the earlier proxy need its programs, because these know nothing of them.
+pub(super) fn are_apart(renewed: &BTreeSet<&str>) -> bool {
+    renewed.contains(map::ORIGIN) || ON_THE_WAY.iter().any(|name| renewed.contains(name))
 }
 
 /// Removes the maps of other versions, once no program works with them any more.
@@ -118,7 +143,9 @@ pub(super) fn remove_maps(pins: &Path, chosen: impl Fn(&OsString) -> bool) -> Re
 /// Removes the directories, which have to be empty. Returns those that were there.
 pub(super) fn remove_directories(pins: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut removed = Vec::new();
-    for directory in [pins.join("links"), maps(pins), pins.to_path_buf()] {
+    let below = [pins.join("links"), maps(pins)].into_iter();
+    let all = below.chain(generation::directories(pins)).chain([pins.into()]);
+    for directory in all {
         match fs::remove_dir(&directory) {
             Ok(()) => removed.push(directory),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -153,17 +180,23 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     }
 }
 
-fn is_usable(pins: &Path, name: &str) -> bool {
+pub(super) fn is_usable(pins: &Path, name: &str) -> bool {
     sys::open_pin(&map(pins, name))
         .and_then(|map| sys::map_info(map.as_fd()))
         .is_ok_and(|info| has_shape(&info, shape(name)))
 }
 
+/// The settings that the programs of a directory read, where this version can.
+pub(super) fn pinned_settings(pins: &Path) -> Option<Settings> {
+    if !is_usable(pins, map::SETTINGS) {
+        return None;
+    }
+    let settings = Map::pinned(map::SETTINGS, &map(pins, map::SETTINGS)).ok()?;
+    settings::in_force(&settings).ok()
+}
+
 fn says_the_same(pins: &Path, wanted: &Settings) -> bool {
-    is_usable(pins, map::SETTINGS)
-        && Map::pinned(map::SETTINGS, &map(pins, map::SETTINGS))
-            .and_then(|map| settings::in_force(&map))
-            .is_ok_and(|pinned| settings::same_pod(&pinned, wanted))
+    pinned_settings(pins).is_some_and(|pinned| settings::same_pod(&pinned, wanted))
 }
 
 /// Sizes of key, value and map, as `sidecar-ebpf` declares them.
@@ -188,7 +221,7 @@ pub(super) fn shape(name: &str) -> [u32; 3] {
             size_of::<RoutePath>(),
             ROUTE_ENTRIES,
         ],
-        map::RINGS => [size_of::<u32>(), size_of::<u32>(), MAX_SHARDS],
+        map::RINGS => [size_of::<u32>(), size_of::<u32>(), SHARD_SLOTS],
         map::BYPASS => [size_of::<i32>(), size_of::<Bypass>(), 0],
         map::LISTENERS => [size_of::<u32>(), size_of::<u32>(), LISTENER_SLOTS],
         map::SETTINGS => [size_of::<u32>(), size_of::<Settings>(), 1],

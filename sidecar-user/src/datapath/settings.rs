@@ -1,7 +1,7 @@
 //! The words that the programs read: from the validated configuration, and changed while they run.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytemuck::Zeroable;
@@ -18,36 +18,82 @@ use super::{Config, Error, Netns};
 #[derive(Clone, Debug)]
 pub(super) struct Switches {
     map: Map<u32, Settings>,
-    settings: Arc<Mutex<Settings>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    settings: Settings,
+    pen: Pen,
+}
+
+/// Who may write the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pen {
+    /// Not this process yet: what changes is kept for the moment when it may.
+    Waiting,
+    Held,
+    /// Not this process any more, unless it takes the pen back.
+    Laid,
 }
 
 impl Switches {
-    /// Writes all of the settings, before any program reads them.
-    pub(super) fn write(map: Map<u32, Settings>, settings: Settings) -> Result<Self, Error> {
-        map.set(&0, &settings)?;
-        Ok(Self {
+    /// Writes nothing until [`Self::begin`].
+    pub(super) fn new(map: Map<u32, Settings>, settings: Settings) -> Self {
+        Self {
             map,
-            settings: Arc::new(Mutex::new(settings)),
-        })
+            state: Arc::new(Mutex::new(State {
+                settings,
+                pen: Pen::Waiting,
+            })),
+        }
+    }
+
+    /// Writes all of the settings, after a last change, and each change from now on.
+    pub(super) fn begin(&self, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {
+        let mut state = self.lock();
+        let mut settings = state.settings;
+        change(&mut settings);
+        self.map.set(&0, &settings)?;
+        *state = State {
+            settings,
+            pen: Pen::Held,
+        };
+        Ok(())
+    }
+
+    /// Writes nothing any more from the moment that this returns: another process will.
+    pub(super) fn lay_down(&self) {
+        self.lock().pen = Pen::Laid;
     }
 
     /// Refuses once another proxy has taken the pod over: its settings are not ours to write.
     pub(super) fn change(&self, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {
-        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.current()?.epoch != settings.epoch {
-            return Err(Error::Superseded);
-        }
-        let mut changed = *settings;
+        let mut state = self.lock();
+        let mut changed = state.settings;
         change(&mut changed);
-        self.map.set(&0, &changed)?;
-        *settings = changed;
+        match state.pen {
+            Pen::Waiting => {}
+            Pen::Held if self.current()?.epoch == changed.epoch => self.map.set(&0, &changed)?,
+            Pen::Held | Pen::Laid => return Err(Error::Superseded),
+        }
+        state.settings = changed;
         Ok(())
     }
 
     /// Whether another proxy has taken the pod over.
     pub(super) fn is_superseded(&self) -> Result<bool, Error> {
-        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(self.current()?.epoch != settings.epoch)
+        let state = self.lock();
+        match state.pen {
+            Pen::Waiting => Ok(false),
+            Pen::Held => Ok(self.current()?.epoch != state.settings.epoch),
+            Pen::Laid => Ok(true),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Whoever panicked has left what was written.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the programs read now.
@@ -106,6 +152,7 @@ pub(super) fn settings(config: &Config, netns: &Netns) -> Result<Settings, Error
 pub(super) fn same_pod(a: &Settings, b: &Settings) -> bool {
     let lasting = |settings: &Settings| Settings {
         strict: 0,
+        first_shard: 0,
         shards: 0,
         hold: 0,
         epoch: 0,

@@ -22,5 +22,6 @@ mod present;
 mod probe;
 mod proof;
 mod routes;
+mod takeover;
 mod target;
 mod upgrade;

@@ -74,12 +74,20 @@ pub struct Steered<S> {
 
 impl Bound {
     /// For every shard, before any of them runs. `steered` is the address at which the kernel finds those that it brings
-    /// connections to; without, all shards accept from the one HBONE port.
-    pub fn all(config: &Config, steered: Option<IpAddr>, shards: usize) -> Result<Vec<Self>, Error> {
+    /// connections to; without, all shards accept from the one HBONE port. That one may be `handed` over by another proxy.
+    pub fn all(
+        config: &Config,
+        steered: Option<IpAddr>,
+        shards: usize,
+        handed: Option<TcpListener>,
+    ) -> Result<Vec<Self>, Error> {
         let port = config.hbone_port;
         let hbone = |source| Error::Hbone { port, source };
         // First the port that only one proxy can have.
-        let first = own_port(port).map_err(hbone)?;
+        let first = match handed {
+            Some(listener) => Socket::from(listener),
+            None => own_port(port).map_err(hbone)?,
+        };
         let mut sockets = Vec::with_capacity(shards);
         for _ in 1..shards {
             sockets.push(match steered {

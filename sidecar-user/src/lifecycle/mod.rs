@@ -9,6 +9,7 @@ mod figures;
 mod files;
 mod gate;
 mod logging;
+pub mod messages;
 pub mod notify;
 mod panics;
 mod signals;

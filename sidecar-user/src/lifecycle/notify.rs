@@ -63,6 +63,11 @@ pub async fn follow(readiness: Readiness) {
     }
 }
 
+/// This process is the service's main one from now on; the one before ends by itself.
+pub fn took_over() {
+    tell(&[NotifyState::MainPid(std::process::id())], None);
+}
+
 /// The process has begun to end, and needs this long at most.
 pub fn stopping(limit: Duration) {
     let micros = limit.saturating_add(LAST_STEPS).as_micros();

@@ -19,6 +19,12 @@ pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     }
 }
 
+/// A descriptor that has just come with a message, or from the kernel.
+pub(super) fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the callers pass what accept4(2) or recvmsg(2) has just made for this process, and nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
 /// Within a tokio runtime: reports when the descriptor has become what interests.
 pub(super) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the `AsyncFd` owns the descriptor, which nobody else can close or replace, until it is dropped.

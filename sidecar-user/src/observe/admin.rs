@@ -61,17 +61,18 @@ pub async fn serve_admin(
         admin.admin.observer.door(name[1], doors.answering.clone());
         doors
     };
+    let closing = || admin.admin.observer.closing();
     let over_tcp = async {
         let Some(listener) = tcp else { return Ok(()) };
         let listener = loopback(listener)?;
         let doors = doors(["admin", "admin_answers"]);
-        http::serve(listener, Arc::new(Guarded(admin.clone())), doors).await;
+        http::serve(listener, Arc::new(Guarded(admin.clone())), doors, closing()).await;
         Ok(())
     };
     let over_unix = async {
         let Some(socket) = &socket else { return Ok(()) };
         let doors = doors(["admin_socket", "admin_socket_answers"]);
-        http::serve(socket.listener()?, admin.clone(), doors).await;
+        http::serve(socket.listener()?, admin.clone(), doors, closing()).await;
         Ok(())
     };
     let (tcp, unix) = tokio::join!(over_tcp, over_unix);

@@ -21,7 +21,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::SetOnce;
+use tokio::sync::{SetOnce, watch};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 
@@ -130,13 +130,26 @@ pub(super) trait Pieces: Send {
 #[error("the reader is so slow that its answer had to make room for newer ones")]
 pub(super) struct TooSlow;
 
-/// Serves until it is dropped, and its connections with it.
-pub(super) async fn serve(listener: impl Listen, handler: Arc<impl Handler>, doors: Doors) {
+/// Serves until it is dropped, and its connections with it. Once `closing` says so nobody new is accepted: another process
+/// does, from the same queue.
+pub(super) async fn serve(
+    listener: impl Listen,
+    handler: Arc<impl Handler>,
+    doors: Doors,
+    mut closing: watch::Receiver<bool>,
+) {
     let mut tasks = JoinSet::new();
     let mut failing = false;
+    let mut closed = false;
     loop {
+        // The handler holds the observer, whose end says the same.
+        let closes = async {
+            let _ = closing.wait_for(|closed| *closed).await;
+        };
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            biased;
+            () = closes, if !closed => closed = true,
+            accepted = listener.accept(), if !closed => match accepted {
                 Ok(arrived) => {
                     failing = false;
                     let guest = doors.waiting.enter(arrived.source);
@@ -151,6 +164,7 @@ pub(super) async fn serve(listener: impl Listen, handler: Arc<impl Handler>, doo
                 }
             },
             Some(_) = tasks.join_next() => {}
+            else => std::future::pending().await,
         }
     }
 }

@@ -49,7 +49,7 @@ pub use meters::{By, Meters};
 pub use observer::{Limits, Observer, OpenFlow, ShardObserver};
 pub use readiness::{Condition, Readiness};
 pub use report::{FlowList, FlowReport, TlsReport, WatchEvent};
-pub use socket::AdminSocket;
+pub use socket::{AdminSocket, Shared as SharedSocket};
 pub use status::serve_status;
 pub use why::{EndpointReport, Protocol, Question, RuleReport, WhyReport};
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use super::doors::Doors;
 use super::exposition::Connections;
@@ -59,6 +60,8 @@ pub struct Observer {
     doors: Doors,
     meters: Arc<Meters>,
     readiness: Readiness,
+    /// Whether another process accepts for the endpoints now.
+    closed: watch::Sender<bool>,
 }
 
 /// One shard's handle of the observer. Cheap to clone.
@@ -80,6 +83,15 @@ pub struct OpenFlow {
 impl Observer {
     pub fn new() -> Self {
         Self::with_limits(Limits::default())
+    }
+
+    /// From now on the endpoints accept nobody; those who are being answered are answered.
+    pub fn close_endpoints(&self) {
+        self.closed.send_replace(true);
+    }
+
+    pub(super) fn closing(&self) -> watch::Receiver<bool> {
+        self.closed.subscribe()
     }
 
     /// For a process that has no data path: the process's own figures, its conditions and doors, and what
@@ -118,6 +130,7 @@ impl Observer {
             doors,
             meters: Arc::new(meters),
             readiness,
+            closed: watch::Sender::new(false),
         }
     }
 

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -18,6 +20,18 @@ pub struct AdminSocket {
     path: PathBuf,
     /// Device and inode, so that only our own file is removed.
     file: (u64, u64),
+    /// Another process has it too, and goes on with it.
+    shared: Arc<AtomicBool>,
+}
+
+/// Says that another process goes on with the socket, whose file then stays.
+#[derive(Clone, Debug)]
+pub struct Shared(Arc<AtomicBool>);
+
+impl Shared {
+    pub fn set(&self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 /// Connections waiting to be accepted.
@@ -41,6 +55,26 @@ impl AdminSocket {
             );
             Ok(None)
         })
+    }
+
+    /// One that listens already, taken over from another process together with its file.
+    pub fn taken_over(listener: UnixListener, path: &Path) -> Result<Self, Error> {
+        let file = fs::symlink_metadata(path).map_err(|source| Error::AdminSocket {
+            path: path.to_owned(),
+            reason: "its file is gone",
+            source: Some(source),
+        })?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            file: (file.dev(), file.ino()),
+            shared: Arc::default(),
+        })
+    }
+
+    /// The same socket for another process, and how to tell that it has it.
+    pub fn share(&self) -> io::Result<(UnixListener, Shared)> {
+        Ok((self.listener.try_clone()?, Shared(self.shared.clone())))
     }
 
     /// A file that a dead process left behind is replaced; one that somebody listens on is not.
@@ -71,6 +105,7 @@ impl AdminSocket {
             listener: socket.into(),
             path: path.to_owned(),
             file: (file.dev(), file.ino()),
+            shared: Arc::default(),
         })
     }
 
@@ -94,6 +129,9 @@ impl AdminSocket {
 
 impl Drop for AdminSocket {
     fn drop(&mut self) {
+        if self.shared.load(Relaxed) {
+            return;
+        }
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|f| (f.dev(), f.ino()) == self.file);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "the admin socket's file stays behind");

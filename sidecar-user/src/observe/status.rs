@@ -28,7 +28,8 @@ pub async fn serve_status(listener: TcpListener, observer: Observer) -> Result<(
     let doors = Doors::public();
     observer.door("status", doors.waiting.clone());
     observer.door("status_answers", doors.answering.clone());
-    http::serve(listener, Arc::new(Status { observer }), doors).await;
+    let closing = observer.closing();
+    http::serve(listener, Arc::new(Status { observer }), doors, closing).await;
     Ok(())
 }
 

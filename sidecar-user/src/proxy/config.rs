@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::existing::Existing;
 use super::stop;
+use super::takeover::Takeover;
 use crate::model::Own;
 use crate::{datapath, discovery, identity, intercept, observe, policy, route};
 
@@ -22,6 +23,7 @@ pub struct Config {
     pub existing: Existing,
     /// What is intercepted, watched for changes; `None`: the default.
     pub interception_policy: Option<PathBuf>,
+    pub takeover: Takeover,
     pub discovery: discovery::Config,
     pub identity: identity::Config,
     pub observe: observe::Config,

@@ -9,6 +9,7 @@ mod config;
 mod contain;
 mod doors;
 mod existing;
+mod fixed;
 mod inbound;
 mod interception;
 mod join;
@@ -23,6 +24,7 @@ mod ports;
 mod proving;
 mod shard;
 pub mod stop;
+mod takeover;
 mod threads;
 mod trust;
 mod tunnels;
@@ -31,8 +33,8 @@ mod why;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -44,16 +46,18 @@ use crate::identity::Svid;
 use crate::intercept::{Bound, Listeners, RawSockets};
 use crate::lifecycle::{self, Application, LogFilter, Shutdown};
 use crate::model::Snapshot;
-use crate::observe::{Admin, AdminSocket, LogLevel, Observer};
+use crate::observe::{Admin, LogLevel, Observer};
 use crate::{datapath, discovery, identity, observe, relay};
 pub use config::Config;
 use doors::Doors;
 pub use existing::{Existing, Settled, settle};
+use fixed::Fixed;
 use phase::Phase;
 use proving::Nonces;
 use shard::Truthful;
 use shard::context::Settings;
 use stop::Lifetime;
+pub use takeover::Takeover;
 
 /// Runs until it has drained. Blocks.
 pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
@@ -88,29 +92,24 @@ async fn control(
     let (identity_out, identity_status) = watch::channel(identity::Status::default());
     let conditions = watchers::Conditions::new(&observer);
 
-    // The pod before its ports: whoever is not its only proxy has touched nothing yet. Ports that only one can have before
-    // those that are shared: a listener that joins another proxy's takes part of its connections.
-    let lease = config
-        .datapath
-        .as_ref()
-        .map(|kernel| datapath::Lease::take(&kernel.pins))
-        .transpose()?;
-    let status = listen_status(config.observe.status_port)?;
-    let admin = config.observe.admin.map(listen_admin).transpose()?;
-    let admin_socket = config
-        .observe
-        .admin_socket
-        .as_ref()
-        .map(AdminSocket::open)
-        .transpose()?
-        .flatten();
+    // The pod before its ports: whoever is not its only proxy has touched nothing yet. From a proxy that serves the pod come
+    // the ports that only one can have.
+    let owned = match &config.datapath {
+        Some(kernel) => Some(takeover::own(&kernel.pins, config.takeover, &config.identity.id)?),
+        None => None,
+    };
+    let (lease, mut former) = owned.map_or((None, None), |(lease, former)| (Some(lease), former));
+    let mut fixed = Fixed::open(&config, former.as_mut())?;
     let steered = config.datapath.as_ref().map(|_| datapath::LISTENERS.into());
-    let bound = Bound::all(&config.intercept, steered, config.workers)?;
+    let bound = Bound::all(&config.intercept, steered, config.workers, fixed.hbone.take())?;
 
-    // Listening comes last. The programs of a proxy that is gone redirect all the time, and a connection that arrives
+    // Attaching comes last. The programs of a proxy that is gone redirect all the time, and a connection that arrives
     // before the filter is accepted, whether anybody answers at its destination or not.
+    let whose = former.as_ref().map_or(datapath::Former::Gone, |former| {
+        datapath::Former::Serving(former.generation())
+    });
     let mut kernel = match config.datapath.as_ref().zip(pod).zip(lease) {
-        Some(((kernel, pod), lease)) => Some(datapath::Datapath::attach(kernel, pod, lease)?),
+        Some(((kernel, pod), lease)) => Some(datapath::Datapath::prepare(kernel, pod, lease, whose)?),
         None => None,
     };
     let truthful = match &kernel {
@@ -118,6 +117,45 @@ async fn control(
         None => Vec::new(),
     };
     let listeners = listen(bound, kernel.as_ref())?;
+    let mark = own_sockets(kernel.as_ref());
+    let mut identity = pin!(identity::keep(
+        config.identity.clone(),
+        mark,
+        svid_out,
+        identity_out
+    ));
+    if let (Some(former), Some(kernel)) = (&former, &kernel) {
+        if !kernel.is_apart() {
+            let proof = kernel.proof();
+            datapath::Family::ALL
+                .iter()
+                .try_for_each(|family| proof.look(*family).map(drop))?;
+        }
+        tokio::select! {
+            () = former.until_ready(svid.clone()) => {}
+            failed = &mut identity => match failed? {},
+            reason = shutdown.requested() => {
+                tracing::info!(%reason, owner = former.pid(), "the pod was not taken over");
+                return Ok(());
+            }
+        }
+        former.lay_down()?;
+    }
+    let follow = || {
+        let kernel = kernel.as_ref()?;
+        Some(network::follow(
+            kernel,
+            config.addresses.clone(),
+            feed.snapshots.clone(),
+        ))
+    };
+    // Where a proxy serves, these programs know as much as its own from their first connection on.
+    let following = former.as_ref().and_then(|_| follow());
+    if let Some(kernel) = &kernel {
+        kernel.activate()?;
+    }
+    // Before the first connection is delivered: only to programs that are known to be of the pod's cgroup.
+    let following = following.or_else(follow);
     conditions.listeners.met();
     if let Some(kernel) = &kernel {
         let Settled { kept, destroyed } = settle(kernel, config.existing);
@@ -126,26 +164,46 @@ async fn control(
         counts.of("destroyed").set(destroyed as i64);
     }
     let followed_policy = interception::follow(interception_policy, kernel.as_ref(), &observer);
-    let mark = own_sockets(kernel.as_ref());
 
     let mut truthful = truthful.into_iter();
-    let listeners = listeners.into_iter().map(|l| (l, truthful.next())).collect();
-    // Before the first connection is delivered: only to programs that are known to be of the pod's cgroup.
-    let following = kernel
-        .as_ref()
-        .map(|kernel| network::follow(kernel, config.addresses.clone(), feed.snapshots.clone()));
+    let listeners: Vec<(Listeners, Option<Truthful>)> =
+        listeners.into_iter().map(|l| (l, truthful.next())).collect();
     let (phase_out, phase) = watch::channel(Phase::Serving);
     phase::show(&observer, phase.clone());
+    let (replaced_out, replaced) = watch::channel(false);
+    let takeovers = former.as_ref().map_or(0, takeover::Former::takeovers);
+    takeover::show(&observer, takeovers);
+    let hbone = listeners.first().map(|(listeners, _)| &listeners.hbone);
+    let (descriptors, admin_socket_shared) = fixed.share(hbone)?;
+    let handover = kernel.as_ref().map(datapath::Datapath::handover);
+    let offer = handover.clone().map(|handover| takeover::Offer {
+        takeover: config.takeover,
+        identity: config.identity.id.clone(),
+        handover,
+        descriptors,
+        admin_socket: admin_socket_shared,
+        observer: observer.clone(),
+        phase: phase.clone(),
+        replaced: replaced_out,
+        takeovers,
+    });
     let (world, presented) = (feed.snapshots.clone(), svid.clone());
-    let settings = shard_settings(
-        &config,
-        kernel.as_ref(),
-        &observer,
-        world,
-        presented,
-        phase.clone(),
-        limited,
-    );
+    let settings = Settings {
+        generation: kernel
+            .as_mut()
+            .and_then(datapath::Datapath::generation)
+            .map(Arc::new),
+        replaced: replaced.clone(),
+        ..shard_settings(
+            &config,
+            kernel.as_ref(),
+            &observer,
+            world,
+            presented,
+            phase.clone(),
+            limited,
+        )
+    };
     bounds::show(&observer, &settings.budget, &settings.doors);
     tokio::spawn(bounds::trim(settings.budget.clone()));
     let nonces = settings.nonces.clone();
@@ -175,6 +233,12 @@ async fn control(
     if let Some(kernel) = kernel {
         watchers::kernel_counters(&observer, kernel);
     }
+    if let Some((former, handover)) = former.zip(handover) {
+        takeover::complete(former, handover);
+    }
+    if let Some((kernel, offer)) = config.datapath.as_ref().zip(offer) {
+        takeover::offer(&kernel.pins, offer);
+    }
     tracing::info!(
         workload = %config.name, identity = %config.identity.id, workers = config.workers,
         intercepting = config.datapath.is_some(), mode = ?config.mode, "proxy started"
@@ -196,22 +260,22 @@ async fn control(
     ));
     let endpoints = async {
         tokio::try_join!(
-            observe::serve_status(status, observer.clone()),
-            observe::serve_admin(admin, admin_socket, admin_endpoint),
+            observe::serve_status(fixed.status, observer.clone()),
+            observe::serve_admin(fixed.admin, fixed.admin_socket, admin_endpoint),
         )?;
         ask.end("the end of the endpoints");
         std::future::pending::<Result<Infallible, observe::Error>>().await
     };
-    let identity = identity::keep(config.identity.clone(), mark, svid_out, identity_out);
     let news = stop::News {
         shutdown: &mut shutdown,
         asked: ask.subscribe(),
+        replaced,
         threads: &mut threads,
         application: follow_application(&config),
     };
     tokio::select! {
         () = stop::follow(config.stop, news, phase_out, &observer, (following, followed_policy, proving)) => {}
-        failed = identity => match failed? {},
+        failed = &mut identity => match failed? {},
         served = endpoints => match served? {},
     }
     threads.join()?;
@@ -305,6 +369,8 @@ fn shard_settings(
         world,
         svid,
         phase,
+        replaced: watch::channel(false).1,
+        generation: None,
         meters: observer.meters().clone(),
         limited,
         nonces: Nonces::default(),
@@ -314,18 +380,6 @@ fn shard_settings(
             half_closed: config.half_closed,
         },
     }
-}
-
-fn listen_status(port: u16) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).with_context(|| {
-        format!("cannot listen on port {port} for metrics and probes; set listen.status to a free one")
-    })
-}
-
-fn listen_admin(addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).with_context(|| {
-        format!("cannot listen on {addr} for the admin endpoint; set listen.admin to a free one")
-    })
 }
 
 fn log_level(log: LogFilter) -> LogLevel {

@@ -7,6 +7,8 @@
 //!      └── the application has ended ───────────────────┘  └─ no flow is open ─────────────┘
 //!                                 └──────── second signal ───────────────────┘
 //! ```
+//!
+//! A proxy that another one has replaced goes the same way, but its lame duck ends soon: nobody new comes to it.
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,10 @@ use super::phase::Phase;
 use super::threads::Threads;
 use crate::lifecycle::{self, Application, Shutdown};
 use crate::observe::Observer;
+
+/// How long a proxy that another one has replaced still accepts: a connection whose handshake had begun with it, of a client
+/// that is far away or has lost a packet, ends it here. Nobody begins a new one.
+const REPLACED_MINIMUM: Duration = Duration::from_secs(2);
 
 /// From the cut to the end of the process: a shard takes half a second for its last resets and records of flows.
 const CUT_LIMIT: Duration = Duration::from_millis(750);
@@ -51,6 +57,8 @@ enum Event {
     /// By the admin endpoint, or because that cannot be served any more.
     Asked,
     ShardEnded,
+    /// Another proxy has taken the pod over.
+    Replaced,
     Application(Application),
     /// Nothing but time.
     Time,
@@ -64,6 +72,7 @@ struct Sequence {
     /// Shards that run.
     shards: usize,
     signals: u32,
+    replaced: bool,
     /// When the end was asked for.
     asked: Option<Instant>,
     /// When the phase ends by itself.
@@ -79,6 +88,7 @@ impl Sequence {
             application: Application::Unseen,
             shards,
             signals: 0,
+            replaced: false,
             asked: None,
             until: None,
             over: false,
@@ -95,6 +105,14 @@ impl Sequence {
                 }
             }
             Event::Asked => self.begin(now),
+            Event::Replaced => {
+                self.replaced = true;
+                if self.phase < Phase::Draining {
+                    self.phase = Phase::LameDuck;
+                    self.asked = Some(now);
+                    self.until = self.lame_duck_end();
+                }
+            }
             Event::ShardEnded => {
                 self.shards = self.shards.saturating_sub(1);
                 // A part of the shards cannot serve what the kernel sends to all of them.
@@ -104,6 +122,7 @@ impl Sequence {
             Event::Application(application) => {
                 self.application = application;
                 match self.phase {
+                    _ if self.replaced => {}
                     Phase::Serving | Phase::LameDuck if application == Application::Gone => self.close(now),
                     Phase::LameDuck => self.until = self.lame_duck_end(),
                     _ => {}
@@ -130,6 +149,9 @@ impl Sequence {
 
     /// `None` while the pod's programs are waited for instead.
     fn lame_duck_end(&self) -> Option<Instant> {
+        if self.replaced {
+            return Some(self.asked? + REPLACED_MINIMUM);
+        }
         let minimum = self.config.minimum.min(self.config.deadline);
         match (self.config.lifetime, self.application) {
             (Lifetime::Application, Application::Here) => None,
@@ -143,7 +165,8 @@ impl Sequence {
             self.phase = Phase::Draining;
             let from = match self.config.lifetime {
                 Lifetime::Signal => self.asked.unwrap_or(now),
-                Lifetime::Application => now,
+                Lifetime::Application if !self.replaced => now,
+                Lifetime::Application => self.asked.unwrap_or(now),
             };
             self.until = Some(from + self.config.deadline);
         }
@@ -190,6 +213,7 @@ impl Ask {
 pub(super) struct News<'a> {
     pub(super) shutdown: &'a mut Shutdown,
     pub(super) asked: watch::Receiver<Option<&'static str>>,
+    pub(super) replaced: watch::Receiver<bool>,
     pub(super) threads: &'a mut Threads,
     /// Whether the pod's programs live; closed where nobody follows them.
     pub(super) application: watch::Receiver<Application>,
@@ -209,18 +233,27 @@ pub(super) async fn follow(
         let (event, reason) = news.next(sequence.until, sequence.phase).await;
         let before = sequence.phase;
         sequence.on(event, Instant::now());
+        if sequence.replaced || sequence.phase >= Phase::Draining {
+            serving = None;
+        }
         if sequence.phase == before {
             continue;
         }
-        observer.readiness().drain();
-        if before == Phase::Serving {
-            lifecycle::notify::stopping(config.deadline);
-        }
-        if sequence.phase >= Phase::Draining {
-            serving = None;
+        if !sequence.replaced {
+            // Who is still answered asks about the pod, which has another proxy.
+            observer.readiness().drain();
+            if before == Phase::Serving {
+                lifecycle::notify::stopping(config.deadline);
+            }
         }
         match sequence.phase {
             Phase::Serving => {}
+            Phase::LameDuck if sequence.replaced => {
+                tracing::info!(
+                    ?config,
+                    "another proxy serves the pod; connections that began with this one go on"
+                )
+            }
             Phase::LameDuck => {
                 tracing::info!(%reason, ?config, "not ready any more; everybody is still served")
             }
@@ -252,7 +285,14 @@ impl News<'_> {
                 Err(_) => std::future::pending().await,
             }
         };
+        let replaced = async {
+            match self.replaced.changed().await {
+                Ok(()) => self.replaced.mark_unchanged(),
+                Err(_) => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            () = replaced => (Event::Replaced, "another proxy"),
             signal = self.shutdown.requested() => (Event::Signal, signal),
             who = asked => (Event::Asked, who),
             n = self.threads.next_end() => {

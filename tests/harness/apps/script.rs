@@ -36,6 +36,7 @@ pub enum Script {
     Hold,
     Strangers,
     Intruder,
+    Ceaseless,
     OneByOne,
     Neighbour,
 }
@@ -55,6 +56,7 @@ impl Script {
             Self::Hold => ("hold.py", include_str!("../programs/hold.py")),
             Self::Strangers => ("strangers.py", include_str!("../programs/strangers.py")),
             Self::Intruder => ("intruder.py", include_str!("../programs/intruder.py")),
+            Self::Ceaseless => ("ceaseless.py", include_str!("../programs/ceaseless.py")),
             Self::OneByOne => ("one_by_one.py", include_str!("../programs/one_by_one.py")),
             Self::Neighbour => ("neighbour.py", include_str!("../programs/neighbour.py")),
         };

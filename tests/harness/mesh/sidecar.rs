@@ -164,6 +164,20 @@ impl Sidecar {
 
     fn launch(&mut self) -> Result<()> {
         self.process = None;
+        let mut process = self.spawn()?;
+        let (pod, status, intercepts) = (self.pod.clone(), self.status_address(), self.intercepts);
+        let pins = self.pins();
+        process.until("has attached its hooks and answers on its status port", |_| {
+            let attached = || fs::read_dir(&pins).is_ok_and(|mut entries| entries.next().is_some());
+            let alive = || http::get(pod.netns(), status, "/livez").is_ok_and(|(code, _)| code == 200);
+            (!intercepts || attached()) && alive()
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Starts another proxy for the same pod beside the one that runs, and waits for nothing.
+    pub fn spawn(&self) -> Result<Process> {
         let outrigger = binaries::path("outrigger")?;
         // Each of them replaces itself by what comes after it.
         let mut words: Vec<OsString> = Vec::new();
@@ -196,16 +210,23 @@ impl Sidecar {
             command.env("NOTIFY_SOCKET", socket);
             command.env("WATCHDOG_USEC", watchdog.as_micros().to_string());
         }
-        let mut process = self.pod.spawn(command)?;
-        let (pod, status, intercepts) = (self.pod.clone(), self.status_address(), self.intercepts);
-        let pins = self.pins();
-        process.until("has attached its hooks and answers on its status port", |_| {
-            let attached = || fs::read_dir(&pins).is_ok_and(|mut entries| entries.next().is_some());
-            let alive = || http::get(pod.netns(), status, "/livez").is_ok_and(|(code, _)| code == 200);
-            (!intercepts || attached()) && alive()
-        })?;
-        self.process = Some(process);
-        Ok(())
+        self.pod.spawn(command)
+    }
+
+    /// Lets a second proxy take the pod over, and gives back the first, which drains.
+    pub fn take_over(&mut self) -> Result<Process> {
+        let mut second = self.spawn()?;
+        second
+            .until("has taken the pod over", |process| {
+                process.log().contains("has taken the pod over")
+            })
+            .with_context(|| format!("the first proxy says\n{}", self.log()))?;
+        self.replace(second)
+    }
+
+    /// This one is the pod's proxy from now on. Gives back the one before.
+    pub fn replace(&mut self, second: Process) -> Result<Process> {
+        self.process.replace(second).context("the sidecar does not run")
     }
 
     /// Ends it at once, as the kernel would; what it has pinned stays.

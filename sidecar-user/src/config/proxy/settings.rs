@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 34] = [
+pub const SETTINGS: [Setting; 35] = [
     Setting {
         path: "workload.name",
         flag: "name",
@@ -171,6 +171,14 @@ pub const SETTINGS: [Setting; 34] = [
         env: "OUTRIGGER_ALLOW_WHOLE_HOST",
         value: "BOOL",
         help: "true: intercept the host itself, its network namespace or root cgroup [default: false]",
+        list: false,
+    },
+    Setting {
+        path: "interception.takeover",
+        flag: "takeover",
+        env: "OUTRIGGER_TAKEOVER",
+        value: "WORD",
+        help: "A second proxy of the pod: allow it to take over from the first, or refuse it [default: allow]",
         list: false,
     },
     Setting {

@@ -1,6 +1,7 @@
 //! What is intercepted, and that nothing has to be said.
 
 use super::*;
+use crate::proxy::Takeover;
 
 #[test]
 fn a_proxy_that_intercepts_nothing_has_to_say_so() {
@@ -30,6 +31,21 @@ fn a_proxy_that_intercepts_nothing_has_to_say_so() {
             .datapath
             .unwrap()
             .allow_whole_host
+    );
+}
+
+#[test]
+fn a_second_proxy_takes_over_unless_it_is_said_otherwise() {
+    let read = |word: &str| {
+        let text = format!("{MINIMAL}interception: {{cgroup: /c, pins: /p{word}}}\n");
+        read_proxy(&text, &[]).map(|loaded| loaded.role.takeover)
+    };
+    assert_eq!(read("").unwrap(), Takeover::Allow);
+    assert_eq!(read(", takeover: refuse").unwrap(), Takeover::Refuse);
+    let wrong = read(", takeover: never").unwrap_err();
+    assert!(
+        wrong.contains("`interception.takeover`: `never` is not known here; write allow or refuse"),
+        "{wrong}"
     );
 }
 

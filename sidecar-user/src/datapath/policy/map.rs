@@ -28,47 +28,32 @@ struct InForce {
     policy: Policy,
 }
 
-/// A policy that has been written and does not count yet.
-#[derive(Debug)]
-pub(in super::super) struct Written {
-    map: Map<Key, abi::Policy>,
-    in_force: InForce,
-}
-
-impl Written {
-    /// Before any program runs, or while those of an earlier proxy go on with the policy that `settings` has.
-    pub(in super::super) fn new(
-        map: Map<Key, abi::Policy>,
-        settings: &Settings,
-        policy: &Policy,
-    ) -> Result<Self, Error> {
-        let generation = write(&map, settings.policy_generation as u8, policy)?;
-        Ok(Self {
+impl PolicyMap {
+    /// Writes nothing yet.
+    pub(in super::super) fn new(map: Map<Key, abi::Policy>, switches: Switches, policy: &Policy) -> Self {
+        Self {
             map,
-            in_force: InForce {
-                generation,
+            switches,
+            in_force: Arc::new(Mutex::new(InForce {
+                generation: 0,
                 policy: policy.clone(),
-            },
-        })
+            })),
+        }
     }
 
-    /// What the settings have to say for it to count.
-    pub(in super::super) fn generation(&self) -> u32 {
-        self.in_force.generation.into()
+    /// Before any program runs, or while those of an earlier proxy go on with the policy that `before` has. Answers what
+    /// the settings have to say for it to count.
+    pub(in super::super) fn write(&self, before: &Settings) -> Result<u32, Error> {
+        let mut in_force = self.lock();
+        in_force.generation = write(&self.map, before.policy_generation as u8, &in_force.policy)?;
+        Ok(in_force.generation.into())
     }
 
     /// Once the settings say so.
-    pub(in super::super) fn into_force(self, switches: Switches) -> PolicyMap {
-        retire_others(&self.map, self.in_force.generation);
-        PolicyMap {
-            map: self.map,
-            switches,
-            in_force: Arc::new(Mutex::new(self.in_force)),
-        }
+    pub(in super::super) fn retire_others(&self) {
+        retire_others(&self.map, self.lock().generation);
     }
-}
 
-impl PolicyMap {
     /// Puts a policy in the place of the one in force, for connections to come: each sees all of one or all of the
     /// other. After an error the one before is in force. Blocks for some milliseconds.
     pub fn apply(&self, policy: &Policy) -> Result<(), Error> {

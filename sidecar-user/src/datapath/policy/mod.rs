@@ -21,7 +21,6 @@ pub use rule::{Action, Direction, Ports, Rule, Source};
 #[cfg(test)]
 pub(super) use compile::Key;
 pub(super) use compile::Prefix;
-pub(super) use map::Written;
 
 /// A policy that fits into the kernel. The default one has the built-in rules and nothing else.
 #[derive(Clone, Debug)]

@@ -221,10 +221,14 @@ fn the_next_proxy_is_told_of_what_the_last_one_held() {
             ..Steered::default()
         };
         second.steer(0, slots).expect("steer");
+        // Its upstream ends with it, and so does what it has allowed.
+        last.approvals.approve(held.pair, held.sequence).expect("approve");
         drop((last, first));
         let again = shard.held();
         assert_eq!((again.pair, again.sequence), (held.pair, held.sequence));
         assert_eq!(again.original_dst, held.original_dst);
+        assert!(shard.is_quiet(), "nobody has answered here");
+        assert_eq!(entries(pod, map::APPROVED), 0, "nor will the next SYN be let in");
     });
 }
 

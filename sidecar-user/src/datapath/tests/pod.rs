@@ -223,7 +223,8 @@ impl Pod {
     pub(super) fn outbound(&self) -> Arc<TcpListener> {
         let listener = Arc::new(steered());
         if let Ok(slots) = self.map(map::LISTENERS) {
-            let slot: u32 = Listener::Outbound.slot(0);
+            let settings = pins::pinned_settings(&self.config.pins).expect("readable");
+            let slot: u32 = Listener::Outbound.slot(settings.first_shard.into());
             slots.set(&slot, &listener.as_raw_fd()).expect("a slot");
         }
         *self.outbound.borrow_mut() = Arc::downgrade(&listener);

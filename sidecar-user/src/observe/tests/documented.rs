@@ -59,6 +59,7 @@ fn is_a_figure(name: &str) -> bool {
         "outrigger_log_lines_",
         "outrigger_panics_",
         "outrigger_proxy_state",
+        "outrigger_proxy_takeovers",
     ];
     prefixes.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -51,6 +51,10 @@ pub(in super::super) struct Settings {
     pub(in super::super) world: watch::Receiver<Arc<Snapshot>>,
     pub(in super::super) svid: watch::Receiver<Option<Arc<Svid>>>,
     pub(in super::super) phase: watch::Receiver<Phase>,
+    /// Another proxy has taken the pod over.
+    pub(in super::super) replaced: watch::Receiver<bool>,
+    /// The slots that the listeners are in, until all shards have closed theirs.
+    pub(in super::super) generation: Option<Arc<datapath::Generation>>,
     pub(in super::super) relay: relay::Limits,
     pub(in super::super) budget: Budget,
     pub(in super::super) doors: Doors,
@@ -88,6 +92,7 @@ pub(in super::super) struct Shard {
     pub(super) world: watch::Receiver<Arc<Snapshot>>,
     svid: watch::Receiver<Option<Arc<Svid>>>,
     pub(super) phase: watch::Receiver<Phase>,
+    replaced: watch::Receiver<bool>,
     /// The server side of TLS, made once per certificate.
     server: RefCell<Option<(Arc<Svid>, Arc<ServerConfig>)>>,
     pub(in super::super) live: Rc<Live>,
@@ -141,6 +146,7 @@ impl Shard {
             world: settings.world,
             svid: settings.svid,
             phase: settings.phase,
+            replaced: settings.replaced,
             server: RefCell::default(),
             live: Rc::default(),
             open: Rc::default(),
@@ -248,6 +254,24 @@ impl Shard {
     /// Newcomers are refused.
     pub(in super::super) fn is_closed(&self) -> bool {
         *self.phase.borrow() >= Phase::Draining
+    }
+
+    /// Open flows are reset.
+    pub(super) fn is_cut(&self) -> bool {
+        *self.phase.borrow() >= Phase::Cut
+    }
+
+    /// Another proxy serves the pod: whoever is not served here is there.
+    pub(super) fn is_replaced(&self) -> bool {
+        *self.replaced.borrow()
+    }
+
+    /// Completes when no flow is open, or those that are have to be cut.
+    pub(super) async fn ended(&self) {
+        tokio::select! {
+            () = self.open.none_left() => {}
+            () = phase::reached(&self.phase, Phase::Cut) => {}
+        }
     }
 
     /// Completes when newcomers are refused.

@@ -268,6 +268,10 @@ impl<U> HeldTable<U> {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// The proxy ends: nobody is kept waiting for it.
     pub(super) fn end(&mut self) {
         let all: Vec<Key> = self.entries.values().map(Entry::key).collect();

@@ -94,6 +94,10 @@ impl Holding {
         self.table.borrow_mut().accepted(pair)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.borrow().is_empty()
+    }
+
     /// The proxy ends: nobody is kept waiting for it.
     pub(super) fn end(self: &Rc<Self>) {
         self.decide(|table, _| table.end());
@@ -130,6 +134,9 @@ impl Holding {
                     tracing::warn!(client = %key.pair.client, %error, "an approval cannot be taken back");
                 }
             }
+            // The client's next SYN comes to the proxy that serves the pod now, and so does its connection.
+            Effect::Answer(_, Answer::Refused) if self.shard.is_replaced() && self.shard.is_cut() => {}
+            Effect::TurnAway(_, Reason::Closed) if self.shard.is_replaced() => {}
             Effect::Answer(syn, Answer::Refused) => self.send(&packet::refusal(syn.pair, syn.sequence)),
             Effect::Answer(syn, Answer::Unreachable(what)) => self.send(&packet::unreachable(&syn, what)),
             Effect::Reset(ready) => outbound::give_up(ready),

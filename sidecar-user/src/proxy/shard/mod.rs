@@ -17,7 +17,6 @@ use tokio::net::TcpListener;
 
 use super::contain::{contained, restarted};
 use super::limits::{Arrival, Resources};
-use super::phase::{self, Phase};
 use super::{authorize, inbound, outbound, trust};
 use crate::datapath::{HeldEvents, Hold};
 use crate::intercept::{Listeners, RawSockets};
@@ -29,6 +28,9 @@ use holding::Holding;
 /// After a failed accept (no memory left, say) the listener rests, so that the shard can free some.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
+/// How often a replaced shard looks whether somebody is still held.
+const HELD_LOOK: Duration = Duration::from_millis(50);
+
 /// For the last words of a shard that is done.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -37,7 +39,7 @@ pub(super) type Truthful = (Hold, RawSockets);
 
 /// The shard's thread. Ends when the proxy drains and no flow is open, or when it is cut.
 pub(super) fn run(
-    settings: Settings,
+    mut settings: Settings,
     listeners: Listeners,
     truthful: Option<Truthful>,
     observe: ShardObserver,
@@ -46,6 +48,7 @@ pub(super) fn run(
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(async move {
+        let generation = settings.generation.take();
         let numbers = (settings.shards, settings.files);
         let shard = Rc::new(Shard::new(settings, observe)?);
         let (events, holding) = match truthful {
@@ -95,7 +98,7 @@ pub(super) fn run(
         let pool = shard.pool.clone();
         let world = shard.world.clone();
         let clean = pool.keep_clean(|key| world.borrow().is_at(&key.workload, key.gateway.ip()));
-        tokio::pin!(applications);
+        let mut applications = Box::pin(applications);
         tokio::select! {
             () = &mut applications => {}
             ((), ()) = async { tokio::join!(strangers, peers) } => {}
@@ -103,10 +106,15 @@ pub(super) fn run(
             () = shard.closed() => {}
         }
         // The inbound listeners are closed now.
-        tokio::select! {
-            () = &mut applications => {}
-            () = shard.open.none_left() => {}
-            () = phase::reached(&shard.phase, Phase::Cut) => {}
+        let is_left = tokio::select! {
+            () = &mut applications => false,
+            () = shard.ended() => false,
+            () = left_behind(&shard, holding.as_ref()) => true,
+        };
+        if is_left {
+            // The outbound one is, too: another proxy may have its slot.
+            drop((applications, generation));
+            shard.ended().await;
         }
         shard.live.cut_all(Outcome::new(Party::Us, Cause::Shutdown));
         if let Some(holding) = &holding {
@@ -121,6 +129,17 @@ pub(super) fn run(
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
         Ok(())
     })
+}
+
+/// Completes when no connection can come to the outbound listener any more, because another proxy has the pod and nobody is
+/// held here.
+async fn left_behind(shard: &Shard, holding: Option<&Rc<Holding>>) {
+    if !shard.is_replaced() {
+        return std::future::pending().await;
+    }
+    while holding.is_some_and(|holding| !holding.is_empty()) {
+        tokio::time::sleep(HELD_LOOK).await;
+    }
 }
 
 /// Never ends, also where no SYN is held.

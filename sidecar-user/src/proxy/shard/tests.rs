@@ -16,6 +16,7 @@ use tokio::task::LocalSet;
 use super::super::contain::Abortive;
 use super::super::doors::Doors;
 use super::super::join::join;
+use super::super::phase::Phase;
 use super::super::proving::Nonces;
 use super::*;
 use crate::budget::Budget;
@@ -86,6 +87,8 @@ async fn walk(shard: Rc<Shard>, arrival: Arrival) {
 fn shard(observer: &Observer) -> Rc<Shard> {
     let id: SpiffeId = "spiffe://cluster.local/ns/demo/sa/server".parse().unwrap();
     let settings = Settings {
+        generation: None,
+        replaced: watch::channel(false).1,
         id: id.clone(),
         own: Arc::new(Own {
             name: "server".to_owned(),

@@ -51,6 +51,33 @@ fn newcomers_are_refused_after_the_minimum_and_flows_cut_at_the_deadline() {
 }
 
 #[test]
+fn a_proxy_that_was_replaced_accepts_for_a_moment_and_ends_by_its_deadline() {
+    for lifetime in [Lifetime::Signal, Lifetime::Application] {
+        let mut proxy = proxy(lifetime);
+        proxy.at(0, Event::Application(Application::Here));
+        assert_eq!(proxy.at(1, Event::Replaced), Phase::LameDuck);
+        assert_eq!(proxy.ends_at(), Some(3), "whatever the minimum is");
+        assert_eq!(proxy.at(2, Event::Signal), Phase::LameDuck, "it ends already");
+        assert_eq!(
+            proxy.at(2, Event::Application(Application::Gone)),
+            Phase::LameDuck
+        );
+        assert_eq!(proxy.at(3, Event::Time), Phase::Draining);
+        assert_eq!(proxy.ends_at(), Some(26));
+        assert_eq!(proxy.at(4, Event::Signal), Phase::Cut, "the second signal");
+    }
+}
+
+#[test]
+fn a_proxy_that_ends_is_replaced_without_going_back() {
+    let mut proxy = proxy(Lifetime::Signal);
+    proxy.at(0, Event::Signal);
+    proxy.at(5, Event::Time);
+    assert_eq!(proxy.at(6, Event::Replaced), Phase::Draining);
+    assert_eq!(proxy.ends_at(), Some(25));
+}
+
+#[test]
 fn it_ends_as_soon_as_no_shard_has_an_open_flow() {
     let mut proxy = proxy(Lifetime::Signal);
     proxy.at(0, Event::Signal);

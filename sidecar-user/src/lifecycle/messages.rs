@@ -1,0 +1,192 @@
+//! Messages between two processes of one network namespace, each of which may carry descriptors: a unix socket of packets at
+//! an abstract name. Knows nothing of what is said, and trusts nobody: see [`Messages::peer`].
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use nix::cmsg_space;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    accept4, bind, connect, getsockopt, listen, recvmsg, sendmsg, socket, sockopt,
+};
+
+use super::sys;
+
+/// Longer ones are cut, and then make no sense.
+const LONGEST: usize = 4096;
+/// In one message.
+pub const MOST_DESCRIPTORS: usize = 16;
+
+/// One end of a conversation.
+#[derive(Debug)]
+pub struct Messages(OwnedFd);
+
+/// A message and what came with it.
+#[derive(Debug)]
+pub struct Message {
+    pub text: Vec<u8>,
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// Waits for conversations.
+#[derive(Debug)]
+pub struct Listener(OwnedFd);
+
+/// The process at the other end, as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// 0: of another PID namespace.
+    pub pid: u32,
+    pub uid: u32,
+}
+
+impl Listener {
+    /// Nobody else may have the name.
+    pub fn bind(name: &str) -> io::Result<Self> {
+        let socket = new()?;
+        bind(socket.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
+        listen(&socket, Backlog::new(16)?)?;
+        Ok(Self(socket))
+    }
+
+    /// `None`: nobody has come in this time.
+    pub fn accept(&self, limit: Duration) -> io::Result<Option<Messages>> {
+        if !is_readable(self.0.as_fd(), Some(limit))? {
+            return Ok(None);
+        }
+        let accepted = accept4(self.0.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
+        Ok(Some(Messages(sys::own(accepted))))
+    }
+}
+
+impl Messages {
+    pub fn connect(name: &str) -> io::Result<Self> {
+        let socket = new()?;
+        connect(socket.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
+        Ok(Self(socket))
+    }
+
+    pub fn peer(&self) -> io::Result<Peer> {
+        let credentials = getsockopt(&self.0, sockopt::PeerCredentials)?;
+        Ok(Peer {
+            pid: u32::try_from(credentials.pid()).unwrap_or(0),
+            uid: credentials.uid(),
+        })
+    }
+
+    pub fn send(&self, text: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+        let text = [IoSlice::new(text)];
+        sendmsg::<()>(self.0.as_raw_fd(), &text, control, MsgFlags::MSG_NOSIGNAL, None)?;
+        Ok(())
+    }
+
+    /// The next message; `None` once the other end is gone. Waits no longer than `limit`.
+    pub fn receive(&self, limit: Option<Duration>) -> io::Result<Option<Message>> {
+        if !is_readable(self.0.as_fd(), limit)? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut text = vec![0; LONGEST];
+        let mut control = cmsg_space!([RawFd; MOST_DESCRIPTORS]);
+        let (length, descriptors) = {
+            let mut into = [IoSliceMut::new(&mut text)];
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            let received = recvmsg::<()>(self.0.as_raw_fd(), &mut into, Some(&mut control), flags);
+            let received = match received {
+                Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
+                received => received?,
+            };
+            let mut descriptors = Vec::new();
+            for message in received.cmsgs()? {
+                if let ControlMessageOwned::ScmRights(rights) = message {
+                    descriptors.extend(rights.into_iter().map(sys::own));
+                }
+            }
+            (received.bytes, descriptors)
+        };
+        // Nobody sends an empty message.
+        if length == 0 {
+            return Ok(None);
+        }
+        text.truncate(length);
+        Ok(Some(Message { text, descriptors }))
+    }
+
+    /// Whether the other end is gone, or has said something that nobody has asked for.
+    pub fn is_over(&self) -> bool {
+        is_readable(self.0.as_fd(), Some(Duration::ZERO)).unwrap_or(true)
+    }
+}
+
+fn is_readable(socket: BorrowedFd<'_>, limit: Option<Duration>) -> io::Result<bool> {
+    let limit = limit.map_or(Ok(PollTimeout::NONE), PollTimeout::try_from);
+    let limit = limit.map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut wanted = [PollFd::new(socket, PollFlags::POLLIN)];
+    loop {
+        match poll(&mut wanted, limit) {
+            Err(nix::errno::Errno::EINTR) => {}
+            ready => return Ok(ready? > 0),
+        }
+    }
+}
+
+fn new() -> io::Result<OwnedFd> {
+    Ok(socket(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+
+    use super::*;
+
+    fn pair(name: &str) -> (Messages, Messages) {
+        let name = format!("outrigger-test-{name}-{}", std::process::id());
+        let listener = Listener::bind(&name).unwrap();
+        Listener::bind(&name).expect_err("the name is taken");
+        let there = Messages::connect(&name).unwrap();
+        (there, listener.accept(Duration::ZERO).unwrap().unwrap())
+    }
+
+    #[test]
+    fn a_message_arrives_whole_with_its_descriptors() {
+        let (there, here) = pair("whole");
+        let file = File::open("/proc/self/comm").unwrap();
+        there.send(b"one", &[file.as_fd()]).unwrap();
+        there.send(b"two", &[]).unwrap();
+        let one = here.receive(None).unwrap().unwrap();
+        assert_eq!((one.text.as_slice(), one.descriptors.len()), (&b"one"[..], 1));
+        let mut name = String::new();
+        let mut file = File::from(one.descriptors.into_iter().next().unwrap());
+        file.read_to_string(&mut name).unwrap();
+        assert!(!name.is_empty());
+        let two = here.receive(None).unwrap().unwrap();
+        assert_eq!((two.text.as_slice(), two.descriptors.len()), (&b"two"[..], 0));
+    }
+
+    #[test]
+    fn the_end_is_seen_and_so_is_silence_and_who_is_there() {
+        let (there, here) = pair("end");
+        let peer = here.peer().unwrap();
+        assert_eq!(peer.pid, std::process::id());
+        assert_eq!(peer.uid, nix::unistd::geteuid().as_raw());
+        assert!(!here.is_over());
+        let silence = here.receive(Some(Duration::from_millis(1))).unwrap_err();
+        assert_eq!(silence.kind(), io::ErrorKind::TimedOut);
+        there.send(b"last", &[]).unwrap();
+        drop(there);
+        assert_eq!(here.receive(None).unwrap().unwrap().text, b"last");
+        assert!(here.receive(None).unwrap().is_none());
+        assert!(here.is_over());
+    }
+}

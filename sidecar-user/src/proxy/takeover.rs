@@ -1,0 +1,70 @@
+//! A second proxy of a pod takes it over from the first: what the two say to each other, over a unix socket of the pod's
+//! network namespace.
+//!
+//! ```text
+//!   new proxy                                        the pod's owner
+//!     ask, a descriptor of the pins directory ──────▶  checks who asks
+//!                                             ◀──────  granted: the lease, listeners with fixed addresses
+//!     gets its certificate, listens, loads
+//!     lay down ─────────────────────────────────────▶  writes no settings any more
+//!                                             ◀──────  done
+//!     attaches its programs; new connections come to it
+//!     taken ────────────────────────────────────────▶  gives up the lease, serves what it has begun, ends
+//! ```
+//!
+//! Where the new one ends before it has said `taken`, the owner puts back what it may have changed and goes on. Where the
+//! owner ends, the new one has the lease. So there is one owner after every step.
+//!
+//! Each proves to the other that it may open the pins directory, which is made for its owner alone: the one by a descriptor
+//! of it, the other by the lease. An application of the pod, of whatever user, can do neither. What is said is JSON, of which
+//! whoever does not know a field ignores it, so that other versions understand each other.
+
+use std::time::Duration;
+
+use crate::datapath::Handover;
+use crate::lifecycle;
+use crate::observe::{Figure, Observer};
+
+mod owner;
+mod successor;
+mod wire;
+
+pub(super) use owner::{Offer, offer};
+pub(super) use successor::{Former, own};
+pub use wire::Takeover;
+pub(super) use wire::handed;
+
+/// How often a look is taken whether proxies before still wait for connections.
+const FORMERS_LOOK: Duration = Duration::from_secs(1);
+
+/// The pod is this proxy's from here on, and its owner before ends by itself.
+pub(super) fn complete(mut former: Former, handover: Handover) {
+    former.taken();
+    lifecycle::notify::took_over();
+    tracing::info!(
+        former = former.pid(),
+        takeovers = former.takeovers(),
+        "this proxy has taken the pod over"
+    );
+    tokio::spawn(async move {
+        former.end().await;
+        loop {
+            match handover.forget_formers() {
+                Ok(true) => return,
+                Ok(false) => tokio::time::sleep(FORMERS_LOOK).await,
+                Err(error) => {
+                    tracing::warn!(%error, "programs of a proxy before stay attached beside these");
+                    return;
+                }
+            }
+        }
+    });
+}
+
+/// Shows among the metrics how often the pod has gone from one proxy to the next.
+pub(super) fn show(observer: &Observer, takeovers: u64) {
+    observer.figures(move || {
+        let help = "Proxies that have handed this pod over, one to the next, up to this one";
+        vec![Figure::gauge("outrigger_proxy_takeovers", help).value(takeovers)]
+    });
+}

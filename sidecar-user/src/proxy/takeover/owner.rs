@@ -1,0 +1,232 @@
+//! The owner's side: who asks, what is granted, and what becomes of it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{io, path::Path, thread};
+
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::super::phase::Phase;
+use super::wire::{
+    ANSWER, ASK, DONE, FIRST_WORD, GRANTED, LAY_DOWN, REFUSED, TAKEN, Takeover, handed, name, pause, said,
+    word,
+};
+use crate::datapath::Handover;
+use crate::lifecycle::messages::{Listener, Message, Messages};
+use crate::model::SpiffeId;
+use crate::observe::{Observer, SharedSocket};
+
+/// What another proxy may have, and who it has to be.
+pub(in super::super) struct Offer {
+    pub(in super::super) takeover: Takeover,
+    pub(in super::super) identity: SpiffeId,
+    pub(in super::super) handover: Handover,
+    /// By name, the lease apart.
+    pub(in super::super) descriptors: Vec<(&'static str, OwnedFd)>,
+    pub(in super::super) admin_socket: Option<SharedSocket>,
+    pub(in super::super) observer: Observer,
+    pub(in super::super) phase: watch::Receiver<Phase>,
+    /// Told once another proxy has the pod.
+    pub(in super::super) replaced: watch::Sender<bool>,
+    /// How often the pod has been taken over before.
+    pub(in super::super) takeovers: u64,
+}
+
+/// How often a look is taken whether another proxy has the pod.
+const LOOK: Duration = Duration::from_millis(50);
+
+struct Owner {
+    offer: Offer,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    asked: bool,
+    /// With the proxy that has the pod, which sees our end by it.
+    taken: Option<Messages>,
+}
+
+/// Answers whoever asks, on threads of its own, until another proxy has the pod.
+pub(in super::super) fn offer(pins: &Path, offer: Offer) {
+    let owner = Arc::new(Owner {
+        offer,
+        state: Mutex::default(),
+    });
+    let begin = || {
+        let name = name(pins)?;
+        let listening = thread::Builder::new().name("takeover".into());
+        listening.spawn(move || owner.listen(&name))
+    };
+    let begun: io::Result<_> = begin();
+    if let Err(error) = begun {
+        tracing::warn!(%error, "no other proxy can take this pod over");
+    }
+}
+
+/// The proxy before has the name for a moment yet, or until it ends where it is stuck.
+fn bind(name: &str) -> Listener {
+    let begun = Instant::now();
+    let mut warned = false;
+    loop {
+        match Listener::bind(name) {
+            Ok(listener) => return listener,
+            Err(error) if begun.elapsed() > ANSWER && !warned => {
+                warned = true;
+                tracing::warn!(%error, name, "no other proxy can take this pod over yet");
+            }
+            Err(_) => {}
+        }
+        pause(LOOK);
+    }
+}
+
+impl Owner {
+    fn listen(self: Arc<Self>, name: &str) {
+        let listener = bind(name);
+        while self.lock().taken.is_none() {
+            // Others get no answer.
+            let own = nix::unistd::geteuid().as_raw();
+            let may_ask =
+                |asking: &Messages| asking.peer().is_ok_and(|peer| peer.uid == 0 || peer.uid == own);
+            match listener.accept(LOOK) {
+                Ok(Some(asking)) if may_ask(&asking) => {
+                    if let Some(message) = self.first(&asking) {
+                        self.clone().answer(asking, message);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a proxy that wants to take over cannot be accepted");
+                    pause(LOOK);
+                }
+            }
+        }
+    }
+
+    fn first(&self, asking: &Messages) -> Option<Message> {
+        asking.receive(Some(FIRST_WORD)).ok().flatten()
+    }
+
+    fn answer(self: Arc<Self>, asking: Messages, message: Message) {
+        let pid = asking.peer().map(|peer| peer.pid).unwrap_or_default();
+        let granted = match self.refusal(message) {
+            Some(why) => {
+                tracing::warn!(
+                    pid,
+                    why,
+                    "another proxy wants to take this pod over and is refused"
+                );
+                let answer = json!({"say": REFUSED, "why": why}).to_string();
+                let _ = asking.send(answer.as_bytes(), &[]);
+                return;
+            }
+            None => self.grant(&asking),
+        };
+        if let Err(error) = granted {
+            tracing::warn!(pid, %error, "another proxy cannot be given what it needs to take over");
+            self.lock().asked = false;
+            return;
+        }
+        tracing::info!(pid, "another proxy prepares to take this pod over");
+        let owner = self.clone();
+        let waiting = thread::Builder::new()
+            .name("takeover-wait".into())
+            .spawn(move || owner.wait(asking, pid));
+        if let Err(error) = waiting {
+            tracing::warn!(pid, %error, "nobody can wait for the proxy that takes over");
+            self.lock().asked = false;
+        }
+    }
+
+    /// Why this one may not, for a person to read.
+    fn refusal(&self, message: Message) -> Option<String> {
+        let (say, asked) = said(&message);
+        let mut directories = message.descriptors.iter();
+        if say != ASK || !directories.any(|fd| self.offer.handover.is_of_pins(fd)) {
+            return Some("it has not shown that it may open interception.pins".into());
+        }
+        if self.offer.takeover == Takeover::Refuse {
+            return Some("`interception.takeover: refuse` is its setting".into());
+        }
+        let identity = asked["identity"].as_str().unwrap_or_default();
+        if identity != self.offer.identity.as_str() {
+            return Some(format!(
+                "it serves {}, and not {identity:?}",
+                self.offer.identity.as_str()
+            ));
+        }
+        if *self.offer.phase.borrow() != Phase::Serving {
+            return Some("it is ending; wait for that".into());
+        }
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.asked, true) {
+            return Some("another proxy is already taking over".into());
+        }
+        None
+    }
+
+    fn grant(&self, asking: &Messages) -> io::Result<()> {
+        let lease = self.offer.handover.lease().ok_or(io::ErrorKind::NotFound)??;
+        let others = &self.offer.descriptors;
+        let names: Vec<&str> = [handed::LEASE]
+            .into_iter()
+            .chain(others.iter().map(|(n, _)| *n))
+            .collect();
+        let descriptors = [lease.as_fd()]
+            .into_iter()
+            .chain(others.iter().map(|(_, fd)| fd.as_fd()));
+        let answer = json!({
+            "say": GRANTED,
+            "descriptors": names,
+            "takeovers": self.offer.takeovers,
+            "generation": self.offer.handover.generation(),
+        });
+        asking.send(answer.to_string().as_bytes(), &descriptors.collect::<Vec<_>>())
+    }
+
+    /// What becomes of a proxy that has been granted the pod.
+    fn wait(&self, new: Messages, pid: u32) {
+        let mut laid_down = false;
+        // A message that cannot be read is as good as none: the other one is taken for gone.
+        while let Ok(Some(message)) = new.receive(None) {
+            match said(&message).0.as_str() {
+                LAY_DOWN => {
+                    self.offer.handover.lay_down();
+                    laid_down = true;
+                    if new.send(&word(DONE), &[]).is_err() {
+                        break;
+                    }
+                }
+                TAKEN => return self.taken(new, pid),
+                _ => {}
+            }
+        }
+        if laid_down && let Err(error) = self.offer.handover.restore() {
+            tracing::error!(pid, %error, "what another proxy has changed before it ended cannot be put back");
+        }
+        tracing::warn!(
+            pid,
+            laid_down,
+            "the proxy that was to take over has ended; this one goes on"
+        );
+        self.lock().asked = false;
+    }
+
+    fn taken(&self, new: Messages, pid: u32) {
+        self.offer.handover.leave();
+        if let Some(socket) = &self.offer.admin_socket {
+            socket.set();
+        }
+        self.offer.observer.close_endpoints();
+        tracing::info!(pid, "another proxy has taken this pod over");
+        self.lock().taken = Some(new);
+        self.offer.replaced.send_replace(true);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
