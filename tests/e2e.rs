@@ -64,6 +64,9 @@ mod addresses; // whom each side sees
 #[path = "e2e/routes.rs"]
 mod routes; // where the host has no route, and which address it sends from
 
+#[path = "e2e/outside.rs"]
+mod outside; // a pod of another network namespace than that of those who attach and serve
+
 #[path = "e2e/ports.rs"]
 mod ports; // closed ports stay closed
 

@@ -51,8 +51,8 @@ pub enum Verb {
     Token(token::Verb),
     /// Attaches what a proxy would, before there is one: connections are refused until it takes over
     ///
-    /// For a step that runs before anything else of the pod, in its network namespace, with the proxy's own configuration;
-    /// of that it needs no more than `interception`. Leaves a pod alone to which a proxy has attached.
+    /// For a step that runs before anything else of the pod, in its network namespace or with `interception.netns`, with the
+    /// proxy's own configuration; of that it needs no more than `interception`. Leaves a pod alone to which a proxy has attached.
     Attach(Role<ProxySettings>),
     /// Removes what a proxy has attached to the kernel and pinned, also after a crash
     ///

@@ -75,7 +75,7 @@ pub(super) fn summarize(text: &str, kind: Kind) -> Result<Summary, Problems> {
         Kind::InterceptionPolicy => summary.line = counts(&datapath::policy::parse(text)?),
         Kind::Proxy => {
             // The file is valid wherever it is checked, so the interfaces of this machine do not matter.
-            let anywhere = || Ok(vec![std::net::Ipv4Addr::LOCALHOST.into()]);
+            let anywhere = |_: Option<&Path>| Ok(vec![std::net::Ipv4Addr::LOCALHOST.into()]);
             let read = |layers: &Layers| proxy::read(layers, anywhere);
             let role = read_text(Some(text), &PROXY, &none, read)?.role;
             let interception = if role.datapath.is_some() {

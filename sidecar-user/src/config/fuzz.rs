@@ -12,7 +12,7 @@ pub(crate) fn file(text: &str) -> Result<String, String> {
     let kind = detect(text).map_err(|problems| problems.to_string())?;
     let summary = summarize(text, kind).map_err(|problems| problems.to_string())?;
     if kind == Kind::Proxy {
-        let here = || Ok(vec![std::net::Ipv4Addr::LOCALHOST.into()]);
+        let here = |_: Option<&std::path::Path>| Ok(vec![std::net::Ipv4Addr::LOCALHOST.into()]);
         let loaded = read_text(Some(text), &PROXY, &Overrides::default(), |layers: &Layers| {
             proxy::read(layers, here)
         });

@@ -2,8 +2,21 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 
 use nix::sys::socket::SockaddrStorage;
+
+use crate::datapath::Netns;
+
+/// As [`addresses`], of the network namespace of that file.
+pub(super) fn addresses_in(netns: Option<&Path>) -> io::Result<Vec<IpAddr>> {
+    match netns {
+        Some(netns) => Netns::open(netns)
+            .and_then(|netns| netns.within(addresses))
+            .map_err(io::Error::other)?,
+        None => addresses(),
+    }
+}
 
 /// The addresses that others can reach: of every interface, without loopback and link-local ones.
 pub fn addresses() -> io::Result<Vec<IpAddr>> {

@@ -53,7 +53,7 @@ pub enum Error {
 /// The proxy's configuration. Without a file, flags and environment have to say it all.
 pub fn load_proxy(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded<crate::proxy::Config>, Error> {
     load(file, &PROXY, overrides, |layers| {
-        proxy::read(layers, host::addresses)
+        proxy::read(layers, host::addresses_in)
     })
 }
 
@@ -63,7 +63,7 @@ pub fn load_kernel(
     overrides: &Overrides,
 ) -> Result<(crate::datapath::Config, crate::proxy::Existing), Error> {
     let loaded = load(file, &PROXY, overrides, |layers| {
-        proxy::read_kernel(layers, host::addresses)
+        proxy::read_kernel(layers, host::addresses_in)
     })?;
     let (mut kernel, policy, existing) = loaded.role;
     if let Some(policy) = policy {

@@ -6,7 +6,7 @@ mod stop;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::host;
@@ -28,10 +28,12 @@ const DEFAULT_WORKERS: usize = 2;
 /// Where a proxy of its own file system, as in a container, takes changes.
 const ADMIN_SOCKET: &str = "/run/outrigger/admin.sock";
 
-/// `here` answers the addresses of this network namespace, asked only when none are given.
-pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr>>) -> Option<proxy::Config> {
+/// `here` answers the addresses of a network namespace, by default this one, asked only when none are given.
+pub(super) fn read(
+    layers: &Layers,
+    here: impl FnOnce(Option<&Path>) -> io::Result<Vec<IpAddr>>,
+) -> Option<proxy::Config> {
     let name = layers.require("workload.name", non_empty);
-    let addresses = read_addresses(layers, here);
     let mode = read_mode(layers);
     let unknown = or(layers, "outbound", route::Unknown::default(), |path| {
         let words = [
@@ -53,6 +55,7 @@ pub(super) fn read(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr
         layers.read(path, super::values::memory).map(Some)
     });
     let interception = read_interception(layers);
+    let addresses = read_addresses(layers, &interception, here);
     let interception_policy = read_policy(layers);
     let existing = read_existing(layers);
     let takeover = read_takeover(layers);
@@ -97,11 +100,12 @@ fn read_takeover(layers: &Layers) -> Option<proxy::Takeover> {
 /// be missing.
 pub(super) fn read_kernel(
     layers: &Layers,
-    here: impl FnOnce() -> io::Result<Vec<IpAddr>>,
+    here: impl FnOnce(Option<&Path>) -> io::Result<Vec<IpAddr>>,
 ) -> Option<(datapath::Config, Option<PathBuf>, Existing)> {
-    let (addresses, mode) = (read_addresses(layers, here), read_mode(layers));
+    let mode = read_mode(layers);
     let (ports, observe) = (read_ports(layers), read_observe(layers));
     let (interception, workers) = (read_interception(layers), read_workers(layers));
+    let addresses = read_addresses(layers, &interception, here);
     let (policy, existing) = (read_policy(layers), read_existing(layers));
     let (ports, observe) = (ports?, observe?);
     check_distinct(layers, &ports, &observe);
@@ -120,8 +124,16 @@ pub(super) fn read_kernel(
     ))
 }
 
+/// The fields of the section.
+struct Target {
+    cgroup: PathBuf,
+    netns: Option<PathBuf>,
+    pins: PathBuf,
+    allow_whole_host: bool,
+}
+
 fn kernel(
-    (cgroup, pins, allow_whole_host): (PathBuf, PathBuf, bool),
+    target: Target,
     ports: intercept::Config,
     status_port: u16,
     shards: usize,
@@ -129,9 +141,10 @@ fn kernel(
     mode: policy::Mode,
 ) -> datapath::Config {
     datapath::Config {
-        cgroup,
-        pins,
-        allow_whole_host,
+        cgroup: target.cgroup,
+        netns: target.netns,
+        pins: target.pins,
+        allow_whole_host: target.allow_whole_host,
         hbone_port: ports.hbone_port,
         shards,
         open_ports: vec![ports.hbone_port, status_port],
@@ -174,7 +187,11 @@ fn read_existing(layers: &Layers) -> Option<Existing> {
     })
 }
 
-fn read_addresses(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr>>) -> Option<Vec<IpAddr>> {
+fn read_addresses(
+    layers: &Layers,
+    interception: &Option<Option<Target>>,
+    here: impl FnOnce(Option<&Path>) -> io::Result<Vec<IpAddr>>,
+) -> Option<Vec<IpAddr>> {
     const FIELD: &str = "workload.addresses";
     const REMEDY: &str = "write the addresses of the workload, e.g. [10.0.0.1, \"fd00::1\"]";
     if let Some(addresses) = layers.read_list(FIELD, address) {
@@ -183,17 +200,28 @@ fn read_addresses(layers: &Layers, here: impl FnOnce() -> io::Result<Vec<IpAddr>
         }
         return Some(addresses);
     }
-    match here() {
+    let netns = match interception {
+        Some(Some(target)) => target.netns.as_deref(),
+        Some(None) => None,
+        // It may be the namespace that is wrong.
+        None => return None,
+    };
+    match here(netns) {
         Ok(addresses) if !addresses.is_empty() => return Some(addresses),
         Ok(_) => layers.problem(
             FIELD,
-            "no interface here has an address that others can reach".into(),
+            "no interface there has an address that others can reach".into(),
             REMEDY,
         ),
-        Err(error) => layers.problem(FIELD, format!("cannot list the interfaces: {error}"), REMEDY),
+        Err(error) => {
+            let field = netns.map_or(FIELD, |_| NETNS);
+            layers.problem(field, format!("cannot list the interfaces: {error}"), REMEDY);
+        }
     }
     None
 }
+
+const NETNS: &str = "interception.netns";
 
 fn read_identity(layers: &Layers) -> Option<identity::Config> {
     let (authority, server) = (
@@ -276,7 +304,7 @@ fn read_observe(layers: &Layers) -> Option<observe::Config> {
 
 /// Inner `None`: nothing is to be attached, which has to be said: a proxy that is ready and intercepts nothing would
 /// leave its pod in plaintext, and nobody would notice.
-fn read_interception(layers: &Layers) -> Option<Option<(PathBuf, PathBuf, bool)>> {
+fn read_interception(layers: &Layers) -> Option<Option<Target>> {
     const FIELD: &str = "interception";
     const REMEDY: &str = "set interception.cgroup and interception.pins, or write `interception: none` for a proxy that \
                           intercepts nothing";
@@ -302,10 +330,16 @@ fn read_interception(layers: &Layers) -> Option<Option<(PathBuf, PathBuf, bool)>
                 layers.require("interception.cgroup", absolute),
                 layers.require("interception.pins", absolute),
             );
-            let whole_host = or(layers, "interception.allowWholeHost", false, |path| {
+            let allow_whole_host = or(layers, "interception.allowWholeHost", false, |path| {
                 layers.read(path, word(&[("true", true), ("false", false)]))
             });
-            Some(Some((cgroup?, pins?, whole_host?)))
+            let netns = or(layers, NETNS, None, |path| layers.read(path, absolute).map(Some));
+            Some(Some(Target {
+                cgroup: cgroup?,
+                netns: netns?,
+                pins: pins?,
+                allow_whole_host: allow_whole_host?,
+            }))
         }
     }
 }

@@ -47,7 +47,7 @@ drain: 250ms
 log: {level: "warn,outrigger=debug", format: json}
 "#;
 
-fn here() -> io::Result<Vec<IpAddr>> {
+fn here(_: Option<&Path>) -> io::Result<Vec<IpAddr>> {
     Ok(vec!["10.1.2.3".parse().unwrap()])
 }
 
@@ -113,7 +113,7 @@ fn what_is_left_out_has_its_default() {
         role.identity.id.as_str(),
         "spiffe://cluster.local/ns/default/sa/default"
     );
-    assert_eq!(role.addresses, here().unwrap());
+    assert_eq!(role.addresses, here(None).unwrap());
     assert_eq!(
         (role.mode, role.unknown),
         (policy::Mode::Permissive, route::Unknown::PassThrough)

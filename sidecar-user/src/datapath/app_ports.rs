@@ -12,20 +12,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{MapData, PerCpuArray};
-use sidecar_ebpf::abi::{APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Counter, map};
+use sidecar_ebpf::abi::{APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Counter};
 use tokio::sync::Notify;
 
+use super::Error;
+use super::map::{Failed, Map};
 use super::settings::Switches;
-use super::{Error, sys};
 use crate::model::network::Listening;
 
 /// From here on there may soon be no room for another. Entries of sockets end with them, those of ports stay.
@@ -51,11 +50,14 @@ pub struct AppPorts {
     complete: bool,
 }
 
+/// Who listens, by port.
+pub(super) type Ports = Map<u32, AppPort>;
+
 pub(super) struct AppPortMaps {
-    pub(super) ports: OwnedFd,
+    pub(super) ports: Ports,
     /// The sockets that the programs count.
-    pub(super) counted: OwnedFd,
-    pub(super) inherited: OwnedFd,
+    pub(super) counted: Map<u64, AppSocket>,
+    pub(super) inherited: Ports,
     pub(super) counters: Arc<PerCpuArray<MapData, u64>>,
 }
 
@@ -76,7 +78,7 @@ impl AppPorts {
         cgroup: PathBuf,
     ) -> Result<Self, Error> {
         // What an earlier proxy has found stays open until the first look: cleared, a port that is served would be refused.
-        let written = written(&maps.inherited).map_err(fail)?;
+        let written = maps.inherited.entries()?.into_iter().collect();
         Ok(Self {
             maps,
             doubts,
@@ -135,7 +137,7 @@ impl AppPorts {
         let listening = look()?;
         let others = self.outside.clone();
         self.leave_out(&listening);
-        let mut strangers = self.uncounted(&listening).map_err(fail)?;
+        let mut strangers = self.uncounted(&listening)?;
         if strangers
             .keys()
             .any(|cookie| !self.strangers.contains_key(cookie))
@@ -181,15 +183,15 @@ impl AppPorts {
         // What is new first: a listener must not seem to be gone because another one is.
         for (port, sockets) in &wanted {
             if self.written.get(port) != Some(sockets) {
-                let set = sys::map_set(self.maps.inherited.as_fd(), port, sockets);
-                set.map_err(|error| match error.kind() {
-                    io::ErrorKind::ArgumentListTooLong => Error::TooMany {
+                let set = self.maps.inherited.set(port, sockets);
+                set.map_err(|failed| match failed.is_full() {
+                    true => Error::TooMany {
                         field: "ports are listened on since before the proxy",
                         given: wanted.len(),
                         max: APP_PORT_ENTRIES,
                         remedy: "start the proxy first, so that the programs count them",
                     },
-                    _ => fail(error),
+                    false => failed.into(),
                 })?;
                 self.written.insert(*port, *sockets);
             }
@@ -201,7 +203,7 @@ impl AppPorts {
             .copied()
             .collect();
         for port in gone {
-            remove(&self.maps.inherited, port).map_err(fail)?;
+            self.maps.inherited.remove(&port)?;
             self.written.remove(&port);
         }
         if !self.complete {
@@ -212,9 +214,9 @@ impl AppPorts {
     }
 
     /// Those that the programs do not count, and that outsiders could reach.
-    fn uncounted(&mut self, listening: &[Listening]) -> io::Result<HashMap<u64, SocketAddr>> {
-        let counted = sys::map_keys::<u64, AppSocket>(self.maps.counted.as_fd(), APP_SOCKET_ENTRIES)?;
-        let ports = sys::map_keys::<u32, AppPort>(self.maps.ports.as_fd(), APP_PORT_ENTRIES)?;
+    fn uncounted(&mut self, listening: &[Listening]) -> Result<HashMap<u64, SocketAddr>, Error> {
+        let counted = self.maps.counted.keys_at_once(APP_SOCKET_ENTRIES)?;
+        let ports = self.maps.ports.keys_at_once(APP_PORT_ENTRIES)?;
         self.note_crowd(counted.len(), ports.len());
         let counted: HashSet<u64> = counted.into_iter().collect();
         let is_stranger = |socket: &&Listening| {
@@ -243,15 +245,12 @@ impl AppPorts {
 }
 
 /// Whether a map of ports, of either kind, has a socket that an attempt at this address would reach.
-pub(super) fn listens(ports: BorrowedFd<'_>, at: SocketAddr) -> io::Result<bool> {
-    match sys::map_get::<u32, AppPort>(ports, &u32::from(at.port())) {
-        Ok(sockets) => Ok(match at.ip().to_canonical() {
-            IpAddr::V4(_) => sockets.v4 != 0,
-            IpAddr::V6(_) => sockets.v6 != 0,
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+pub(super) fn listens(ports: &Ports, at: SocketAddr) -> Result<bool, Failed> {
+    let sockets = ports.get(&at.port().into())?;
+    Ok(sockets.is_some_and(|sockets| match at.ip().to_canonical() {
+        IpAddr::V4(_) => sockets.v4 != 0,
+        IpAddr::V6(_) => sockets.v6 != 0,
+    }))
 }
 
 /// The inodes of a cgroup and of all below it, which are their numbers.
@@ -265,16 +264,6 @@ fn collect(cgroup: &Path, inodes: &mut HashSet<u64>) {
             collect(&entry.path(), inodes);
         }
     }
-}
-
-fn written(map: &OwnedFd) -> io::Result<HashMap<u32, AppPort>> {
-    let mut written = HashMap::new();
-    let mut last = None;
-    while let Some(port) = sys::map_next_key::<u32>(map.as_fd(), last.as_ref())? {
-        written.insert(port, sys::map_get(map.as_fd(), &port)?);
-        last = Some(port);
-    }
-    Ok(written)
 }
 
 fn by_port(sockets: &HashMap<u64, SocketAddr>) -> HashMap<u32, AppPort> {
@@ -296,18 +285,4 @@ fn families(at: SocketAddr) -> (bool, bool) {
     let ip = at.ip().to_canonical();
     let everywhere = at.is_ipv6() && ip.is_unspecified();
     (ip.is_ipv4() || everywhere, ip.is_ipv6())
-}
-
-fn remove(map: &OwnedFd, port: u32) -> io::Result<()> {
-    match sys::map_remove(map.as_fd(), &port) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
-}
-
-fn fail(source: io::Error) -> Error {
-    Error::MapIo {
-        map: map::INHERITED,
-        source,
-    }
 }

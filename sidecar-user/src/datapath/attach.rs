@@ -1,27 +1,27 @@
 //! Attaching, from nothing or over what an earlier proxy of the pod left pinned.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use aya::Ebpf;
-use aya::maps::{Map, MapData, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray};
 use bytemuck::Zeroable;
-use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
 use sidecar_ebpf::abi::{Counter, Listener, RING_BYTES, Settings, map, program};
 
 use super::app_ports::{AppPortMaps, Doubts};
 use super::hold::Approvals;
 use super::install::{self, Installed};
 use super::lease::Lease;
-use super::links::{self, HOOKS, Targets};
+use super::links::{self, HOOKS};
+use super::map::{Map, ring};
 use super::object::{Features, Owner};
 use super::policy::PolicyMap;
 use super::settings::Switches;
 use super::{
-    AppPorts, Bypass, Config, Error, Explain, Former, Generation, Handover, Hold, Logs, Proof, RouteMap,
-    detach, logs, object, pins, settings, sys, whole_host,
+    AppPorts, Bypass, Config, Error, Explain, Former, Generation, Handover, Hold, Logs, PodTarget, Proof,
+    RouteMap, detach, logs, object, pins, settings, sys, whole_host,
 };
 
 /// The programs, attached or about to be. Dropping it detaches nothing: see `detach`.
@@ -29,7 +29,6 @@ pub struct Datapath {
     installed: Arc<Installed>,
     generation: Option<Generation>,
     first_shard: u32,
-    cgroup: PathBuf,
     pins: PathBuf,
     is_first: bool,
     netns: u64,
@@ -55,32 +54,27 @@ pub struct Steered<'a> {
 
 impl Datapath {
     /// Attaches at once: [`Self::prepare`] and [`Self::activate`] where no other proxy serves.
-    pub fn attach(config: &Config, lease: Lease) -> Result<Self, Error> {
-        let datapath = Self::prepare(config, lease, Former::Gone)?;
+    pub fn attach(config: &Config, pod: PodTarget, lease: Lease) -> Result<Self, Error> {
+        let datapath = Self::prepare(config, pod, lease, Former::Gone)?;
         datapath.activate()?;
         Ok(datapath)
     }
 
-    /// Loads what is to be attached to the pod's cgroup and to the network namespace of the calling thread. Changes nothing
-    /// for connections. Blocks for as long as the kernel's verifier takes, some tens of milliseconds.
+    /// Loads what is to be attached to the pod, whatever network namespace the calling thread is in. Changes nothing for
+    /// connections. Blocks for as long as the kernel's verifier takes, some tens of milliseconds.
     ///
     /// The lease is of [`Config::pins`]. Nobody listens yet: see [`Self::steer`].
-    pub fn prepare(config: &Config, lease: Lease, former: Former) -> Result<Self, Error> {
-        let settings = settings::settings(config)?;
-        if pins::file_system(&config.cgroup).map_err(Error::path("cgroup", &config.cgroup))?
-            != CGROUP2_SUPER_MAGIC
-        {
-            return Err(Error::NotCgroup2 {
-                path: config.cgroup.clone(),
-            });
+    pub fn prepare(config: &Config, pod: PodTarget, lease: Lease, former: Former) -> Result<Self, Error> {
+        let settings = settings::settings(config, pod.netns())?;
+        if !config.allow_whole_host {
+            whole_host::refuse(&pod)?;
+            pod.refuse_mixture()?;
         }
-        let targets = Targets::open(&config.cgroup)?;
-        whole_host::refuse(config)?;
         pins::prepare(&config.pins)?;
-        links::check_pins(&config.pins, &targets)?;
+        links::check_pins(&config.pins, &pod)?;
 
         let intercepted = pins::any_link(&config.pins);
-        let mut prepared = prepare(config, lease, targets, settings, former);
+        let mut prepared = prepare(config, lease, pod, settings, former);
         if let Ok(datapath) = &mut prepared {
             datapath.is_first = !intercepted;
         }
@@ -126,21 +120,18 @@ impl Datapath {
             (Listener::Outbound, listeners.outbound),
             (Listener::Hbone, listeners.hbone),
         ];
-        let slots = self.installed.map(map::LISTENERS)?;
+        let slots: Map<u32, RawFd> = self.installed.map(map::LISTENERS)?;
         for (of, listener) in given {
             if let Some(listener) = listener {
-                sys::map_set(
-                    slots.as_fd(),
-                    &of.slot(self.first_shard + shard),
-                    &listener.as_raw_fd(),
-                )
-                .map_err(|source| Error::MapIo {
-                    map: map::LISTENERS,
-                    source,
-                })?;
+                slots.set(&of.slot(self.first_shard + shard), &listener.as_raw_fd())?;
             }
         }
         Ok(())
+    }
+
+    /// Whose programs these are.
+    pub fn pod(&self) -> &PodTarget {
+        &self.installed.pod
     }
 
     /// The handle that lets the proxy's own connections out.
@@ -150,7 +141,7 @@ impl Datapath {
 
     /// The handle that proves that the programs see this process's sockets.
     pub fn proof(&self) -> Proof {
-        Proof::new(self.bypass(), self.cgroup.clone(), self.pins.clone())
+        Proof::new(self.bypass(), self.pod().clone(), self.pins.clone())
     }
 
     /// Whether nothing of the pod was intercepted before.
@@ -178,18 +169,16 @@ impl Datapath {
     /// Prepares a shard for holding SYNs: its own ring, and the filter on its outbound listener. SYNs are held from
     /// [`Self::set_hold`] on, so that no shard waits for another.
     pub fn hold(&self, shard: u32, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
-        let (rings, number) = (self.installed.map(map::RINGS)?, self.first_shard + shard);
-        let approved = Arc::new(self.installed.map(map::APPROVED)?);
-        let held = Arc::new(self.installed.map(map::HELD)?);
+        let rings: Map<u32, RawFd> = self.installed.map(map::RINGS)?;
+        let approvals = Approvals {
+            approved: self.installed.map(map::APPROVED)?,
+            held: self.installed.map(map::HELD)?,
+            netns: self.netns,
+        };
         let prepare = || {
-            let ring = sys::ring_create(RING_BYTES as u32)?;
-            sys::map_set(rings.as_fd(), &number, &ring.as_raw_fd())?;
+            let ring = ring(RING_BYTES as u32)?;
+            rings.set(&(self.first_shard + shard), &ring.as_raw_fd())?;
             sys::attach_filter(listener, self.filter.as_fd())?;
-            let approvals = Approvals {
-                approved,
-                held,
-                netns: self.netns,
-            };
             Hold::new(ring, approvals)
         };
         prepare().map_err(|source| Error::Hold { shard, source })
@@ -213,7 +202,7 @@ impl Datapath {
             },
             self.doubts.clone(),
             self.installed.switches.clone(),
-            self.cgroup.clone(),
+            self.pod().cgroup_path().into(),
         )
     }
 
@@ -249,7 +238,7 @@ impl Datapath {
 fn prepare(
     config: &Config,
     lease: Lease,
-    targets: Targets,
+    pod: PodTarget,
     mut settings: Settings,
     former: Former,
 ) -> Result<Datapath, Error> {
@@ -289,20 +278,21 @@ fn prepare(
     let maps = map::ALL.map(|name| map_fd(&ebpf, name).map(|fd| (name, fd)));
     let maps = maps.into_iter().collect::<Result<Vec<_>, Error>>()?;
     let counters = counters(&mut ebpf)?;
-    let map_of = |name| install::another(&maps, name);
-    let switches = Switches::new(map_of(map::SETTINGS)?, settings);
-    let policy = PolicyMap::new(map_of(map::POLICY)?, switches.clone(), &config.policy);
+    let switches = Switches::new(install::another(&maps, map::SETTINGS)?, settings);
+    let policy = install::another(&maps, map::POLICY)?;
+    let policy = PolicyMap::new(policy, switches.clone(), &config.policy);
+    let ports = |name| install::another(&maps, name);
     let explain = Explain::new(
         switches.clone(),
         policy.clone(),
-        map_of(map::ROUTES)?,
-        [map_of(map::APP_PORTS)?, map_of(map::INHERITED)?],
+        install::another(&maps, map::ROUTES)?,
+        [ports(map::APP_PORTS)?, ports(map::INHERITED)?],
     );
     let doubts = Arc::<Doubts>::default();
     let bypass = Bypass::new(
         switches.clone(),
-        map_of(map::BYPASS)?,
-        [map_of(map::APP_PORTS)?, map_of(map::INHERITED)?],
+        install::another(&maps, map::BYPASS)?,
+        [ports(map::APP_PORTS)?, ports(map::INHERITED)?],
         doubts.clone(),
     );
     let programs = HOOKS.map(|hook| links::program(&mut ebpf, hook.program).map(|fd| (hook, fd)));
@@ -310,7 +300,6 @@ fn prepare(
     Ok(Datapath {
         generation: Some(generation),
         first_shard,
-        cgroup: config.cgroup.clone(),
         pins: config.pins.clone(),
         is_first: false,
         netns: settings.netns,
@@ -322,7 +311,7 @@ fn prepare(
         logs,
         installed: Arc::new(Installed {
             pins: pins.into(),
-            targets,
+            pod,
             programs,
             maps,
             renewed,
@@ -348,15 +337,16 @@ fn counters(ebpf: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, Error> {
 
 /// A descriptor of its own, which outlives the loader.
 fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
+    use aya::maps::Map as Loaded;
     let data = match ebpf.map(name) {
         Some(
-            Map::Array(data)
-            | Map::ArrayOfMaps(data)
-            | Map::HashMap(data)
-            | Map::LpmTrie(data)
-            | Map::PerCpuArray(data)
-            | Map::SkStorage(data)
-            | Map::SockMap(data),
+            Loaded::Array(data)
+            | Loaded::ArrayOfMaps(data)
+            | Loaded::HashMap(data)
+            | Loaded::LpmTrie(data)
+            | Loaded::PerCpuArray(data)
+            | Loaded::SkStorage(data)
+            | Loaded::SockMap(data),
         ) => data,
         _ => return Err(Error::Missing { kind: "map", name }),
     };

@@ -15,6 +15,7 @@ pub use sidecar_ebpf::abi::ABI_VERSION;
 use sidecar_ebpf::abi::{Settings, map, program};
 
 use super::links::HOOKS;
+use super::map::Map;
 use super::{Error, pins, sys};
 
 /// What a directory of pins holds.
@@ -123,12 +124,8 @@ fn place(target: sys::Target) -> Place {
 }
 
 fn abi(pins: &Path) -> Option<u32> {
-    let settings = sys::open_pin(&pins::map(pins, map::SETTINGS)).ok()?;
-    let info = sys::map_info(settings.as_fd()).ok()?;
-    // The kernel writes as many bytes as the map says: a map of another size is not read.
-    let is_ours = [info.key_size, info.value_size, info.max_entries] == pins::shape(map::SETTINGS);
-    let read = || sys::map_get::<u32, Settings>(settings.as_fd(), &0).ok();
-    is_ours.then(read).flatten().map(|settings| settings.abi)
+    let settings: Map<u32, Settings> = Map::pinned(map::SETTINGS, &pins::map(pins, map::SETTINGS)).ok()?;
+    settings.get(&0).ok()?.map(|settings| settings.abi)
 }
 
 /// The directory of the cgroup with this inode, anywhere below a cgroup2 mount.

@@ -6,46 +6,46 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use sidecar_ebpf::abi::{self, Role};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 
-use super::app_ports::{Doubts, listens};
+use super::app_ports::{Doubts, Ports, listens};
 use super::ip::{kernel_ip, user_ip};
+use super::map::Map;
 use super::settings::Switches;
-use super::sys;
 use crate::model::Direction;
 
 #[derive(Clone, Debug)]
 pub struct Bypass {
     switches: Switches,
-    map: Arc<OwnedFd>,
-    app_ports: Arc<OwnedFd>,
-    inherited: Arc<OwnedFd>,
+    map: Map<RawFd, abi::Bypass>,
+    app_ports: Ports,
+    inherited: Ports,
     doubts: Arc<Doubts>,
 }
 
 impl Bypass {
     pub(super) fn new(
         switches: Switches,
-        map: OwnedFd,
-        [app_ports, inherited]: [OwnedFd; 2],
+        map: Map<RawFd, abi::Bypass>,
+        [app_ports, inherited]: [Ports; 2],
         doubts: Arc<Doubts>,
     ) -> Self {
         Self {
             switches,
-            map: Arc::new(map),
-            app_ports: Arc::new(app_ports),
-            inherited: Arc::new(inherited),
+            map,
+            app_ports,
+            inherited,
             doubts,
         }
     }
 
     /// Marks one of the proxy's own sockets. To be called before connect(), which is when it is looked at.
     pub fn mark(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        sys::storage_set(self.map.as_fd(), socket, &abi::Bypass::ON)
+        self.write(socket, &abi::Bypass::ON)
     }
 
     /// Where the kernel cannot be asked, nobody has told of another proxy.
@@ -75,8 +75,8 @@ impl Bypass {
     /// Whether a program that the hooks see listens, as far as is known: until the first look at all listeners nobody
     /// knows of those that were there before the hooks.
     fn is_served(&self, application: SocketAddr) -> io::Result<bool> {
-        Ok(listens(self.app_ports.as_fd(), application)?
-            || listens(self.inherited.as_fd(), application)?
+        Ok(listens(&self.app_ports, application)?
+            || listens(&self.inherited, application)?
             || self.switches.current().map_err(io::Error::other)?.app_ports == 0)
     }
 
@@ -84,7 +84,7 @@ impl Bypass {
     /// did not see it.
     pub fn refused_by(&self, application: SocketAddr) {
         // Where the map cannot be asked, looking is the safe answer.
-        if listens(self.inherited.as_fd(), application).unwrap_or(true) {
+        if listens(&self.inherited, application).unwrap_or(true) {
             self.doubts.ended.notify_one();
         }
     }
@@ -121,7 +121,7 @@ impl Bypass {
             Direction::Outbound => abi::Direction::OUTBOUND,
             Direction::Inbound => abi::Direction::INBOUND,
         };
-        sys::storage_set(self.map.as_fd(), socket, &abi::Bypass::probing(nonce, direction))
+        self.write(socket, &abi::Bypass::probing(nonce, direction))
     }
 
     fn dial_as(
@@ -136,7 +136,12 @@ impl Bypass {
             port: Port::new(client.port()),
         };
         let mark = abi::Bypass::presenting(client, Port::new(to.port()), accepted);
-        sys::storage_set(self.map.as_fd(), socket, &mark)
+        self.write(socket, &mark)
+    }
+
+    /// The key of a socket's storage is a descriptor of it.
+    fn write(&self, socket: BorrowedFd<'_>, mark: &abi::Bypass) -> io::Result<()> {
+        Ok(self.map.set(&socket.as_raw_fd(), mark)?)
     }
 
     /// One of many addresses of loopback to dial an application from that has no port left for the pod's own address.
@@ -144,9 +149,8 @@ impl Bypass {
     /// `None` where a program might be shown it, and take the client for one of its own host: where somebody listens
     /// that is no program of the pod's cgroup, which the hooks do not see. IPv6 has no such addresses.
     pub fn spare_source(&self, to: SocketAddr, number: u16) -> Option<IpAddr> {
-        let is_hidden = || -> io::Result<bool> {
-            Ok(listens(self.app_ports.as_fd(), to)? && !listens(self.inherited.as_fd(), to)?)
-        };
+        let is_hidden =
+            || -> io::Result<bool> { Ok(listens(&self.app_ports, to)? && !listens(&self.inherited, to)?) };
         // Where the maps cannot be asked, nobody knows that it is.
         let hidden = to.is_ipv4() && is_hidden().unwrap_or(false);
         hidden.then(|| user_ip(Ip::spare_source(number)))

@@ -7,7 +7,7 @@ use sidecar_ebpf::abi::program;
 
 use super::neighbours::neighbours;
 use super::object::Features;
-use super::{Error, Foreign, Order, links, object};
+use super::{Error, Foreign, Order, PodTarget, links, object};
 
 /// One thing that the data path needs, or can use.
 #[derive(Clone, Debug)]
@@ -206,7 +206,7 @@ fn optional(features: Features) -> Vec<Finding> {
 
 /// Not to be alone is no failure, but whoever runs before us decides what we see.
 fn others(cgroup: &Path) -> Finding {
-    let found = match neighbours(cgroup, None) {
+    let found = match PodTarget::open(cgroup, None).and_then(|pod| neighbours(&pod, None)) {
         Ok(found) => found.foreign,
         Err(error) => {
             let remedy = "name a cgroup2 directory in --cgroup, and grant CAP_NET_ADMIN and CAP_SYS_ADMIN";

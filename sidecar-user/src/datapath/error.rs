@@ -77,8 +77,44 @@ pub enum Error {
         remedy: &'static str,
     },
     #[error(
+        "interception.netns: {} cannot be opened: {source}; name a file such as /proc/PID/ns/net or /run/netns/NAME, or \
+         leave it out for the network namespace of this process",
+        path.display()
+    )]
+    NoNetns { path: PathBuf, source: io::Error },
+    #[error(
+        "interception.netns: {} is no network namespace; name a file such as /proc/PID/ns/net or /run/netns/NAME (where \
+         nothing is mounted on that any more, the namespace is gone)",
+        path.display()
+    )]
+    NotNetns { path: PathBuf },
+    #[error(
+        "the network namespace {} cannot be entered: {source}; grant CAP_SYS_ADMIN, or start this process inside of it \
+         and leave interception.netns out",
+        path.display()
+    )]
+    Enter { path: PathBuf, source: io::Error },
+    #[error("process {pid} cannot be looked at: {source}; name one that runs, and that this one may see")]
+    Process { pid: u32, source: io::Error },
+    #[error(
+        "process {pid} is in no cgroup that can be reached from here; mount the cgroup2 hierarchy, and run in the host's \
+         cgroup namespace"
+    )]
+    NoCgroup { pid: u32 },
+    #[error(
+        "the cgroup {} and the network namespace {} belong to different pods: task {task} and all others of the cgroup \
+         are in another namespace; set interception.netns to /proc/{task}/ns/net, or name the cgroup of the pod whose \
+         namespace it is in interception.cgroup",
+        cgroup.display(), netns.display()
+    )]
+    OtherPod {
+        cgroup: PathBuf,
+        netns: PathBuf,
+        task: u32,
+    },
+    #[error(
         "this is the network namespace of the host itself: the connections of every program of it would be taken; run \
-         the proxy in the pod's namespace, or say `interception.allowWholeHost: true` if the host is the workload"
+         the proxy in the pod's namespace, name that in `interception.netns`, or say `interception.allowWholeHost: true` if the host is the workload"
     )]
     HostNetwork,
     #[error(
@@ -135,6 +171,15 @@ pub enum Error {
     Policy { networks: usize, source: io::Error },
     #[error("map {map}: {source}")]
     MapIo { map: &'static str, source: io::Error },
+    #[error(
+        "map {map} has keys and values of {found:?} bytes, not of {wanted:?}: it belongs to another version; run `outrigger \
+         detach` with the version that made it"
+    )]
+    MapShape {
+        map: &'static str,
+        wanted: [usize; 2],
+        found: [usize; 2],
+    },
 }
 
 impl Error {

@@ -2,30 +2,26 @@
 //!
 //! Opens no connection, and knows nothing of what the proxy does with those that it gets.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 
-use bytemuck::{Pod, Zeroable};
-use sidecar_ebpf::abi::{Counter, Path, map};
+use sidecar_ebpf::abi::{Counter, Path};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Arriving, Connecting, Facts, InboundFacts, Lookup};
 
-use super::app_ports::listens;
+use super::app_ports::{Ports, listens};
 use super::ip::kernel_ip;
+use super::map::Map;
 use super::policy::{Direction, Rule};
 use super::settings::Switches;
-use super::{Error, PolicyMap, sys};
+use super::{Error, PolicyMap, routes};
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Explain {
     switches: Switches,
     policy: PolicyMap,
-    routes: Arc<OwnedFd>,
-    app_ports: Arc<OwnedFd>,
-    inherited: Arc<OwnedFd>,
+    routes: Map<routes::Key, Path>,
+    listening: [Ports; 2],
 }
 
 /// What the programs would do with a connection, and why.
@@ -68,15 +64,14 @@ impl Explain {
     pub(super) fn new(
         switches: Switches,
         policy: PolicyMap,
-        routes: OwnedFd,
-        [app_ports, inherited]: [OwnedFd; 2],
+        routes: Map<routes::Key, Path>,
+        listening: [Ports; 2],
     ) -> Self {
         Self {
             switches,
             policy,
-            routes: Arc::new(routes),
-            app_ports: Arc::new(app_ports),
-            inherited: Arc::new(inherited),
+            routes,
+            listening,
         }
     }
 
@@ -155,26 +150,12 @@ impl Explain {
     }
 
     fn path(&self, to: IpAddr) -> Result<Option<Path>, Error> {
-        /// As the kernel has it: how many bits of the address count, then the address.
-        #[repr(C)]
-        #[derive(Clone, Copy, Pod, Zeroable)]
-        struct Key {
-            bits: u32,
-            ip: Ip,
-        }
-        let key = Key {
-            bits: 128,
-            ip: kernel_ip(to),
-        };
-        found(map::ROUTES, sys::map_get(self.routes.as_fd(), &key))
+        Ok(self.routes.get(&routes::key(&to.into()))?)
     }
 
     fn is_listening(&self, at: SocketAddr) -> Result<bool, Error> {
-        for (map, ports) in [
-            (map::APP_PORTS, &self.app_ports),
-            (map::INHERITED, &self.inherited),
-        ] {
-            if listens(ports.as_fd(), at).map_err(|source| Error::MapIo { map, source })? {
+        for ports in &self.listening {
+            if listens(ports, at)? {
                 return Ok(true);
             }
         }
@@ -199,14 +180,6 @@ fn endpoint(at: SocketAddr) -> Endpoint {
     Endpoint {
         ip: kernel_ip(at.ip()),
         port: Port::new(at.port()),
-    }
-}
-
-fn found<T>(map: &'static str, answer: io::Result<T>) -> Result<Option<T>, Error> {
-    match answer {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::MapIo { map, source }),
     }
 }
 

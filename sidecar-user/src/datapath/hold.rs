@@ -4,15 +4,15 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
 
-use aya::maps::{Map, MapData, RingBuf};
+use aya::maps::{MapData, RingBuf};
 use sidecar_ebpf::abi::{self, Held, Tuple};
 use sidecar_ebpf::addr::{Ip, Port};
 use tokio::io::unix::AsyncFd;
 
 use super::ip::{kernel_ip, user_ip};
+use super::map::Map;
 use super::sys;
 use crate::model::{HeldEvent, HeldSyn, OriginalDst, Pair};
 
@@ -28,8 +28,8 @@ pub struct Hold {
 /// Lets held SYNs pass.
 #[derive(Clone, Debug)]
 pub struct Approvals {
-    pub(super) approved: Arc<OwnedFd>,
-    pub(super) held: Arc<OwnedFd>,
+    pub(super) approved: Map<Tuple, u32>,
+    pub(super) held: Map<Tuple, Held>,
     pub(super) netns: u64,
 }
 
@@ -42,7 +42,7 @@ impl Hold {
     pub(super) fn new(ring: OwnedFd, approvals: Approvals) -> io::Result<Self> {
         let data = MapData::from_fd(ring).map_err(io::Error::other)?;
         Ok(Self {
-            ring: RingBuf::try_from(Map::RingBuf(data)).map_err(io::Error::other)?,
+            ring: RingBuf::try_from(aya::maps::Map::RingBuf(data)).map_err(io::Error::other)?,
             approvals,
         })
     }
@@ -57,24 +57,19 @@ impl Hold {
 impl Approvals {
     /// The SYN with this sequence number may pass from now on.
     pub fn approve(&self, pair: Pair, sequence: u32) -> io::Result<()> {
-        sys::map_set(self.approved.as_fd(), &self.key(pair, sequence), &1_u32)
+        Ok(self.approved.set(&self.key(pair, sequence), &1)?)
     }
 
     /// Takes back what nobody came for. The accept takes it back by itself.
     pub fn withdraw(&self, pair: Pair, sequence: u32) -> io::Result<()> {
-        match sys::map_remove(self.approved.as_fd(), &self.key(pair, sequence)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done,
-        }
+        self.approved.remove(&self.key(pair, sequence))?;
+        Ok(())
     }
 
     /// Whether the kernel still holds that SYN. News of its end can be lost, when the ring is full.
     pub fn is_held(&self, pair: Pair, sequence: u32) -> io::Result<bool> {
-        match sys::map_get::<Tuple, Held>(self.held.as_fd(), &self.key(pair, 0)) {
-            Ok(held) => Ok(held.sequence == sequence),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        let held = self.held.get(&self.key(pair, 0))?;
+        Ok(held.is_some_and(|held| held.sequence == sequence))
     }
 
     fn key(&self, pair: Pair, sequence: u32) -> Tuple {

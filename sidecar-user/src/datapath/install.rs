@@ -6,18 +6,20 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use bytemuck::Pod;
 use sidecar_ebpf::abi::GENERATIONS;
 
 use super::lease::Lease;
-use super::links::{self, Hook, Targets};
+use super::links::{self, Hook};
+use super::map::Map;
 use super::policy::PolicyMap;
 use super::settings::Switches;
-use super::{Error, Former, generation, pins, sys};
+use super::{Error, Former, PodTarget, generation, pins, sys};
 
 /// Kept for as long as the proxy lives, which may have to put its own back.
 pub(super) struct Installed {
     pub(super) pins: PathBuf,
-    pub(super) targets: Targets,
+    pub(super) pod: PodTarget,
     /// In the order of attaching.
     pub(super) programs: Vec<(Hook, OwnedFd)>,
     pub(super) maps: Vec<(&'static str, OwnedFd)>,
@@ -85,8 +87,7 @@ impl Installed {
 
     fn attach(&self) -> Result<(), Error> {
         let mut programs = self.programs.iter();
-        programs
-            .try_for_each(|(hook, program)| links::attach(program.as_fd(), *hook, &self.targets, &self.pins))
+        programs.try_for_each(|(hook, program)| links::attach(program.as_fd(), *hook, &self.pod, &self.pins))
     }
 
     fn pin<'a>(&self, maps: impl IntoIterator<Item = &'a (&'static str, OwnedFd)>) -> Result<(), Error> {
@@ -102,15 +103,18 @@ impl Installed {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A descriptor of a map, for a handle of its own.
-    pub(super) fn map(&self, name: &'static str) -> Result<OwnedFd, Error> {
+    /// By a descriptor of its own, for another handle.
+    pub(super) fn map<K: Pod, V: Pod>(&self, name: &'static str) -> Result<Map<K, V>, Error> {
         another(&self.maps, name)
     }
 }
 
-pub(super) fn another(maps: &[(&'static str, OwnedFd)], name: &'static str) -> Result<OwnedFd, Error> {
+pub(super) fn another<K: Pod, V: Pod>(
+    maps: &[(&'static str, OwnedFd)],
+    name: &'static str,
+) -> Result<Map<K, V>, Error> {
     let found = maps.iter().find(|(of, _)| *of == name);
     let (_, map) = found.ok_or(Error::Missing { kind: "map", name })?;
-    map.try_clone()
-        .map_err(|source| Error::MapIo { map: name, source })
+    let map = map.try_clone();
+    Map::new(name, map.map_err(|source| Error::MapIo { map: name, source })?)
 }

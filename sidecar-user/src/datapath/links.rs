@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
@@ -12,7 +11,7 @@ use nix::libc;
 use sidecar_ebpf::abi::{GENERATIONS, program};
 
 use super::sys::{self, Scope, Target};
-use super::{Error, pins};
+use super::{Error, PodTarget, pins};
 
 /// A program and the kernel's number of its hook.
 #[derive(Clone, Copy, Debug)]
@@ -38,86 +37,62 @@ pub(super) const HOOKS: [Hook; 9] = [
 pub(super) const SK_LOOKUP: u32 = 36;
 /// Between the name of a hook and a generation: the one of an earlier proxy, which serves on.
 const FORMER: &str = "_former";
-const THIS_NETNS: &str = "this network namespace";
 
 const fn hook(program: &'static str, attach_type: u32) -> Hook {
     Hook { program, attach_type }
 }
 
-/// What the hooks are attached to.
-pub(super) struct Targets {
-    cgroup_path: PathBuf,
-    cgroup: File,
-    netns: File,
-}
-
-impl Targets {
-    /// The pod's cgroup, and the network namespace of the calling thread.
-    pub(super) fn open(cgroup: &Path) -> Result<Self, Error> {
-        const NETNS: &str = "/proc/thread-self/ns/net";
-        Ok(Self {
-            cgroup_path: cgroup.into(),
-            cgroup: File::open(cgroup).map_err(Error::path("cgroup", cgroup))?,
-            netns: File::open(NETNS).map_err(Error::path("network namespace", NETNS))?,
-        })
+/// What the hooks of a pod are attached to.
+impl PodTarget {
+    fn expected(&self, hook: Hook) -> Target {
+        if hook.attach_type == SK_LOOKUP {
+            self.expected_netns()
+        } else {
+            Target::Cgroup(self.cgroup_id())
+        }
     }
 
-    fn expected(&self, hook: Hook) -> Result<Target, Error> {
+    fn expected_netns(&self) -> Target {
+        Target::Netns(u32::try_from(self.netns().inode()).expect("namespace inodes have 32 bits"))
+    }
+
+    pub(super) fn fd(&self, hook: Hook) -> BorrowedFd<'_> {
         if hook.attach_type == SK_LOOKUP {
-            self.netns()
+            self.netns().as_fd()
         } else {
             self.cgroup()
         }
     }
 
-    fn cgroup(&self) -> Result<Target, Error> {
-        inode(&self.cgroup, &self.cgroup_path).map(Target::Cgroup)
-    }
-
-    fn netns(&self) -> Result<Target, Error> {
-        let inode = inode(&self.netns, Path::new(THIS_NETNS))?;
-        Ok(Target::Netns(
-            u32::try_from(inode).expect("namespace inodes have 32 bits"),
-        ))
-    }
-
-    fn fd(&self, hook: Hook) -> BorrowedFd<'_> {
+    pub(super) fn path(&self, hook: Hook) -> &Path {
         if hook.attach_type == SK_LOOKUP {
-            self.netns.as_fd()
+            self.netns().path()
         } else {
-            self.cgroup.as_fd()
-        }
-    }
-
-    fn path(&self, hook: Hook) -> &Path {
-        if hook.attach_type == SK_LOOKUP {
-            Path::new(THIS_NETNS)
-        } else {
-            &self.cgroup_path
+            self.cgroup_path()
         }
     }
 }
 
 /// Refuses pins that hold on to another pod which is still there: replacing them would set it free.
-pub(super) fn check_pins(pins: &Path, targets: &Targets) -> Result<(), Error> {
+pub(super) fn check_pins(pins: &Path, target: &PodTarget) -> Result<(), Error> {
     for pin in pins::links(pins)? {
         let Some((_, found)) = open(&pin)? else { continue };
-        let target = found.target();
+        let held = found.target();
         let hook = HOOKS.into_iter().find(|hook| pin.ends_with(hook.program));
-        let expected = match (hook, target) {
-            (Some(hook), _) => targets.expected(hook)?,
+        let expected = match (hook, held) {
+            (Some(hook), _) => target.expected(hook),
             // A hook of another version, to be removed: what is left to compare is the pod.
-            (None, Target::Cgroup(_)) => targets.cgroup()?,
-            (None, Target::Netns(_)) => targets.netns()?,
+            (None, Target::Cgroup(_)) => Target::Cgroup(target.cgroup_id()),
+            (None, Target::Netns(_)) => target.expected_netns(),
             (None, Target::Other(_)) => continue,
         };
-        let is_same = target == expected && hook.is_none_or(|hook| hook.attach_type == found.attach_type());
-        if !is_severed(target) && !is_same {
+        let is_same = held == expected && hook.is_none_or(|hook| hook.attach_type == found.attach_type());
+        if !is_severed(held) && !is_same {
             return Err(Error::OtherTarget {
                 pin,
                 pins: pins.into(),
                 expected: describe(expected),
-                found: describe(target),
+                found: describe(held),
             });
         }
     }
@@ -164,10 +139,10 @@ fn remove(pin: &Path) -> Result<Option<PathBuf>, Error> {
 }
 
 /// Whether every program is attached to its target already, by pinned links.
-pub(super) fn are_attached(pins: &Path, targets: &Targets) -> Result<bool, Error> {
+pub(super) fn are_attached(pins: &Path, target: &PodTarget) -> Result<bool, Error> {
     for hook in HOOKS {
         match open(&pins::link(pins, hook.program))? {
-            Some((_, found)) if found.target() == targets.expected(hook)? => {}
+            Some((_, found)) if found.target() == target.expected(hook) => {}
             _ => return Ok(false),
         }
     }
@@ -178,7 +153,7 @@ pub(super) fn are_attached(pins: &Path, targets: &Targets) -> Result<bool, Error
 pub(super) fn attach(
     program: BorrowedFd<'_>,
     hook: Hook,
-    targets: &Targets,
+    target: &PodTarget,
     pins: &Path,
 ) -> Result<(), Error> {
     let pin = pins::link(pins, hook.program);
@@ -194,10 +169,10 @@ pub(super) fn attach(
         pins::remove_file(&pin)?;
     }
     let link =
-        sys::link_create(program, targets.fd(hook), hook.attach_type).map_err(|source| Error::Attach {
+        sys::link_create(program, target.fd(hook), hook.attach_type).map_err(|source| Error::Attach {
             program: hook.program,
-            target: targets.path(hook).into(),
-            offender: offender(&source, hook, &targets.cgroup_path),
+            target: target.path(hook).into(),
+            offender: offender(&source, hook, target.cgroup_path()),
             source,
         })?;
     sys::pin(link.as_fd(), &pin).map_err(Error::path("pin", &pin))
@@ -294,11 +269,6 @@ fn open(pin: &Path) -> Result<Option<(OwnedFd, sys::LinkInfo)>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(fail(error)),
     }
-}
-
-fn inode(file: &File, path: &Path) -> Result<u64, Error> {
-    let metadata = file.metadata().map_err(Error::path("target", path))?;
-    Ok(metadata.ino())
 }
 
 fn is_severed(target: Target) -> bool {

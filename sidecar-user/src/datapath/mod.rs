@@ -33,9 +33,12 @@ mod lease;
 mod links;
 mod locks;
 mod logs;
+mod map;
 mod neighbours;
+mod netns;
 mod object;
 mod pins;
+mod pod;
 pub mod policy;
 mod proof;
 mod routes;
@@ -59,8 +62,10 @@ pub use handover::Handover;
 pub use hold::{Approvals, HeldEvents, Hold};
 pub use lease::Lease;
 pub use logs::Logs;
-pub use neighbours::{Foreign, Neighbours, Order, neighbours};
+pub use neighbours::{Foreign, Neighbours, Order};
+pub use netns::Netns;
 pub use pins::Former;
+pub use pod::PodTarget;
 pub use policy::{Policy, PolicyMap};
 pub use proof::{Dialled, Family, Lost, Proof, Unseen};
 pub use routes::RouteMap;
@@ -71,6 +76,8 @@ pub struct Config {
     /// The pod's cgroup2 directory. The proxy must be in it too: its accepted sockets are where original
     /// destinations arrive. [`Proof`] tells whether it is.
     pub cgroup: PathBuf,
+    /// The file of the pod's network namespace; `None`: that of the process.
+    pub netns: Option<PathBuf>,
     /// A directory on a bpffs, made when absent; links and maps are pinned below it.
     pub pins: PathBuf,
     /// Where mesh peers dial; one of the open ports.

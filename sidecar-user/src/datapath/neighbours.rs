@@ -4,13 +4,12 @@
 //! A program before ours has already changed, or refused, what ours get to see. One after ours sees the address that ours
 //! redirect to. Programs of the cgroups above run after those of the pod's own.
 
-use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::links::{HOOKS, Hook, SK_LOOKUP};
 use super::sys::{self, Scope};
-use super::{Error, pins};
+use super::{Error, PodTarget, pins};
 
 /// What runs at the hooks of this proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,23 +38,17 @@ pub enum Order {
     Alone,
 }
 
-/// What is attached to the cgroup, and to the network namespace of the calling thread. Ours are known by their pins, or
+/// What is attached to the pod's cgroup, and to its network namespace. Ours are known by their pins, or
 /// without those by their names.
-pub fn neighbours(cgroup: &Path, pins: Option<&Path>) -> Result<Neighbours, Error> {
-    const NETNS: &str = "/proc/thread-self/ns/net";
-    let open = |what, path: &Path| File::open(path).map_err(Error::path(what, path));
-    let (cgroup_file, netns) = (
-        open("cgroup", cgroup)?,
-        open("network namespace", Path::new(NETNS))?,
-    );
+pub(super) fn neighbours(pod: &PodTarget, pins: Option<&Path>) -> Result<Neighbours, Error> {
     let mut found = Neighbours::default();
     for hook in HOOKS {
-        let (target, path, scope) = match hook.attach_type == SK_LOOKUP {
-            true => (netns.as_fd(), Path::new(NETNS), Scope::Target),
-            false => (cgroup_file.as_fd(), cgroup, Scope::Effective),
+        let scope = match hook.attach_type == SK_LOOKUP {
+            true => Scope::Target,
+            false => Scope::Effective,
         };
-        let attached = sys::attached(target, hook.attach_type, scope)
-            .map_err(Error::path("programs attached to", path))?;
+        let attached = sys::attached(pod.fd(hook), hook.attach_type, scope)
+            .map_err(Error::path("programs attached to", pod.path(hook)))?;
         let pinned = pins.and_then(|pins| pinned(pins, hook));
         let is_ours = |id: u32| pinned == Some(id) || name(id) == hook.program;
         let ids = &attached.programs;

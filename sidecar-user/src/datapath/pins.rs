@@ -18,6 +18,7 @@ use sidecar_ebpf::abi::{
 };
 use sidecar_ebpf::addr::Ip;
 
+use super::map::Map;
 use super::sys::{self, MapInfo};
 use super::{Error, generation, settings};
 
@@ -190,8 +191,8 @@ pub(super) fn pinned_settings(pins: &Path) -> Option<Settings> {
     if !is_usable(pins, map::SETTINGS) {
         return None;
     }
-    let settings = sys::open_pin(&map(pins, map::SETTINGS)).ok()?;
-    sys::map_get::<u32, Settings>(settings.as_fd(), &0).ok()
+    let settings = Map::pinned(map::SETTINGS, &map(pins, map::SETTINGS)).ok()?;
+    settings::in_force(&settings).ok()
 }
 
 fn says_the_same(pins: &Path, wanted: &Settings) -> bool {

@@ -20,8 +20,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::check::Capabilities;
 use super::neighbours::neighbours;
-use super::whole_host::unified;
-use super::{Bypass, Error, Neighbours};
+use super::pod::unified;
+use super::{Bypass, Error, Neighbours, PodTarget};
 use crate::model::Direction;
 
 /// Far more than a connection over loopback takes, where the kernel does all the work at once.
@@ -32,7 +32,7 @@ const STRANGERS: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Proof {
     bypass: Bypass,
-    cgroup: PathBuf,
+    pod: PodTarget,
     pins: PathBuf,
 }
 
@@ -116,21 +116,19 @@ impl Unseen {
 }
 
 impl Proof {
-    pub(super) fn new(bypass: Bypass, cgroup: PathBuf, pins: PathBuf) -> Self {
-        Self { bypass, cgroup, pins }
+    pub(super) fn new(bypass: Bypass, pod: PodTarget, pins: PathBuf) -> Self {
+        Self { bypass, pod, pins }
     }
 
-    /// Whether this host has the family: of another nothing is intercepted.
+    /// Whether the pod has the family: of another nothing is intercepted.
     pub fn has(&self, family: Family) -> bool {
-        let at = SocketAddr::new(family.loopback(), 0);
-        let bound = Socket::new(Domain::for_address(at), Type::STREAM, None)
-            .and_then(|socket| socket.bind(&at.into()));
-        !bound.is_err_and(|error| is_no_family(&error))
+        // Where nobody can be asked, it is found out by trying.
+        self.pod.netns().within(|| is_there(family)).unwrap_or(true)
     }
 
     /// Whose programs run beside ours.
     pub fn neighbours(&self) -> Result<Neighbours, Error> {
-        neighbours(&self.cgroup, Some(&self.pins))
+        neighbours(&self.pod, Some(&self.pins))
     }
 
     /// Whether another proxy has taken the pod over, to which connections go now.
@@ -141,6 +139,15 @@ impl Proof {
     /// Whether the programs see a connection of this process to itself. False: this host has no such family, and so
     /// nothing of it is intercepted. Blocks for some ten microseconds, or for `LIMIT` where something is wrong.
     pub fn look(&self, family: Family) -> Result<bool, Unseen> {
+        let looked = self.pod.netns().within(|| self.look_here(family));
+        looked.unwrap_or_else(|error| {
+            Err(Unseen::Io {
+                source: io::Error::other(error),
+            })
+        })
+    }
+
+    fn look_here(&self, family: Family) -> Result<bool, Unseen> {
         let listener = match listen(family.loopback()) {
             Ok(listener) => listener,
             Err(error) if is_no_family(&error) => return Ok(false),
@@ -156,6 +163,11 @@ impl Proof {
     /// Dials the nonce, so that it arrives at the proxy's listener of that direction, and keeps the connection until the
     /// value is dropped. Blocks like [`Self::look`].
     pub fn dial(&self, nonce: SocketAddr, direction: Direction) -> Result<Dialled, Lost> {
+        let dialled = self.pod.netns().within(|| self.dial_here(nonce, direction));
+        dialled.unwrap_or_else(|error| Err(Lost::Untried(io::Error::other(error))))
+    }
+
+    fn dial_here(&self, nonce: SocketAddr, direction: Direction) -> Result<Dialled, Lost> {
         let dial = || {
             let socket = Socket::new(Domain::for_address(nonce), Type::STREAM, None)?;
             socket.set_linger(Some(Duration::ZERO))?;
@@ -211,11 +223,18 @@ impl Proof {
     fn unseen(&self, what: &'static str) -> Unseen {
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         Unseen::Outside {
-            cgroup: self.cgroup.clone(),
+            cgroup: self.pod.cgroup_path().into(),
             own: unified(&own).unwrap_or("that nobody can name").into(),
             what,
         }
     }
+}
+
+fn is_there(family: Family) -> bool {
+    let at = SocketAddr::new(family.loopback(), 0);
+    let bound =
+        Socket::new(Domain::for_address(at), Type::STREAM, None).and_then(|socket| socket.bind(&at.into()));
+    !bound.is_err_and(|error| is_no_family(&error))
 }
 
 /// Where the connect hook is gone the SYN is not to get into the network. Bound to loopback's device it ends there; the hook

@@ -4,22 +4,21 @@
 //! Knows no routing table; `host/` asks the kernel.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
 
 use bytemuck::{Pod, Zeroable};
 use ipnet::IpNet;
-use sidecar_ebpf::abi::{self, ROUTE_ENTRIES, map};
+use sidecar_ebpf::abi::{self, ROUTE_ENTRIES};
 use sidecar_ebpf::addr::Ip;
 
+use super::Error;
 use super::ip::{kernel_ip, user_ip};
+use super::map::Map;
 use super::settings::Switches;
-use super::{Error, sys};
 use crate::model::network::Path;
 
 pub struct RouteMap {
-    map: OwnedFd,
+    map: Map<Key, abi::Path>,
     switches: Switches,
     written: BTreeMap<Key, Path>,
     complete: bool,
@@ -28,15 +27,15 @@ pub struct RouteMap {
 /// Of an LPM trie: IPv4 is v4-mapped, its prefixes are 96 bits longer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
-struct Key {
+pub(super) struct Key {
     bits: u32,
     ip: [u8; 16],
 }
 
 impl RouteMap {
-    pub(super) fn new(map: OwnedFd, switches: Switches) -> Result<Self, Error> {
+    pub(super) fn new(map: Map<Key, abi::Path>, switches: Switches) -> Result<Self, Error> {
         // What an earlier proxy has written is in force, and is changed where it is no longer so.
-        let written = written(&map).map_err(fail)?;
+        let written = written(&map)?;
         let complete = switches.current()?.routes != 0;
         Ok(Self {
             map,
@@ -71,7 +70,7 @@ impl RouteMap {
         }
         for (key, path) in &wanted {
             if self.written.get(key) != Some(path) {
-                sys::map_set(self.map.as_fd(), key, &value(path)).map_err(fail)?;
+                self.map.set(key, &value(path))?;
                 self.written.insert(*key, *path);
             }
         }
@@ -93,16 +92,15 @@ impl RouteMap {
 
     fn remove(&mut self, keys: &[Key]) -> Result<(), Error> {
         for key in keys {
-            match sys::map_remove(self.map.as_fd(), key) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
-                _ => self.written.remove(key),
-            };
+            self.map.remove(key)?;
+            self.written.remove(key);
         }
         Ok(())
     }
 }
 
-fn key(net: &IpNet) -> Key {
+/// Of one address, or of many.
+pub(super) fn key(net: &IpNet) -> Key {
     let (ip, before) = match net.network() {
         IpAddr::V4(ip) => (ip.to_ipv6_mapped(), 96),
         IpAddr::V6(ip) => (ip, 0),
@@ -113,19 +111,13 @@ fn key(net: &IpNet) -> Key {
     }
 }
 
-fn written(map: &OwnedFd) -> io::Result<BTreeMap<Key, Path>> {
-    let mut written = BTreeMap::new();
-    let mut last = None;
-    while let Some(key) = sys::map_next_key::<Key>(map.as_fd(), last.as_ref())? {
-        let value: abi::Path = sys::map_get(map.as_fd(), &key)?;
-        let path = match value.errno {
-            0 => Path::From(user_ip(value.source)),
-            errno => Path::Fails(errno),
-        };
-        written.insert(key, path);
-        last = Some(key);
-    }
-    Ok(written)
+fn written(map: &Map<Key, abi::Path>) -> Result<BTreeMap<Key, Path>, Error> {
+    let path = |value: abi::Path| match value.errno {
+        0 => Path::From(user_ip(value.source)),
+        errno => Path::Fails(errno),
+    };
+    let entries = map.entries()?.into_iter();
+    Ok(entries.map(|(key, value)| (key, path(value))).collect())
 }
 
 fn value(path: &Path) -> abi::Path {
@@ -138,12 +130,5 @@ fn value(path: &Path) -> abi::Path {
             source: Ip::from_v6([0; 4]),
             errno: *errno,
         },
-    }
-}
-
-fn fail(source: io::Error) -> Error {
-    Error::MapIo {
-        map: map::ROUTES,
-        source,
     }
 }

@@ -1,23 +1,23 @@
 //! The words that the programs read: from the validated configuration, and changed while they run.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytemuck::Zeroable;
 use sidecar_ebpf::abi::{
-    ABI_VERSION, Device, MAX_ADDRESSES, MAX_DEVICES, MAX_OPEN_PORTS, MAX_SHARDS, Settings, map,
+    ABI_VERSION, Device, MAX_ADDRESSES, MAX_DEVICES, MAX_OPEN_PORTS, MAX_SHARDS, Settings,
 };
 use sidecar_ebpf::addr::Port;
 
 use super::ip::kernel_ip;
-use super::{Config, Error, sys};
+use super::map::Map;
+use super::{Config, Error, Netns};
 
 /// Changes single words of the settings in force. The programs see a word before or after, never in between.
 #[derive(Clone, Debug)]
 pub(super) struct Switches {
-    map: Arc<OwnedFd>,
+    map: Map<u32, Settings>,
     state: Arc<Mutex<State>>,
 }
 
@@ -39,9 +39,9 @@ enum Pen {
 
 impl Switches {
     /// Writes nothing until [`Self::begin`].
-    pub(super) fn new(map: OwnedFd, settings: Settings) -> Self {
+    pub(super) fn new(map: Map<u32, Settings>, settings: Settings) -> Self {
         Self {
-            map: Arc::new(map),
+            map,
             state: Arc::new(Mutex::new(State {
                 settings,
                 pen: Pen::Waiting,
@@ -54,7 +54,7 @@ impl Switches {
         let mut state = self.lock();
         let mut settings = state.settings;
         change(&mut settings);
-        sys::map_set(self.map.as_fd(), &0_u32, &settings).map_err(map_error)?;
+        self.map.set(&0, &settings)?;
         *state = State {
             settings,
             pen: Pen::Held,
@@ -74,9 +74,7 @@ impl Switches {
         change(&mut changed);
         match state.pen {
             Pen::Waiting => {}
-            Pen::Held if self.current()?.epoch == changed.epoch => {
-                sys::map_set(self.map.as_fd(), &0_u32, &changed).map_err(map_error)?;
-            }
+            Pen::Held if self.current()?.epoch == changed.epoch => self.map.set(&0, &changed)?,
             Pen::Held | Pen::Laid => return Err(Error::Superseded),
         }
         state.settings = changed;
@@ -100,25 +98,21 @@ impl Switches {
 
     /// What the programs read now.
     pub(super) fn current(&self) -> Result<Settings, Error> {
-        sys::map_get(self.map.as_fd(), &0_u32).map_err(map_error)
+        in_force(&self.map)
     }
 }
 
-fn map_error(source: io::Error) -> Error {
-    Error::MapIo {
-        map: map::SETTINGS,
-        source,
-    }
+/// Zeros where nobody has written any yet.
+pub(super) fn in_force(map: &Map<u32, Settings>) -> Result<Settings, Error> {
+    Ok(map.get(&0)?.unwrap_or_else(Settings::zeroed))
 }
 
-pub(super) fn settings(config: &Config) -> Result<Settings, Error> {
+/// Of a pod in that network namespace.
+pub(super) fn settings(config: &Config, netns: &Netns) -> Result<Settings, Error> {
     let mut settings = Settings {
         abi: ABI_VERSION,
         strict: config.strict.into(),
-        netns: sys::netns_cookie().map_err(|source| Error::Host {
-            what: "the cookie of this network namespace",
-            source,
-        })?,
+        netns: netns.cookie()?,
         hbone_port: Port::new(config.hbone_port),
         shards: config.shards.min(MAX_SHARDS) as u16,
         epoch: epoch(),
@@ -141,8 +135,8 @@ pub(super) fn settings(config: &Config) -> Result<Settings, Error> {
         MAX_ADDRESSES,
         addresses,
     )?;
-    let devices = devices().map_err(|source| Error::Host {
-        what: "the network devices of this namespace",
+    let devices = netns.within(devices)?.map_err(|source| Error::Host {
+        what: "the network devices of the pod",
         source,
     })?;
     settings

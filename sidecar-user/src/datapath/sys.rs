@@ -1,4 +1,5 @@
-//! The bpf(2) commands that aya has no way to: links and their pins, and map values without `&mut`.
+//! The system calls of the kernel door, and the bpf(2) commands that aya has no way to: links and pins. What is in maps is
+//! asked in `map.rs`.
 
 use std::ffi::CString;
 use std::io;
@@ -8,17 +9,11 @@ use std::path::Path;
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use bytemuck::{NoUninit, Pod, Zeroable};
+use bytemuck::{Pod, Zeroable};
 use nix::libc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-const BPF_MAP_CREATE: i32 = 0;
-const BPF_MAP_LOOKUP_ELEM: i32 = 1;
-const BPF_MAP_UPDATE_ELEM: i32 = 2;
-const BPF_MAP_DELETE_ELEM: i32 = 3;
-const BPF_MAP_GET_NEXT_KEY: i32 = 4;
-const BPF_MAP_LOOKUP_BATCH: i32 = 24;
 const BPF_OBJ_PIN: i32 = 6;
 const BPF_OBJ_GET: i32 = 7;
 const BPF_PROG_GET_FD_BY_ID: i32 = 13;
@@ -211,98 +206,6 @@ pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     bpf(BPF_LINK_DETACH, &mut attr).map(drop)
 }
 
-/// Sets the value that a socket holds in a storage map.
-pub(super) fn storage_set<V: NoUninit>(
-    map: BorrowedFd<'_>,
-    socket: BorrowedFd<'_>,
-    value: &V,
-) -> io::Result<()> {
-    map_set(map, &socket.as_raw_fd(), value)
-}
-
-pub(super) fn map_set<K: NoUninit, V: NoUninit>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
-    let mut attr = Element {
-        map: descriptor(map),
-        reserved: 0,
-        key: &raw const *key as u64,
-        value: &raw const *value as u64,
-        flags: 0,
-    };
-    bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
-}
-
-pub(super) fn map_get<K: NoUninit, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<V> {
-    let mut value = V::zeroed();
-    let mut attr = Element {
-        map: descriptor(map),
-        reserved: 0,
-        key: &raw const *key as u64,
-        value: &raw mut value as u64,
-        flags: 0,
-    };
-    bpf(BPF_MAP_LOOKUP_ELEM, &mut attr)?;
-    Ok(value)
-}
-
-/// `NotFound` where there is no such key.
-pub(super) fn map_remove<K: NoUninit>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
-    let mut attr = Element {
-        map: descriptor(map),
-        reserved: 0,
-        key: &raw const *key as u64,
-        value: 0,
-        flags: 0,
-    };
-    bpf(BPF_MAP_DELETE_ELEM, &mut attr).map(drop)
-}
-
-/// The first key of a map, or the one after `previous`.
-pub(super) fn map_next_key<K: Pod>(map: BorrowedFd<'_>, previous: Option<&K>) -> io::Result<Option<K>> {
-    let mut next = K::zeroed();
-    let mut attr = Element {
-        map: descriptor(map),
-        reserved: 0,
-        key: previous.map_or(0, |key| &raw const *key as u64),
-        value: &raw mut next as u64,
-        flags: 0,
-    };
-    match bpf(BPF_MAP_GET_NEXT_KEY, &mut attr) {
-        Ok(_) => Ok(Some(next)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// The keys of a hash map that has at most `most` entries, asked for at once.
-pub(super) fn map_keys<K: Pod, V: Pod>(map: BorrowedFd<'_>, most: usize) -> io::Result<Vec<K>> {
-    let (mut keys, mut values) = (vec![K::zeroed(); most], vec![V::zeroed(); most]);
-    let mut after = 0_u32;
-    let mut attr = Batch {
-        before: 0,
-        after: &raw mut after as u64,
-        keys: keys.as_mut_ptr() as u64,
-        values: values.as_mut_ptr() as u64,
-        count: u32::try_from(most).expect("maps are small"),
-        map: descriptor(map),
-        element_flags: 0,
-        flags: 0,
-    };
-    match bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) {
-        // The end was reached, which is what was wanted.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        done => drop(done?),
-    }
-    keys.truncate(attr.count as usize);
-    Ok(keys)
-}
-
-/// A ring buffer of its own.
-pub(super) fn ring_create(bytes: u32) -> io::Result<OwnedFd> {
-    const BPF_MAP_TYPE_RINGBUF: u32 = 27;
-    let mut attr: [u32; 5] = [BPF_MAP_TYPE_RINGBUF, 0, 0, bytes, 0];
-    bpf(BPF_MAP_CREATE, &mut attr).map(owned)
-}
-
 /// The kernel's number of a socket, never used twice.
 #[cfg(test)]
 pub(super) fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
@@ -315,6 +218,46 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
     const SO_NETNS_COOKIE: i32 = 71;
     let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
     query(socket.as_fd(), SO_NETNS_COOKIE)
+}
+
+/// `CLONE_NEWNET` for a network namespace. To be asked of a file of nsfs only: elsewhere the number means something else.
+pub(super) fn namespace_kind(namespace: BorrowedFd<'_>) -> io::Result<i32> {
+    /// `NS_GET_NSTYPE` of `linux/nsfs.h`, since 4.11.
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: a descriptor and a number that takes no argument, no memory.
+    match unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) } {
+        -1 => Err(io::Error::last_os_error()),
+        kind => Ok(kind),
+    }
+}
+
+pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: two numbers, no memory.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    match RawFd::try_from(fd) {
+        Ok(fd) if fd >= 0 => Ok(owned(fd)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Fails with ESRCH once the process has ended and was waited for, so that another may have its number.
+pub(super) fn pidfd_exists(process: BorrowedFd<'_>) -> io::Result<()> {
+    let no_signal = 0;
+    // SAFETY: a descriptor, two numbers, and a null pointer, which stands for no information.
+    let failed = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            no_signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn query(socket: BorrowedFd<'_>, option: i32) -> io::Result<u64> {
@@ -370,29 +313,6 @@ pub(super) fn attach_filter(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) -> 
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Element {
-    map: u32,
-    reserved: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Batch {
-    before: u64,
-    after: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map: u32,
-    element_flags: u64,
-    flags: u64,
-}
-
 #[derive(Clone, Copy)]
 pub(super) enum Scope {
     /// What is attached to the target itself, a cgroup's directory or a network namespace.
@@ -437,18 +357,18 @@ pub(super) fn attached(target: BorrowedFd<'_>, attach_type: u32, scope: Scope) -
     })
 }
 
-fn owned(fd: RawFd) -> OwnedFd {
+pub(super) fn owned(fd: RawFd) -> OwnedFd {
     // SAFETY: callers pass the new descriptor that a command has just returned and nobody else knows.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-fn descriptor(fd: BorrowedFd<'_>) -> u32 {
+pub(super) fn descriptor(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 
-/// Callers keep what their attribute points to alive across the call, and of the size that the kernel expects
-/// (for maps: checked against the ABI when they were opened).
-fn bpf<T: Pod>(command: i32, attr: &mut T) -> io::Result<RawFd> {
+/// Callers keep what their attribute points to alive across the call, and of the size that the attribute says, or that
+/// `map.rs` has asked the kernel for.
+pub(super) fn bpf<T: Pod>(command: i32, attr: &mut T) -> io::Result<RawFd> {
     // SAFETY: `attr` is initialised memory of the size given; see above for what it points to.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
     if result < 0 {

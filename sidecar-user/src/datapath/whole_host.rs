@@ -3,14 +3,16 @@
 //!
 //! Looks at the target only: whether the proxy is in it is `proof.rs`'s question.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
 
-use super::{Config, Error, pins};
+use super::netns::Netns;
+use super::pod::{PodTarget, unified};
+use super::{Error, pins};
 
 /// `NET_NS_INIT_INO` and `PID_NS_INIT_INO` of `linux/nsfs.h`. Process namespaces have had theirs since 3.8. The one of the
 /// network is fixed since 6.18; before, no namespace had that number.
@@ -20,29 +22,25 @@ const INITIAL_PIDNS: u64 = 0xefff_fffc;
 /// whatever namespace of processes the reader is in.
 const ONLY_IN_INITIAL_NETNS: &str = "/proc/sys/net/core/dev_weight";
 
-/// Refuses a target that is the whole host, unless the configuration says that it is meant.
-pub(super) fn refuse(config: &Config) -> Result<(), Error> {
-    if config.allow_whole_host {
-        return Ok(());
-    }
-    let netns = "/proc/thread-self/ns/net";
-    if is_initial_netns(netns).map_err(Error::path("network namespace", netns))? {
+/// Refuses a target that is the whole host.
+pub(super) fn refuse(pod: &PodTarget) -> Result<(), Error> {
+    if is_initial_netns(pod.netns())? {
         return Err(Error::HostNetwork);
     }
-    match held(&config.cgroup) {
+    match held(pod.cgroup_path()) {
         Some(holds) => Err(Error::HostCgroup {
-            path: config.cgroup.clone(),
+            path: pod.cgroup_path().into(),
             holds,
         }),
         None => Ok(()),
     }
 }
 
-fn is_initial_netns(netns: &str) -> io::Result<bool> {
-    let own = inode(netns)?;
+fn is_initial_netns(netns: &Netns) -> Result<bool, Error> {
     // In a namespace of processes of its own, process 1 is the container's.
-    let like_init = is_initial_pidns() && inode("/proc/1/ns/net").is_ok_and(|init| init == own);
-    Ok(own == INITIAL_NETNS || like_init || Path::new(ONLY_IN_INITIAL_NETNS).exists())
+    let like_init = is_initial_pidns() && inode("/proc/1/ns/net").is_ok_and(|init| init == netns.inode());
+    let shows = || Path::new(ONLY_IN_INITIAL_NETNS).exists();
+    Ok(netns.inode() == INITIAL_NETNS || like_init || netns.within(shows)?)
 }
 
 fn is_initial_pidns() -> bool {
@@ -50,7 +48,7 @@ fn is_initial_pidns() -> bool {
 }
 
 fn inode(path: &str) -> io::Result<u64> {
-    File::open(path)?.metadata().map(|found| found.ino())
+    fs::metadata(path).map(|found| found.ino())
 }
 
 /// What of the host is in the cgroup.
@@ -79,11 +77,6 @@ fn holds(cgroup: &Path, lines: &str) -> bool {
     place
         .strip_prefix('/')
         .is_some_and(|place| Path::new(place).starts_with(below))
-}
-
-/// The directory in the cgroup2 hierarchy.
-pub(super) fn unified(lines: &str) -> Option<&str> {
-    lines.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! WHAT DOES THIS POD'S NETWORK LOOK LIKE? Its routes, its listening sockets and its connections, asked of the kernel by
 //! netlink.
 //!
-//! Changes nothing, but that a connection can be ended, and knows neither what is intercepted nor who wants to know. All answers are about the network
+//! Changes nothing, but that a connection can be ended, and knows neither what is intercepted nor who wants to know. All
+//! answers are about the network
 //! namespace of the calling thread.
 
 use std::io;

@@ -30,7 +30,16 @@ const IPPROTO_TCP: u32 = 6;
 
 /// To be called right after attaching, before the proxy accepts or opens anything. Where the programs were attached before,
 /// it is none of ours what was before that.
-pub fn settle(kernel: &Datapath, cgroup: &Path, existing: Existing) -> Settled {
+pub fn settle(kernel: &Datapath, existing: Existing) -> Settled {
+    let settled = kernel.pod().netns().within(|| settle_here(kernel, existing));
+    settled.unwrap_or_else(|error| {
+        unknown(&error);
+        Settled::default()
+    })
+}
+
+/// For a thread in the pod's network namespace.
+fn settle_here(kernel: &Datapath, existing: Existing) -> Settled {
     let mut settled = Settled::default();
     if !kernel.is_first() {
         return settled;
@@ -38,14 +47,15 @@ pub fn settle(kernel: &Datapath, cgroup: &Path, existing: Existing) -> Settled {
     let connections = match host::connections() {
         Ok(connections) => connections,
         Err(error) => {
-            tracing::warn!(
-                error = error_chain(&error),
-                "nobody knows which connections there were before"
-            );
+            unknown(&error);
             return settled;
         }
     };
-    let (explain, cgroups, own) = (kernel.explain(), cgroups(cgroup), own_sockets());
+    let (explain, cgroups, own) = (
+        kernel.explain(),
+        cgroups(kernel.pod().cgroup_path()),
+        own_sockets(),
+    );
     let is_meant = |one: &&Connection| {
         // 0: in the queue of a listener, perhaps of ours.
         let others = one.inode != 0 && !own.contains(&one.inode);
@@ -85,6 +95,13 @@ pub fn settle(kernel: &Datapath, cgroup: &Path, existing: Existing) -> Settled {
         );
     }
     settled
+}
+
+fn unknown(error: &dyn std::error::Error) {
+    tracing::warn!(
+        error = error_chain(error),
+        "nobody knows which connections there were before"
+    );
 }
 
 /// Whether the programs would take it, as the pod's own or as one from outside: which of the two it is nobody has kept.

@@ -41,6 +41,7 @@ use anyhow::Context;
 use tokio::sync::watch;
 
 use crate::budget::Budget;
+use crate::datapath::PodTarget;
 use crate::identity::Svid;
 use crate::intercept::{Bound, Listeners, RawSockets};
 use crate::lifecycle::{self, Application, LogFilter, Shutdown};
@@ -61,17 +62,27 @@ pub use takeover::Takeover;
 /// Runs until it has drained. Blocks.
 pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
     lifecycle::raise_file_limit();
+    let pod = config.datapath.as_ref().map(PodTarget::of).transpose()?;
+    if let Some(pod) = &pod {
+        // Before there is another thread, so that every one of them is in the pod, with all sockets that it makes.
+        pod.netns().enter()?;
+    }
     let limited = limits::Shared::early(config.workers).context("cannot open /dev/null")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(control(config, log, Arc::new(limited)));
+    let ended = runtime.block_on(control(config, pod, log, Arc::new(limited)));
     // Dropping a runtime waits for its blocking calls, one of which may hang on a file system.
     runtime.shutdown_background();
     ended
 }
 
-async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared>) -> anyhow::Result<()> {
+async fn control(
+    mut config: Config,
+    pod: Option<PodTarget>,
+    log: LogFilter,
+    limited: Arc<limits::Shared>,
+) -> anyhow::Result<()> {
     let mut shutdown = Shutdown::catch()?;
     let observer = Observer::new();
     observer.figures(lifecycle::figures);
@@ -97,8 +108,8 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     let whose = former.as_ref().map_or(datapath::Former::Gone, |former| {
         datapath::Former::Serving(former.generation())
     });
-    let mut kernel = match config.datapath.as_ref().zip(lease) {
-        Some((kernel, lease)) => Some(datapath::Datapath::prepare(kernel, lease, whose)?),
+    let mut kernel = match config.datapath.as_ref().zip(pod).zip(lease) {
+        Some(((kernel, pod), lease)) => Some(datapath::Datapath::prepare(kernel, pod, lease, whose)?),
         None => None,
     };
     let truthful = match &kernel {
@@ -146,8 +157,8 @@ async fn control(mut config: Config, log: LogFilter, limited: Arc<limits::Shared
     // Before the first connection is delivered: only to programs that are known to be of the pod's cgroup.
     let following = following.or_else(follow);
     conditions.listeners.met();
-    if let (Some(kernel), Some(target)) = (&kernel, &config.datapath) {
-        let Settled { kept, destroyed } = settle(kernel, &target.cgroup, config.existing);
+    if let Some(kernel) = &kernel {
+        let Settled { kept, destroyed } = settle(kernel, config.existing);
         let counts = &observer.meters().existing_connections;
         counts.of("kept").set(kept as i64);
         counts.of("destroyed").set(destroyed as i64);
@@ -302,7 +313,8 @@ fn follow_application(config: &Config) -> watch::Receiver<Application> {
 
 /// Prepares every shard for truthful connects: one each, or none where the raw socket cannot be had.
 fn hold_syns(kernel: &datapath::Datapath, bound: &[Bound]) -> anyhow::Result<Vec<Truthful>> {
-    let raw: io::Result<Vec<RawSockets>> = bound.iter().map(|_| RawSockets::open()).collect();
+    let open = || bound.iter().map(|_| RawSockets::open()).collect();
+    let raw: io::Result<Vec<RawSockets>> = kernel.pod().netns().within(open)?;
     let raw = match raw {
         Ok(raw) => raw,
         Err(error) => {

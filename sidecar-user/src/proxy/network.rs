@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::datapath::{AppPorts, Datapath, RouteMap};
+use crate::datapath::{AppPorts, Datapath, Netns, RouteMap};
 use crate::host::{self, Change, Changes, RouteTable, Routes};
 use crate::model::Snapshot;
 use crate::model::network::Path;
@@ -36,11 +37,13 @@ pub(super) fn follow(
     world: watch::Receiver<Arc<Snapshot>>,
 ) -> JoinSet<()> {
     let mut following = JoinSet::new();
+    let netns = kernel.pod().netns();
     match kernel.app_ports() {
         Ok(ports) => {
             let mut listeners = Listeners {
                 ports,
                 host: host::Listeners::default(),
+                netns: netns.clone(),
                 failed: false,
             };
             listeners.look();
@@ -50,7 +53,12 @@ pub(super) fn follow(
     }
     let watched = kernel.routes().map_err(anyhow::Error::from).and_then(|map| {
         // Before the first look, so that no change falls between.
-        Ok((map, Changes::watch()?))
+        let runtime = Handle::current();
+        let watch = || {
+            let _of_this_thread = runtime.enter();
+            Changes::watch()
+        };
+        Ok((map, netns.within(watch)??))
     });
     match watched {
         Ok((map, changes)) => {
@@ -58,6 +66,7 @@ pub(super) fn follow(
                 map,
                 addresses,
                 table: RouteTable::default(),
+                netns: netns.clone(),
                 known: None,
                 vips: BTreeSet::new(),
                 warned: None,
@@ -73,14 +82,15 @@ pub(super) fn follow(
 struct Listeners {
     ports: AppPorts,
     host: host::Listeners,
+    netns: Netns,
     failed: bool,
 }
 
 impl Listeners {
     /// Says whether anything was found that was not known.
     fn look(&mut self) -> bool {
-        let host = &mut self.host;
-        let looked: anyhow::Result<bool> = self.ports.set(|| Ok(host.look()?));
+        let (host, netns) = (&mut self.host, &self.netns);
+        let looked: anyhow::Result<bool> = self.ports.set(|| Ok(netns.within(|| host.look())??));
         if let Err(error) = &looked
             && !self.failed
         {
@@ -124,6 +134,7 @@ struct Paths {
     map: RouteMap,
     addresses: Vec<IpAddr>,
     table: RouteTable,
+    netns: Netns,
     /// What was found last.
     known: Option<Routes>,
     /// The mesh's virtual addresses that were written last.
@@ -160,14 +171,15 @@ impl Paths {
     }
 
     fn look(&mut self, world: &Snapshot, change: Change) {
-        let looked = match change {
-            // After a failure nothing is known that could be added to.
-            Change::Routes(prefixes) if self.known.is_some() => self.table.look_at(&prefixes),
-            _ => self.table.look(),
-        };
-        match looked {
+        // After a failure nothing is known that could be added to.
+        let (table, is_known) = (&mut self.table, self.known.is_some());
+        let looked = self.netns.within(|| match change {
+            Change::Routes(prefixes) if is_known => table.look_at(&prefixes).cloned(),
+            _ => table.look().cloned(),
+        });
+        match looked.map_err(anyhow::Error::from).and_then(|routes| Ok(routes?)) {
             Ok(routes) => {
-                self.known = Some(routes.clone());
+                self.known = Some(routes);
                 self.vips = vips(world);
                 self.write();
             }

@@ -180,6 +180,7 @@ pub(super) fn shown_config(config: &Config, caller: Caller) -> serde_json::Value
         shown["identity"]["token"] = json!(config.identity.token);
         if let Some(d) = &config.datapath {
             shown["interception"]["cgroup"] = json!(d.cgroup);
+            shown["interception"]["netns"] = json!(d.netns);
             shown["interception"]["pins"] = json!(d.pins);
             shown["interception"]["policy"] = json!(config.interception_policy);
         }

@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 34] = [
+pub const SETTINGS: [Setting; 35] = [
     Setting {
         path: "workload.name",
         flag: "name",
@@ -42,7 +42,7 @@ pub const SETTINGS: [Setting; 34] = [
         flag: "addresses",
         env: "OUTRIGGER_ADDRESSES",
         value: "IPS",
-        help: "Its addresses, by commas [default: those of this network namespace's interfaces]",
+        help: "Its addresses, by commas [default: those of the network namespace's interfaces]",
         list: true,
     },
     Setting {
@@ -131,6 +131,14 @@ pub const SETTINGS: [Setting; 34] = [
         env: "OUTRIGGER_CGROUP",
         value: "DIR",
         help: "The pod's cgroup2 directory, which holds the application and the proxy",
+        list: false,
+    },
+    Setting {
+        path: "interception.netns",
+        flag: "netns",
+        env: "OUTRIGGER_NETNS",
+        value: "FILE",
+        help: "The pod's network namespace, as /proc/PID/ns/net [default: that of this process]",
         list: false,
     },
     Setting {

@@ -66,3 +66,35 @@ fn a_check_says_what_a_proxy_that_intercepts_nothing_does_not_do() {
     let file = Scratch::new("some", FULL);
     assert_eq!(check(&file.0, None).unwrap().len(), 1, "no warning");
 }
+
+#[test]
+fn addresses_are_those_of_the_network_namespace_that_is_named() {
+    let given = |netns: &str| format!("{MINIMAL}interception: {{cgroup: /c, netns: {netns}, pins: /p}}\n");
+    let read = |text: &str, fails: bool| {
+        let here = |netns: Option<&Path>| match (netns.and_then(Path::to_str), fails) {
+            (Some("/run/netns/x"), false) => Ok(vec!["10.7.7.7".parse().unwrap()]),
+            (netns, _) => Err(io::Error::other(format!("{netns:?}"))),
+        };
+        read_text(Some(text), &PROXY, &Overrides::default(), |layers| {
+            proxy::read(layers, here)
+        })
+        .map_err(|problems| render(None, &problems))
+    };
+    let role = read(&given("/run/netns/x"), false).unwrap().role;
+    assert_eq!(role.addresses, ["10.7.7.7".parse::<IpAddr>().unwrap()]);
+    assert_eq!(
+        role.datapath.unwrap().netns.as_deref(),
+        Some(Path::new("/run/netns/x"))
+    );
+    let wrong = read(&given("/run/netns/x"), true).unwrap_err();
+    assert!(
+        wrong.contains("`interception.netns`: cannot list the interfaces: Some(\"/run/netns/x\")"),
+        "{wrong}"
+    );
+    let relative = read(&given("x"), false).unwrap_err();
+    assert_eq!(
+        relative.matches("`x` is not an absolute path").count(),
+        1,
+        "{relative}"
+    );
+}

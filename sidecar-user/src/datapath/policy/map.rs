@@ -1,14 +1,13 @@
 //! The policy in the kernel: written beside the one in force, then put in its place by one word.
 
-use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sidecar_ebpf::abi::{self, PolicyKey, Range, Settings, map};
+use sidecar_ebpf::abi::{self, PolicyKey, Range, Settings};
 use sidecar_ebpf::addr::Port;
 use sidecar_ebpf::verdict;
 
+use super::super::map::{Failed, Map};
 use super::super::settings::Switches;
 use super::super::{Error, sys};
 use super::compile::Key;
@@ -18,7 +17,7 @@ use super::{Direction, Policy, Rule};
 /// The policy of an attached datapath. Cheap to clone; changes happen one at a time.
 #[derive(Clone, Debug)]
 pub struct PolicyMap {
-    map: Arc<OwnedFd>,
+    map: Map<Key, abi::Policy>,
     switches: Switches,
     in_force: Arc<Mutex<InForce>>,
 }
@@ -31,9 +30,9 @@ struct InForce {
 
 impl PolicyMap {
     /// Writes nothing yet.
-    pub(in super::super) fn new(map: OwnedFd, switches: Switches, policy: &Policy) -> Self {
+    pub(in super::super) fn new(map: Map<Key, abi::Policy>, switches: Switches, policy: &Policy) -> Self {
         Self {
-            map: Arc::new(map),
+            map,
             switches,
             in_force: Arc::new(Mutex::new(InForce {
                 generation: 0,
@@ -92,11 +91,7 @@ impl PolicyMap {
     ) -> Result<(Range, Option<Rule>), Error> {
         let in_force = self.lock();
         let key = Key::new(in_force.generation, direction, host(ip));
-        let policy = match sys::map_get::<Key, abi::Policy>(self.map.as_fd(), &key) {
-            Ok(policy) => Some(policy),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => return Err(map_error(source)),
-        };
+        let policy = self.map.get(&key)?;
         let range = verdict::of_port(policy.as_ref(), Port::new(port));
         let rule = match range.rule {
             Range::DEFAULT => None,
@@ -112,18 +107,18 @@ impl PolicyMap {
 }
 
 /// Writes a policy beside the one in force, and answers its generation. Leaves nothing behind when it fails.
-fn write(map: &OwnedFd, in_force: u8, policy: &Policy) -> Result<u8, Error> {
+fn write(map: &Map<Key, abi::Policy>, in_force: u8, policy: &Policy) -> Result<u8, Error> {
     // What a proxy left that died while it changed its policy.
     remove(map, |generation| generation != in_force);
     // Zero says that there is no policy.
     let generation = in_force.checked_add(1).unwrap_or(1);
     for prefix in policy.prefixes() {
         let key = Key::new(generation, prefix.direction, prefix.net);
-        if let Err(source) = sys::map_set(map.as_fd(), &key, &prefix.policy) {
+        if let Err(failed) = map.set(&key, &prefix.policy) {
             remove(map, |of| of == generation);
             return Err(Error::Policy {
                 networks: policy.prefixes().len(),
-                source,
+                source: failed.into(),
             });
         }
     }
@@ -132,32 +127,15 @@ fn write(map: &OwnedFd, in_force: u8, policy: &Policy) -> Result<u8, Error> {
 
 /// Takes the other generations away, once no program looks at them any more. Where the kernel does not let us know,
 /// they stay until the next change.
-fn retire_others(map: &OwnedFd, in_force: u8) {
+fn retire_others(map: &Map<Key, abi::Policy>, in_force: u8) {
     if sys::wait_for_programs().is_ok() {
         remove(map, |generation| generation != in_force);
     }
 }
 
 /// Best effort: entries that do not count do no harm but take room, and are removed before the next policy is written.
-fn remove(map: &OwnedFd, which: impl Fn(u8) -> bool) {
-    let mut keys = Vec::new();
-    let mut last = None;
-    while let Ok(Some(key)) = sys::map_next_key::<Key>(map.as_fd(), last.as_ref()) {
-        if which(key.key.generation) {
-            keys.push(key);
-        }
-        last = Some(key);
-    }
-    for key in keys {
-        let _: io::Result<()> = sys::map_remove(map.as_fd(), &key);
-    }
-}
-
-fn map_error(source: io::Error) -> Error {
-    Error::MapIo {
-        map: map::POLICY,
-        source,
-    }
+fn remove(map: &Map<Key, abi::Policy>, which: impl Fn(u8) -> bool) {
+    let _: Result<(), Failed> = map.retain(|key| !which(key.key.generation));
 }
 
 const _: () = assert!(size_of::<Key>() == size_of::<u32>() + size_of::<PolicyKey>());

@@ -1,15 +1,15 @@
 //! Facts about when user space has to look for listeners, and what it finds that the programs have no room for.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use bytemuck::NoUninit;
+use bytemuck::Pod as Plain;
 use sidecar_ebpf::abi::{APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, map};
 use sidecar_ebpf::addr::{Ip, Port};
 use socket2::Domain;
 
-use super::super::{Error, pins, sys};
+use super::super::Error;
 use super::app_ports::{are_open, attached, found, is_open, set};
 use super::pod::{POD4, Pod, in_pod};
 use super::probe::listener;
@@ -106,16 +106,16 @@ fn a_port_that_the_programs_have_no_room_for_is_found_by_user_space() {
 }
 
 /// A listener of a pod whose map is full.
-fn fills<K: NoUninit, V: NoUninit>(pod: &Pod, map: &str, entry: impl Fn(usize) -> (K, V), entries: usize) {
+fn fills<K: Plain, V: Plain>(pod: &Pod, map: &'static str, entry: impl Fn(usize) -> (K, V), entries: usize) {
     let inbound = pod.inbound();
     let datapath = attached(pod, &inbound, &[]);
     let mut ports = datapath.app_ports().expect("ports");
     set(&mut ports, &[]);
     assert!(!ports.is_crowded());
-    let full: OwnedFd = sys::open_pin(&pins::map(&pod.config.pins, map)).expect(map);
+    let full = pod.map(map).expect(map);
     for n in 0..entries {
         let (key, value) = entry(n);
-        sys::map_set(full.as_fd(), &key, &value).expect("room");
+        full.set(&key, &value).expect("room");
     }
     // Above all ports that were filled in.
     let app = listener(Domain::IPV6);

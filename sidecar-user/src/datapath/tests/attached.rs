@@ -9,8 +9,8 @@ use nix::sched::{CloneFlags, unshare};
 use sidecar_ebpf::abi::{ABI_VERSION, program};
 
 use super::super::attached::{Attached, Place, attached, cgroup_id, cgroup_of};
-use super::super::{Datapath, Error, Lease, pins, sys};
-use super::pod::{Pod, eventually, in_pod};
+use super::super::{Datapath, Error, Lease, PodTarget, pins, sys};
+use super::pod::{Elsewhere, Pod, eventually, in_pod};
 
 fn of_pod(pod: &Pod) -> Attached {
     attached(&pod.config.pins).expect("pins on a bpffs")
@@ -65,12 +65,14 @@ fn a_hook_that_somebody_has_detached_is_gone_and_the_others_are_not() {
 #[test]
 fn a_hook_whose_network_namespace_is_gone_is_gone() {
     in_pod(|pod| {
-        let config = pod.config.clone();
+        // No process of the pod is in that cgroup, so that nobody says that the namespace is another pod's.
+        let elsewhere = Elsewhere::new(pod);
+        let config = elsewhere.0.clone();
         // The namespace ends with the thread, as nothing else is in it.
         let attach = move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
             let lease = Lease::take(&config.pins).expect("nobody else");
-            Datapath::attach(&config, lease).map(drop)
+            Datapath::attach(&config, PodTarget::of(&config)?, lease).map(drop)
         };
         thread::spawn(attach).join().expect("no panic").expect("attach");
         // The kernel takes namespaces down in its own time.

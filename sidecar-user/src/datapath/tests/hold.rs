@@ -10,7 +10,8 @@ use sidecar_ebpf::abi::{HELD_ENTRIES, Held, Tuple, map};
 use socket2::{Domain, Socket, Type};
 use tokio::runtime::{Builder, Runtime};
 
-use super::super::{Approvals, Config, Datapath, HeldEvents, Steered, pins, sys};
+use super::super::map::Map;
+use super::super::{Approvals, Config, Datapath, HeldEvents, Steered};
 use super::pod::{Pod, in_pod, steered};
 use super::probe::{FAR_MAPPED, FAR4, FAR6, address, canonical, counter, handshakes, original_dst};
 use crate::model::{HeldEvent, HeldSyn};
@@ -95,15 +96,16 @@ fn held(event: HeldEvent) -> Option<HeldSyn> {
     }
 }
 
-fn entries(pod: &Pod, name: &str) -> usize {
-    let map = sys::open_pin(&pins::map(&pod.config.pins, name)).expect("the pinned map");
-    let mut keys = 0;
-    let mut last: Option<Tuple> = None;
-    while let Some(key) = sys::map_next_key(map.as_fd(), last.as_ref()).expect("the next key") {
-        keys += 1;
-        last = Some(key);
+fn entries(pod: &Pod, name: &'static str) -> usize {
+    let keys = |keys: Result<Vec<Tuple>, _>| keys.expect("the keys").len();
+    match name {
+        map::HELD => keys(pinned::<Held>(pod, name).keys()),
+        _ => keys(pinned::<u32>(pod, name).keys()),
     }
-    keys
+}
+
+fn pinned<V: bytemuck::Pod>(pod: &Pod, name: &'static str) -> Map<Tuple, V> {
+    pod.map(name).expect("the pinned map")
 }
 
 fn dial(to: SocketAddr) -> Socket {
@@ -282,14 +284,14 @@ fn without_room_a_connection_is_to_be_refused_and_others_live_on() {
         let mut shard = Shard::start(pod, &datapath);
         let _earlier = dial(address(FAR4));
         let earlier = shard.held();
-        let held = sys::open_pin(&pins::map(&pod.config.pins, map::HELD)).expect("the pinned map");
+        let held = pod.map(map::HELD).expect("the pinned map");
         let junk: Held = bytemuck::Zeroable::zeroed();
         for n in 1..HELD_ENTRIES as u32 {
             let key = Tuple {
                 sequence: n,
                 ..bytemuck::Zeroable::zeroed()
             };
-            sys::map_set(held.as_fd(), &key, &junk).expect("room");
+            held.set(&key, &junk).expect("room");
         }
         let _late = dial(address(FAR6));
         match shard.events().pop() {

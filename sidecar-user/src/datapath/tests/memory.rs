@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use sidecar_ebpf::abi::{RING_BYTES, map};
 
+use super::super::map::ring;
 use super::super::{pins, sys};
 use super::pod::in_pod;
 
@@ -20,7 +21,7 @@ fn the_maps_of_a_pod_take_less_than_a_megabyte_before_the_first_connection() {
     in_pod(|pod| {
         let inbound = pod.inbound();
         let _datapath = pod.attach(Some(&inbound));
-        let ring = sys::ring_create(RING_BYTES as u32).expect("a ring");
+        let ring = ring(RING_BYTES as u32).expect("a ring");
         let mut taken = vec![("rings", SHARDS * memory(ring.as_fd()))];
         for name in map::ALL {
             let map = sys::open_pin(&pins::map(&pod.config.pins, name)).expect(name);

@@ -7,7 +7,6 @@ use std::os::fd::AsFd;
 use sidecar_ebpf::abi::{HANDSHAKE_ENTRIES, Origin, REDIRECT4_PORT, SPREAD6_FIRST, Tuple, map};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::super::{pins, sys};
 use super::pod::{POD4, POD6, in_pod};
 use super::probe::{FAR_MAPPED, FAR4, FAR6, address, canonical, counter, handshakes, listener, original_dst};
 
@@ -206,14 +205,14 @@ fn a_connect_that_cannot_be_published_fails_and_its_socket_is_as_before() {
     in_pod(|pod| {
         let _outbound = pod.outbound();
         let datapath = pod.attach(None);
-        let map = sys::open_pin(&pins::map(&pod.config.pins, map::HANDSHAKE)).expect("the pinned map");
+        let map = pod.map(map::HANDSHAKE).expect("the pinned map");
         let junk = |n| Tuple {
             sequence: n,
             ..bytemuck::Zeroable::zeroed()
         };
         let value: Origin = bytemuck::Zeroable::zeroed();
         for n in 1..=HANDSHAKE_ENTRIES as u32 {
-            sys::map_set(map.as_fd(), &junk(n), &value).expect("room");
+            map.set(&junk(n), &value).expect("room");
         }
         let sockets = [(FAR4, Domain::IPV4), (FAR6, Domain::IPV6)].map(|(far, domain)| {
             let socket = Socket::new(domain, Type::STREAM, None).expect("socket");
@@ -224,7 +223,7 @@ fn a_connect_that_cannot_be_published_fails_and_its_socket_is_as_before() {
         });
         assert_eq!(counter(&datapath, "publish_failed"), 2);
         for n in 1..=HANDSHAKE_ENTRIES as u32 {
-            sys::map_remove(map.as_fd(), &junk(n)).expect("it is there");
+            assert!(map.remove(&junk(n)).expect("an answer"), "it is there");
         }
         for (socket, far) in sockets {
             socket.connect(&address(far).into()).expect("there is room again");

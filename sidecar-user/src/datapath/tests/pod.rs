@@ -18,12 +18,14 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
+use bytemuck::Pod as Plain;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use sidecar_ebpf::abi::{Listener, map};
 use socket2::{Domain, Socket, Type};
 
-use super::super::{Config, Datapath, Error, LISTENERS, Lease, Policy, Steered, pins, sys};
+use super::super::map::Map;
+use super::super::{Config, Datapath, Error, LISTENERS, Lease, PodTarget, Policy, Steered, pins};
 
 pub(super) const POD4: &str = "10.99.0.2";
 pub(super) const POD6: &str = "fd99::2";
@@ -190,7 +192,8 @@ impl Pod {
             outbound: outbound.as_ref().map(AsFd::as_fd),
             hbone: None,
         };
-        let datapath = Datapath::attach(config, self.lease(&config.pins)?)?;
+        let lease = self.lease(&config.pins)?;
+        let datapath = Datapath::attach(config, PodTarget::of(config)?, lease)?;
         datapath.steer(0, steered)?;
         Ok(datapath)
     }
@@ -206,6 +209,11 @@ impl Pod {
         Ok(lease)
     }
 
+    /// One of the maps of the last attachment.
+    pub(super) fn map<K: Plain, V: Plain>(&self, name: &'static str) -> Result<Map<K, V>, Error> {
+        Map::pinned(name, &pins::map(&self.config.pins, name))
+    }
+
     /// As if this process, which has attached, had ended.
     pub(super) fn give_up(&self) {
         self.lease.take();
@@ -214,10 +222,10 @@ impl Pod {
     /// The dual-stack listener that redirected connections arrive at, before and after the programs are attached.
     pub(super) fn outbound(&self) -> Arc<TcpListener> {
         let listener = Arc::new(steered());
-        if let Ok(slots) = sys::open_pin(&pins::map(&self.config.pins, map::LISTENERS)) {
+        if let Ok(slots) = self.map(map::LISTENERS) {
             let settings = pins::pinned_settings(&self.config.pins).expect("readable");
-            let slot = Listener::Outbound.slot(settings.first_shard.into());
-            sys::map_set(slots.as_fd(), &slot, &listener.as_raw_fd()).expect("a slot");
+            let slot: u32 = Listener::Outbound.slot(settings.first_shard.into());
+            slots.set(&slot, &listener.as_raw_fd()).expect("a slot");
         }
         *self.outbound.borrow_mut() = Arc::downgrade(&listener);
         listener
@@ -318,7 +326,8 @@ fn play_proxy(config: &Config) -> ! {
         hbone: None,
     };
     let lease = Lease::take(&config.pins).unwrap_or_else(|e| panic!("lease: {e}"));
-    let datapath = Datapath::attach(config, lease).unwrap_or_else(|e| panic!("attach: {e}"));
+    let attached = PodTarget::of(config).and_then(|pod| Datapath::attach(config, pod, lease));
+    let datapath = attached.unwrap_or_else(|e| panic!("attach: {e}"));
     datapath
         .steer(0, steered)
         .unwrap_or_else(|e| panic!("steer: {e}"));
@@ -387,6 +396,7 @@ fn cgroup(directory: &Path) -> PathBuf {
 fn config(directory: &Path) -> Config {
     Config {
         cgroup: cgroup(directory),
+        netns: None,
         pins: bpffs(directory).join("node/pod"),
         hbone_port: 15008,
         shards: 1,

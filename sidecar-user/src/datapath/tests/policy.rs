@@ -2,7 +2,6 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
@@ -11,10 +10,11 @@ use sidecar_ebpf::abi::{self, POLICY_ENTRIES, map};
 use socket2::{Domain, SockRef};
 
 use super::super::explain::{Action, Connect};
+use super::super::map::Map;
 use super::super::policy::fuzz::documented;
 use super::super::policy::tests::Dice;
 use super::super::policy::{self, Direction, Policy, Source};
-use super::super::{Config, Datapath, Error, pins, sys};
+use super::super::{Config, Datapath, Error};
 use super::pod::{POD4, POD6, Pod, in_pod};
 use super::probe::{address, canonical, counter, listener, original_dst};
 
@@ -312,7 +312,7 @@ fn a_full_map_leaves_the_old_policy_in_force() {
         let filled = large.prefixes().len();
 
         // More than anybody may write, of the generation in force, so that it is not swept away before.
-        let map = sys::open_pin(&pins::map(&pod.config.pins, map::POLICY)).expect("the pinned map");
+        let map = pinned(pod);
         let foreign: Vec<String> = (0..POLICY_ENTRIES / 2 - 7)
             .map(|n| format!("11.{}.{}.0/24", n / 256, n % 256))
             .collect();
@@ -323,7 +323,7 @@ fn a_full_map_leaves_the_old_policy_in_force() {
         for prefix in foreign.prefixes() {
             // As many as go in.
             let key = policy::Key::new(2, prefix.direction, prefix.net);
-            sys::map_set(map.as_fd(), &key, &prefix.policy).unwrap_or_default();
+            let _ = map.set(&key, &prefix.policy);
         }
         let full = entries(pod);
         assert!(full > filled && full > POLICY_ENTRIES - filled);
@@ -337,7 +337,7 @@ fn a_full_map_leaves_the_old_policy_in_force() {
         let small = policy("outbound: [{destinations: [10.99.0.0/16], action: leave}]");
         for prefix in &foreign.prefixes()[..small.prefixes().len()] {
             let key = policy::Key::new(2, prefix.direction, prefix.net);
-            sys::map_remove(map.as_fd(), &key).expect("it was written");
+            assert!(map.remove(&key).expect("an answer"), "it was written");
         }
         datapath.policy().apply(&small).expect("there is room for this");
         assert!(
@@ -397,12 +397,9 @@ fn the_explanation_tells_own_addresses_other_protocols_and_open_ports() {
 
 /// In the kernel's map, of all generations.
 fn entries(pod: &Pod) -> usize {
-    let map = sys::open_pin(&pins::map(&pod.config.pins, map::POLICY)).expect("the pinned map");
-    let mut last: Option<[u8; 24]> = None;
-    let mut count = 0;
-    while let Some(key) = sys::map_next_key(map.as_fd(), last.as_ref()).expect("the next key") {
-        last = Some(key);
-        count += 1;
-    }
-    count
+    pinned(pod).keys().expect("the keys").len()
+}
+
+fn pinned(pod: &Pod) -> Map<policy::Key, abi::Policy> {
+    pod.map(map::POLICY).expect("the pinned map")
 }

@@ -11,7 +11,7 @@ use nix::libc;
 use sidecar_ebpf::abi::{Origin, PRESENTED_ENTRIES, Tuple, map};
 use socket2::{Domain, Socket, Type};
 
-use super::super::{Bypass, pins, sys};
+use super::super::Bypass;
 use super::pod::{Elsewhere, POD4, POD6, in_pod};
 use super::probe::{address, canonical, counter, listener, presented};
 
@@ -161,8 +161,7 @@ fn what_a_presented_connection_leaves_speaks_for_no_later_one() {
 fn a_full_map_costs_the_connection_and_no_program_sees_another_client() {
     in_pod(|pod| {
         let datapath = pod.attach(None);
-        let path = pins::map(&pod.config.pins, map::PRESENTED);
-        let full = sys::open_pin(&path).expect("the pinned map");
+        let full = pod.map(map::PRESENTED).expect("the pinned map");
         for n in 0..PRESENTED_ENTRIES {
             // Of no network namespace that there is.
             let tuple = Tuple {
@@ -170,7 +169,7 @@ fn a_full_map_costs_the_connection_and_no_program_sees_another_client() {
                 sequence: n as u32,
                 ..Tuple::zeroed()
             };
-            sys::map_set(full.as_fd(), &tuple, &Origin::zeroed()).expect("room");
+            full.set(&tuple, &Origin::zeroed()).expect("room");
         }
         let app = listener(Domain::IPV6);
         for own in [POD4, POD6] {
@@ -184,7 +183,7 @@ fn a_full_map_costs_the_connection_and_no_program_sees_another_client() {
             netns: u64::MAX,
             ..Tuple::zeroed()
         };
-        sys::map_remove(full.as_fd(), &freed).expect("an entry");
+        assert!(full.remove(&freed).expect("an answer"), "an entry");
         let _dialled = dial(&datapath.bypass(), at(&app, POD4), address(CLIENT4)).expect("connect");
         let (_, from) = app.accept().expect("accept");
         assert_eq!(canonical(from), address(CLIENT4));

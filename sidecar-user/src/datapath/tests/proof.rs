@@ -12,7 +12,7 @@ use nix::unistd::getppid;
 use sidecar_ebpf::abi::program;
 
 use super::super::policy::parse;
-use super::super::{Config, Datapath, Error, Family, Lost, Proof, Unseen, detach, pins, sys};
+use super::super::{Config, Datapath, Error, Family, Lost, PodTarget, Proof, Unseen, detach, pins, sys};
 use super::pod::{Elsewhere, Pod, in_pod};
 use super::probe::{canonical, counter, handshakes, listener, original_dst, presented};
 use crate::model::Direction;
@@ -163,7 +163,8 @@ fn the_network_namespace_of_the_host_is_refused() {
 /// Why a configuration is refused whose pins are not on a bpffs, as the holder of the pod's own lease.
 fn attach_nowhere(pod: &Pod, config: &Config) -> Error {
     let lease = pod.lease(&pod.config.pins).expect("nobody else has it");
-    Datapath::attach(config, lease).map(drop).unwrap_err()
+    let attached = PodTarget::of(config).and_then(|pod| Datapath::attach(config, pod, lease));
+    attached.map(drop).unwrap_err()
 }
 
 /// Where a nonce arrives, if it does. The listener's owner is this test.

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 use sidecar_ebpf::abi::{GENERATIONS, MAX_SHARDS, map};
 
-use super::super::{Config, Datapath, Error, Former, Steered, links, pins};
+use super::super::{Config, Datapath, Error, Former, PodTarget, Steered, links, pins};
 use super::pod::{Pod, in_pod, steered};
 use super::probe::{FAR4, FAR6, counter};
 use super::upgrade::{map_ids, program_ids};
@@ -24,7 +24,7 @@ impl Proxy {
     }
 
     fn prepare_as(config: &Config, pod: &Pod, former: Former) -> Result<Self, Error> {
-        let datapath = Datapath::prepare(config, pod.lease(&config.pins)?, former)?;
+        let datapath = Datapath::prepare(config, PodTarget::of(config)?, pod.lease(&config.pins)?, former)?;
         let outbound = steered();
         let slots = Steered {
             outbound: Some(outbound.as_fd()),

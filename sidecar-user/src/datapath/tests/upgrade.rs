@@ -10,6 +10,7 @@ use sidecar_ebpf::abi::schema::TOGETHER;
 use sidecar_ebpf::abi::{map, program};
 use socket2::{Domain, Socket, Type};
 
+use super::super::map::ring;
 use super::super::{Config, Error, detach, pins, sys};
 use super::app_ports::{self, found, is_open, set};
 use super::pod::{POD4, Pod, in_pod};
@@ -170,7 +171,7 @@ fn a_map_of_another_layout_begins_anew_and_takes_along_only_what_belongs_to_it()
             let before = map_ids(pod);
             let pin = pins::map(&pod.config.pins, spoilt);
             fs::remove_file(&pin).expect("a pin");
-            let ring = sys::ring_create(4096).expect("a map of another kind");
+            let ring = ring(4096).expect("a map of another kind");
             sys::pin(ring.as_fd(), &pin).expect("pin");
             let older = pins::maps(&pod.config.pins).join(format!("{spoilt}_v0"));
             sys::pin(ring.as_fd(), &older).expect("pin");

@@ -1,0 +1,74 @@
+//! Maps with types, against the kernel's own.
+
+use sidecar_ebpf::abi::{AppPort, Settings, map};
+
+use super::super::Error;
+use super::super::map::Map;
+use super::pod::in_pod;
+
+#[test]
+fn a_map_of_other_sizes_is_refused_with_its_name() {
+    in_pod(|pod| {
+        let _datapath = pod.attach(None);
+        let value = pod.map::<u32, [u8; 3]>(map::APP_PORTS).map(drop);
+        let key = pod.map::<u64, AppPort>(map::APP_PORTS).map(drop);
+        for refused in [value, key] {
+            let error = refused.unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    Error::MapShape {
+                        map: map::APP_PORTS,
+                        ..
+                    }
+                ),
+                "{error}"
+            );
+            assert!(error.to_string().contains(map::APP_PORTS), "{error}");
+        }
+        // Its value is written once for each CPU.
+        let counters = pod.map::<u32, u64>(map::COUNTERS).map(drop).unwrap_err();
+        assert!(matches!(counters, Error::MapShape { .. }), "{counters}");
+        let absent = pod.map::<u32, Settings>("nothing").map(drop).unwrap_err();
+        assert!(matches!(absent, Error::Path { .. }), "{absent}");
+    });
+}
+
+#[test]
+fn an_entry_is_there_until_it_is_removed_and_a_full_map_says_so() {
+    in_pod(|pod| {
+        let _datapath = pod.attach(None);
+        let map: Map<u32, AppPort> = pod.map(map::INHERITED).expect("a map");
+        let of = |v4| AppPort { v4, v6: 0 };
+        assert!(map.keys().expect("keys").is_empty());
+        assert_eq!(map.get(&1).expect("an answer"), None);
+        assert!(!map.remove(&1).expect("an answer"));
+        for key in 0..3 {
+            map.set(&key, &of(key.into())).expect("room");
+        }
+        assert_eq!(map.get(&2).expect("an answer"), Some(of(2)));
+        let mut entries = map.entries().expect("entries");
+        entries.sort_by_key(|(key, _)| *key);
+        assert_eq!(entries, [(0, of(0)), (1, of(1)), (2, of(2))]);
+        let mut keys = map.keys_at_once(8).expect("keys");
+        keys.sort_unstable();
+        assert_eq!(keys, [0, 1, 2]);
+        map.retain(|key| *key == 1).expect("an answer");
+        assert_eq!(map.keys().expect("keys"), [1]);
+        let full = (2..)
+            .find_map(|key| map.set(&key, &of(0)).err())
+            .expect("it has an end");
+        assert!(full.is_full(), "{full:?}");
+        let error = Error::from(full);
+        assert!(
+            matches!(
+                error,
+                Error::MapIo {
+                    map: map::INHERITED,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    });
+}
