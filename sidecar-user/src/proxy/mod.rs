@@ -234,9 +234,6 @@ async fn control(
     if let Some(kernel) = kernel {
         watchers::kernel_counters(&observer, kernel);
     }
-    if let Some((former, handover)) = former.zip(handover) {
-        takeover::complete(former, handover);
-    }
     if let Some((kernel, offer)) = config.datapath.as_ref().zip(offer) {
         takeover::offer(&kernel.pins, offer);
     }
@@ -259,7 +256,13 @@ async fn control(
         identity_status,
         conditions.identity,
     ));
+    let replacing = former.zip(handover);
     let endpoints = async {
+        // Until then the owner before answers probes, who would be told otherwise that this pod is not ready.
+        if let Some((former, handover)) = replacing {
+            takeover::until_ready(observer.readiness()).await;
+            takeover::complete(former, handover);
+        }
         tokio::try_join!(
             observe::serve_status(fixed.status, observer.clone()),
             observe::serve_admin(fixed.admin, fixed.admin_socket, admin_endpoint),

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::datapath::Handover;
 use crate::lifecycle;
-use crate::observe::{Figure, Observer};
+use crate::observe::{Figure, Observer, Readiness};
 
 mod owner;
 mod successor;
@@ -34,8 +34,18 @@ pub(super) use successor::{Former, own};
 pub use wire::Takeover;
 pub(super) use wire::handed;
 
+/// The proof that connections get to a proxy takes milliseconds, as does all else that is missing when it takes over.
+const READY: Duration = Duration::from_secs(5);
+
 /// How often a look is taken whether proxies before still wait for connections.
 const FORMERS_LOOK: Duration = Duration::from_secs(1);
+
+/// Waits until this proxy calls itself ready, but not for ever: connections come to it already.
+pub(super) async fn until_ready(readiness: &Readiness) {
+    let mut changes = readiness.changes();
+    let ready = async { while readiness.missing().is_some() && changes.changed().await.is_ok() {} };
+    let _ = tokio::time::timeout(READY, ready).await;
+}
 
 /// The pod is this proxy's from here on, and its owner before ends by itself.
 pub(super) fn complete(mut former: Former, handover: Handover) {
