@@ -180,7 +180,6 @@ async fn control(
         takeover: config.takeover,
         identity: config.identity.id.clone(),
         handover,
-        descriptors,
         admin_socket: admin_socket_shared,
         observer: observer.clone(),
         phase: phase.clone(),
@@ -237,7 +236,7 @@ async fn control(
         takeover::complete(former, handover);
     }
     if let Some((kernel, offer)) = config.datapath.as_ref().zip(offer) {
-        takeover::offer(&kernel.pins, offer);
+        takeover::offer(&kernel.pins, offer, descriptors);
     }
     tracing::info!(
         workload = %config.name, identity = %config.identity.id, workers = config.workers,
