@@ -22,7 +22,8 @@ fn a_held_connection_takes_no_more_system_calls_than_it_did() -> Result<()> {
     let _echo = apps::echo(&mesh.outside, 9000)?;
     let server = (mesh.outside.ipv4(), 9000).into();
     let pid = mesh.client.sidecar.pid().expect("it runs");
-    let ((), calls) = trace::system_calls(pid, || apps::one_by_one(&mesh.client.pod, server, CONNECTIONS))?;
+    let work = || apps::one_by_one(&mesh.client.pod, server, CONNECTIONS);
+    let ((), calls) = trace::system_calls(pid, "shard-0", work)?;
     let each = working(&calls) as f64 / CONNECTIONS as f64;
     // Not one in two connections may make another one.
     assert!(each < MOST as f64 + 0.5, "{each} for each: {calls:?}");

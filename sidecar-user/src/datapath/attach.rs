@@ -275,7 +275,7 @@ fn prepare(
     let logs = log.then(|| Logs::take(&mut ebpf).ok()).flatten();
     links::load_all(&mut ebpf)?;
 
-    let maps = map::ALL.map(|name| map_fd(&ebpf, name).map(|fd| (name, fd)));
+    let maps = map::ALL.map(|name| map_fd(&ebpf, name).map(|fd| (name, Arc::new(fd))));
     let maps = maps.into_iter().collect::<Result<Vec<_>, Error>>()?;
     let counters = counters(&mut ebpf)?;
     let switches = Switches::new(install::another(&maps, map::SETTINGS)?, settings);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
 use sidecar_ebpf::abi::GENERATIONS;
@@ -22,7 +22,7 @@ pub(super) struct Installed {
     pub(super) pod: PodTarget,
     /// In the order of attaching.
     pub(super) programs: Vec<(Hook, OwnedFd)>,
-    pub(super) maps: Vec<(&'static str, OwnedFd)>,
+    pub(super) maps: Vec<(&'static str, Arc<OwnedFd>)>,
     /// Those that are not pinned yet.
     pub(super) renewed: BTreeSet<&'static str>,
     pub(super) former: Former,
@@ -90,7 +90,7 @@ impl Installed {
         programs.try_for_each(|(hook, program)| links::attach(program.as_fd(), *hook, &self.pod, &self.pins))
     }
 
-    fn pin<'a>(&self, maps: impl IntoIterator<Item = &'a (&'static str, OwnedFd)>) -> Result<(), Error> {
+    fn pin<'a>(&self, maps: impl IntoIterator<Item = &'a (&'static str, Arc<OwnedFd>)>) -> Result<(), Error> {
         for (name, map) in maps {
             let pin = pins::map(&self.pins, name);
             pins::remove_file(&pin)?;
@@ -103,18 +103,17 @@ impl Installed {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// By a descriptor of its own, for another handle.
+    /// For another handle.
     pub(super) fn map<K: Pod, V: Pod>(&self, name: &'static str) -> Result<Map<K, V>, Error> {
         another(&self.maps, name)
     }
 }
 
 pub(super) fn another<K: Pod, V: Pod>(
-    maps: &[(&'static str, OwnedFd)],
+    maps: &[(&'static str, Arc<OwnedFd>)],
     name: &'static str,
 ) -> Result<Map<K, V>, Error> {
     let found = maps.iter().find(|(of, _)| *of == name);
     let (_, map) = found.ok_or(Error::Missing { kind: "map", name })?;
-    let map = map.try_clone();
-    Map::new(name, map.map_err(|source| Error::MapIo { map: name, source })?)
+    Map::new(name, map.clone())
 }

@@ -73,7 +73,7 @@ impl<K, V> Clone for Map<K, V> {
 
 impl<K: Pod, V: Pod> Map<K, V> {
     /// Refuses a map whose keys or values are of other sizes than the types.
-    pub(super) fn new(name: &'static str, fd: OwnedFd) -> Result<Self, Error> {
+    pub(super) fn new(name: &'static str, fd: Arc<OwnedFd>) -> Result<Self, Error> {
         let info = sys::map_info(fd.as_fd()).map_err(|source| Error::MapIo { map: name, source })?;
         let (wanted, found) = (
             [size_of::<K>(), size_of::<V>()],
@@ -88,7 +88,7 @@ impl<K: Pod, V: Pod> Map<K, V> {
         }
         Ok(Self {
             name,
-            fd: Arc::new(fd),
+            fd,
             types: PhantomData,
         })
     }
@@ -96,7 +96,7 @@ impl<K: Pod, V: Pod> Map<K, V> {
     /// By its pin.
     pub(super) fn pinned(name: &'static str, pin: &Path) -> Result<Self, Error> {
         let fd = sys::open_pin(pin).map_err(Error::path("pinned map", pin))?;
-        Self::new(name, fd)
+        Self::new(name, Arc::new(fd))
     }
 
     pub(super) fn set(&self, key: &K, value: &V) -> Result<(), Failed> {

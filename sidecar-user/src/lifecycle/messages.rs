@@ -8,8 +8,8 @@ use std::time::Duration;
 use nix::cmsg_space;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    accept4, bind, connect, getsockopt, listen, recvmsg, sendmsg, socket, sockopt,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType,
+    UnixAddr, accept4, bind, connect, getsockopt, listen, recvmsg, sendmsg, shutdown, socket, sockopt,
 };
 
 use super::sys;
@@ -51,13 +51,15 @@ impl Listener {
         Ok(Self(socket))
     }
 
-    /// `None`: nobody has come in this time.
-    pub fn accept(&self, limit: Duration) -> io::Result<Option<Messages>> {
-        if !is_readable(self.0.as_fd(), Some(limit))? {
-            return Ok(None);
-        }
+    /// Waits for the next one; an error once it was closed.
+    pub fn accept(&self) -> io::Result<Messages> {
         let accepted = accept4(self.0.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
-        Ok(Some(Messages(sys::own(accepted))))
+        Ok(Messages(sys::own(accepted)))
+    }
+
+    /// Whoever waits here waits no longer.
+    pub fn close(&self) -> io::Result<()> {
+        Ok(shutdown(self.0.as_raw_fd(), Shutdown::Both)?)
     }
 }
 
@@ -155,7 +157,18 @@ mod tests {
         let listener = Listener::bind(&name).unwrap();
         Listener::bind(&name).expect_err("the name is taken");
         let there = Messages::connect(&name).unwrap();
-        (there, listener.accept(Duration::ZERO).unwrap().unwrap())
+        (there, listener.accept().unwrap())
+    }
+
+    #[test]
+    fn whoever_waits_learns_that_nobody_will_come() {
+        let name = format!("outrigger-test-closed-{}", std::process::id());
+        let listener = Listener::bind(&name).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| listener.accept().is_err());
+            listener.close().unwrap();
+            assert!(waiting.join().unwrap());
+        });
     }
 
     #[test]

@@ -175,13 +175,11 @@ async fn control(
     takeover::show(&observer, takeovers);
     let hbone = listeners.first().map(|(listeners, _)| &listeners.hbone);
     let (descriptors, admin_socket_shared) = fixed.share(hbone)?;
-    let (descriptors, offered) = takeover::Descriptors::new(descriptors);
     let handover = kernel.as_ref().map(datapath::Datapath::handover);
     let offer = handover.clone().map(|handover| takeover::Offer {
         takeover: config.takeover,
         identity: config.identity.id.clone(),
         handover,
-        descriptors,
         admin_socket: admin_socket_shared,
         observer: observer.clone(),
         phase: phase.clone(),
@@ -235,7 +233,7 @@ async fn control(
         watchers::kernel_counters(&observer, kernel);
     }
     if let Some((kernel, offer)) = config.datapath.as_ref().zip(offer) {
-        takeover::offer(&kernel.pins, offer);
+        takeover::offer(&kernel.pins, offer, descriptors);
     }
     tracing::info!(
         workload = %config.name, identity = %config.identity.id, workers = config.workers,
@@ -278,7 +276,7 @@ async fn control(
         application: follow_application(&config),
     };
     tokio::select! {
-        () = stop::follow(config.stop, news, phase_out, &observer, (following, followed_policy, proving, offered)) => {}
+        () = stop::follow(config.stop, news, phase_out, &observer, (following, followed_policy, proving)) => {}
         failed = &mut identity => match failed? {},
         served = endpoints => match served? {},
     }

@@ -29,7 +29,7 @@ mod owner;
 mod successor;
 mod wire;
 
-pub(super) use owner::{Descriptors, Offer, offer};
+pub(super) use owner::{Offer, offer};
 pub(super) use successor::{Former, own};
 pub use wire::Takeover;
 pub(super) use wire::handed;

@@ -8,7 +8,7 @@ use std::{io, path::Path, thread};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::super::phase::Phase;
+use super::super::phase::{self, Phase};
 use super::wire::{
     ANSWER, ASK, DONE, FIRST_WORD, GRANTED, LAY_DOWN, REFUSED, TAKEN, Takeover, handed, name, pause, said,
     word,
@@ -23,8 +23,6 @@ pub(in super::super) struct Offer {
     pub(in super::super) takeover: Takeover,
     pub(in super::super) identity: SpiffeId,
     pub(in super::super) handover: Handover,
-    /// By name, the lease apart.
-    pub(in super::super) descriptors: Descriptors,
     pub(in super::super) admin_socket: Option<SharedSocket>,
     pub(in super::super) observer: Observer,
     pub(in super::super) phase: watch::Receiver<Phase>,
@@ -34,32 +32,7 @@ pub(in super::super) struct Offer {
     pub(in super::super) takeovers: u64,
 }
 
-/// Listeners that another proxy may have. A copy of one keeps it open, and whoever comes to it waiting, so they go with
-/// the listeners themselves.
-#[derive(Clone, Default)]
-pub(in super::super) struct Descriptors(Arc<Mutex<Vec<(&'static str, OwnedFd)>>>);
-
-/// Drops them when it is dropped.
-pub(in super::super) struct Kept(Descriptors);
-
-impl Descriptors {
-    pub(in super::super) fn new(descriptors: Vec<(&'static str, OwnedFd)>) -> (Self, Kept) {
-        let shared = Self(Arc::new(Mutex::new(descriptors)));
-        (shared.clone(), Kept(shared))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<(&'static str, OwnedFd)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.0.lock().clear();
-    }
-}
-
-/// How often a look is taken whether another proxy has the pod.
+/// How often a name or a listener that cannot be had is tried again.
 const LOOK: Duration = Duration::from_millis(50);
 
 struct Owner {
@@ -69,16 +42,29 @@ struct Owner {
 
 #[derive(Default)]
 struct State {
+    /// By name, the lease apart. Given up with this proxy's own listeners: as long as one of the descriptors is open, the
+    /// kernel accepts connections that nobody serves.
+    descriptors: Vec<(&'static str, OwnedFd)>,
+    listener: Option<Arc<Listener>>,
     asked: bool,
     /// With the proxy that has the pod, which sees our end by it.
     taken: Option<Messages>,
 }
 
 /// Answers whoever asks, on threads of its own, until another proxy has the pod.
-pub(in super::super) fn offer(pins: &Path, offer: Offer) {
+pub(in super::super) fn offer(pins: &Path, offer: Offer, descriptors: Vec<(&'static str, OwnedFd)>) {
+    let draining = phase::reached(&offer.phase, Phase::Draining);
     let owner = Arc::new(Owner {
         offer,
-        state: Mutex::default(),
+        state: Mutex::new(State {
+            descriptors,
+            ..State::default()
+        }),
+    });
+    let closing = owner.clone();
+    tokio::spawn(async move {
+        draining.await;
+        closing.lock().descriptors.clear();
     });
     let begin = || {
         let name = name(pins)?;
@@ -110,19 +96,20 @@ fn bind(name: &str) -> Listener {
 
 impl Owner {
     fn listen(self: Arc<Self>, name: &str) {
-        let listener = bind(name);
-        while self.lock().taken.is_none() {
-            // Others get no answer.
-            let own = nix::unistd::geteuid().as_raw();
-            let may_ask =
-                |asking: &Messages| asking.peer().is_ok_and(|peer| peer.uid == 0 || peer.uid == own);
-            match listener.accept(LOOK) {
-                Ok(Some(asking)) if may_ask(&asking) => {
+        let listener = Arc::new(bind(name));
+        self.lock().listener = Some(listener.clone());
+        // Others get no answer.
+        let own = nix::unistd::geteuid().as_raw();
+        let may_ask = |asking: &Messages| asking.peer().is_ok_and(|peer| peer.uid == 0 || peer.uid == own);
+        loop {
+            match listener.accept() {
+                Ok(asking) if may_ask(&asking) => {
                     if let Some(message) = self.first(&asking) {
                         self.clone().answer(asking, message);
                     }
                 }
                 Ok(_) => {}
+                Err(_) if self.lock().taken.is_some() => return,
                 Err(error) => {
                     tracing::debug!(%error, "a proxy that wants to take over cannot be accepted");
                     pause(LOOK);
@@ -195,7 +182,7 @@ impl Owner {
 
     fn grant(&self, asking: &Messages) -> io::Result<()> {
         let lease = self.offer.handover.lease().ok_or(io::ErrorKind::NotFound)??;
-        let others = self.offer.descriptors.lock();
+        let others = &self.lock().descriptors;
         let names: Vec<&str> = [handed::LEASE]
             .into_iter()
             .chain(others.iter().map(|(n, _)| *n))
@@ -247,7 +234,13 @@ impl Owner {
         }
         self.offer.observer.close_endpoints();
         tracing::info!(pid, "another proxy has taken this pod over");
-        self.lock().taken = Some(new);
+        let mut state = self.lock();
+        state.taken = Some(new);
+        if let Some(listener) = state.listener.take() {
+            // The thread that waits there gives the name up for the next owner.
+            let _ = listener.close();
+        }
+        drop(state);
         self.offer.replaced.send_replace(true);
     }
 
