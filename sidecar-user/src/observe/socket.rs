@@ -24,13 +24,17 @@ pub struct AdminSocket {
     shared: Arc<AtomicBool>,
 }
 
-/// Says that another process goes on with the socket, whose file then stays.
+/// Says which process goes on with the socket: its file stays when the other one's is dropped.
 #[derive(Clone, Debug)]
 pub struct Shared(Arc<AtomicBool>);
 
 impl Shared {
-    pub fn set(&self) {
+    pub fn goes_on_elsewhere(&self) {
         self.0.store(true, Relaxed);
+    }
+
+    pub fn goes_on_here(&self) {
+        self.0.store(false, Relaxed);
     }
 }
 
@@ -57,7 +61,7 @@ impl AdminSocket {
         })
     }
 
-    /// One that listens already, taken over from another process together with its file.
+    /// One that listens already, together with its file. Both are another process's until [`Shared::goes_on_here`].
     pub fn taken_over(listener: UnixListener, path: &Path) -> Result<Self, Error> {
         let file = fs::symlink_metadata(path).map_err(|source| Error::AdminSocket {
             path: path.to_owned(),
@@ -68,7 +72,7 @@ impl AdminSocket {
             listener,
             path: path.to_owned(),
             file: (file.dev(), file.ino()),
-            shared: Arc::default(),
+            shared: Arc::new(AtomicBool::new(true)),
         })
     }
 
@@ -196,6 +200,26 @@ mod tests {
         let socket = AdminSocket::bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_file_of_a_socket_that_two_processes_have_goes_with_the_one_that_goes_on() {
+        let dir = Dir::new("shared");
+        let path = dir.0.join("admin.sock");
+        let owner = AdminSocket::bind(&path).unwrap();
+        let handed = || AdminSocket::taken_over(owner.share().unwrap().0, &path).unwrap();
+        drop(handed());
+        assert!(
+            path.exists(),
+            "who ends before it has taken over leaves the owner's"
+        );
+        let next = handed();
+        next.share().unwrap().1.goes_on_here();
+        owner.share().unwrap().1.goes_on_elsewhere();
+        drop(owner);
+        assert!(path.exists());
+        drop(next);
         assert!(!path.exists());
     }
 

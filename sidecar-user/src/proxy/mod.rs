@@ -175,6 +175,7 @@ async fn control(
     takeover::show(&observer, takeovers);
     let hbone = listeners.first().map(|(listeners, _)| &listeners.hbone);
     let (descriptors, admin_socket_shared) = fixed.share(hbone)?;
+    let admin_socket_here = admin_socket_shared.clone();
     let handover = kernel.as_ref().map(datapath::Datapath::handover);
     let offer = handover.clone().map(|handover| takeover::Offer {
         takeover: config.takeover,
@@ -259,7 +260,7 @@ async fn control(
         // Until then the owner before answers probes, who would be told otherwise that this pod is not ready.
         if let Some((former, handover)) = replacing {
             takeover::until_ready(observer.readiness()).await;
-            takeover::complete(former, handover);
+            takeover::complete(former, handover, admin_socket_here.as_ref());
         }
         tokio::try_join!(
             observe::serve_status(fixed.status, observer.clone()),

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::datapath::Handover;
 use crate::lifecycle;
-use crate::observe::{Figure, Observer, Readiness};
+use crate::observe::{Figure, Observer, Readiness, SharedSocket};
 
 mod owner;
 mod successor;
@@ -48,7 +48,10 @@ pub(super) async fn until_ready(readiness: &Readiness) {
 }
 
 /// The pod is this proxy's from here on, and its owner before ends by itself.
-pub(super) fn complete(mut former: Former, handover: Handover) {
+pub(super) fn complete(mut former: Former, handover: Handover, admin_socket: Option<&SharedSocket>) {
+    if let Some(socket) = admin_socket {
+        socket.goes_on_here();
+    }
     former.taken();
     lifecycle::notify::took_over();
     tracing::info!(

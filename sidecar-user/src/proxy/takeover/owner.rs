@@ -230,7 +230,7 @@ impl Owner {
     fn taken(&self, new: Messages, pid: u32) {
         self.offer.handover.leave();
         if let Some(socket) = &self.offer.admin_socket {
-            socket.set();
+            socket.goes_on_elsewhere();
         }
         self.offer.observer.close_endpoints();
         tracing::info!(pid, "another proxy has taken this pod over");
