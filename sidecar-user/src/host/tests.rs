@@ -279,7 +279,14 @@ fn listening_sockets_are_found_with_their_cookies_and_cgroups() {
         wanted.sort_unstable();
         assert_eq!(found, wanted, "and no connected ones");
         drop((sockets, connected));
-        assert_eq!(Listeners::default().look().expect("nobody"), []);
+        // A program that another test starts has copies of them from its fork to its exec.
+        let closed = std::time::Instant::now();
+        while let left = Listeners::default().look().expect("nobody")
+            && !left.is_empty()
+        {
+            assert!(closed.elapsed() < Duration::from_secs(10), "{left:?}");
+            std::thread::yield_now();
+        }
     });
 }
 
