@@ -3,8 +3,8 @@
 
 use super::{Config, Datapath, Error, Lease, PodTarget, links};
 
-/// As [`Datapath::attach`], with a lease of its own, which ends with the value. `None`: all of the programs are attached already, because a proxy serves the
-/// pod, or did, or this was asked before.
+/// As [`Datapath::attach`], with a lease of its own, which ends with the value. `None`: all of the programs are attached
+/// already, because a proxy serves the pod, or did, or this was asked before.
 pub fn close(config: &Config) -> Result<Option<Datapath>, Error> {
     let pod = PodTarget::of(config)?;
     if links::are_attached(&config.pins, &pod)? {

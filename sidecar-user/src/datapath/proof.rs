@@ -136,6 +136,13 @@ impl Proof {
         self.bypass.is_superseded()
     }
 
+    /// Whether the programs see this process at all, in each family that this host has.
+    pub fn see(&self) -> Result<(), Unseen> {
+        Family::ALL
+            .into_iter()
+            .try_for_each(|family| self.look(family).map(drop))
+    }
+
     /// Whether the programs see a connection of this process to itself. False: this host has no such family, and so
     /// nothing of it is intercepted. Blocks for some ten microseconds, or for `LIMIT` where something is wrong.
     pub fn look(&self, family: Family) -> Result<bool, Unseen> {

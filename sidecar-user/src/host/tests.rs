@@ -143,11 +143,7 @@ fn rules_beyond_the_usual_are_told() {
 #[test]
 fn changes_are_heard() {
     in_network(NETWORK, || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async {
+        run(async {
             let mut changes = Changes::watch().expect("a watch");
             for change in [
                 "route add 10.9.0.0/16 via 10.1.0.1",
@@ -167,6 +163,11 @@ fn changes_are_heard() {
 }
 
 /// What has been heard of a change, in however many pieces.
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(test);
+}
+
 async fn heard(changes: &mut Changes, change: &str) -> Change {
     tokio::time::timeout(Duration::from_secs(10), changes.next())
         .await
@@ -204,11 +205,7 @@ fn a_change_of_one_route_asks_about_none_of_the_others() {
 #[test]
 fn a_look_at_what_has_changed_finds_what_a_look_at_everything_finds() {
     in_network(NETWORK, || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async {
+        run(async {
             let mut table = RouteTable::default();
             // The kernel makes the route of an IPv6 address later than the address, in a work queue.
             let local = ["fd01::2/128", "fd02::2/128", "2001:db8:2::2/128"].map(|net| net.parse().unwrap());

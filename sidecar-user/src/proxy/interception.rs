@@ -107,7 +107,7 @@ impl Prover {
         let seen = match self.standing {
             // Nonces say as much, and not what is wrong.
             Standing::Proven => Ok(()),
-            _ => self.see(),
+            _ => self.proof.see(),
         };
         self.standing = match seen.and_then(|()| proving::look(&self.proof, &self.nonces)) {
             Ok(found) => self.judge(&found),
@@ -137,13 +137,6 @@ impl Prover {
             }
         }
         self.neighbours = neighbours;
-    }
-
-    /// Do the programs see this process at all?
-    fn see(&self) -> Result<(), Unseen> {
-        Family::ALL
-            .into_iter()
-            .try_for_each(|family| self.proof.look(family).map(drop))
     }
 
     fn judge(&self, found: &[Found]) -> Standing {

@@ -126,10 +126,7 @@ async fn control(
     ));
     if let (Some(former), Some(kernel)) = (&former, &kernel) {
         if !kernel.is_apart() {
-            let proof = kernel.proof();
-            datapath::Family::ALL
-                .iter()
-                .try_for_each(|family| proof.look(*family).map(drop))?;
+            kernel.proof().see()?;
         }
         tokio::select! {
             () = former.until_ready(svid.clone()) => {}

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
@@ -18,7 +19,6 @@ use crate::datapath::{self, Lease};
 use crate::identity::Svid;
 use crate::lifecycle::messages::Messages;
 use crate::model::SpiffeId;
-use std::sync::Arc;
 
 /// Between two tries where an owner is about to be gone.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -69,8 +69,7 @@ fn ask(pins: &Path, identity: &SpiffeId) -> anyhow::Result<Asked> {
         return Ok(nobody("nobody listens for that in this network namespace"));
     };
     let peer = conversation.peer()?;
-    let own = nix::unistd::geteuid().as_raw();
-    if peer.uid != 0 && peer.uid != own {
+    if !peer.is_trusted() {
         bail!("a program of user {} listens in its place", peer.uid);
     }
     let directory = File::open(pins).with_context(|| pins.display().to_string())?;
