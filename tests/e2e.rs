@@ -106,6 +106,9 @@ mod lease; // one proxy at a time owns a pod
 #[path = "e2e/upgrade.rs"]
 mod upgrade; // a second proxy takes a pod over from the first, and no connection notices
 
+#[path = "e2e/crash.rs"]
+mod crash; // a proxy that is killed, alone or while another one takes over: nothing passes in plaintext, nothing is told falsely
+
 #[path = "e2e/sight.rs"]
 mod sight; // flows and metrics tell the truth
 

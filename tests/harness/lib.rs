@@ -10,7 +10,7 @@
 //! * [`mesh`]: control, registry and sidecars, one by one or as a whole
 //! * [`apps`]: unmodified third-party programs
 //! * [`capture`]: what went over the bridge
-//! * [`trace`]: the system calls of a running process
+//! * [`trace`]: the system calls of a running process; [`halt`]: a process that stands still before one of them
 //! * [`wait`]: conditions with a limit; nothing here sleeps a fixed time
 //! * [`netfilter`]: whether a namespace has rules
 //! * [`interrupt`] handles Ctrl-C
@@ -20,6 +20,7 @@ pub mod apps;
 pub mod capture;
 pub mod cgroup;
 pub mod fabric;
+pub mod halt;
 pub mod http;
 pub mod interrupt;
 pub mod mesh;

@@ -56,7 +56,7 @@ fn count(pid: u32, name: &str, done: &AtomicBool, ready: mpsc::Sender<()>) -> Re
         let (thread, signal) = match stopped {
             WaitStatus::PtraceSyscall(thread) => {
                 if counted.contains(&thread)
-                    && let Some(number) = sys::entered(&ptrace::syscall_info(thread)?)
+                    && let Some((number, _)) = sys::entered(&ptrace::syscall_info(thread)?)
                 {
                     *calls.entry(number).or_default() += 1;
                 }

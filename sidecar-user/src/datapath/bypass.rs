@@ -15,7 +15,7 @@ use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use super::app_ports::{Doubts, Ports, listens};
 use super::ip::{kernel_ip, user_ip};
 use super::map::Map;
-use super::settings::Switches;
+use super::settings::{Ownership, Switches};
 use crate::model::Direction;
 
 #[derive(Clone, Debug)]
@@ -49,8 +49,8 @@ impl Bypass {
     }
 
     /// Where the kernel cannot be asked, nobody has told of another proxy.
-    pub(super) fn is_superseded(&self) -> bool {
-        self.switches.is_superseded().unwrap_or(false)
+    pub(super) fn ownership(&self) -> Ownership {
+        self.switches.ownership().unwrap_or(Ownership::Ours)
     }
 
     /// As [`Self::mark`], for a socket that dials an application of this pod: accept() and getpeername() show it

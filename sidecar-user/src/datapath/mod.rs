@@ -69,6 +69,7 @@ pub use pod::PodTarget;
 pub use policy::{Policy, PolicyMap};
 pub use proof::{Dialled, Family, Lost, Proof, Unseen};
 pub use routes::RouteMap;
+pub use settings::Ownership;
 
 /// What an attachment needs to know about its pod.
 #[derive(Clone, Debug)]

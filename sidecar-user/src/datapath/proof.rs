@@ -21,7 +21,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::check::Capabilities;
 use super::neighbours::neighbours;
 use super::pod::unified;
-use super::{Bypass, Error, Neighbours, PodTarget};
+use super::{Bypass, Error, Neighbours, Ownership, PodTarget};
 use crate::model::Direction;
 
 /// Far more than a connection over loopback takes, where the kernel does all the work at once.
@@ -131,9 +131,9 @@ impl Proof {
         neighbours(&self.pod, Some(&self.pins))
     }
 
-    /// Whether another proxy has taken the pod over, to which connections go now.
-    pub fn is_superseded(&self) -> bool {
-        self.bypass.is_superseded()
+    /// Whether connections of the pod come to this proxy, or to another one.
+    pub fn ownership(&self) -> Ownership {
+        self.bypass.ownership()
     }
 
     /// Whether the programs see this process at all, in each family that this host has.

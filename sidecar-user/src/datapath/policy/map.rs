@@ -8,7 +8,7 @@ use sidecar_ebpf::addr::Port;
 use sidecar_ebpf::verdict;
 
 use super::super::map::{Failed, Map};
-use super::super::settings::Switches;
+use super::super::settings::{Ownership, Switches};
 use super::super::{Error, sys};
 use super::compile::Key;
 use super::rule::host;
@@ -58,7 +58,7 @@ impl PolicyMap {
     /// other. After an error the one before is in force. Blocks for some milliseconds.
     pub fn apply(&self, policy: &Policy) -> Result<(), Error> {
         let mut in_force = self.lock();
-        if self.switches.is_superseded()? {
+        if self.switches.ownership()? != Ownership::Ours {
             return Err(Error::Superseded);
         }
         let generation = write(&self.map, in_force.generation, policy)?;
