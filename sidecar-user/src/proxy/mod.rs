@@ -238,7 +238,6 @@ async fn control(
         intercepting = config.datapath.is_some(), mode = ?config.mode, "proxy started"
     );
 
-    tokio::spawn(lifecycle::notify::follow(observer.readiness().clone()));
     tokio::spawn(follow_registry);
     tokio::spawn(watchers::registry(
         observer.clone(),
@@ -259,6 +258,7 @@ async fn control(
             takeover::until_ready(observer.readiness()).await;
             takeover::complete(former, handover, admin_socket_here.as_ref());
         }
+        tokio::spawn(lifecycle::notify::follow(observer.readiness().clone()));
         tokio::try_join!(
             observe::serve_status(fixed.status, observer.clone()),
             observe::serve_admin(fixed.admin, fixed.admin_socket, admin_endpoint),
