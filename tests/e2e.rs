@@ -121,6 +121,9 @@ mod supervised; // what a service manager is told
 #[path = "e2e/host.rs"]
 mod host; // a host without Kubernetes: the units for systemd, and the page about them
 
+#[path = "e2e/machine.rs"]
+mod machine; // the same units, started by a real systemd
+
 #[path = "e2e/admin.rs"]
 mod admin; // who may ask a running proxy for what, and who changes it
 

@@ -55,10 +55,7 @@ impl Attempts {
 
     /// Those that have ended, in that order.
     pub fn so_far(&self) -> Vec<Attempt> {
-        let log = self.process.log();
-        // The last line may still be written.
-        let whole = &log[..log.rfind('\n').map_or(0, |end| end + 1)];
-        whole.lines().filter_map(read).collect()
+        Attempt::all(&self.process.log())
     }
 
     /// Waits until one that has begun after this moment was served, at each of these servers.
@@ -81,6 +78,15 @@ impl Attempts {
         let all = self.so_far();
         ensure!(lines == all.len(), "{}", self.process.last_words());
         Ok(all)
+    }
+}
+
+impl Attempt {
+    /// Of what the program has printed.
+    pub fn all(log: &str) -> Vec<Self> {
+        // The last line may still be written.
+        let whole = &log[..log.rfind('\n').map_or(0, |end| end + 1)];
+        whole.lines().filter_map(read).collect()
     }
 }
 

@@ -38,6 +38,7 @@ pub enum Script {
     Intruder,
     Ceaseless,
     Attempts,
+    Crossing,
     OneByOne,
     Neighbour,
 }
@@ -59,6 +60,7 @@ impl Script {
             Self::Intruder => ("intruder.py", include_str!("../programs/intruder.py")),
             Self::Ceaseless => ("ceaseless.py", include_str!("../programs/ceaseless.py")),
             Self::Attempts => ("attempts.py", include_str!("../programs/attempts.py")),
+            Self::Crossing => ("crossing.py", include_str!("../programs/crossing.py")),
             Self::OneByOne => ("one_by_one.py", include_str!("../programs/one_by_one.py")),
             Self::Neighbour => ("neighbour.py", include_str!("../programs/neighbour.py")),
         };
