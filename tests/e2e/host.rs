@@ -1,5 +1,5 @@
-//! A host without Kubernetes: the units of `deploy/systemd` and the page about them do what they say, as far as that shows
-//! without a systemd: a sidecar serves with the rights of its unit, a slice comes up by the commands of its units.
+//! A host without Kubernetes: the units of `deploy/systemd` and the page about them do what they say, step by step and without
+//! a systemd: a sidecar serves with the rights of its unit, a slice comes up by the commands of its units. With one: `machine.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
