@@ -1,4 +1,4 @@
-//! ROLE: the sidecar. `outbound.rs` and `inbound.rs` are the two walks; read those first.
+//! ROLE: the sidecar. `walk/outbound.rs` and `walk/inbound.rs` are the two walks; read those first.
 //!
 //! This file and its neighbours assemble the rooms: the control work runs here on the calling thread, each shard of
 //! the data path on a thread of its own.
@@ -10,15 +10,11 @@ mod contain;
 mod doors;
 mod existing;
 mod fixed;
-mod inbound;
 mod interception;
-mod join;
 mod limits;
 mod live;
 mod network;
-mod outbound;
 mod outcome;
-mod patience;
 mod phase;
 mod ports;
 mod proving;
@@ -28,6 +24,7 @@ mod takeover;
 mod threads;
 mod trust;
 mod tunnels;
+mod walk;
 mod watchers;
 mod why;
 

@@ -17,7 +17,8 @@ use tokio::net::TcpListener;
 
 use super::contain::{contained, restarted};
 use super::limits::{Arrival, Resources};
-use super::{authorize, inbound, outbound, trust};
+use super::walk::{inbound, outbound};
+use super::{authorize, trust};
 use crate::datapath::{HeldEvents, Hold};
 use crate::intercept::{Listeners, RawSockets};
 use crate::model::{Cause, ClientAddr, Outcome, Party};

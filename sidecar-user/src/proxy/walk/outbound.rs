@@ -9,12 +9,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
-use super::contain::Abortive;
-use super::join::join;
-use super::limits::{Arrival, Place, Resources};
-use super::outcome::{self, Answer};
+use super::super::contain::Abortive;
+use super::super::limits::{Arrival, Place, Resources};
+use super::super::outcome::{self, Answer};
+use super::super::shard::context::{Entered, Shard};
 use super::patience::Patience;
-use super::shard::context::{Entered, Shard};
+use super::relay::join;
 use crate::intercept;
 use crate::model::addr::is_local_only;
 use crate::model::snapshot::LoadGuard;
@@ -48,7 +48,7 @@ enum UpstreamStream {
 }
 
 /// What waits for a held application to come in.
-pub(super) struct Ready {
+pub(in crate::proxy) struct Ready {
     conn: Conn,
     flow: OpenFlow,
     /// For the application's side of it, which is not accepted yet.
@@ -75,19 +75,19 @@ struct Failed {
 }
 
 /// The application has gone, and its upstream with it.
-pub(super) fn give_up(ready: Ready) {
+pub(in crate::proxy) fn give_up(ready: Ready) {
     let Ready { mut conn, flow, .. } = ready;
     conn.reset();
     flow.close(Outcome::new(Party::Client, Cause::Reset));
 }
 
 /// Records a SYN that was refused: for want of something, or because newcomers are refused.
-pub(super) fn turned_away(shard: &Shard, syn: &HeldSyn, lacking: Option<Resources>) {
+pub(in crate::proxy) fn turned_away(shard: &Shard, syn: &HeldSyn, lacking: Option<Resources>) {
     open(shard, syn).close(shard.refusal(lacking));
 }
 
 /// Records a SYN that was refused because nobody redirected it.
-pub(super) fn stray(shard: &Shard, pair: Pair) {
+pub(in crate::proxy) fn stray(shard: &Shard, pair: Pair) {
     let flow = Flow::new(Direction::Outbound, pair.client, SystemTime::now());
     let outcome = Outcome::new(Party::Client, Cause::NoOriginalDestination);
     shard.observe.open(flow).close(outcome);
@@ -110,7 +110,7 @@ fn shown(shard: &Shard, syn: &HeldSyn) -> SocketAddr {
 
 /// The walk of a held connection, up to its upstream or the answer to its application. `None`: nobody waits for it any
 /// more.
-pub(super) async fn held(
+pub(in crate::proxy) async fn held(
     shard: &Shard,
     syn: &HeldSyn,
     place: Place,
@@ -148,7 +148,7 @@ pub(super) async fn held(
 }
 
 /// An accepted connection: one that was held and is expected, or one whose connect() has returned already.
-pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival, expected: Option<Ready>) {
+pub(in crate::proxy) async fn serve(shard: Rc<Shard>, arrival: Arrival, expected: Option<Ready>) {
     let Arrival {
         stream,
         client,

@@ -11,14 +11,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
-use super::authorize::admit;
-use super::contain::Abortive;
-use super::join::{join, join_guest};
-use super::limits::{Arrival, Resources};
-use super::live::{Inbound, TunnelId};
-use super::shard::context::Shard;
-use super::tunnels::Farewell;
-use super::{outcome, patience};
+use super::super::authorize::admit;
+use super::super::contain::Abortive;
+use super::super::limits::{Arrival, Resources};
+use super::super::live::{Inbound, TunnelId};
+use super::super::outcome;
+use super::super::shard::context::Shard;
+use super::super::tunnels::Farewell;
+use super::patience;
+use super::relay::{join, join_guest};
 use crate::error_chain;
 use crate::model::addr::canonical;
 use crate::model::{
@@ -42,7 +43,7 @@ struct Tunnel {
 }
 
 /// A connection to the HBONE port: handshakes, then one walk for each CONNECT.
-pub(super) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
+pub(in crate::proxy) async fn hbone(shard: Rc<Shard>, arrival: Arrival) {
     let Arrival {
         stream: mut tcp,
         client,
@@ -267,7 +268,7 @@ fn tunnelled(shard: &Shard, tunnel: &Tunnel, incoming: &Incoming) -> Flow {
 }
 
 /// A connection from outside the mesh, or from a pod without a sidecar.
-pub(super) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
+pub(in crate::proxy) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
     let Arrival {
         stream,
         client,
