@@ -1,51 +1,26 @@
 //! The outbound walk: the application's connection, redirected here by the kernel, goes to its upstream.
 //!
 //! Truthful: `HeldSyn` → `Route` → `Conn` (the upstream is up) → `Accepted` (its connect() returns) → relay → the flow is
-//! recorded once; `shard/held.rs` decides when a stage begins. Where connect is optimistic, `Accepted` comes first: the same stages, in another order.
+//! recorded once; `shard/held.rs` decides when a stage begins. Where connect is optimistic, `Accepted` comes first: the same
+//! stages, in another order. From a route to a `Conn` it is `dial.rs`.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use tokio::net::TcpStream;
 
 use super::super::contain::Abortive;
 use super::super::limits::{Arrival, Place, Resources};
-use super::super::outcome::{self, Answer};
+use super::super::outcome::Answer;
 use super::super::shard::context::{Entered, Shard};
-use super::patience::Patience;
+use super::dial::{Conn, UpstreamStream, connect};
 use super::relay::join;
+use super::search::DialRequest;
 use crate::intercept;
-use crate::model::addr::is_local_only;
-use crate::model::snapshot::LoadGuard;
-use crate::model::{
-    Cause, ClientAddr, Direction, Flow, HeldSyn, OriginalDst, Outcome, Pair, Party, Transport,
-};
+use crate::model::{Cause, ClientAddr, Direction, Flow, HeldSyn, Outcome, Pair, Party};
 use crate::observe::OpenFlow;
-use crate::policy::Mode;
 use crate::relay::Port;
-use crate::route::{Route, Upstream, route};
-use crate::transport::hbone::{self, client::ConnectTo};
-use crate::transport::{Error, pool, tcp};
-
-/// wire.md 1.10: endpoints tried before giving up.
-const ATTEMPTS: usize = 3;
-/// While an application waits for endpoints that do not answer, they are tried in turn, no faster than this.
-const PAUSE: Duration = Duration::from_secs(1);
-/// A dial that only the application's own patience limits.
-const UNLIMITED: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// An upstream that is up.
-struct Conn {
-    stream: UpstreamStream,
-    /// Balancing counts the connection while it lives.
-    _load: Option<LoadGuard>,
-}
-
-enum UpstreamStream {
-    Plain(TcpStream),
-    Mesh(hbone::Stream),
-}
 
 /// What waits for a held application to come in.
 pub(in crate::proxy) struct Ready {
@@ -54,58 +29,6 @@ pub(in crate::proxy) struct Ready {
     /// For the application's side of it, which is not accepted yet.
     place: Option<Place>,
     _open: Entered,
-}
-
-/// Who wants an upstream, to what.
-struct DialRequest {
-    dst: OriginalDst,
-    /// The application's address as others see it.
-    client: SocketAddr,
-    /// The kernel would choose that address by itself.
-    is_routed: bool,
-    device: Option<u32>,
-    /// connect() waits for the answer, for as long as the application likes.
-    held: bool,
-}
-
-/// Why there is no upstream: for the flow, and for the application.
-struct Failed {
-    outcome: Outcome,
-    answer: Answer,
-}
-
-/// The application has gone, and its upstream with it.
-pub(in crate::proxy) fn give_up(ready: Ready) {
-    let Ready { mut conn, flow, .. } = ready;
-    conn.reset();
-    flow.close(Outcome::new(Party::Client, Cause::Reset));
-}
-
-/// Records a SYN that was refused: for want of something, or because newcomers are refused.
-pub(in crate::proxy) fn turned_away(shard: &Shard, syn: &HeldSyn, lacking: Option<Resources>) {
-    open(shard, syn).close(shard.refusal(lacking));
-}
-
-/// Records a SYN that was refused because nobody redirected it.
-pub(in crate::proxy) fn stray(shard: &Shard, pair: Pair) {
-    let flow = Flow::new(Direction::Outbound, pair.client, SystemTime::now());
-    let outcome = Outcome::new(Party::Client, Cause::NoOriginalDestination);
-    shard.observe.open(flow).close(outcome);
-}
-
-fn open(shard: &Shard, syn: &HeldSyn) -> OpenFlow {
-    let client = shown(shard, syn);
-    let mut flow = Flow::new(Direction::Outbound, client, SystemTime::now());
-    flow.original_dst = Some(syn.original_dst.0);
-    shard.observe.open(flow)
-}
-
-/// The application's address as others see it: redirected connections come from loopback.
-fn shown(shard: &Shard, syn: &HeldSyn) -> SocketAddr {
-    match syn.source {
-        Some(source) if syn.pair.client.ip().is_loopback() => SocketAddr::new(source, syn.pair.client.port()),
-        _ => shard.shown_client(ClientAddr(syn.pair.client)),
-    }
 }
 
 /// The walk of a held connection, up to its upstream or the answer to its application. `None`: nobody waits for it any
@@ -245,178 +168,36 @@ async fn accepted(shard: &Rc<Shard>, app: &mut TcpStream, client: ClientAddr) ->
     }
 }
 
-/// Finds an upstream that takes the connection.
-async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow) -> Result<Conn, Failed> {
-    let start = Instant::now();
-    flow.update(|f| {
-        f.original_dst = Some(asked.dst.0);
-        f.source_identity = Some(shard.id.clone());
-    });
-    if shard.is_own(asked.dst.0) {
-        return Err(Failed::refused(Outcome::new(Party::Client, Cause::Loop)));
-    }
-    let mut world = shard.world();
-    let mut tried: Vec<SocketAddr> = Vec::new();
-    let mut failed: Option<Failed> = None;
-    let mut patience = Patience::default();
-    loop {
-        let random = &mut |n| fastrand::usize(..n);
-        let (up, transport) = match route(&world, shard.unknown, asked.dst, &tried, random) {
-            _ if tried.len() >= ATTEMPTS => (None, Transport::Plain),
-            Route::Mesh(up) => (Some(up), Transport::Hbone),
-            Route::Direct(up) => (Some(up), Transport::Plain),
-            Route::Refuse(refusal) => {
-                failed.get_or_insert(Failed::refused(outcome::of_refusal(refusal)));
-                (None, Transport::Plain)
-            }
-        };
-        let Some(up) = up else {
-            if patience.lasts().await {
-                (tried, failed, world) = (Vec::new(), None, shard.world());
-                continue;
-            }
-            match failed {
-                // Nobody has said no, and the application still waits.
-                Some(Failed { outcome, .. }) if asked.held && outcome.cause == Cause::TimedOut => {
-                    tried.clear();
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-                Some(failed) => return Err(failed),
-                None => return Err(Failed::refused(Outcome::new(Party::Us, Cause::NoEndpoint))),
-            }
-        };
-        flow.update(|f| chosen(f, &up, transport));
-        let load = up.target.as_ref().map(|t| t.load.enter());
-        let dial = async {
-            match transport {
-                Transport::Hbone => mesh(shard, asked, &up, flow).await.map(UpstreamStream::Mesh),
-                Transport::Plain => plain(shard, asked, &up).await.map(UpstreamStream::Plain),
-            }
-        };
-        let dialled = tokio::select! {
-            dialled = dial => dialled,
-            news = shard.introduced(asked.dst), if asked.held && up.target.is_none() => {
-                // The application still waits for what nobody knew when it asked.
-                world = news;
-                continue;
-            }
-        };
-        match dialled {
-            Ok(stream) => {
-                flow.update(|f| f.connect_time = Some(start.elapsed()));
-                return Ok(Conn { stream, _load: load });
-            }
-            Err(error) => {
-                let outcome = outcome::of_error(&error);
-                match outcome::lacking(&error) {
-                    Some(what) => shard.limited.report(what),
-                    None => outcome::log(&error, (asked.client, asked.dst), up.endpoint),
-                }
-                let now = Failed {
-                    outcome,
-                    answer: outcome::to_application(&error),
-                };
-                if !outcome::is_endpoints_fault(outcome) {
-                    return Err(now);
-                }
-                tried.push(up.endpoint);
-                if transport == Transport::Hbone {
-                    patience.failed(&error, shard.pool.absent_for(shard.gateway(&up)));
-                }
-                // Silence is no answer where another endpoint has given one.
-                let answered = failed
-                    .as_ref()
-                    .is_some_and(|f| f.outcome.cause != Cause::TimedOut);
-                if !(answered && outcome.cause == Cause::TimedOut) {
-                    failed = Some(now);
-                }
-            }
-        }
-    }
+/// The application has gone, and its upstream with it.
+pub(in crate::proxy) fn give_up(ready: Ready) {
+    let Ready { mut conn, flow, .. } = ready;
+    conn.reset();
+    flow.close(Outcome::new(Party::Client, Cause::Reset));
 }
 
-impl Failed {
-    fn refused(outcome: Outcome) -> Self {
-        Self {
-            outcome,
-            answer: Answer::Refused,
-        }
-    }
+/// Records a SYN that was refused: for want of something, or because newcomers are refused.
+pub(in crate::proxy) fn turned_away(shard: &Shard, syn: &HeldSyn, lacking: Option<Resources>) {
+    open(shard, syn).close(shard.refusal(lacking));
 }
 
-impl Conn {
-    /// Nobody will use it, and the far side is to know that.
-    fn reset(&mut self) {
-        match &mut self.stream {
-            UpstreamStream::Plain(up) => Port::reset(up),
-            UpstreamStream::Mesh(up) => Port::reset(up),
-        }
-    }
+/// Records a SYN that was refused because nobody redirected it.
+pub(in crate::proxy) fn stray(shard: &Shard, pair: Pair) {
+    let flow = Flow::new(Direction::Outbound, pair.client, SystemTime::now());
+    let outcome = Outcome::new(Party::Client, Cause::NoOriginalDestination);
+    shard.observe.open(flow).close(outcome);
 }
 
-/// What the flow shows of the chosen endpoint, also when it then fails.
-fn chosen(flow: &mut Flow, up: &Upstream, transport: Transport) {
-    flow.chosen_dst = Some(up.endpoint);
-    flow.service = up.service.as_ref().map(|s| s.name.clone());
-    flow.destination_identity = up.target.as_ref().map(|t| t.workload.identity.clone());
-    flow.transport = transport;
+fn open(shard: &Shard, syn: &HeldSyn) -> OpenFlow {
+    let client = shown(shard, syn);
+    let mut flow = Flow::new(Direction::Outbound, client, SystemTime::now());
+    flow.original_dst = Some(syn.original_dst.0);
+    shard.observe.open(flow)
 }
 
-/// Through a tunnel. A mesh destination is never dialled in plaintext because this failed.
-async fn mesh(
-    shard: &Shard,
-    asked: &DialRequest,
-    up: &Upstream,
-    flow: &OpenFlow,
-) -> Result<hbone::Stream, Error> {
-    let svid = shard.svid()?;
-    let key = pool::Key {
-        gateway: shard.gateway(up),
-        expected: up.expected(),
-        workload: up
-            .target
-            .as_ref()
-            .map(|t| t.workload.uid.as_str())
-            .unwrap_or_default()
-            .into(),
-        device: asked.device,
-    };
-    let service = up.service.as_ref().map(|s| &*s.name.hostname);
-    let to = ConnectTo {
-        authority: up.endpoint,
-        client: asked.client,
-        service,
-    };
-    let connected = shard.pool.connect(&key, &svid, &to).await?;
-    flow.update(|f| {
-        f.destination_identity = Some(connected.peer.id);
-        f.tls = Some(connected.peer.facts);
-        f.handshake_time = connected.handshake;
-    });
-    Ok(connected.stream)
-}
-
-async fn plain(shard: &Shard, asked: &DialRequest, up: &Upstream) -> Result<TcpStream, Error> {
-    if shard.mode == Mode::Strict {
-        // A strict workload's proxy sends nothing at all before it can prove who it is.
-        shard.svid()?;
+/// The application's address as others see it: redirected connections come from loopback.
+fn shown(shard: &Shard, syn: &HeldSyn) -> SocketAddr {
+    match syn.source {
+        Some(source) if syn.pair.client.ip().is_loopback() => SocketAddr::new(source, syn.pair.client.port()),
+        _ => shard.shown_client(ClientAddr(syn.pair.client)),
     }
-    let limit = match asked.held && up.service.is_none() {
-        // There is no other endpoint to try instead.
-        true => UNLIMITED,
-        false => shard.limits.connect,
-    };
-    // The server is to see the application's own address and port.
-    let from = tcp::From {
-        device: asked.device,
-        client: Some((asked.client, &shard.bound_ports)).filter(|(client, _)| !is_local_only(client.ip())),
-        is_routed: asked.is_routed && up.endpoint == asked.dst.0,
-        ..tcp::From::default()
-    };
-    let (stream, as_itself) = tcp::dial(up.endpoint, &*shard.mark, from, limit).await?;
-    if !as_itself {
-        shard.meters.client_ports_changed.inc();
-    }
-    Ok(stream)
 }
