@@ -1,15 +1,17 @@
 //! From a destination to a connection: its endpoints are dialled in turn, each through a tunnel or in plain TCP. Which one
 //! is next, `search.rs` says. Knows nothing of the application's socket; `outbound.rs` does.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
+use super::super::outcome;
 use super::super::shard::context::Shard;
-use super::search::{DialRequest, Failed, Search};
+use super::search::{Failed, Search};
 use crate::model::addr::is_local_only;
 use crate::model::snapshot::LoadGuard;
-use crate::model::{Cause, Flow, Outcome, Party, Transport};
+use crate::model::{Cause, Flow, OriginalDst, Outcome, Party, Transport};
 use crate::observe::OpenFlow;
 use crate::policy::Mode;
 use crate::relay::Port;
@@ -19,6 +21,18 @@ use crate::transport::{Error, pool, tcp};
 
 /// A dial that only the application's own patience limits.
 const UNLIMITED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Who wants an upstream, to what.
+pub(super) struct DialRequest {
+    pub(super) dst: OriginalDst,
+    /// The application's address as others see it.
+    pub(super) client: SocketAddr,
+    /// The kernel would choose that address by itself.
+    pub(super) is_routed: bool,
+    pub(super) device: Option<u32>,
+    /// connect() waits for the answer, for as long as the application likes.
+    pub(super) held: bool,
+}
 
 /// An upstream that is up.
 pub(super) struct Conn {
@@ -42,10 +56,10 @@ pub(super) async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow)
     if shard.is_own(asked.dst.0) {
         return Err(Failed::refused(Outcome::new(Party::Client, Cause::Loop)));
     }
-    let mut search = Search::new(shard.world());
+    let mut search = Search::new(asked.dst, shard.unknown, asked.held, shard.world());
     loop {
-        let Some((up, transport)) = search.next(shard, asked) else {
-            search.another_round(shard, asked).await?;
+        let Some((up, transport)) = search.next() else {
+            search.another_round(|| shard.world()).await?;
             continue;
         };
         flow.update(|f| chosen(f, &up, transport));
@@ -53,8 +67,7 @@ pub(super) async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow)
         let dialled = tokio::select! {
             dialled = dial(shard, asked, &up, transport, flow) => dialled,
             news = shard.introduced(asked.dst), if asked.held && up.target.is_none() => {
-                // The application still waits for what nobody knew when it asked.
-                search.world = news;
+                search.introduced(news);
                 continue;
             }
         };
@@ -63,7 +76,14 @@ pub(super) async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow)
                 flow.update(|f| f.connect_time = Some(start.elapsed()));
                 return Ok(Conn { stream, _load: load });
             }
-            Err(error) => search.failed(shard, asked, (&up, transport), &error)?,
+            Err(error) => {
+                match outcome::lacking(&error) {
+                    Some(what) => shard.limited.report(what),
+                    None => outcome::log(&error, (asked.client, asked.dst), up.endpoint),
+                }
+                let absent_for = shard.pool.absent_for(shard.gateway(&up));
+                search.failed((&up, transport), &error, absent_for)?;
+            }
         }
     }
 }

@@ -1,14 +1,14 @@
-//! Which endpoint of a destination is dialled next, and how long that goes on. Dials none itself; `dial.rs` does.
+//! Which endpoint of a destination is dialled next, and how long that goes on. Dials none itself, and knows no shard; `dial.rs`
+//! does both.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::outcome::{self, Answer};
-use super::super::shard::context::Shard;
 use super::patience::Patience;
 use crate::model::{Cause, OriginalDst, Outcome, Party, Snapshot, Transport};
-use crate::route::{Route, Upstream, route};
+use crate::route::{Route, Unknown, Upstream, route};
 use crate::transport::Error;
 
 /// wire.md 1.10: endpoints tried before giving up.
@@ -16,20 +16,8 @@ const ATTEMPTS: usize = 3;
 /// While an application waits for endpoints that do not answer, they are tried in turn, no faster than this.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Who wants an upstream, to what.
-pub(super) struct DialRequest {
-    pub(super) dst: OriginalDst,
-    /// The application's address as others see it.
-    pub(super) client: SocketAddr,
-    /// The kernel would choose that address by itself.
-    pub(super) is_routed: bool,
-    pub(super) device: Option<u32>,
-    /// connect() waits for the answer, for as long as the application likes.
-    pub(super) held: bool,
-}
-
 /// Why there is no upstream: for the flow, and for the application.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Failed {
     pub(super) outcome: Outcome,
     pub(super) answer: Answer,
@@ -37,7 +25,11 @@ pub(super) struct Failed {
 
 /// The endpoints of one destination, tried one after the other.
 pub(super) struct Search {
-    pub(super) world: Arc<Snapshot>,
+    dst: OriginalDst,
+    unknown: Unknown,
+    /// connect() waits for the answer, for as long as the application likes.
+    held: bool,
+    world: Arc<Snapshot>,
     /// In this round.
     tried: Vec<SocketAddr>,
     /// The failure that the application will hear of.
@@ -46,8 +38,11 @@ pub(super) struct Search {
 }
 
 impl Search {
-    pub(super) fn new(world: Arc<Snapshot>) -> Self {
+    pub(super) fn new(dst: OriginalDst, unknown: Unknown, held: bool, world: Arc<Snapshot>) -> Self {
         Self {
+            dst,
+            unknown,
+            held,
             world,
             tried: Vec::new(),
             failed: None,
@@ -56,12 +51,12 @@ impl Search {
     }
 
     /// The endpoint to dial now. `None`: the round is over.
-    pub(super) fn next(&mut self, shard: &Shard, asked: &DialRequest) -> Option<(Upstream, Transport)> {
+    pub(super) fn next(&mut self) -> Option<(Upstream, Transport)> {
         if self.tried.len() >= ATTEMPTS {
             return None;
         }
         let random = &mut |n| fastrand::usize(..n);
-        match route(&self.world, shard.unknown, asked.dst, &self.tried, random) {
+        match route(&self.world, self.unknown, self.dst, &self.tried, random) {
             Route::Mesh(up) => Some((up, Transport::Hbone)),
             Route::Direct(up) => Some((up, Transport::Plain)),
             Route::Refuse(refusal) => {
@@ -72,18 +67,19 @@ impl Search {
         }
     }
 
-    /// Remembers a failure. An error: no other endpoint can help.
+    /// The application still waits for what nobody knew when it asked.
+    pub(super) fn introduced(&mut self, world: Arc<Snapshot>) {
+        self.world = world;
+    }
+
+    /// Remembers a failure, and for how long nobody has listened where the endpoint's proxy should. An error: no other
+    /// endpoint can help.
     pub(super) fn failed(
         &mut self,
-        shard: &Shard,
-        asked: &DialRequest,
         (up, transport): (&Upstream, Transport),
         error: &Error,
+        absent_for: Option<Duration>,
     ) -> Result<(), Failed> {
-        match outcome::lacking(error) {
-            Some(what) => shard.limited.report(what),
-            None => outcome::log(error, (asked.client, asked.dst), up.endpoint),
-        }
         let now = Failed {
             outcome: outcome::of_error(error),
             answer: outcome::to_application(error),
@@ -93,31 +89,29 @@ impl Search {
         }
         self.tried.push(up.endpoint);
         if transport == Transport::Hbone {
-            let absent_for = shard.pool.absent_for(shard.gateway(up));
             self.patience.failed(error, absent_for);
         }
         // Silence is no answer where another endpoint has given one.
-        let is_silent = |failed: &Failed| failed.outcome.cause == Cause::TimedOut;
-        if self.failed.as_ref().is_none_or(is_silent) || !is_silent(&now) {
+        if self.failed.as_ref().is_none_or(Failed::is_silence) || !now.is_silence() {
             self.failed = Some(now);
         }
         Ok(())
     }
 
-    /// Waits until all endpoints may be tried again. An error: that is not worth while.
-    pub(super) async fn another_round(&mut self, shard: &Shard, asked: &DialRequest) -> Result<(), Failed> {
+    /// Waits until the endpoints may be tried again, those of the world as it is then. An error: that is not worth while.
+    pub(super) async fn another_round(&mut self, world: impl Fn() -> Arc<Snapshot>) -> Result<(), Failed> {
         if self.patience.lasts().await {
-            (self.tried, self.failed, self.world) = (Vec::new(), None, shard.world());
+            (self.tried, self.failed, self.world) = (Vec::new(), None, world());
             return Ok(());
         }
-        match &self.failed {
+        match self.failed {
             // Nobody has said no, and the application still waits.
-            Some(failed) if asked.held && failed.outcome.cause == Cause::TimedOut => {
+            Some(failed) if self.held && failed.is_silence() => {
                 self.tried.clear();
                 tokio::time::sleep(PAUSE).await;
                 Ok(())
             }
-            Some(failed) => Err(*failed),
+            Some(failed) => Err(failed),
             None => Err(Failed::refused(Outcome::new(Party::Us, Cause::NoEndpoint))),
         }
     }
@@ -130,4 +124,11 @@ impl Failed {
             answer: Answer::Refused,
         }
     }
+
+    fn is_silence(&self) -> bool {
+        self.outcome.cause == Cause::TimedOut
+    }
 }
+
+#[cfg(test)]
+mod tests;
