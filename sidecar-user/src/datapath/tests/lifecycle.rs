@@ -172,7 +172,7 @@ fn only_a_socket_that_listens_gets_a_slot() {
 #[test]
 fn whoever_attached_exclusively_is_named() {
     in_pod(|pod| {
-        let exclusive = super::super::links::attach_exclusively(&pod.config.cgroup);
+        let exclusive = super::super::install::links::attach_exclusively(&pod.config.cgroup);
         let error = pod
             .attach_as(&pod.config, None)
             .map(drop)

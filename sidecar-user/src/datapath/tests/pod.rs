@@ -24,8 +24,9 @@ use nix::sched::{CloneFlags, unshare};
 use sidecar_ebpf::abi::{Listener, map};
 use socket2::{Domain, Socket, Type};
 
+use super::super::install::pins;
 use super::super::map::Map;
-use super::super::{Config, Datapath, Error, LISTENERS, Lease, PodTarget, Policy, Steered, pins};
+use super::super::{Config, Datapath, Error, LISTENERS, Lease, PodTarget, Policy, Steered};
 
 pub(super) const POD4: &str = "10.99.0.2";
 pub(super) const POD6: &str = "fd99::2";

@@ -9,11 +9,11 @@ use std::time::Duration;
 use sidecar_ebpf::abi::{self, POLICY_ENTRIES, map};
 use socket2::{Domain, SockRef};
 
-use super::super::explain::{Action, Connect};
 use super::super::map::Map;
 use super::super::policy::fuzz::documented;
 use super::super::policy::tests::Dice;
 use super::super::policy::{self, Direction, Policy, Source};
+use super::super::{Action, Connect};
 use super::super::{Config, Datapath, Error};
 use super::pod::{POD4, POD6, Pod, in_pod};
 use super::probe::{address, canonical, counter, listener, original_dst};

@@ -11,8 +11,9 @@ use nix::unistd::getppid;
 
 use sidecar_ebpf::abi::program;
 
+use super::super::install::pins;
 use super::super::policy::parse;
-use super::super::{Config, Datapath, Error, Family, Lost, PodTarget, Proof, Unseen, detach, pins, sys};
+use super::super::{Config, Datapath, Error, Family, Lost, PodTarget, Proof, Unseen, detach, sys};
 use super::pod::{Elsewhere, Pod, in_pod};
 use super::probe::{canonical, counter, handshakes, listener, original_dst, presented};
 use crate::model::Direction;

@@ -7,7 +7,8 @@ use std::os::fd::AsFd;
 
 use sidecar_ebpf::abi::{GENERATIONS, MAX_SHARDS, map};
 
-use super::super::{Config, Datapath, Error, Former, PodTarget, Steered, links, pins};
+use super::super::install::{links, pins};
+use super::super::{Config, Datapath, Error, Former, PodTarget, Steered};
 use super::pod::{Pod, in_pod, steered};
 use super::probe::{FAR4, FAR6, counter};
 use super::upgrade::{map_ids, program_ids};

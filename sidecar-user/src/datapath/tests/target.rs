@@ -12,7 +12,7 @@ use nix::unistd::getppid;
 use sidecar_ebpf::abi::{Settings, map, program};
 use socket2::Domain;
 
-use super::super::links::SK_LOOKUP;
+use super::super::install::links::SK_LOOKUP;
 use super::super::map::Map;
 use super::super::sys::{self, Scope};
 use super::super::{Config, Datapath, Error, Family, Netns, PodTarget, Steered, detach};

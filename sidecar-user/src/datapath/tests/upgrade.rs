@@ -10,8 +10,9 @@ use sidecar_ebpf::abi::schema::TOGETHER;
 use sidecar_ebpf::abi::{map, program};
 use socket2::{Domain, Socket, Type};
 
+use super::super::install::pins;
 use super::super::map::ring;
-use super::super::{Config, Error, detach, pins, sys};
+use super::super::{Config, Error, detach, sys};
 use super::app_ports::{self, found, is_open, set};
 use super::pod::{POD4, Pod, in_pod};
 use super::probe::{FAR4, counter, listener, original_dst};

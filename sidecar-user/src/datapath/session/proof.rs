@@ -18,10 +18,11 @@ use std::time::Duration;
 use nix::errno::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::check::Capabilities;
-use super::neighbours::neighbours;
-use super::pod::unified;
-use super::{Bypass, Error, Neighbours, PodTarget};
+use super::super::install::check::Capabilities;
+use super::super::install::neighbours::{Neighbours, neighbours};
+use super::super::pod::unified;
+use super::super::{Error, PodTarget};
+use super::Bypass;
 use crate::model::Direction;
 
 /// Far more than a connection over loopback takes, where the kernel does all the work at once.
@@ -116,7 +117,7 @@ impl Unseen {
 }
 
 impl Proof {
-    pub(super) fn new(bypass: Bypass, pod: PodTarget, pins: PathBuf) -> Self {
+    pub(in super::super) fn new(bypass: Bypass, pod: PodTarget, pins: PathBuf) -> Self {
         Self { bypass, pod, pins }
     }
 

@@ -8,11 +8,9 @@ use sidecar_ebpf::addr::Port;
 use sidecar_ebpf::verdict;
 
 use super::super::map::{Failed, Map};
-use super::super::settings::Switches;
+use super::super::policy::{Direction, Key, Policy, Rule, host};
 use super::super::{Error, sys};
-use super::compile::Key;
-use super::rule::host;
-use super::{Direction, Policy, Rule};
+use super::settings::Switches;
 
 /// The policy of an attached datapath. Cheap to clone; changes happen one at a time.
 #[derive(Clone, Debug)]

@@ -22,8 +22,8 @@ use aya::maps::{MapData, PerCpuArray};
 use sidecar_ebpf::abi::{APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Counter};
 use tokio::sync::Notify;
 
-use super::Error;
-use super::map::{Failed, Map};
+use super::super::Error;
+use super::super::map::{Failed, Map};
 use super::settings::Switches;
 use crate::model::network::Listening;
 
@@ -51,27 +51,27 @@ pub struct AppPorts {
 }
 
 /// Who listens, by port.
-pub(super) type Ports = Map<u32, AppPort>;
+pub(in super::super) type Ports = Map<u32, AppPort>;
 
-pub(super) struct AppPortMaps {
-    pub(super) ports: Ports,
+pub(in super::super) struct AppPortMaps {
+    pub(in super::super) ports: Ports,
     /// The sockets that the programs count.
-    pub(super) counted: Map<u64, AppSocket>,
-    pub(super) inherited: Ports,
-    pub(super) counters: Arc<PerCpuArray<MapData, u64>>,
+    pub(in super::super) counted: Map<u64, AppSocket>,
+    pub(in super::super) inherited: Ports,
+    pub(in super::super) counters: Arc<PerCpuArray<MapData, u64>>,
 }
 
 /// What the shards have met that only a look explains.
 #[derive(Debug, Default)]
-pub(super) struct Doubts {
+pub(in super::super) struct Doubts {
     /// A peer asked for a port on which nobody is known to listen.
-    pub(super) closed: Notify,
+    pub(in super::super) closed: Notify,
     /// Where a listener was found nobody listens.
-    pub(super) ended: Notify,
+    pub(in super::super) ended: Notify,
 }
 
 impl AppPorts {
-    pub(super) fn new(
+    pub(in super::super) fn new(
         maps: AppPortMaps,
         doubts: Arc<Doubts>,
         switches: Switches,
@@ -245,7 +245,7 @@ impl AppPorts {
 }
 
 /// Whether a map of ports, of either kind, has a socket that an attempt at this address would reach.
-pub(super) fn listens(ports: &Ports, at: SocketAddr) -> Result<bool, Failed> {
+pub(in super::super) fn listens(ports: &Ports, at: SocketAddr) -> Result<bool, Failed> {
     let sockets = ports.get(&at.port().into())?;
     Ok(sockets.is_some_and(|sockets| match at.ip().to_canonical() {
         IpAddr::V4(_) => sockets.v4 != 0,

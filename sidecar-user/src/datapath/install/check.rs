@@ -5,9 +5,10 @@ use std::path::Path;
 
 use sidecar_ebpf::abi::program;
 
+use super::super::{Error, PodTarget};
 use super::neighbours::neighbours;
 use super::object::Features;
-use super::{Error, Foreign, Order, PodTarget, links, object};
+use super::{Foreign, Order, links, object};
 
 /// One thing that the data path needs, or can use.
 #[derive(Clone, Debug)]
@@ -69,16 +70,16 @@ fn kernel(release: &str) -> Finding {
 
 /// The effective ones of this process.
 #[derive(Clone, Copy)]
-pub(super) struct Capabilities(u64);
+pub(in super::super) struct Capabilities(u64);
 
 impl Capabilities {
     const NET_ADMIN: u32 = 12;
-    pub(super) const NET_RAW: u32 = 13;
+    pub(in super::super) const NET_RAW: u32 = 13;
     const SYS_ADMIN: u32 = 21;
     const PERFMON: u32 = 38;
     const BPF: u32 = 39;
 
-    pub(super) fn own() -> Self {
+    pub(in super::super) fn own() -> Self {
         Self::of(&fs::read_to_string("/proc/self/status").unwrap_or_default())
     }
 
@@ -90,7 +91,7 @@ impl Capabilities {
         )
     }
 
-    pub(super) fn has(self, capability: u32) -> bool {
+    pub(in super::super) fn has(self, capability: u32) -> bool {
         self.0 >> capability & 1 == 1
     }
 }

@@ -7,9 +7,10 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use super::super::sys::{self, Scope};
+use super::super::{Error, PodTarget};
 use super::links::{HOOKS, Hook, SK_LOOKUP};
-use super::sys::{self, Scope};
-use super::{Error, PodTarget, pins};
+use super::pins;
 
 /// What runs at the hooks of this proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,7 +41,7 @@ pub enum Order {
 
 /// What is attached to the pod's cgroup, and to its network namespace. Ours are known by their pins, or
 /// without those by their names.
-pub(super) fn neighbours(pod: &PodTarget, pins: Option<&Path>) -> Result<Neighbours, Error> {
+pub(in super::super) fn neighbours(pod: &PodTarget, pins: Option<&Path>) -> Result<Neighbours, Error> {
     let mut found = Neighbours::default();
     for hook in HOOKS {
         let scope = match hook.attach_type == SK_LOOKUP {

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use sidecar_ebpf::abi::{GENERATIONS, MAX_SHARDS, Settings};
 
-use super::{Error, locks};
+use super::super::Error;
+use super::locks;
 
 /// A proxy's part of the slots, until it is dropped.
 #[derive(Debug)]

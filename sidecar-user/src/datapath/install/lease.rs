@@ -12,8 +12,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::error::Owner;
-use super::{Error, generation, locks, pins};
+use super::super::Error;
+use super::super::error::Owner;
+use super::{generation, locks, pins};
 
 /// Held by whoever attaches or detaches; dropping it lets the next one come.
 #[derive(Debug)]
@@ -97,7 +98,7 @@ impl Lease {
     /// The same lease by another descriptor, as one that has been handed over. `None`: it is not of this directory, or the
     /// directory is gone.
     #[cfg(test)]
-    pub(super) fn share(&self, pins: &Path) -> Option<Self> {
+    pub(in super::super) fn share(&self, pins: &Path) -> Option<Self> {
         (self.pins == pins && self.is_of_its_path()).then(|| Self {
             directory: self.directory.try_clone().expect("a descriptor"),
             pins: self.pins.clone(),

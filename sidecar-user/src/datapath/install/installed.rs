@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytemuck::Pod;
 use sidecar_ebpf::abi::GENERATIONS;
 
+use super::super::map::Map;
+use super::super::session::PolicyMap;
+use super::super::session::settings::Switches;
+use super::super::{Error, PodTarget, sys};
 use super::lease::Lease;
 use super::links::{self, Hook};
-use super::map::Map;
-use super::policy::PolicyMap;
-use super::settings::Switches;
-use super::{Error, Former, PodTarget, generation, pins, sys};
+use super::{Former, generation, pins};
 
 /// Kept for as long as the proxy lives, which may have to put its own back.
 pub(super) struct Installed {

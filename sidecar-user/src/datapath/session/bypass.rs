@@ -12,9 +12,9 @@ use std::sync::Arc;
 use sidecar_ebpf::abi::{self, Role};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 
+use super::super::ip::{kernel_ip, user_ip};
+use super::super::map::Map;
 use super::app_ports::{Doubts, Ports, listens};
-use super::ip::{kernel_ip, user_ip};
-use super::map::Map;
 use super::settings::Switches;
 use crate::model::Direction;
 
@@ -28,7 +28,7 @@ pub struct Bypass {
 }
 
 impl Bypass {
-    pub(super) fn new(
+    pub(in super::super) fn new(
         switches: Switches,
         map: Map<RawFd, abi::Bypass>,
         [app_ports, inherited]: [Ports; 2],
@@ -49,7 +49,7 @@ impl Bypass {
     }
 
     /// Where the kernel cannot be asked, nobody has told of another proxy.
-    pub(super) fn is_superseded(&self) -> bool {
+    pub(in super::super) fn is_superseded(&self) -> bool {
         self.switches.is_superseded().unwrap_or(false)
     }
 
@@ -97,7 +97,7 @@ impl Bypass {
 
     /// As [`Self::present`], for a connection to this process itself, of which the accepted end answers SO_ORIGINAL_DST,
     /// too.
-    pub(super) fn probe(
+    pub(in super::super) fn probe(
         &self,
         socket: BorrowedFd<'_>,
         client: SocketAddr,
@@ -107,7 +107,7 @@ impl Bypass {
     }
 
     /// For a connection to `nonce`, which is to arrive at the proxy's own listener of that direction.
-    pub(super) fn probe_listener(
+    pub(in super::super) fn probe_listener(
         &self,
         socket: BorrowedFd<'_>,
         nonce: SocketAddr,

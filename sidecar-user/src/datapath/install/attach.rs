@@ -10,19 +10,16 @@ use aya::maps::{MapData, PerCpuArray};
 use bytemuck::Zeroable;
 use sidecar_ebpf::abi::{Counter, Listener, RING_BYTES, Settings, map, program};
 
-use super::app_ports::{AppPortMaps, Doubts};
-use super::hold::Approvals;
-use super::install::{self, Installed};
+use super::super::map::{Map, ring};
+use super::super::session::app_ports::{AppPortMaps, Doubts};
+use super::super::session::settings::{self, Switches};
+use super::super::session::{AppPorts, Approvals, Bypass, Explain, Hold, PolicyMap, Proof, RouteMap};
+use super::super::{Config, Error, PodTarget, sys};
+use super::installed::{self, Installed};
 use super::lease::Lease;
 use super::links::{self, HOOKS};
-use super::map::{Map, ring};
 use super::object::{Features, Owner};
-use super::policy::PolicyMap;
-use super::settings::Switches;
-use super::{
-    AppPorts, Bypass, Config, Error, Explain, Former, Generation, Handover, Hold, Logs, PodTarget, Proof,
-    RouteMap, detach, logs, object, pins, settings, sys, whole_host,
-};
+use super::{Former, Generation, Handover, Logs, detach, logs, object, pins, whole_host};
 
 /// The programs, attached or about to be. Dropping it detaches nothing: see `detach`.
 pub struct Datapath {
@@ -41,7 +38,7 @@ pub struct Datapath {
 }
 
 /// The listeners of a shard, which `sk_lookup` brings connections to. Each is a TCP socket of the pod's network namespace
-/// that listens already (the kernel takes no other), bound to [`LISTENERS`](super::LISTENERS) or to the HBONE port.
+/// that listens already (the kernel takes no other), bound to [`LISTENERS`](super::super::LISTENERS) or to the HBONE port.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Steered<'a> {
     /// For plaintext connections from outside.
@@ -278,20 +275,20 @@ fn prepare(
     let maps = map::ALL.map(|name| map_fd(&ebpf, name).map(|fd| (name, Arc::new(fd))));
     let maps = maps.into_iter().collect::<Result<Vec<_>, Error>>()?;
     let counters = counters(&mut ebpf)?;
-    let switches = Switches::new(install::another(&maps, map::SETTINGS)?, settings);
-    let policy = install::another(&maps, map::POLICY)?;
+    let switches = Switches::new(installed::another(&maps, map::SETTINGS)?, settings);
+    let policy = installed::another(&maps, map::POLICY)?;
     let policy = PolicyMap::new(policy, switches.clone(), &config.policy);
-    let ports = |name| install::another(&maps, name);
+    let ports = |name| installed::another(&maps, name);
     let explain = Explain::new(
         switches.clone(),
         policy.clone(),
-        install::another(&maps, map::ROUTES)?,
+        installed::another(&maps, map::ROUTES)?,
         [ports(map::APP_PORTS)?, ports(map::INHERITED)?],
     );
     let doubts = Arc::<Doubts>::default();
     let bypass = Bypass::new(
         switches.clone(),
-        install::another(&maps, map::BYPASS)?,
+        installed::another(&maps, map::BYPASS)?,
         [ports(map::APP_PORTS)?, ports(map::INHERITED)?],
         doubts.clone(),
     );
