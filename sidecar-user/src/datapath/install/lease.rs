@@ -6,7 +6,7 @@
 //! first, while the directory is made for its owner alone. Being bound to the open file, not to the process, the lease
 //! can be handed over with its descriptor.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -42,15 +42,11 @@ impl Lease {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(Error::path("pins", pins)(error)),
             };
-            match directory.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    return Err(Error::Owned {
-                        pins: pins.into(),
-                        owner: owner(pins, &directory),
-                    });
-                }
-                Err(TryLockError::Error(error)) => return Err(Error::path("the lock of", pins)(error)),
+            if !locks::take(&directory, pins)? {
+                return Err(Error::Owned {
+                    pins: pins.into(),
+                    owner: owner(pins, &directory),
+                });
             }
             let lease = Self {
                 directory,
