@@ -13,6 +13,7 @@ pub use sidecar_ebpf::abi::{HELD_ENTRIES, MAX_SHARDS, PRESENTED_ENTRIES};
 /// Where the listeners have to be bound that the kernel brings connections to: nobody can dial them there.
 pub const LISTENERS: Ipv4Addr = Ipv4Addr::new(127, 129, 0, 1);
 
+mod capabilities;
 mod error;
 mod install;
 mod ip;
@@ -24,11 +25,13 @@ mod session;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod versioned;
 
 pub use error::{Error, Owner};
 pub use install::{
     ABI_VERSION, Attached, Datapath, Finding, Foreign, Former, Generation, Handover, Hook, Lease, Loaded,
-    Logs, Neighbours, Order, Place, State, Steered, attached, cgroup_id, cgroup_of, check, close, detach,
+    Logs, NeighbourQuery, Neighbours, Order, Place, State, attached, cgroup_id, cgroup_of, check, close,
+    detach,
 };
 pub use netns::Netns;
 pub use pod::PodTarget;
@@ -36,9 +39,10 @@ pub use policy::Policy;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use session::fuzz;
 pub use session::{
-    Action, AppPorts, Approvals, Bypass, Connect, Dialled, Explain, Family, HeldEvents, Hold, Lost,
-    PolicyMap, Proof, RouteMap, Unseen, Verdict,
+    Action, AppPorts, Approvals, Bypass, Connect, Descriptors, Dialled, Explain, Family, HeldEvents, Hold,
+    Lost, PolicyMap, Proof, RouteMap, Session, Steered, Unseen, Verdict,
 };
+use versioned::versioned;
 
 /// What an attachment needs to know about its pod.
 #[derive(Clone, Debug)]

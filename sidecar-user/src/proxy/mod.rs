@@ -126,7 +126,7 @@ async fn control(
     ));
     if let (Some(former), Some(kernel)) = (&former, &kernel) {
         if !kernel.is_apart() {
-            kernel.proof().see()?;
+            kernel.session().proof().see()?;
         }
         tokio::select! {
             () = former.until_ready(svid.clone()) => {}
@@ -288,7 +288,7 @@ fn listen(bound: Vec<Bound>, kernel: Option<&datapath::Datapath>) -> anyhow::Res
     if let Some(kernel) = kernel {
         for (shard, listeners) in (0..).zip(&listeners) {
             let steered = listeners.steered.as_ref();
-            kernel.steer(
+            kernel.session().steer(
                 shard,
                 datapath::Steered {
                     inbound: steered.map(|steered| steered.inbound.as_fd()),
@@ -322,7 +322,7 @@ fn hold_syns(kernel: &datapath::Datapath, bound: &[Bound]) -> anyhow::Result<Vec
                 "connect() is optimistic: it succeeds before the upstream has answered, and a failure is a reset; \
                  grant CAP_NET_RAW for truthful answers"
             );
-            kernel.set_hold(false)?;
+            kernel.session().set_hold(false)?;
             return Ok(Vec::new());
         }
     };
@@ -331,13 +331,13 @@ fn hold_syns(kernel: &datapath::Datapath, bound: &[Bound]) -> anyhow::Result<Vec
     for ((shard, outbound), raw) in (0..).zip(sockets).zip(raw) {
         truthful.push((kernel.hold(shard, outbound)?, raw));
     }
-    kernel.set_hold(true)?;
+    kernel.session().set_hold(true)?;
     Ok(truthful)
 }
 
 /// How the control work's own connections stay out of our own way.
 fn own_sockets(kernel: Option<&datapath::Datapath>) -> identity::Mark {
-    match kernel.map(datapath::Datapath::bypass) {
+    match kernel.map(|kernel| kernel.session().bypass()) {
         Some(bypass) => Arc::new(move |fd| bypass.mark(fd)),
         None => Arc::new(|_| Ok(())),
     }
@@ -365,7 +365,7 @@ fn shard_settings(
         hbone_port: ports.hbone_port,
         shards: config.workers,
         files: lifecycle::file_limit(),
-        bypass: kernel.map(datapath::Datapath::bypass),
+        bypass: kernel.map(|kernel| kernel.session().bypass()),
         world,
         svid,
         phase,

@@ -1,52 +1,30 @@
 //! Attaching, from nothing or over what an earlier proxy of the pod left pinned.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use aya::Ebpf;
-use aya::maps::{MapData, PerCpuArray};
 use bytemuck::Zeroable;
-use sidecar_ebpf::abi::{Counter, Listener, RING_BYTES, Settings, map, program};
+use sidecar_ebpf::abi::{Settings, map, program};
 
-use super::super::map::{Map, ring};
-use super::super::session::app_ports::{AppPortMaps, Doubts};
-use super::super::session::settings::{self, Switches};
-use super::super::session::{AppPorts, Approvals, Bypass, Explain, Hold, PolicyMap, Proof, RouteMap};
-use super::super::{Config, Error, PodTarget, sys};
-use super::installed::{self, Installed};
+use super::super::session::{Descriptors, Hold, Objects, Session, settings};
+use super::super::{Config, Error, PodTarget};
+use super::installed::Installed;
 use super::lease::Lease;
 use super::links::{self, HOOKS};
 use super::object::{Features, Owner};
-use super::{Former, Generation, Handover, Logs, detach, logs, object, pins, whole_host};
+use super::{Former, Generation, Handover, Logs, NeighbourQuery, detach, logs, object, pins, whole_host};
 
-/// The programs, attached or about to be. Dropping it detaches nothing: see `detach`.
+/// The programs, attached or about to be, and the session by which they are used. Dropping it detaches nothing: see
+/// `detach`.
 pub struct Datapath {
     installed: Arc<Installed>,
+    session: Session,
     generation: Option<Generation>,
-    first_shard: u32,
-    pins: PathBuf,
     is_first: bool,
-    netns: u64,
-    filter: OwnedFd,
-    counters: Arc<PerCpuArray<MapData, u64>>,
-    doubts: Arc<Doubts>,
-    bypass: Bypass,
-    explain: Explain,
     logs: Option<Logs>,
-}
-
-/// The listeners of a shard, which `sk_lookup` brings connections to. Each is a TCP socket of the pod's network namespace
-/// that listens already (the kernel takes no other), bound to [`LISTENERS`](super::super::LISTENERS) or to the HBONE port.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Steered<'a> {
-    /// For plaintext connections from outside.
-    pub inbound: Option<BorrowedFd<'a>>,
-    /// For the pod's own connections.
-    pub outbound: Option<BorrowedFd<'a>>,
-    /// For mesh peers.
-    pub hbone: Option<BorrowedFd<'a>>,
 }
 
 impl Datapath {
@@ -60,7 +38,7 @@ impl Datapath {
     /// Loads what is to be attached to the pod, whatever network namespace the calling thread is in. Changes nothing for
     /// connections. Blocks for as long as the kernel's verifier takes, some tens of milliseconds.
     ///
-    /// The lease is of [`Config::pins`]. Nobody listens yet: see [`Self::steer`].
+    /// The lease is of [`Config::pins`]. Nobody listens yet: see [`Session::steer`].
     pub fn prepare(config: &Config, pod: PodTarget, lease: Lease, former: Former) -> Result<Self, Error> {
         let settings = settings::settings(config, pod.netns())?;
         if !config.allow_whole_host {
@@ -110,35 +88,25 @@ impl Datapath {
         pins::are_apart(&self.installed.renewed) || self.installed.renewed.contains(map::SETTINGS)
     }
 
-    /// Fills the slots of a shard, which is given its part of the connections while this proxy serves the pod.
-    pub fn steer(&self, shard: u32, listeners: Steered<'_>) -> Result<(), Error> {
-        let given = [
-            (Listener::Inbound, listeners.inbound),
-            (Listener::Outbound, listeners.outbound),
-            (Listener::Hbone, listeners.hbone),
-        ];
-        let slots: Map<u32, RawFd> = self.installed.map(map::LISTENERS)?;
-        for (of, listener) in given {
-            if let Some(listener) = listener {
-                slots.set(&of.slot(self.first_shard + shard), &listener.as_raw_fd())?;
-            }
-        }
-        Ok(())
-    }
-
     /// Whose programs these are.
     pub fn pod(&self) -> &PodTarget {
         &self.installed.pod
     }
 
-    /// The handle that lets the proxy's own connections out.
-    pub fn bypass(&self) -> Bypass {
-        self.bypass.clone()
+    /// What serving takes.
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
-    /// The handle that proves that the programs see this process's sockets.
-    pub fn proof(&self) -> Proof {
-        Proof::new(self.bypass(), self.pod().clone(), self.pins.clone())
+    /// What a session of another process is made of, once these programs are attached. It has rings of its own, in the place
+    /// of those that [`Self::hold`] has made.
+    pub fn descriptors(&self) -> Result<Descriptors, Error> {
+        self.installed.descriptors()
+    }
+
+    /// The handle that asks who else is attached.
+    pub fn neighbours(&self) -> NeighbourQuery {
+        NeighbourQuery::new(self.pod().clone(), self.installed.pins.clone())
     }
 
     /// Whether nothing of the pod was intercepted before.
@@ -146,83 +114,12 @@ impl Datapath {
         self.is_first
     }
 
-    /// The handle that changes what is intercepted.
-    pub fn policy(&self) -> PolicyMap {
-        self.installed.policy.clone()
-    }
-
-    /// The handle that says what the programs would do.
-    pub fn explain(&self) -> Explain {
-        self.explain.clone()
-    }
-
-    /// Turns strict mode on or off for connections to come.
-    pub fn set_strict(&self, strict: bool) -> Result<(), Error> {
-        self.installed
-            .switches
-            .change(|settings| settings.strict = strict.into())
-    }
-
-    /// Prepares a shard for holding SYNs: its own ring, and the filter on its outbound listener. SYNs are held from
-    /// [`Self::set_hold`] on, so that no shard waits for another.
+    /// Prepares a shard for holding SYNs, as [`Session::hold`] does, with a ring that is made here.
     pub fn hold(&self, shard: u32, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
-        let rings: Map<u32, RawFd> = self.installed.map(map::RINGS)?;
-        let approvals = Approvals {
-            approved: self.installed.map(map::APPROVED)?,
-            held: self.installed.map(map::HELD)?,
-            netns: self.netns,
-        };
-        let prepare = || {
-            let ring = ring(RING_BYTES as u32)?;
-            rings.set(&(self.first_shard + shard), &ring.as_raw_fd())?;
-            sys::attach_filter(listener, self.filter.as_fd())?;
-            Hold::new(ring, approvals)
-        };
-        prepare().map_err(|source| Error::Hold { shard, source })
-    }
-
-    /// Turns the holding of SYNs on or off for connections to come.
-    pub fn set_hold(&self, hold: bool) -> Result<(), Error> {
-        self.installed
-            .switches
-            .change(|settings| settings.hold = hold.into())
-    }
-
-    /// The handle that tells the programs which ports listen; one is enough.
-    pub fn app_ports(&self) -> Result<AppPorts, Error> {
-        AppPorts::new(
-            AppPortMaps {
-                ports: self.installed.map(map::APP_PORTS)?,
-                counted: self.installed.map(map::APP_SOCKETS)?,
-                inherited: self.installed.map(map::INHERITED)?,
-                counters: self.counters.clone(),
-            },
-            self.doubts.clone(),
-            self.installed.switches.clone(),
-            self.pod().cgroup_path().into(),
-        )
-    }
-
-    /// The handle that tells the programs how this host reaches its destinations; one is enough.
-    pub fn routes(&self) -> Result<RouteMap, Error> {
-        RouteMap::new(self.installed.map(map::ROUTES)?, self.installed.switches.clone())
-    }
-
-    /// What the programs have counted since the pod was first attached, by name.
-    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, Error> {
-        Counter::ALL
-            .iter()
-            .map(|(counter, name)| {
-                let by_cpu = self
-                    .counters
-                    .get(&(*counter as u32), 0)
-                    .map_err(|source| Error::Map {
-                        map: map::COUNTERS,
-                        source,
-                    })?;
-                Ok((*name, by_cpu.iter().sum()))
-            })
-            .collect()
+        let ring = self.installed.ring(shard)?;
+        self.session
+            .hold_by(ring, listener)
+            .map_err(|source| Error::Hold { shard, source })
     }
 
     /// The programs' log, to be run on a tokio runtime. `None` when debug level was not enabled for the target
@@ -274,61 +171,33 @@ fn prepare(
 
     let maps = map::ALL.map(|name| map_fd(&ebpf, name).map(|fd| (name, Arc::new(fd))));
     let maps = maps.into_iter().collect::<Result<Vec<_>, Error>>()?;
-    let counters = counters(&mut ebpf)?;
-    let switches = Switches::new(installed::another(&maps, map::SETTINGS)?, settings);
-    let policy = installed::another(&maps, map::POLICY)?;
-    let policy = PolicyMap::new(policy, switches.clone(), &config.policy);
-    let ports = |name| installed::another(&maps, name);
-    let explain = Explain::new(
-        switches.clone(),
-        policy.clone(),
-        installed::another(&maps, map::ROUTES)?,
-        [ports(map::APP_PORTS)?, ports(map::INHERITED)?],
-    );
-    let doubts = Arc::<Doubts>::default();
-    let bypass = Bypass::new(
-        switches.clone(),
-        installed::another(&maps, map::BYPASS)?,
-        [ports(map::APP_PORTS)?, ports(map::INHERITED)?],
-        doubts.clone(),
-    );
+    let filter = Arc::new(links::program(&mut ebpf, program::HOLD)?);
+    let objects = Objects {
+        filter: filter.clone(),
+        maps: maps.clone(),
+        rings: Vec::new(),
+    };
+    let session = Session::prepared(pod.clone(), objects, settings, &config.policy)?;
     let programs = HOOKS.map(|hook| links::program(&mut ebpf, hook.program).map(|fd| (hook, fd)));
     let programs = programs.into_iter().collect::<Result<_, Error>>()?;
     Ok(Datapath {
         generation: Some(generation),
-        first_shard,
-        pins: config.pins.clone(),
         is_first: false,
-        netns: settings.netns,
-        filter: links::program(&mut ebpf, program::HOLD)?,
-        counters: Arc::new(counters),
-        doubts,
-        bypass,
-        explain,
         logs,
         installed: Arc::new(Installed {
             pins: pins.into(),
             pod,
             programs,
             maps,
+            filter,
             renewed,
             former,
             generation: number,
-            switches,
-            policy,
+            switches: session.switches().clone(),
+            policy: session.policy(),
             lease: Mutex::new(Some(lease)),
         }),
-    })
-}
-
-fn counters(ebpf: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, Error> {
-    let counters = ebpf.take_map(map::COUNTERS).ok_or(Error::Missing {
-        kind: "map",
-        name: map::COUNTERS,
-    })?;
-    PerCpuArray::try_from(counters).map_err(|source| Error::Map {
-        map: map::COUNTERS,
-        source,
+        session,
     })
 }
 

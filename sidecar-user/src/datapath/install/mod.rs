@@ -5,7 +5,7 @@
 
 mod attach;
 pub(super) mod attached;
-pub(super) mod check;
+mod check;
 mod close;
 mod detach;
 mod generation;
@@ -15,12 +15,12 @@ mod lease;
 pub(super) mod links;
 mod locks;
 mod logs;
-pub(super) mod neighbours;
+mod neighbours;
 pub(super) mod object;
 pub(super) mod pins;
 mod whole_host;
 
-pub use attach::{Datapath, Steered};
+pub use attach::Datapath;
 pub use attached::{ABI_VERSION, Attached, Hook, Loaded, Place, attached, cgroup_id, cgroup_of};
 pub use check::{Finding, State, check};
 pub use close::close;
@@ -29,5 +29,5 @@ pub use generation::Generation;
 pub use handover::Handover;
 pub use lease::Lease;
 pub use logs::Logs;
-pub use neighbours::{Foreign, Neighbours, Order};
+pub use neighbours::{Foreign, NeighbourQuery, Neighbours, Order};
 pub use pins::Former;

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{self, BPF_FS_MAGIC, FsType};
-use sidecar_ebpf::abi::schema::{TOGETHER, version};
+use sidecar_ebpf::abi::schema::TOGETHER;
 use sidecar_ebpf::abi::{
     APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, COUNTER_SLOTS, HANDSHAKE_ENTRIES,
     HELD_ENTRIES, Held, LISTENER_SLOTS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES, Path as RoutePath, Policy,
@@ -18,10 +18,10 @@ use sidecar_ebpf::abi::{
 };
 use sidecar_ebpf::addr::Ip;
 
-use super::super::Error;
 use super::super::map::Map;
 use super::super::session::settings;
 use super::super::sys::{self, MapInfo};
+use super::super::{Error, versioned};
 use super::generation;
 
 pub(in super::super) fn link(pins: &Path, program: &str) -> PathBuf {
@@ -33,16 +33,7 @@ pub(in super::super) fn maps(pins: &Path) -> PathBuf {
 }
 
 pub(in super::super) fn map(pins: &Path, name: &str) -> PathBuf {
-    maps(pins).join(file_name(name))
-}
-
-/// A map's layout has a version of its own, which is part of the name of its pin: two versions of Outrigger share the
-/// maps whose layout is the same, and neither opens the others. The first version has no number, and a bpffs takes no dot.
-pub(in super::super) fn file_name(name: &str) -> String {
-    match version(name) {
-        1 => name.into(),
-        version => format!("{name}_v{version}"),
-    }
+    maps(pins).join(versioned(name))
 }
 
 /// Refuses a directory that is not on a bpffs, or would not be.
@@ -127,7 +118,7 @@ pub(super) fn are_apart(renewed: &BTreeSet<&str>) -> bool {
 
 /// Removes the maps of other versions, once no program works with them any more.
 pub(super) fn forget_other_maps(pins: &Path) -> Result<(), Error> {
-    let ours: BTreeSet<OsString> = map::ALL.map(|name| file_name(name).into()).into();
+    let ours: BTreeSet<OsString> = map::ALL.map(|name| versioned(name).into()).into();
     remove_maps(pins, |name| !ours.contains(name)).map(drop)
 }
 

@@ -51,27 +51,27 @@ pub struct AppPorts {
 }
 
 /// Who listens, by port.
-pub(in super::super) type Ports = Map<u32, AppPort>;
+pub(super) type Ports = Map<u32, AppPort>;
 
-pub(in super::super) struct AppPortMaps {
-    pub(in super::super) ports: Ports,
+pub(super) struct AppPortMaps {
+    pub(super) ports: Ports,
     /// The sockets that the programs count.
-    pub(in super::super) counted: Map<u64, AppSocket>,
-    pub(in super::super) inherited: Ports,
-    pub(in super::super) counters: Arc<PerCpuArray<MapData, u64>>,
+    pub(super) counted: Map<u64, AppSocket>,
+    pub(super) inherited: Ports,
+    pub(super) counters: Arc<PerCpuArray<MapData, u64>>,
 }
 
 /// What the shards have met that only a look explains.
 #[derive(Debug, Default)]
-pub(in super::super) struct Doubts {
+pub(super) struct Doubts {
     /// A peer asked for a port on which nobody is known to listen.
-    pub(in super::super) closed: Notify,
+    pub(super) closed: Notify,
     /// Where a listener was found nobody listens.
-    pub(in super::super) ended: Notify,
+    pub(super) ended: Notify,
 }
 
 impl AppPorts {
-    pub(in super::super) fn new(
+    pub(super) fn new(
         maps: AppPortMaps,
         doubts: Arc<Doubts>,
         switches: Switches,
@@ -245,7 +245,7 @@ impl AppPorts {
 }
 
 /// Whether a map of ports, of either kind, has a socket that an attempt at this address would reach.
-pub(in super::super) fn listens(ports: &Ports, at: SocketAddr) -> Result<bool, Failed> {
+pub(super) fn listens(ports: &Ports, at: SocketAddr) -> Result<bool, Failed> {
     let sockets = ports.get(&at.port().into())?;
     Ok(sockets.is_some_and(|sockets| match at.ip().to_canonical() {
         IpAddr::V4(_) => sockets.v4 != 0,

@@ -28,7 +28,7 @@ pub struct Bypass {
 }
 
 impl Bypass {
-    pub(in super::super) fn new(
+    pub(super) fn new(
         switches: Switches,
         map: Map<RawFd, abi::Bypass>,
         [app_ports, inherited]: [Ports; 2],
@@ -49,7 +49,7 @@ impl Bypass {
     }
 
     /// Where the kernel cannot be asked, nobody has told of another proxy.
-    pub(in super::super) fn is_superseded(&self) -> bool {
+    pub(super) fn is_superseded(&self) -> bool {
         self.switches.is_superseded().unwrap_or(false)
     }
 
@@ -97,7 +97,7 @@ impl Bypass {
 
     /// As [`Self::present`], for a connection to this process itself, of which the accepted end answers SO_ORIGINAL_DST,
     /// too.
-    pub(in super::super) fn probe(
+    pub(super) fn probe(
         &self,
         socket: BorrowedFd<'_>,
         client: SocketAddr,
@@ -107,7 +107,7 @@ impl Bypass {
     }
 
     /// For a connection to `nonce`, which is to arrive at the proxy's own listener of that direction.
-    pub(in super::super) fn probe_listener(
+    pub(super) fn probe_listener(
         &self,
         socket: BorrowedFd<'_>,
         nonce: SocketAddr,

@@ -62,7 +62,7 @@ pub enum Connect {
 }
 
 impl Explain {
-    pub(in super::super) fn new(
+    pub(super) fn new(
         switches: Switches,
         policy: PolicyMap,
         routes: Map<routes::Key, Path>,

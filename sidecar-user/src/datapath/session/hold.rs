@@ -28,9 +28,9 @@ pub struct Hold {
 /// Lets held SYNs pass.
 #[derive(Clone, Debug)]
 pub struct Approvals {
-    pub(in super::super) approved: Map<Tuple, u32>,
-    pub(in super::super) held: Map<Tuple, Held>,
-    pub(in super::super) netns: u64,
+    pub(super) approved: Map<Tuple, u32>,
+    pub(super) held: Map<Tuple, Held>,
+    pub(super) netns: u64,
 }
 
 /// What happens to the connections of one shard before they are accepted.
@@ -39,7 +39,7 @@ pub struct HeldEvents {
 }
 
 impl Hold {
-    pub(in super::super) fn new(ring: OwnedFd, approvals: Approvals) -> io::Result<Self> {
+    pub(super) fn new(ring: OwnedFd, approvals: Approvals) -> io::Result<Self> {
         let data = MapData::from_fd(ring).map_err(io::Error::other)?;
         Ok(Self {
             ring: RingBuf::try_from(aya::maps::Map::RingBuf(data)).map_err(io::Error::other)?,
@@ -112,7 +112,7 @@ impl HeldEvents {
 }
 
 /// A record of the ring. `None`: it is none of ours.
-pub(in super::super) fn held_event(record: &[u8]) -> Option<HeldEvent> {
+pub(super) fn held_event(record: &[u8]) -> Option<HeldEvent> {
     let event: abi::Event = bytemuck::try_pod_read_unaligned(record).ok()?;
     let pair = Pair {
         client: address(event.tuple.source, event.tuple.source_port),

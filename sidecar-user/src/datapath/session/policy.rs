@@ -28,7 +28,7 @@ struct InForce {
 
 impl PolicyMap {
     /// Writes nothing yet.
-    pub(in super::super) fn new(map: Map<Key, abi::Policy>, switches: Switches, policy: &Policy) -> Self {
+    pub(super) fn new(map: Map<Key, abi::Policy>, switches: Switches, policy: &Policy) -> Self {
         Self {
             map,
             switches,
@@ -37,6 +37,14 @@ impl PolicyMap {
                 policy: policy.clone(),
             })),
         }
+    }
+
+    /// Of programs that are attached: this policy, in the generation that their settings say.
+    pub(super) fn in_force(map: Map<Key, abi::Policy>, switches: Switches, policy: &Policy) -> Self {
+        let generation = switches.wanted().policy_generation as u8;
+        let made = Self::new(map, switches, policy);
+        made.lock().generation = generation;
+        made
     }
 
     /// Before any program runs, or while those of an earlier proxy go on with the policy that `before` has. Answers what

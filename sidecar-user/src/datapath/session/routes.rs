@@ -27,13 +27,13 @@ pub struct RouteMap {
 /// Of an LPM trie: IPv4 is v4-mapped, its prefixes are 96 bits longer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
-pub(in super::super) struct Key {
+pub(super) struct Key {
     bits: u32,
     ip: [u8; 16],
 }
 
 impl RouteMap {
-    pub(in super::super) fn new(map: Map<Key, abi::Path>, switches: Switches) -> Result<Self, Error> {
+    pub(super) fn new(map: Map<Key, abi::Path>, switches: Switches) -> Result<Self, Error> {
         // What an earlier proxy has written is in force, and is changed where it is no longer so.
         let written = written(&map)?;
         let complete = switches.current()?.routes != 0;
@@ -100,7 +100,7 @@ impl RouteMap {
 }
 
 /// Of one address, or of many.
-pub(in super::super) fn key(net: &IpNet) -> Key {
+pub(super) fn key(net: &IpNet) -> Key {
     let (ip, before) = match net.network() {
         IpAddr::V4(ip) => (ip.to_ipv6_mapped(), 96),
         IpAddr::V6(ip) => (ip, 0),

@@ -39,7 +39,7 @@ enum Pen {
 
 impl Switches {
     /// Writes nothing until [`Self::begin`].
-    pub(in super::super) fn new(map: Map<u32, Settings>, settings: Settings) -> Self {
+    pub(super) fn new(map: Map<u32, Settings>, settings: Settings) -> Self {
         Self {
             map,
             state: Arc::new(Mutex::new(State {
@@ -47,6 +47,24 @@ impl Switches {
                 pen: Pen::Waiting,
             })),
         }
+    }
+
+    /// Of programs that are attached: their settings are this process's to change from now on.
+    pub(super) fn in_force(map: Map<u32, Settings>) -> Result<Self, Error> {
+        let settings = in_force(&map)?;
+        let state = State {
+            settings,
+            pen: Pen::Held,
+        };
+        Ok(Self {
+            map,
+            state: Arc::new(Mutex::new(state)),
+        })
+    }
+
+    /// As this process has written them, or is going to.
+    pub(in super::super) fn wanted(&self) -> Settings {
+        self.lock().settings
     }
 
     /// Writes all of the settings, after a last change, and each change from now on.
@@ -68,7 +86,7 @@ impl Switches {
     }
 
     /// Refuses once another proxy has taken the pod over: its settings are not ours to write.
-    pub(in super::super) fn change(&self, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {
         let mut state = self.lock();
         let mut changed = state.settings;
         change(&mut changed);
@@ -82,7 +100,7 @@ impl Switches {
     }
 
     /// Whether another proxy has taken the pod over.
-    pub(in super::super) fn is_superseded(&self) -> Result<bool, Error> {
+    pub(super) fn is_superseded(&self) -> Result<bool, Error> {
         let state = self.lock();
         match state.pen {
             Pen::Waiting => Ok(false),

@@ -161,10 +161,10 @@ fn only_a_socket_that_listens_gets_a_slot() {
             inbound: Some(closed.as_fd()),
             ..Steered::default()
         };
-        let error = datapath.steer(0, steered).unwrap_err();
+        let error = datapath.session().steer(0, steered).unwrap_err();
         assert!(error.to_string().contains(map::LISTENERS), "{error}");
         closed.listen(1).expect("listen");
-        datapath.steer(0, steered).expect("a listener");
+        datapath.session().steer(0, steered).expect("a listener");
     });
 }
 

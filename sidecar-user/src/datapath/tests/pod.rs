@@ -195,7 +195,7 @@ impl Pod {
         };
         let lease = self.lease(&config.pins)?;
         let datapath = Datapath::attach(config, PodTarget::of(config)?, lease)?;
-        datapath.steer(0, steered)?;
+        datapath.session().steer(0, steered)?;
         Ok(datapath)
     }
 
@@ -330,6 +330,7 @@ fn play_proxy(config: &Config) -> ! {
     let attached = PodTarget::of(config).and_then(|pod| Datapath::attach(config, pod, lease));
     let datapath = attached.unwrap_or_else(|e| panic!("attach: {e}"));
     datapath
+        .session()
         .steer(0, steered)
         .unwrap_or_else(|e| panic!("steer: {e}"));
     println!("{READY}");

@@ -120,7 +120,7 @@ fn other_ports_renew_the_settings_and_nothing_that_connections_need() {
         let _app = TcpStream::connect(FAR4).expect("redirected");
         let (accepted, _) = outbound.accept().expect("accept");
         let own = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
-        first.bypass().mark(own.as_fd()).expect("mark");
+        first.session().bypass().mark(own.as_fd()).expect("mark");
         let before = map_ids(pod);
         drop(first);
 
@@ -157,7 +157,7 @@ fn where_the_map_of_ports_begins_anew_a_served_port_stays_open_until_the_first_l
 
         let datapath = pod.attach(Some(&inbound));
         assert!(is_open(pod, POD4, port));
-        let mut ports = datapath.app_ports().expect("ports");
+        let mut ports = datapath.session().app_ports().expect("ports");
         set(&mut ports, &[found(&app)]);
         assert!(is_open(pod, POD4, port));
         assert!(!is_open(pod, POD4, 9));
