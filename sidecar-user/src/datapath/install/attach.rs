@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use aya::Ebpf;
 use bytemuck::Zeroable;
-use sidecar_ebpf::abi::{Settings, map, program};
+use sidecar_ebpf::abi::{Settings, map};
 
-use super::super::session::{Descriptors, Hold, Objects, Session, settings};
+use super::super::session::{Descriptors, Hold, Objects, PROGRAMS, Session, settings};
 use super::super::{Config, Error, PodTarget};
 use super::installed::Installed;
 use super::lease::Lease;
@@ -116,10 +116,7 @@ impl Datapath {
 
     /// Prepares a shard for holding SYNs, as [`Session::hold`] does, with a ring that is made here.
     pub fn hold(&self, shard: u32, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
-        let ring = self.installed.ring(shard)?;
-        self.session
-            .hold_by(ring, listener)
-            .map_err(|source| Error::Hold { shard, source })
+        self.session.hold_by(shard, self.installed.ring(shard)?, listener)
     }
 
     /// The programs' log, to be run on a tokio runtime. `None` when debug level was not enabled for the target
@@ -171,10 +168,11 @@ fn prepare(
 
     let maps = map::ALL.map(|name| map_fd(&ebpf, name).map(|fd| (name, Arc::new(fd))));
     let maps = maps.into_iter().collect::<Result<Vec<_>, Error>>()?;
-    let filter = Arc::new(links::program(&mut ebpf, program::HOLD)?);
+    let used = PROGRAMS.map(|(name, _)| Ok((name, Arc::new(links::program(&mut ebpf, name)?))));
+    let used = used.into_iter().collect::<Result<Vec<_>, Error>>()?;
     let objects = Objects {
-        filter: filter.clone(),
         maps: maps.clone(),
+        programs: used.clone(),
         rings: Vec::new(),
     };
     let session = Session::prepared(pod.clone(), objects, settings, &config.policy)?;
@@ -189,7 +187,7 @@ fn prepare(
             pod,
             programs,
             maps,
-            filter,
+            used,
             renewed,
             former,
             generation: number,

@@ -24,7 +24,8 @@ pub(super) struct Installed {
     /// In the order of attaching.
     pub(super) programs: Vec<(Hook, OwnedFd)>,
     pub(super) maps: Vec<(&'static str, Arc<OwnedFd>)>,
-    pub(super) filter: Arc<OwnedFd>,
+    /// What a session uses of them without a hook.
+    pub(super) used: Vec<(&'static str, Arc<OwnedFd>)>,
     /// Those that are not pinned yet.
     pub(super) renewed: BTreeSet<&'static str>,
     pub(super) former: Former,
@@ -133,8 +134,8 @@ impl Installed {
             source,
         })?;
         let objects = Objects {
-            filter: self.filter.clone(),
             maps: self.maps.clone(),
+            programs: self.used.clone(),
             rings,
         };
         Ok(Descriptors::new(cgroup, netns, objects))

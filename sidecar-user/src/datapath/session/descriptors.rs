@@ -35,6 +35,9 @@ const MAPS: [&str; 11] = [
     map::COUNTERS,
 ];
 
+/// Programs that a session uses, and their kinds.
+pub(in super::super) const PROGRAMS: [(&str, u32); 1] = [(program::HOLD, BPF_PROG_TYPE_SOCKET_FILTER)];
+
 const BPF_MAP_TYPE_PERCPU_ARRAY: u32 = 6;
 const BPF_MAP_TYPE_RINGBUF: u32 = 27;
 const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
@@ -47,13 +50,13 @@ pub struct Descriptors {
     pub(super) objects: Objects,
 }
 
-/// What of it is the kernel's own: maps, rings and a program.
+/// What of it is the kernel's own: maps, rings and programs.
 #[derive(Debug)]
 pub(in super::super) struct Objects {
-    /// What holds SYNs, once it is on a listener.
-    pub(in super::super) filter: Arc<OwnedFd>,
     /// By their names, at least those of [`MAPS`].
     pub(in super::super) maps: Vec<(&'static str, Arc<OwnedFd>)>,
+    /// By their names, those of [`PROGRAMS`].
+    pub(in super::super) programs: Vec<(&'static str, Arc<OwnedFd>)>,
     /// One for each shard, in its slot already; none where nothing is to be held, or where rings come later.
     pub(in super::super) rings: Vec<OwnedFd>,
 }
@@ -73,8 +76,9 @@ impl Descriptors {
         let mut named = vec![
             (CGROUP.into(), self.cgroup.as_fd()),
             (NETNS.into(), self.netns.as_fd()),
-            (program::HOLD.into(), objects.filter.as_fd()),
         ];
+        let programs = objects.programs.iter();
+        named.extend(programs.map(|(name, program)| ((*name).into(), program.as_fd())));
         let maps = objects.maps.iter().filter(|(name, _)| MAPS.contains(name));
         named.extend(maps.map(|(name, map)| (versioned(name), map.as_fd())));
         let rings = objects.rings.iter().enumerate();
@@ -92,12 +96,13 @@ impl Descriptors {
                 .ok_or_else(|| Error::NotHandedOver { name: name.into() })
         };
         let maps = MAPS.map(|name| take(&versioned(name)).map(|map| (name, Arc::new(map))));
+        let programs = PROGRAMS.map(|(name, _)| take(name).map(|program| (name, Arc::new(program))));
         Ok(Self {
             cgroup: take(CGROUP)?,
             netns: take(NETNS)?,
             objects: Objects {
-                filter: Arc::new(take(program::HOLD)?),
                 maps: maps.into_iter().collect::<Result<_, _>>()?,
+                programs: programs.into_iter().collect::<Result<_, _>>()?,
                 rings,
             },
         })
@@ -111,14 +116,14 @@ fn of_ring(shard: usize) -> String {
 
 impl Objects {
     pub(super) fn map<K: Pod, V: Pod>(&self, name: &'static str) -> Result<Map<K, V>, Error> {
-        let map = self.find(name)?;
+        let map = find("map", &self.maps, name)?;
         asked(name, map.as_fd(), |info| info.name() == name)?;
         Map::new(name, map.clone())
     }
 
     /// Of the map that has a value for each CPU.
     pub(super) fn descriptor(&self, name: &'static str) -> Result<OwnedFd, Error> {
-        let map = self.find(name)?;
+        let map = find("map", &self.maps, name)?;
         let sizes = [size_of::<u32>(), size_of::<u64>()].map(|size| size as u32);
         asked(name, map.as_fd(), |info| {
             (info.name(), info.kind) == (name, BPF_MAP_TYPE_PERCPU_ARRAY)
@@ -128,14 +133,15 @@ impl Objects {
             .map_err(|source| Error::MapIo { map: name, source })
     }
 
-    pub(super) fn filter(&self) -> Result<Arc<OwnedFd>, Error> {
-        let info = sys::program_info(self.filter.as_fd()).map_err(|source| Error::MapIo {
-            map: program::HOLD,
+    pub(super) fn program(&self, name: &'static str) -> Result<Arc<OwnedFd>, Error> {
+        let program = find("program", &self.programs, name)?;
+        let info = sys::program_info(program.as_fd()).map_err(|source| Error::Host {
+            what: "what a program is",
             source,
         })?;
-        match (info.name(), info.kind) {
-            (program::HOLD, BPF_PROG_TYPE_SOCKET_FILTER) => Ok(self.filter.clone()),
-            (found, _) => Err(other(program::HOLD, found)),
+        match PROGRAMS.contains(&(info.name(), info.kind)) && info.name() == name {
+            true => Ok(program.clone()),
+            false => Err(other(name, info.name())),
         }
     }
 
@@ -149,13 +155,17 @@ impl Objects {
         };
         self.rings.iter().map(ring).collect()
     }
+}
 
-    fn find(&self, name: &'static str) -> Result<&Arc<OwnedFd>, Error> {
-        let found = self.maps.iter().find(|(of, _)| *of == name);
-        found
-            .map(|(_, map)| map)
-            .ok_or(Error::Missing { kind: "map", name })
-    }
+fn find<'o>(
+    kind: &'static str,
+    among: &'o [(&'static str, Arc<OwnedFd>)],
+    name: &'static str,
+) -> Result<&'o Arc<OwnedFd>, Error> {
+    let found = among.iter().find(|(of, _)| *of == name);
+    found
+        .map(|(_, object)| object)
+        .ok_or(Error::Missing { kind, name })
 }
 
 fn asked(name: &'static str, map: BorrowedFd<'_>, is_it: impl FnOnce(&MapInfo) -> bool) -> Result<(), Error> {

@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use sidecar_ebpf::abi::{Held, Listener, Settings, Tuple, map};
+use sidecar_ebpf::abi::{Held, Listener, Settings, Tuple, map, program};
 
 use super::map::Map;
 use super::{Error, PodTarget, Policy, sys};
@@ -44,7 +44,7 @@ pub(super) mod settings;
 pub use app_ports::AppPorts;
 pub use bypass::Bypass;
 pub use descriptors::Descriptors;
-pub(super) use descriptors::Objects;
+pub(super) use descriptors::{Objects, PROGRAMS};
 pub use explain::{Action, Connect, Explain, Verdict};
 pub use hold::{Approvals, HeldEvents, Hold};
 pub use policy::PolicyMap;
@@ -132,7 +132,7 @@ impl Session {
             inherited: objects.map(map::INHERITED)?,
         };
         let counters = Counters::new(objects.descriptor(map::COUNTERS)?)?;
-        let (filter, rings) = (objects.filter()?, objects.rings()?);
+        let (filter, rings) = (objects.program(program::HOLD)?, objects.rings()?);
         let listening = || [maps.ports.clone(), maps.inherited.clone()];
         let doubts = Arc::<Doubts>::default();
         let bypass = Bypass::new(
@@ -184,20 +184,24 @@ impl Session {
     pub fn hold(&self, shard: u32, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
         let ring = self.rings.get(shard as usize);
         let ring = ring.ok_or_else(|| io::Error::other("no ring was handed over for it"));
-        ring.and_then(OwnedFd::try_clone)
-            .and_then(|ring| self.hold_by(ring, listener))
-            .map_err(|source| Error::Hold { shard, source })
+        let ring = ring.and_then(OwnedFd::try_clone);
+        self.hold_by(
+            shard,
+            ring.map_err(|source| Error::Hold { shard, source })?,
+            listener,
+        )
     }
 
     /// By a ring that is in the shard's slot already: the filter is put on its outbound listener.
-    pub(super) fn hold_by(&self, ring: OwnedFd, listener: BorrowedFd<'_>) -> io::Result<Hold> {
+    pub(super) fn hold_by(&self, shard: u32, ring: OwnedFd, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
         let approvals = Approvals {
             approved: self.maps.approved.clone(),
             held: self.maps.held.clone(),
             netns: self.netns,
         };
-        sys::attach_filter(listener, self.filter.as_fd())?;
-        Hold::new(ring, approvals)
+        sys::attach_filter(listener, self.filter.as_fd())
+            .and_then(|()| Hold::new(ring, approvals))
+            .map_err(|source| Error::Hold { shard, source })
     }
 
     /// Turns the holding of SYNs on or off for connections to come.

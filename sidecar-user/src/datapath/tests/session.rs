@@ -159,6 +159,7 @@ fn every_handle_of_a_session_works_without_any_capability() {
         });
         let settings = super::super::install::pins::pinned_settings(&pod.config.pins).expect("readable");
         assert_eq!([settings.routes, settings.app_ports, settings.strict], [1; 3]);
+        assert_eq!(settings.policy_generation, 2, "the first is the installer's");
     });
 }
 
