@@ -1,0 +1,95 @@
+//! The compiled programs, and the loader that all users of them share.
+
+use std::path::PathBuf;
+
+use aya::programs::ProgramType;
+use aya::sys::{BpfHelper, is_helper_supported};
+use aya::{Ebpf, EbpfLoader};
+
+use super::super::Error;
+
+/// Built by `build.rs`; aligned, because it is parsed in place.
+pub(in super::super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/outrigger-bpf"));
+
+/// One page: what the ring buffer of the programs' log takes while nothing is logged.
+const NO_LOGS: u32 = 4096;
+
+/// What not every kernel can do, and interception can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Features {
+    /// Showing an MPTCP client the address it asked for. Since 5.19.
+    pub(super) mptcp: bool,
+    /// Failing connect() with the errno of the routes instead of EPERM. Since 5.18.
+    pub(super) retval: bool,
+}
+
+impl Features {
+    /// Asks the kernel, not its version: what it was built with and what this process may do count too.
+    pub(super) fn probe() -> Self {
+        let has = |helper| is_helper_supported(ProgramType::CgroupSockAddr, helper).unwrap_or(false);
+        Self {
+            mptcp: has(BpfHelper::BPF_FUNC_skc_to_mptcp_sock),
+            retval: has(BpfHelper::BPF_FUNC_set_retval),
+        }
+    }
+
+    /// What applications notice of what is not there: the feature, the consequence and the remedy.
+    pub(super) fn absent(self) -> impl Iterator<Item = [&'static str; 3]> {
+        let mptcp = [
+            "mptcp",
+            "an MPTCP client is shown loopback addresses by getpeername() and getsockname()",
+            "use Linux 5.19 or later with CONFIG_MPTCP",
+        ];
+        let retval = [
+            "errno",
+            "connect() without a route fails with EPERM instead of the errno of the routes",
+            "use Linux 5.18 or later",
+        ];
+        let absent = [(self.mptcp, mptcp), (self.retval, retval)];
+        absent
+            .into_iter()
+            .filter_map(|(there, told)| (!there).then_some(told))
+    }
+}
+
+/// Whose programs these are: what tells them of their own shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) first_shard: u32,
+    pub(super) shards: u32,
+}
+
+impl Owner {
+    /// The first proxy of a pod.
+    pub(super) const ALONE: Self = Self {
+        first_shard: 0,
+        shards: 1,
+    };
+}
+
+/// Makes the maps, and prepares the programs. `reused` are opened where they are pinned; the others die with the returned
+/// value unless somebody pins them.
+pub(super) fn load(
+    features: Features,
+    owner: Owner,
+    reused: &[(&'static str, PathBuf)],
+    log: bool,
+) -> Result<Ebpf, Error> {
+    // aya-log's numbers: 0 is nothing, 4 is debug. Off, the verifier removes the log calls altogether.
+    let level: u8 = if log { 4 } else { 0 };
+    let (mptcp, retval) = (u8::from(features.mptcp), u8::from(features.retval));
+    let mut loader = EbpfLoader::new();
+    loader.override_global(aya_log::LEVEL, &level, true);
+    loader.override_global("FEATURE_MPTCP", &mptcp, true);
+    loader.override_global("FEATURE_RETVAL", &retval, true);
+    if !log {
+        loader.map_max_entries("AYA_LOGS", NO_LOGS);
+    }
+    loader.override_global("OWN_FIRST_SHARD", &owner.first_shard, true);
+    loader.override_global("OWN_SHARDS", &owner.shards, true);
+    for (name, pin) in reused {
+        loader.map_pin_path(name, pin);
+    }
+    loader.load(OBJECT).map_err(|source| Error::Object { source })
+}

@@ -1,0 +1,156 @@
+//! One shard's door to the SYNs that wait at its listener: what has come, and who may pass.
+//!
+//! Does not send packets and knows no upstream; `intercept` and the outbound walk do.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use aya::maps::{MapData, RingBuf};
+use sidecar_ebpf::abi::{self, Held, Tuple};
+use sidecar_ebpf::addr::{Ip, Port};
+use tokio::io::unix::AsyncFd;
+
+use super::super::ip::{kernel_ip, user_ip};
+use super::super::map::Map;
+use super::super::sys;
+use crate::model::{HeldEvent, HeldSyn, OriginalDst, Pair};
+
+/// Records read in one turn.
+const AT_ONCE: usize = 128;
+
+/// Made on any thread; started on the shard's.
+pub struct Hold {
+    ring: RingBuf<MapData>,
+    approvals: Approvals,
+}
+
+/// Lets held SYNs pass.
+#[derive(Clone, Debug)]
+pub struct Approvals {
+    pub(super) approved: Map<Tuple, u32>,
+    pub(super) held: Map<Tuple, Held>,
+    pub(super) netns: u64,
+}
+
+/// What happens to the connections of one shard before they are accepted.
+pub struct HeldEvents {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl Hold {
+    pub(super) fn new(ring: OwnedFd, approvals: Approvals) -> io::Result<Self> {
+        let data = MapData::from_fd(ring).map_err(io::Error::other)?;
+        Ok(Self {
+            ring: RingBuf::try_from(aya::maps::Map::RingBuf(data)).map_err(io::Error::other)?,
+            approvals,
+        })
+    }
+
+    /// Registers the ring with the current tokio runtime.
+    pub fn start(self) -> io::Result<(HeldEvents, Approvals)> {
+        let ring = sys::watch(self.ring)?;
+        Ok((HeldEvents { ring }, self.approvals))
+    }
+}
+
+impl Approvals {
+    /// The SYN with this sequence number may pass from now on.
+    pub fn approve(&self, pair: Pair, sequence: u32) -> io::Result<()> {
+        Ok(self.approved.set(&self.key(pair, sequence), &1)?)
+    }
+
+    /// Takes back what nobody came for. The accept takes it back by itself.
+    pub fn withdraw(&self, pair: Pair, sequence: u32) -> io::Result<()> {
+        self.approved.remove(&self.key(pair, sequence))?;
+        Ok(())
+    }
+
+    /// Whether the kernel still holds that SYN. News of its end can be lost, when the ring is full.
+    pub fn is_held(&self, pair: Pair, sequence: u32) -> io::Result<bool> {
+        let held = self.held.get(&self.key(pair, 0))?;
+        Ok(held.is_some_and(|held| held.sequence == sequence))
+    }
+
+    fn key(&self, pair: Pair, sequence: u32) -> Tuple {
+        Tuple {
+            netns: self.netns,
+            source: kernel_ip(pair.client.ip()),
+            destination: kernel_ip(pair.listener.ip()),
+            source_port: Port::new(pair.client.port()),
+            destination_port: Port::new(pair.listener.port()),
+            sequence,
+        }
+    }
+}
+
+impl HeldEvents {
+    /// Waits until something has happened, and hands it over in order, so much at most that others of the shard get
+    /// their turn. Cancelled, it loses nothing.
+    pub async fn next(&mut self, mut each: impl FnMut(HeldEvent)) -> io::Result<()> {
+        loop {
+            let mut ready = self.ring.readable_mut().await?;
+            let ring = ready.get_inner_mut();
+            let mut seen = 0;
+            while seen < AT_ONCE
+                && let Some(record) = ring.next()
+            {
+                seen += 1;
+                if let Some(event) = held_event(&record) {
+                    each(event);
+                }
+            }
+            // The kernel wakes for a ring that was read to its end, and for no other.
+            if seen < AT_ONCE {
+                ready.clear_ready();
+            }
+            if seen > 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A record of the ring. `None`: it is none of ours.
+pub(super) fn held_event(record: &[u8]) -> Option<HeldEvent> {
+    let event: abi::Event = bytemuck::try_pod_read_unaligned(record).ok()?;
+    let pair = Pair {
+        client: address(event.tuple.source, event.tuple.source_port),
+        listener: address(event.tuple.destination, event.tuple.destination_port),
+    };
+    let syn = || {
+        let origin = event.origin;
+        Some(HeldSyn {
+            pair,
+            sequence: event.sequence,
+            original_dst: OriginalDst::new(address(origin.ip, origin.port)),
+            source: (!origin.source.is_zero()).then(|| user_ip(origin.source)),
+            device: (origin.device != 0).then_some(origin.device),
+            traffic_class: event.traffic_class,
+            header: tcp_header(event.tcp.get(..usize::from(event.tcp_len))?)?,
+        })
+    };
+    match event.kind {
+        abi::Event::HELD => syn().map(HeldEvent::Held),
+        abi::Event::FULL => syn().map(HeldEvent::NoRoom),
+        abi::Event::STRAY => Some(HeldEvent::Stray {
+            pair,
+            sequence: event.sequence,
+        }),
+        abi::Event::GONE => Some(HeldEvent::Gone {
+            pair,
+            sequence: event.sequence,
+        }),
+        _ => None,
+    }
+}
+
+/// RFC 9293 3.1: at least 20 bytes, and as many as its data offset says. The answers to a SYN are made of it.
+fn tcp_header(bytes: &[u8]) -> Option<Vec<u8>> {
+    let words = usize::from(bytes.get(12)? >> 4);
+    (words >= 5 && words * 4 == bytes.len()).then(|| bytes.to_vec())
+}
+
+fn address(from: Ip, port: Port) -> SocketAddr {
+    SocketAddr::new(user_ip(from), port.get())
+}
