@@ -184,8 +184,11 @@ mod tests {
         let mut given = Box::pin(turns.next(Source::of(ip(2))));
         let mut last = Box::pin(turns.next(Source::of(ip(2))));
         for waiting in [&mut gone, &mut given, &mut last] {
-            let is_given = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_ready())).await;
-            assert!(!is_given);
+            poll_fn(|cx| {
+                assert!(waiting.as_mut().poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
         }
         drop(gone);
         drop(held);
