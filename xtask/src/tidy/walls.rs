@@ -14,8 +14,8 @@ pub(super) fn find(files: &[File]) -> Vec<String> {
     for (from, to) in WALLS {
         let mut told = BTreeSet::new();
         for start in imports.keys().filter(|at| is_in(at, from)) {
-            if let Some(way) = way(&imports, start, to)
-                // One for each way through the wall, not for everybody who takes it.
+            if let Some(way) = way(&imports, start, from, to)
+                // One for each hole in the wall, not for everybody who gets through it.
                 && told.insert(way[way.len() - 2..].to_vec())
             {
                 let steps = way.windows(2).map(|step| {
@@ -36,14 +36,14 @@ fn is_in(at: &Path, room: &str) -> bool {
         .all(|part| parts.next().is_some_and(|name| name == part))
 }
 
-/// The shortest, its ends included.
-fn way(imports: &Imports, start: &Path, to: &str) -> Option<Vec<Path>> {
+/// The shortest that leaves the sub-room at once, its ends included: the others are told of where they leave it.
+fn way(imports: &Imports, start: &Path, room: &str, to: &str) -> Option<Vec<Path>> {
     let mut from: BTreeMap<&Path, &Path> = BTreeMap::new();
     let mut next = vec![start];
     while !next.is_empty() {
         for at in std::mem::take(&mut next) {
             for found in imports.get(at).into_iter().flat_map(BTreeMap::keys) {
-                if found == start || from.contains_key(found) {
+                if is_in(found, room) || from.contains_key(found) {
                     continue;
                 }
                 from.insert(found, at);
@@ -74,7 +74,10 @@ mod tests {
             ("noun.rs", noun),
             ("install/mod.rs", "pub mod links;"),
             ("install/links.rs", LINKS),
-            ("session/mod.rs", "mod hold;\npub struct Session;"),
+            (
+                "session/mod.rs",
+                "mod hold;\nuse hold::Hold;\npub struct Session;",
+            ),
             ("session/hold.rs", session),
         ];
         let files: Vec<File> = files
