@@ -9,8 +9,6 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::net::TcpStream;
-
 use super::authorize::admit;
 use super::contain::Abortive;
 use super::join::{join, join_guest};
@@ -29,8 +27,9 @@ use crate::policy::{self, Claim, Permit};
 use crate::relay::Port;
 use crate::transport::hbone::Refusal;
 use crate::transport::hbone::server::{Ended, Incoming, Session};
+use crate::transport::tcp::{self, Dialled};
 use crate::transport::tls::Peer;
-use crate::transport::{Error, Step, tcp};
+use crate::transport::{Error, Step};
 
 /// The tunnel that a stream came through.
 struct Tunnel {
@@ -399,7 +398,7 @@ async fn deliver(
     client: SocketAddr,
     caller: ClientAddr,
     flow: &OpenFlow,
-) -> Result<TcpStream, Error> {
+) -> Result<Dialled, Error> {
     let start = Instant::now();
     let destination = match goal {
         Goal::Application(permit) => permit.destination(),
@@ -433,7 +432,7 @@ async fn deliver(
 
 /// From the pod's own address while it has ports left towards this application: all connections have one destination.
 /// After that from addresses that nobody is shown, of which there are enough.
-async fn dial(shard: &Shard, destination: SocketAddr, client: SocketAddr) -> Result<TcpStream, Error> {
+async fn dial(shard: &Shard, destination: SocketAddr, client: SocketAddr) -> Result<Dialled, Error> {
     let mark = |socket: BorrowedFd<'_>| shard.present(socket, client, destination);
     let door = shard.door(destination);
     let from = async |source| {

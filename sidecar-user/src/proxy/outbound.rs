@@ -26,7 +26,8 @@ use crate::policy::Mode;
 use crate::relay::Port;
 use crate::route::{Route, Upstream, route};
 use crate::transport::hbone::{self, client::ConnectTo};
-use crate::transport::{Error, pool, tcp};
+use crate::transport::tcp::{self, Dialled};
+use crate::transport::{Error, pool};
 
 /// wire.md 1.10: endpoints tried before giving up.
 const ATTEMPTS: usize = 3;
@@ -43,7 +44,7 @@ struct Conn {
 }
 
 enum UpstreamStream {
-    Plain(TcpStream),
+    Plain(Dialled),
     Mesh(hbone::Stream),
 }
 
@@ -167,7 +168,7 @@ pub(super) async fn serve(shard: Rc<Shard>, arrival: Arrival, expected: Option<R
             return turn_away(&shard, app.into_inner(), client, Some(Resources::Descriptors));
         }
         None if shard.is_closed() => return turn_away(&shard, app.into_inner(), client, None),
-        None => match accepted(&shard, &mut app, client).await {
+        None => match Box::pin(accepted(&shard, &mut app, client)).await {
             Some(ready) => ready,
             None => return,
         },
@@ -397,7 +398,7 @@ async fn mesh(
     Ok(connected.stream)
 }
 
-async fn plain(shard: &Shard, asked: &DialRequest, up: &Upstream) -> Result<TcpStream, Error> {
+async fn plain(shard: &Shard, asked: &DialRequest, up: &Upstream) -> Result<Dialled, Error> {
     if shard.mode == Mode::Strict {
         // A strict workload's proxy sends nothing at all before it can prove who it is.
         shard.svid()?;

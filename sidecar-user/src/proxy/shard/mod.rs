@@ -22,6 +22,7 @@ use crate::datapath::{HeldEvents, Hold};
 use crate::intercept::{Listeners, RawSockets};
 use crate::model::{Cause, ClientAddr, Outcome, Party};
 use crate::observe::ShardObserver;
+use crate::relay;
 use context::{Settings, Shard};
 use holding::Holding;
 
@@ -63,6 +64,9 @@ pub(super) fn run(
             Some(steered) => (Some(steered.outbound), Some(steered.inbound)),
             None => (None, None),
         };
+        for listener in outbound.iter().chain(&inbound) {
+            relay::prepare(listener)?;
+        }
         let outbound = outbound.map(TcpListener::from_std).transpose()?;
         let inbound = inbound.map(TcpListener::from_std).transpose()?;
         let hbone = TcpListener::from_std(listeners.hbone)?;
