@@ -18,8 +18,8 @@ use super::super::outcome::Answer;
 use super::context::Shard;
 use super::held::{Dial, Effect, HeldTable, Key, Reason};
 use crate::datapath::{Approvals, HELD_ENTRIES, HeldEvents};
-use crate::intercept::packet::{self, Packet};
 use crate::intercept::RawSockets;
+use crate::intercept::packet::{self, Packet};
 use crate::model::addr::canonical;
 use crate::model::{ClientAddr, HeldSyn, Pair};
 

@@ -73,11 +73,9 @@ pub(super) fn run(
         let applications = async {
             let admitted = async {
                 let admitted = accept_steered(&shard, outbound, |shard, arrival: Arrival| {
-                    let holding = holding.clone();
-                    async move {
-                        let held = holding.and_then(|all| all.accepted(&arrival.stream, arrival.client));
-                        outbound::serve(shard, arrival, held).await;
-                    }
+                    let held = holding.as_ref();
+                    let held = held.and_then(|all| all.accepted(&arrival.stream, arrival.client));
+                    outbound::serve(shard, arrival, held)
                 });
                 if holding.is_some() {
                     // Held connections come in by this listener until the end. A newcomer is refused by its SYN.
