@@ -1,5 +1,5 @@
-//! Outrigger's user-space half: rooms with walls. `ARCHITECTURE.md` has the map; `proxy/outbound.rs` and
-//! `proxy/inbound.rs` are the two walks to read first.
+//! Outrigger's user-space half: rooms with walls. `ARCHITECTURE.md` has the map; `proxy/walk/outbound.rs` and
+//! `proxy/walk/inbound.rs` are the two walks to read first.
 
 pub mod admission;
 pub mod budget;

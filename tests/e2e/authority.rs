@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use harness::apps::{self, Background, Strangers};
 use harness::mesh::{Options, Plan, identity};
 use harness::{Mesh, Sidecar, wait};
@@ -48,7 +48,8 @@ fn strangers_at_the_authority_keep_nobody_from_a_certificate() -> Result<()> {
     let before = renewals(&mesh.client.sidecar)?;
     wait::until("a certificate is renewed", wait::SOON, || {
         renewals(&mesh.client.sidecar).is_ok_and(|now| now > before)
-    })?;
+    })
+    .with_context(|| mesh.client.sidecar.log())?;
     assert_eq!(mesh.control.status_page("/readyz")?.0, 200);
     let ended = |reason: &str| {
         let label = format!("reason=\"{reason}\"");

@@ -6,12 +6,15 @@
 //! has used up its quota, else of the oldest of the source that holds the most. So a few sources that open connections
 //! faster than an honest client can finish a handshake displace each other, and not the client.
 //!
+//! Where the newcomers' own work takes the core, [`Turns`] lets each source have its share of it.
+//!
 //! Accepts nothing, reads nothing, closes nothing: whoever holds a [`Guest`] does, when [`Guest::evicted`] completes. Knows no
 //! clock.
 
 mod limits;
 mod source;
 mod table;
+mod turns;
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +26,7 @@ use source::Source;
 use table::Table;
 
 pub use limits::{Counts, Limits};
+pub use turns::Turns;
 
 /// The places of one door. Cheap to clone; the clones share them.
 #[derive(Clone, Debug)]

@@ -4,11 +4,13 @@
 //! Says where programs go; `links.rs` attaches them, `whole_host.rs` refuses what is no pod.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::libc::ESRCH;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
 use super::netns::{Netns, path_of};
@@ -60,7 +62,7 @@ impl PodTarget {
     }
 
     fn new(cgroup: File, path: PathBuf, netns: Netns) -> Result<Self, Error> {
-        let looked = || -> std::io::Result<_> { Ok((fstatfs(&cgroup)?, cgroup.metadata()?)) };
+        let looked = || -> io::Result<_> { Ok((fstatfs(&cgroup)?, cgroup.metadata()?)) };
         let (file_system, metadata) = looked().map_err(Error::path("cgroup", &path))?;
         if file_system.filesystem_type() != CGROUP2_SUPER_MAGIC || !metadata.is_dir() {
             return Err(Error::NotCgroup2 { path });
@@ -111,11 +113,12 @@ impl PodTarget {
         for task in tasks.lines() {
             // 0: a task of another PID namespace.
             let task: u32 = task.parse().ok().filter(|task| *task != 0).ok_or(Undecided)?;
-            let netns = fs::metadata(format!("/proc/{task}/ns/net")).map_err(|_| Undecided)?;
-            if netns.ino() == self.netns.inode() {
-                return Err(Undecided);
+            match fs::metadata(format!("/proc/{task}/ns/net")) {
+                Ok(netns) if netns.ino() == self.netns.inode() => return Err(Undecided),
+                Ok(_) => stranger = Some(task),
+                Err(error) if has_ended(&error) => {}
+                Err(_) => return Err(Undecided),
             }
-            stranger = Some(task);
         }
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -128,6 +131,11 @@ impl PodTarget {
 
 /// A task is in the namespace, or cannot be asked.
 struct Undecided;
+
+/// A task leaves its namespaces, and then `/proc`, before it leaves its cgroup.
+fn has_ended(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH)
+}
 
 /// The directory in the cgroup2 hierarchy.
 pub(super) fn unified(lines: &str) -> Option<&str> {

@@ -1,8 +1,9 @@
 //! The door of the certificate service: it accepts whoever comes, and makes handshakes on a thread of their own.
 //!
 //! Whoever proves nothing loses its place to the next one (`visit.rs`). Handshakes cost a core's time whoever asks for
-//! them; on their own thread they take it from one another, not from the answers to those who have a token. It does not
-//! know what is asked behind it; whose certificate it shows is `certificate.rs`.
+//! them; on their own thread they take it from one another, not from the answers to those who have a token, and each source
+//! has its turn, so that one client does not wait for the handshakes of a crowd. It does not know what is asked behind it;
+//! whose certificate it shows is `certificate.rs`.
 
 use std::future::Future;
 use std::io;
@@ -28,6 +29,7 @@ use tracing::{debug, warn};
 use super::Error;
 use super::stats::Ended;
 use super::visit::{Door, Visit};
+use crate::admission::Turns;
 
 /// After a failed accept (no descriptors left) trying again at once would only burn the core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -116,6 +118,7 @@ impl Drop for Handshakes {
 }
 
 async fn accept(listener: TcpListener, tls: TlsAcceptor, door: Arc<Door>, ready: mpsc::Sender<Accepted>) {
+    let turns = Turns::default();
     loop {
         let (stream, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -128,10 +131,10 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, door: Arc<Door>, ready:
             },
             () = ready.closed() => return,
         };
-        let (tls, door, ready) = (tls.clone(), door.clone(), ready.clone());
+        let (tls, door, ready, turns) = (tls.clone(), door.clone(), ready.clone(), turns.clone());
         let visit = door.enter(peer);
         tokio::spawn(async move {
-            let handshake = handshake(stream, tls, &visit);
+            let handshake = handshake(stream, tls, &visit, &turns);
             let stream = tokio::select! {
                 biased;
                 () = visit.clone().over() => return,
@@ -155,11 +158,16 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, door: Arc<Door>, ready:
     }
 }
 
-async fn handshake(stream: TcpStream, tls: TlsAcceptor, visit: &Visit) -> io::Result<TlsStream<TcpStream>> {
+async fn handshake(
+    stream: TcpStream,
+    tls: TlsAcceptor,
+    visit: &Visit,
+    turns: &Turns,
+) -> io::Result<TlsStream<TcpStream>> {
     // Answers are small and whole; waiting to fill a segment only delays them.
     stream.set_nodelay(true)?;
     timeout(visit.first_byte_limit(), stream.readable()).await??;
-    tls.accept(stream).await
+    turns.by_turns(Some(visit.peer.ip()), tls.accept(stream)).await
 }
 
 /// A connection that fails when its peer falls silent, or when it has to go.

@@ -101,22 +101,24 @@ fn connections_that_are_being_dialled_are_ended_too() -> Result<()> {
     let mesh = Mesh::start("policy-dialling")?;
     let _deaf = deaf(&mesh.server().pod, 9000)?;
     let direct = SocketAddr::from((mesh.server().pod.ipv4(), 9000));
-    let waiting = |mesh: &Mesh, transport: &str| {
-        mesh.server()
-            .sidecar
-            .until_flow("a connection is being dialled", |flow| {
-                flow["state"] == "connecting"
-                    && flow["transport"] == transport
-                    && flow["originalDst"] == direct.to_string()
-            })
+    let begun = |count: usize, transport: &str| {
+        wait::until_some("all have begun, and one is being dialled", wait::SOON, || {
+            let flows = mesh.server().sidecar.all_flows()?;
+            let of_these: Vec<&Value> = flows
+                .iter()
+                .filter(|flow| flow["transport"] == transport && flow["originalDst"] == direct.to_string())
+                .collect();
+            let is_dialled = of_these.iter().any(|flow| flow["state"] == "connecting");
+            Ok((of_these.len() == count && is_dialled).then_some(()))
+        })
     };
     // What the application's backlog takes is enough to fill it.
     let plain: Vec<Dialogue> = (0..3)
         .map(|_| Dialogue::connect(&mesh.outside, direct, &["recv:1"]))
         .collect::<Result<_>>()?;
-    waiting(&mesh, "plain")?;
+    begun(3, "plain")?;
     let meshed = Dialogue::connect(&mesh.client.pod, mesh.vip4(9000), &["recv:1"])?;
-    waiting(&mesh, "hbone")?;
+    begun(1, "hbone")?;
     deny_port(mesh.registry.clone(), 9000)?;
     assert_eq!(
         meshed.lines()?,
@@ -126,13 +128,15 @@ fn connections_that_are_being_dialled_are_ended_too() -> Result<()> {
     for dialogue in plain {
         assert_eq!(dialogue.lines()?, ["connect ok", "recv errno ECONNRESET"]);
     }
-    let closed = mesh.server().sidecar.all_flows()?;
-    let flows: Vec<&Value> = closed
-        .iter()
-        .filter(|flow| flow["direction"] == "inbound")
-        .collect();
-    assert_eq!(flows.len(), 4, "{flows:#?}");
-    assert!(flows.iter().all(|flow| is_cut(flow)), "{flows:#?}");
+    wait::until_some("all of them are told as cut", wait::SOON, || {
+        let flows = mesh.server().sidecar.all_flows()?;
+        let inbound: Vec<&Value> = flows
+            .iter()
+            .filter(|flow| flow["direction"] == "inbound")
+            .collect();
+        assert_eq!(inbound.len(), 4, "{inbound:#?}");
+        Ok(inbound.iter().all(|flow| is_cut(flow)).then_some(()))
+    })?;
     assert_eq!(cuts(&mesh)?, 4.0);
     Ok(())
 }

@@ -61,7 +61,11 @@ impl Script {
             Self::Neighbour => ("neighbour.py", include_str!("../programs/neighbour.py")),
         };
         let file = pod.scratch().join(name);
-        fs::write(&file, text)?;
+        // Once: an interpreter that was started before may still read it, and would take a file that is being written
+        // for a shorter program, or for none.
+        if !file.exists() {
+            fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+        }
         let mut command = pod.command(PYTHON);
         command.arg(file);
         Ok(command)

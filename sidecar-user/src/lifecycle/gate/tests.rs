@@ -137,7 +137,7 @@ fn logged(say: impl FnOnce(&Gate)) -> Vec<String> {
 fn the_count_looks_like_the_lines_that_it_stands_for() {
     let lines = logged(|gate| {
         for client in 0..100 {
-            tracing::info!(target: "outrigger::proxy::inbound", client, "tunnel refused");
+            tracing::info!(target: "outrigger::proxy::walk::tunnel", client, "tunnel refused");
         }
         assert_eq!(gate.suppressed(), 100 - MANY);
         gate.tell(Instant::now(), true);
@@ -146,11 +146,11 @@ fn the_count_looks_like_the_lines_that_it_stands_for() {
     assert_eq!(lines.len(), SHOWN + 1);
     assert_eq!(
         lines[0],
-        " INFO outrigger::proxy::inbound: tunnel refused client=0"
+        " INFO outrigger::proxy::walk::tunnel: tunnel refused client=0"
     );
     assert_eq!(
         lines[SHOWN],
-        " INFO outrigger::proxy::inbound: tunnel refused (80 more such lines within 1 s were left out)"
+        " INFO outrigger::proxy::walk::tunnel: tunnel refused (80 more such lines within 1 s were left out)"
     );
 }
 

@@ -13,8 +13,8 @@ use tokio::sync::{Notify, oneshot};
 
 use super::super::contain::{OnPanic, contained};
 use super::super::limits::Resources;
-use super::super::outbound::{self, Ready};
 use super::super::outcome::Answer;
+use super::super::walk::outbound::{self, Ready};
 use super::context::Shard;
 use super::held::{Dial, Effect, HeldTable, Key, Reason};
 use crate::datapath::{Approvals, HELD_ENTRIES, HeldEvents};

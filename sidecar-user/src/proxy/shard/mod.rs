@@ -17,7 +17,8 @@ use tokio::net::TcpListener;
 
 use super::contain::{contained, restarted};
 use super::limits::{Arrival, Resources};
-use super::{authorize, inbound, outbound, trust};
+use super::walk::{inbound, outbound, tunnel};
+use super::{authorize, trust};
 use crate::datapath::{HeldEvents, Hold};
 use crate::intercept::{Listeners, RawSockets};
 use crate::model::{Cause, ClientAddr, Outcome, Party};
@@ -93,7 +94,7 @@ pub(super) fn run(
             }
         };
         let strangers = accept_steered(&shard, inbound, inbound::plaintext);
-        let peers = accept(&shard, hbone, inbound::hbone);
+        let peers = accept(&shard, hbone, tunnel::serve);
         let (judging, trusting) = (shard.clone(), shard.clone());
         restarted(move || authorize::follow(judging.clone()));
         restarted(move || trust::follow(trusting.clone()));

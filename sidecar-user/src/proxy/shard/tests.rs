@@ -15,9 +15,9 @@ use tokio::task::LocalSet;
 
 use super::super::contain::Abortive;
 use super::super::doors::Doors;
-use super::super::join::join;
 use super::super::phase::Phase;
 use super::super::proving::Nonces;
+use super::super::walk::relay::join;
 use super::*;
 use crate::budget::Budget;
 use crate::model::{Direction, Flow, Own, SpiffeId};

@@ -4,16 +4,16 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
-use super::contain::Joined;
-use super::live::LiveConnection;
-use super::outcome;
-use super::shard::context::Shard;
+use super::super::contain::Joined;
+use super::super::live::LiveConnection;
+use super::super::outcome;
+use super::super::shard::context::Shard;
 use crate::admission::Guest;
 use crate::model::{Cause, Outcome, Party};
 use crate::observe::OpenFlow;
 use crate::relay::{Port, relay};
 
-pub(super) async fn join(
+pub(in crate::proxy) async fn join(
     shard: &Shard,
     live: &LiveConnection,
     down: &mut impl Port,
@@ -53,7 +53,7 @@ pub(super) async fn join(
 }
 
 /// The same for a connection that holds a place at a door until the client's first byte has reached its application.
-pub(super) async fn join_guest(
+pub(in crate::proxy) async fn join_guest(
     shard: &Shard,
     (live, guest): (&LiveConnection, &Guest),
     down: &mut impl Port,

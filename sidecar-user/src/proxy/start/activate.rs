@@ -1,0 +1,107 @@
+//! The turn of this proxy: it waits for what the one before leaves to it, and attaches. Accepts nothing; the shards do.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::super::existing::{Settled, settle};
+use super::super::fixed::Fixed;
+use super::super::shard::Truthful;
+use super::super::takeover::Former;
+use super::super::{interception, network};
+use super::identity::Identity;
+use super::opened::Opened;
+use super::shards::Active;
+use crate::datapath::Datapath;
+use crate::identity::Mark;
+use crate::intercept::Listeners;
+use crate::observe::Observer;
+
+pub(super) struct Listening {
+    /// What each shard accepts from.
+    pub(super) shards: Vec<(Listeners, Option<Truthful>)>,
+    pub(super) kernel: Option<Datapath>,
+    pub(super) fixed: Fixed,
+    pub(super) former: Option<Former>,
+}
+
+impl Listening {
+    /// Waits for a certificate where a proxy serves until then. `None`: this one is to end before.
+    pub(super) async fn take_over(self, opened: &mut Opened) -> anyhow::Result<Option<TakenOver>> {
+        let mut identity = Identity::new(opened.config.identity.clone(), own_sockets(self.kernel.as_ref()));
+        if let (Some(former), Some(kernel)) = (&self.former, &self.kernel) {
+            if !kernel.is_apart() {
+                kernel.proof().see()?;
+            }
+            tokio::select! {
+                () = former.until_ready(identity.svid.clone()) => {}
+                failed = &mut identity.kept => match failed? {},
+                reason = opened.shutdown.requested() => {
+                    tracing::info!(%reason, owner = former.pid(), "the pod was not taken over");
+                    return Ok(None);
+                }
+            }
+            former.lay_down()?;
+        }
+        Ok(Some(TakenOver {
+            identity,
+            shards: self.shards,
+            kernel: self.kernel,
+            fixed: self.fixed,
+            former: self.former,
+        }))
+    }
+}
+
+/// How the control work's own connections stay out of our own way.
+fn own_sockets(kernel: Option<&Datapath>) -> Mark {
+    match kernel.map(Datapath::bypass) {
+        Some(bypass) => Arc::new(move |fd| bypass.mark(fd)),
+        None => Arc::new(|_| Ok(())),
+    }
+}
+
+pub(super) struct TakenOver {
+    identity: Identity,
+    shards: Vec<(Listeners, Option<Truthful>)>,
+    kernel: Option<Datapath>,
+    fixed: Fixed,
+    former: Option<Former>,
+}
+
+impl TakenOver {
+    /// From here on connections are brought to the listeners.
+    pub(super) fn activate(self, opened: &mut Opened) -> anyhow::Result<Active> {
+        let follow = || {
+            let (addresses, world) = (opened.config.addresses.clone(), opened.feed.snapshots.clone());
+            Some(network::follow(self.kernel.as_ref()?, addresses, world))
+        };
+        // Where a proxy serves, these programs know as much as its own from their first connection on.
+        let followed: Option<JoinSet<()>> = self.former.as_ref().and_then(|_| follow());
+        if let Some(kernel) = &self.kernel {
+            kernel.activate()?;
+        }
+        // Before the first connection is delivered: only to programs that are known to be of the pod's cgroup.
+        let followed_network = followed.or_else(follow);
+        opened.conditions.listeners.met();
+        if let Some(kernel) = &self.kernel {
+            count_existing(&opened.observer, settle(kernel, opened.config.existing));
+        }
+        let policy = opened.interception_policy.take();
+        Ok(Active {
+            followed_policy: interception::follow(policy, self.kernel.as_ref(), &opened.observer),
+            followed_network,
+            identity: self.identity,
+            shards: self.shards,
+            kernel: self.kernel,
+            fixed: self.fixed,
+            former: self.former,
+        })
+    }
+}
+
+fn count_existing(observer: &Observer, settled: Settled) {
+    let counts = &observer.meters().existing_connections;
+    counts.of("kept").set(settled.kept as i64);
+    counts.of("destroyed").set(settled.destroyed as i64);
+}

@@ -1,0 +1,51 @@
+//! What a start begins with: signals, registry, policy file, conditions of readiness. Touches nothing of the pod, and binds
+//! no port.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::super::config::Config;
+use super::super::interception;
+use super::super::limits;
+use super::super::watchers::Conditions;
+use crate::datapath::policy::PolicyFile;
+use crate::discovery::{self, Feed};
+use crate::lifecycle::{self, LogFilter, Shutdown};
+use crate::observe::Observer;
+
+pub(super) struct Opened {
+    pub(super) config: Config,
+    pub(super) log: LogFilter,
+    pub(super) limited: Arc<limits::Shared>,
+    pub(super) shutdown: Shutdown,
+    pub(super) observer: Observer,
+    pub(super) feed: Feed,
+    pub(super) follow_registry: Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub(super) interception_policy: Option<PolicyFile>,
+    pub(super) conditions: Conditions,
+}
+
+impl Opened {
+    pub(super) fn new(
+        mut config: Config,
+        log: LogFilter,
+        limited: Arc<limits::Shared>,
+    ) -> anyhow::Result<Self> {
+        let shutdown = Shutdown::catch()?;
+        let observer = Observer::new();
+        observer.figures(lifecycle::figures);
+        let (feed, follow_registry) = discovery::watch(&config.discovery)?;
+        let interception_policy = interception::open(&mut config)?;
+        Ok(Self {
+            config,
+            log,
+            limited,
+            shutdown,
+            feed,
+            follow_registry: Box::pin(follow_registry),
+            interception_policy,
+            conditions: Conditions::new(&observer),
+            observer,
+        })
+    }
+}

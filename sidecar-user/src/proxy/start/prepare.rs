@@ -1,0 +1,166 @@
+//! The first half of a start, before a connection arrives: the pod's lease, ports, programs, filters, listeners. Attaches
+//! nothing, so that a failure leaves everything as it was.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::super::fixed::Fixed;
+use super::super::shard::Truthful;
+use super::super::takeover::{self, Former};
+use super::activate::Listening;
+use super::opened::Opened;
+use crate::datapath::{self, Datapath, Lease, PodTarget};
+use crate::intercept::{Bound, Listeners, RawSockets};
+
+pub(super) struct Owned {
+    /// `None`: nothing is intercepted.
+    pod: Option<(PodTarget, Lease)>,
+    /// A proxy that serves the pod.
+    former: Option<Former>,
+}
+
+impl Owned {
+    /// The pod before its ports: whoever is not its only proxy has touched nothing yet. From a proxy that serves the pod come
+    /// the ports that only one can have.
+    pub(super) fn new(opened: &Opened, pod: Option<PodTarget>) -> anyhow::Result<Self> {
+        let config = &opened.config;
+        let Some((kernel, pod)) = config.datapath.as_ref().zip(pod) else {
+            return Ok(Self {
+                pod: None,
+                former: None,
+            });
+        };
+        let (lease, former) = takeover::own(&kernel.pins, config.takeover, &config.identity.id)?;
+        Ok(Self {
+            pod: Some((pod, lease)),
+            former,
+        })
+    }
+
+    pub(super) fn bind(mut self, opened: &Opened) -> anyhow::Result<Ports> {
+        let config = &opened.config;
+        let mut fixed = Fixed::open(config, self.former.as_mut())?;
+        let steered = config.datapath.as_ref().map(|_| datapath::LISTENERS.into());
+        let bound = Bound::all(&config.intercept, steered, config.workers, fixed.hbone.take())?;
+        Ok(Ports {
+            bound,
+            fixed,
+            pod: self.pod,
+            former: self.former,
+        })
+    }
+}
+
+pub(super) struct Ports {
+    bound: Vec<Bound>,
+    fixed: Fixed,
+    pod: Option<(PodTarget, Lease)>,
+    former: Option<Former>,
+}
+
+impl Ports {
+    /// Changes nothing for connections. The programs of a proxy that is gone redirect all the time.
+    pub(super) fn install(self, opened: &Opened) -> anyhow::Result<Installed> {
+        let whose = self.former.as_ref().map_or(datapath::Former::Gone, |former| {
+            datapath::Former::Serving(former.generation())
+        });
+        let kernel = match opened.config.datapath.as_ref().zip(self.pod) {
+            Some((kernel, (pod, lease))) => Some(Datapath::prepare(kernel, pod, lease, whose)?),
+            None => None,
+        };
+        Ok(Installed {
+            kernel,
+            bound: self.bound,
+            fixed: self.fixed,
+            former: self.former,
+        })
+    }
+}
+
+pub(super) struct Installed {
+    kernel: Option<Datapath>,
+    bound: Vec<Bound>,
+    fixed: Fixed,
+    former: Option<Former>,
+}
+
+impl Installed {
+    /// Before anybody listens: a connection that arrives before the filter is accepted, whether anybody answers at its
+    /// destination or not.
+    pub(super) fn filter(self) -> anyhow::Result<Filtered> {
+        let truthful = match &self.kernel {
+            Some(kernel) => hold_syns(kernel, &self.bound)?,
+            None => Vec::new(),
+        };
+        Ok(Filtered {
+            truthful,
+            kernel: self.kernel,
+            bound: self.bound,
+            fixed: self.fixed,
+            former: self.former,
+        })
+    }
+}
+
+/// Prepares every shard for truthful connects: one each, or none where the raw socket cannot be had.
+fn hold_syns(kernel: &Datapath, bound: &[Bound]) -> anyhow::Result<Vec<Truthful>> {
+    let open = || bound.iter().map(|_| RawSockets::open()).collect();
+    let raw: io::Result<Vec<RawSockets>> = kernel.pod().netns().within(open)?;
+    let raw = match raw {
+        Ok(raw) => raw,
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "connect() is optimistic: it succeeds before the upstream has answered, and a failure is a reset; \
+                 grant CAP_NET_RAW for truthful answers"
+            );
+            kernel.set_hold(false)?;
+            return Ok(Vec::new());
+        }
+    };
+    let mut truthful = Vec::new();
+    let sockets = bound.iter().filter_map(Bound::outbound);
+    for ((shard, outbound), raw) in (0..).zip(sockets).zip(raw) {
+        truthful.push((kernel.hold(shard, outbound)?, raw));
+    }
+    kernel.set_hold(true)?;
+    Ok(truthful)
+}
+
+pub(super) struct Filtered {
+    truthful: Vec<Truthful>,
+    kernel: Option<Datapath>,
+    bound: Vec<Bound>,
+    fixed: Fixed,
+    former: Option<Former>,
+}
+
+impl Filtered {
+    pub(super) fn listen(self) -> anyhow::Result<Listening> {
+        let listeners: Vec<Listeners> = self
+            .bound
+            .into_iter()
+            .map(Bound::listen)
+            .collect::<Result<_, _>>()?;
+        if let Some(kernel) = &self.kernel {
+            for (shard, listeners) in (0..).zip(&listeners) {
+                let steered = listeners.steered.as_ref();
+                kernel.steer(
+                    shard,
+                    datapath::Steered {
+                        inbound: steered.map(|steered| steered.inbound.as_fd()),
+                        outbound: steered.map(|steered| steered.outbound.as_fd()),
+                        hbone: Some(listeners.hbone.as_fd()),
+                    },
+                )?;
+            }
+        }
+        let mut truthful = self.truthful.into_iter();
+        Ok(Listening {
+            shards: listeners.into_iter().map(|l| (l, truthful.next())).collect(),
+            kernel: self.kernel,
+            fixed: self.fixed,
+            former: self.former,
+        })
+    }
+}

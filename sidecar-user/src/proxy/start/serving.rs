@@ -1,0 +1,187 @@
+//! All that goes on once the shards accept, until the proxy has drained: proof, endpoints, watchers, the offer to the proxy
+//! after this one. Decides nothing about the end; `stop.rs` does.
+
+use std::convert::Infallible;
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::super::config::Config;
+use super::super::fixed::{Fixed, Named};
+use super::super::interception::{self, Proving};
+use super::super::phase::Phase;
+use super::super::proving::Nonces;
+use super::super::stop::{self, Lifetime};
+use super::super::takeover::{self, Former};
+use super::super::threads::Threads;
+use super::super::{config, watchers, why};
+use super::identity::Identity;
+use super::opened::Opened;
+use crate::datapath::Datapath;
+use crate::lifecycle::{self, Application, LogFilter};
+use crate::observe::{self, Admin, LogLevel, Observer, SharedSocket};
+
+/// The shards accept.
+pub(super) struct Running {
+    pub(super) threads: Threads,
+    pub(super) nonces: Nonces,
+    pub(super) phase_out: watch::Sender<Phase>,
+    pub(super) phase: watch::Receiver<Phase>,
+    pub(super) replaced: watch::Receiver<bool>,
+    /// For the proxy after this one.
+    pub(super) offer: Option<(takeover::Offer, Named)>,
+    pub(super) admin_socket: Option<SharedSocket>,
+    pub(super) followed: (Option<JoinSet<()>>, JoinSet<()>),
+    pub(super) identity: Identity,
+    pub(super) kernel: Option<Datapath>,
+    pub(super) fixed: Fixed,
+    pub(super) former: Option<Former>,
+}
+
+impl Running {
+    pub(super) fn prove(self, opened: &Opened) -> anyhow::Result<Serving> {
+        let proving = interception::prove(
+            self.kernel.as_ref(),
+            opened.config.mode,
+            opened.conditions.interception.clone(),
+            self.nonces.clone(),
+            &opened.observer,
+        )
+        .context("cannot start the thread that proves that connections get here")?;
+        Ok(Serving {
+            proving,
+            running: self,
+        })
+    }
+}
+
+/// Everybody is served.
+pub(super) struct Serving {
+    proving: Proving,
+    running: Running,
+}
+
+impl Serving {
+    pub(super) async fn until_end(self, mut opened: Opened) -> anyhow::Result<()> {
+        let ask = stop::Ask::default();
+        let admin = self.admin(&opened, ask.clone());
+        let Running {
+            mut threads,
+            phase_out,
+            replaced,
+            offer,
+            admin_socket,
+            followed,
+            mut identity,
+            mut kernel,
+            fixed,
+            former,
+            ..
+        } = self.running;
+        let (config, observer) = (&opened.config, &opened.observer);
+        let handover = kernel.as_ref().map(Datapath::handover);
+        if let Some(logs) = kernel.as_mut().and_then(Datapath::logs) {
+            tokio::spawn(logs.run());
+        }
+        if let Some(kernel) = kernel {
+            watchers::kernel_counters(observer, kernel);
+        }
+        if let Some((kernel, (offer, descriptors))) = config.datapath.as_ref().zip(offer) {
+            takeover::offer(&kernel.pins, offer, descriptors);
+        }
+        tracing::info!(
+            workload = %config.name, identity = %config.identity.id, workers = config.workers,
+            intercepting = config.datapath.is_some(), mode = ?config.mode, "proxy started"
+        );
+        tokio::spawn(lifecycle::notify::follow(observer.readiness().clone()));
+        tokio::spawn(opened.follow_registry);
+        tokio::spawn(watchers::registry(
+            observer.clone(),
+            opened.feed,
+            config::own(config),
+            opened.conditions.registry,
+        ));
+        tokio::spawn(watchers::certificate(
+            observer.clone(),
+            identity.svid,
+            identity.status,
+            opened.conditions.identity,
+        ));
+        let news = stop::News {
+            shutdown: &mut opened.shutdown,
+            asked: ask.subscribe(),
+            replaced,
+            threads: &mut threads,
+            application: follow_application(config),
+        };
+        let endpoints = async {
+            // Until then the owner before answers probes, who would be told otherwise that this pod is not ready.
+            if let Some((former, handover)) = former.zip(handover) {
+                takeover::until_ready(observer.readiness()).await;
+                takeover::complete(former, handover, admin_socket.as_ref());
+            }
+            serve_endpoints(observer, fixed, admin, &ask).await
+        };
+        tokio::select! {
+            () = stop::follow(config.stop, news, phase_out, observer, (followed, self.proving)) => {}
+            failed = &mut identity.kept => match failed? {},
+            served = endpoints => match served? {},
+        }
+        threads.join()?;
+        tracing::info!("proxy ended");
+        Ok(())
+    }
+
+    /// What the admin endpoint shows, and what it can be asked to do.
+    fn admin(&self, opened: &Opened, ask: stop::Ask) -> Admin {
+        let (running, config) = (&self.running, opened.config.clone());
+        let (phase, shown) = (running.phase.clone(), ask.clone());
+        let why = why::Why::new(
+            &config,
+            running.kernel.as_ref(),
+            opened.feed.snapshots.clone(),
+            running.identity.svid.clone(),
+        );
+        Admin {
+            observer: opened.observer.clone(),
+            config: Box::new(move |caller| watchers::shown_config(&config, caller)),
+            log_level: log_level(opened.log.clone()),
+            why: Box::new(move |question| why.answer(question)),
+            drain: Box::new(move || ask.end("the admin endpoint")),
+            phase: Box::new(move || shown.phase(*phase.borrow()).name()),
+        }
+    }
+}
+
+/// Probes and metrics, and the admin endpoint. Only an error ends this.
+async fn serve_endpoints(
+    observer: &Observer,
+    fixed: Fixed,
+    admin: Admin,
+    ask: &stop::Ask,
+) -> Result<Infallible, observe::Error> {
+    tokio::try_join!(
+        observe::serve_status(fixed.status, observer.clone()),
+        observe::serve_admin(fixed.admin, fixed.admin_socket, admin),
+    )?;
+    ask.end("the end of the endpoints");
+    std::future::pending().await
+}
+
+fn log_level(log: LogFilter) -> LogLevel {
+    let shown = log.clone();
+    LogLevel {
+        get: Box::new(move || shown.get()),
+        set: Box::new(move |filter| log.set(filter)),
+    }
+}
+
+/// Whether the pod's programs live, where the proxy's own life depends on it.
+fn follow_application(config: &Config) -> watch::Receiver<Application> {
+    let (tell, application) = watch::channel(Application::Unseen);
+    if let (Lifetime::Application, Some(kernel)) = (config.stop.lifetime, &config.datapath) {
+        tokio::spawn(lifecycle::follow_application(kernel.cgroup.clone(), tell));
+    }
+    application
+}

@@ -1,0 +1,115 @@
+//! Starts the shards, and says what each of them is told. Serves nobody itself.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::super::doors::Doors;
+use super::super::fixed::Fixed;
+use super::super::phase::{self, Phase};
+use super::super::proving::Nonces;
+use super::super::shard::Truthful;
+use super::super::shard::context::Settings;
+use super::super::takeover::{self, Former};
+use super::super::{bounds, config, threads};
+use super::identity::Identity;
+use super::opened::Opened;
+use super::serving::Running;
+use crate::budget::Budget;
+use crate::datapath::Datapath;
+use crate::intercept::Listeners;
+use crate::{lifecycle, relay};
+
+/// The programs bring connections; nobody accepts them yet.
+pub(super) struct Active {
+    pub(super) followed_policy: JoinSet<()>,
+    pub(super) followed_network: Option<JoinSet<()>>,
+    pub(super) identity: Identity,
+    pub(super) shards: Vec<(Listeners, Option<Truthful>)>,
+    pub(super) kernel: Option<Datapath>,
+    pub(super) fixed: Fixed,
+    pub(super) former: Option<Former>,
+}
+
+impl Active {
+    pub(super) fn run(mut self, opened: &Opened) -> anyhow::Result<Running> {
+        let observer = &opened.observer;
+        let (phase_out, phase) = watch::channel(Phase::Serving);
+        phase::show(observer, phase.clone());
+        let (replaced_out, replaced) = watch::channel(false);
+        let takeovers = self.former.as_ref().map_or(0, Former::takeovers);
+        takeover::show(observer, takeovers);
+        let hbone = self.shards.first().map(|(listeners, _)| &listeners.hbone);
+        let (descriptors, admin_socket) = self
+            .fixed
+            .share(hbone)
+            .context("cannot share the listeners with the proxy after this one")?;
+        let offer = self.kernel.as_ref().map(|kernel| takeover::Offer {
+            takeover: opened.config.takeover,
+            identity: opened.config.identity.id.clone(),
+            handover: kernel.handover(),
+            admin_socket: admin_socket.clone(),
+            observer: observer.clone(),
+            phase: phase.clone(),
+            replaced: replaced_out,
+            takeovers,
+        });
+        let settings = self.settings(opened, phase.clone(), replaced.clone());
+        bounds::show(observer, &settings.budget, &settings.doors);
+        tokio::spawn(bounds::trim(settings.budget.clone()));
+        Ok(Running {
+            nonces: settings.nonces.clone(),
+            threads: threads::start(settings, self.shards, observer)?,
+            phase_out,
+            phase,
+            replaced,
+            offer: offer.map(|offer| (offer, descriptors)),
+            admin_socket,
+            followed: (self.followed_network, self.followed_policy),
+            identity: self.identity,
+            kernel: self.kernel,
+            fixed: self.fixed,
+            former: self.former,
+        })
+    }
+
+    /// What every shard is told.
+    fn settings(
+        &mut self,
+        opened: &Opened,
+        phase: watch::Receiver<Phase>,
+        replaced: watch::Receiver<bool>,
+    ) -> Settings {
+        let config = &opened.config;
+        let own = config::own(config);
+        let generation = self.kernel.as_mut().and_then(Datapath::generation);
+        Settings {
+            id: own.identity.clone(),
+            addresses: own.addresses.clone(),
+            own: Arc::new(own),
+            mode: config.mode,
+            unknown: config.unknown,
+            own_ports: config::own_ports(config),
+            status_port: config.observe.status_port,
+            hbone_port: config.intercept.hbone_port,
+            shards: config.workers,
+            files: lifecycle::file_limit(),
+            bypass: self.kernel.as_ref().map(Datapath::bypass),
+            world: opened.feed.snapshots.clone(),
+            svid: self.identity.svid.clone(),
+            phase,
+            replaced,
+            generation: generation.map(Arc::new),
+            meters: opened.observer.meters().clone(),
+            limited: opened.limited.clone(),
+            nonces: Nonces::default(),
+            budget: Budget::new(config.buffer_memory),
+            doors: Doors::new(lifecycle::file_limit()),
+            relay: relay::Limits {
+                half_closed: config.half_closed,
+            },
+        }
+    }
+}

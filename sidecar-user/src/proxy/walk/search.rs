@@ -1,0 +1,134 @@
+//! Which endpoint of a destination is dialled next, and how long that goes on. Dials none itself, and knows no shard; `dial.rs`
+//! does both.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::outcome::{self, Answer};
+use super::patience::Patience;
+use crate::model::{Cause, OriginalDst, Outcome, Party, Snapshot, Transport};
+use crate::route::{Route, Unknown, Upstream, route};
+use crate::transport::Error;
+
+/// wire.md 1.10: endpoints tried before giving up.
+const ATTEMPTS: usize = 3;
+/// While an application waits for endpoints that do not answer, they are tried in turn, no faster than this.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Why there is no upstream: for the flow, and for the application.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failed {
+    pub(super) outcome: Outcome,
+    pub(super) answer: Answer,
+}
+
+/// The endpoints of one destination, tried one after the other.
+pub(super) struct Search {
+    dst: OriginalDst,
+    unknown: Unknown,
+    /// connect() waits for the answer, for as long as the application likes.
+    held: bool,
+    world: Arc<Snapshot>,
+    /// In this round.
+    tried: Vec<SocketAddr>,
+    /// The failure that the application will hear of.
+    failed: Option<Failed>,
+    patience: Patience,
+}
+
+impl Search {
+    pub(super) fn new(dst: OriginalDst, unknown: Unknown, held: bool, world: Arc<Snapshot>) -> Self {
+        Self {
+            dst,
+            unknown,
+            held,
+            world,
+            tried: Vec::new(),
+            failed: None,
+            patience: Patience::default(),
+        }
+    }
+
+    /// The endpoint to dial now. `None`: the round is over.
+    pub(super) fn next(&mut self) -> Option<(Upstream, Transport)> {
+        if self.tried.len() >= ATTEMPTS {
+            return None;
+        }
+        let random = &mut |n| fastrand::usize(..n);
+        match route(&self.world, self.unknown, self.dst, &self.tried, random) {
+            Route::Mesh(up) => Some((up, Transport::Hbone)),
+            Route::Direct(up) => Some((up, Transport::Plain)),
+            Route::Refuse(refusal) => {
+                self.failed
+                    .get_or_insert(Failed::refused(outcome::of_refusal(refusal)));
+                None
+            }
+        }
+    }
+
+    /// The application still waits for what nobody knew when it asked.
+    pub(super) fn introduced(&mut self, world: Arc<Snapshot>) {
+        self.world = world;
+    }
+
+    /// Remembers a failure, and for how long nobody has listened where the endpoint's proxy should. An error: no other
+    /// endpoint can help.
+    pub(super) fn failed(
+        &mut self,
+        (up, transport): (&Upstream, Transport),
+        error: &Error,
+        absent_for: Option<Duration>,
+    ) -> Result<(), Failed> {
+        let now = Failed {
+            outcome: outcome::of_error(error),
+            answer: outcome::to_application(error),
+        };
+        if !outcome::is_endpoints_fault(now.outcome) {
+            return Err(now);
+        }
+        self.tried.push(up.endpoint);
+        if transport == Transport::Hbone {
+            self.patience.failed(error, absent_for);
+        }
+        // Silence is no answer where another endpoint has given one.
+        if self.failed.as_ref().is_none_or(Failed::is_silence) || !now.is_silence() {
+            self.failed = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Waits until the endpoints may be tried again, those of the world as it is then. An error: that is not worth while.
+    pub(super) async fn another_round(&mut self, world: impl Fn() -> Arc<Snapshot>) -> Result<(), Failed> {
+        if self.patience.lasts().await {
+            (self.tried, self.failed, self.world) = (Vec::new(), None, world());
+            return Ok(());
+        }
+        match self.failed {
+            // Nobody has said no, and the application still waits.
+            Some(failed) if self.held && failed.is_silence() => {
+                self.tried.clear();
+                tokio::time::sleep(PAUSE).await;
+                Ok(())
+            }
+            Some(failed) => Err(failed),
+            None => Err(Failed::refused(Outcome::new(Party::Us, Cause::NoEndpoint))),
+        }
+    }
+}
+
+impl Failed {
+    pub(super) fn refused(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            answer: Answer::Refused,
+        }
+    }
+
+    fn is_silence(&self) -> bool {
+        self.outcome.cause == Cause::TimedOut
+    }
+}
+
+#[cfg(test)]
+mod tests;

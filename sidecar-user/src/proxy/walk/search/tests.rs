@@ -1,0 +1,133 @@
+//! Rounds over the endpoints of a built registry. Nothing is dialled, and time stands still unless it is slept.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::rc::Rc;
+
+use tokio::time::Instant;
+
+use super::*;
+use crate::model::workload::{TunnelProtocol, Workload};
+use crate::model::{Service, ServiceName, SpiffeId};
+use crate::transport::Step;
+
+const VIP: &str = "10.96.0.1:80";
+
+fn world(endpoints: u8, protocol: TunnelProtocol) -> Arc<Snapshot> {
+    let name = ServiceName {
+        namespace: "t".into(),
+        hostname: "echo.t.svc".into(),
+    };
+    let serves = BTreeMap::from([(name.clone(), BTreeMap::from([(80, 8080)]))]);
+    let workload = |n| Workload {
+        uid: format!("w{n}"),
+        name: format!("w{n}"),
+        namespace: "t".into(),
+        identity: SpiffeId::new("td.test", "t", "echo").unwrap(),
+        addresses: vec![format!("10.1.0.{n}").parse().unwrap()],
+        protocol,
+        healthy: true,
+        capacity: 1,
+    };
+    let service = Service {
+        name,
+        vips: vec!["10.96.0.1".parse().unwrap()],
+        ports: [(80, 8080)].into(),
+        subject_alt_names: vec![],
+    };
+    let workloads = (1..=endpoints).map(|n| (workload(n), serves.clone())).collect();
+    Arc::new(Snapshot::build(&Snapshot::default(), vec![service], workloads))
+}
+
+fn search(held: bool, world: Arc<Snapshot>) -> Search {
+    let dst = OriginalDst(VIP.parse().unwrap());
+    Search::new(dst, Unknown::PassThrough, held, world)
+}
+
+fn refused(addr: SocketAddr) -> Error {
+    Error::Connect {
+        addr,
+        source: Rc::new(io::ErrorKind::ConnectionRefused.into()),
+    }
+}
+
+fn silent(addr: SocketAddr) -> Error {
+    Error::TimedOut {
+        addr,
+        what: Step::Connect,
+        after: Duration::from_secs(1),
+    }
+}
+
+/// Each endpoint of a round fails, with the next of these errors. Says which were tried.
+fn round(search: &mut Search, errors: &[fn(SocketAddr) -> Error]) -> Vec<SocketAddr> {
+    let mut tried = Vec::new();
+    let mut errors = errors.iter().cycle();
+    while let Some((up, transport)) = search.next() {
+        let error = errors.next().unwrap()(up.endpoint);
+        search.failed((&up, transport), &error, None).unwrap();
+        tried.push(up.endpoint);
+    }
+    tried
+}
+
+async fn end(search: &mut Search) -> Cause {
+    let ended = search.another_round(Arc::default).await;
+    ended.expect_err("another round").outcome.cause
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_tries_three_endpoints_and_none_of_them_twice() {
+    let mut search = search(true, world(5, TunnelProtocol::None));
+    let tried: HashSet<SocketAddr> = round(&mut search, &[refused]).into_iter().collect();
+    assert_eq!(tried.len(), ATTEMPTS);
+    assert_eq!(end(&mut search).await, Cause::ConnectionRefused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_no_answer_where_another_endpoint_has_refused() {
+    for errors in [[refused, silent], [silent, refused]] {
+        let mut search = search(true, world(2, TunnelProtocol::None));
+        assert_eq!(round(&mut search, &errors).len(), 2);
+        assert_eq!(end(&mut search).await, Cause::ConnectionRefused);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_that_still_waits_is_not_told_that_nobody_has_answered() {
+    let begun = Instant::now();
+    let mut waits = search(true, world(2, TunnelProtocol::None));
+    for _ in 0..3 {
+        assert_eq!(round(&mut waits, &[silent]).len(), 2, "each once a round");
+        assert!(waits.another_round(Arc::default).await.is_ok());
+    }
+    assert_eq!(begun.elapsed(), 3 * PAUSE);
+
+    let mut is_connected = search(false, world(2, TunnelProtocol::None));
+    round(&mut is_connected, &[silent]);
+    assert_eq!(end(&mut is_connected).await, Cause::TimedOut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_is_away_for_a_moment_is_asked_again_where_the_registry_has_it_then() {
+    let mut search = search(false, world(1, TunnelProtocol::Hbone));
+    assert_eq!(round(&mut search, &[refused]).len(), 1);
+    let moved = world(2, TunnelProtocol::Hbone);
+    assert!(search.another_round(|| moved.clone()).await.is_ok());
+    assert_eq!(round(&mut search, &[refused]).len(), 2);
+}
+
+#[test]
+fn what_is_our_own_fault_ends_the_search_at_once() {
+    let mut search = search(true, world(2, TunnelProtocol::Hbone));
+    let (up, transport) = search.next().unwrap();
+    let failed = search.failed((&up, transport), &Error::NoIdentity, None);
+    assert_eq!(failed.expect_err("our fault").outcome.cause, Cause::NoIdentity);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_without_an_endpoint_is_refused() {
+    let mut search = search(true, world(0, TunnelProtocol::None));
+    assert!(search.next().is_none());
+    assert_eq!(end(&mut search).await, Cause::NoEndpoint);
+}
