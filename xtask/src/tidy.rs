@@ -11,6 +11,7 @@ mod imports;
 mod rooms;
 mod rules;
 mod source;
+mod walls;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -120,6 +121,19 @@ const RULES: &[Rule] = &[
         ),
     },
     Rule {
+        name: "descriptors",
+        why: "a session is made of descriptors that somebody hands over: what loads, attaches or opens a pin is in install/",
+        check: rules::descriptors,
+        breaks: sample(
+            "sidecar-user/src/datapath/session/hold.rs",
+            "fn f() { sys::open_pin(path) }",
+        ),
+        keeps: sample(
+            "sidecar-user/src/datapath/session/hold.rs",
+            "fn f() { MapData::from_fd(ring) }",
+        ),
+    },
+    Rule {
         name: "environment",
         why: "config.rs and cli.rs are the only readers of the environment; others get values",
         check: rules::environment,
@@ -217,6 +231,12 @@ pub(crate) fn check() -> Result<()> {
             "{circle}\n    circles: imports go one way inside a room too; move what both need into a module of its own"
         );
     }
+    let breaches = walls::find(&files);
+    for breach in &breaches {
+        println!(
+            "{breach}\n    walls: WALLS in xtask/src/tidy/rooms.rs keeps these sub-rooms apart, whatever stands between"
+        );
+    }
     let strays = rooms_without_a_line(&workspace::root().join("sidecar-user/src"))?;
     if !strays.is_empty() {
         bail!(
@@ -226,6 +246,9 @@ pub(crate) fn check() -> Result<()> {
     }
     if !circles.is_empty() {
         bail!("{} circles of imports", circles.len());
+    }
+    if !breaches.is_empty() {
+        bail!("{} walls inside rooms are broken", breaches.len());
     }
     if !violations.is_empty() {
         bail!("{} house rules are broken", violations.len());

@@ -184,7 +184,11 @@ mod tests {
         let mut given = Box::pin(turns.next(Source::of(ip(2))));
         let mut last = Box::pin(turns.next(Source::of(ip(2))));
         for waiting in [&mut gone, &mut given, &mut last] {
-            poll_fn(|cx| Poll::Ready(assert!(waiting.as_mut().poll(cx).is_pending()))).await;
+            poll_fn(|cx| {
+                assert!(waiting.as_mut().poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
         }
         drop(gone);
         drop(held);

@@ -128,6 +128,14 @@ pub enum Error {
         capability_hint(source)
     )]
     Object { source: EbpfError },
+    #[error(
+        "no descriptor of {name} was handed over, or one of another version; let the same version install and serve"
+    )]
+    NotHandedOver { name: String },
+    #[error(
+        "the descriptor that was handed over as {name} is of another object `{found}`; nothing was changed"
+    )]
+    OtherObject { name: &'static str, found: String },
     #[error("the BPF object holds no {kind} {name}; it belongs to another version")]
     Missing { kind: &'static str, name: &'static str },
     /// Not a `source`: the verifier's log comes last, and whoever prints the chain would go on after it.

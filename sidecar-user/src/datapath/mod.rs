@@ -13,62 +13,36 @@ pub use sidecar_ebpf::abi::{HELD_ENTRIES, MAX_SHARDS, PRESENTED_ENTRIES};
 /// Where the listeners have to be bound that the kernel brings connections to: nobody can dial them there.
 pub const LISTENERS: Ipv4Addr = Ipv4Addr::new(127, 129, 0, 1);
 
-mod app_ports;
-mod attach;
-mod attached;
-mod bypass;
-mod check;
-mod close;
-mod detach;
+mod capabilities;
 mod error;
-mod explain;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) mod fuzz;
-mod generation;
-mod handover;
-mod hold;
 mod install;
 mod ip;
-mod lease;
-mod links;
-mod locks;
-mod logs;
 mod map;
-mod neighbours;
 mod netns;
-mod object;
-mod pins;
 mod pod;
 pub mod policy;
-mod proof;
-mod routes;
-mod settings;
+mod session;
 mod sys;
 #[cfg(test)]
 mod tests;
-mod whole_host;
+mod versioned;
 
-pub use app_ports::AppPorts;
-pub use attach::{Datapath, Steered};
-pub use attached::{ABI_VERSION, Attached, Hook, Loaded, Place, attached, cgroup_id, cgroup_of};
-pub use bypass::Bypass;
-pub use check::{Finding, State, check};
-pub use close::close;
-pub use detach::detach;
 pub use error::{Error, Owner};
-pub use explain::{Action, Connect, Explain, Verdict};
-pub use generation::Generation;
-pub use handover::Handover;
-pub use hold::{Approvals, HeldEvents, Hold};
-pub use lease::Lease;
-pub use logs::Logs;
-pub use neighbours::{Foreign, Neighbours, Order};
+pub use install::{
+    ABI_VERSION, Attached, Datapath, Finding, Foreign, Former, Generation, Handover, Hook, Lease, Loaded,
+    Logs, NeighbourQuery, Neighbours, Order, Place, State, attached, cgroup_id, cgroup_of, check, close,
+    detach,
+};
 pub use netns::Netns;
-pub use pins::Former;
 pub use pod::PodTarget;
-pub use policy::{Policy, PolicyMap};
-pub use proof::{Dialled, Family, Lost, Proof, Unseen};
-pub use routes::RouteMap;
+pub use policy::Policy;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use session::fuzz;
+pub use session::{
+    Action, AppPorts, Approvals, Bypass, Connect, Descriptors, Dialled, Explain, Family, HeldEvents, Hold,
+    Lost, PolicyMap, Proof, RouteMap, Session, Steered, Unseen, Verdict,
+};
+use versioned::versioned;
 
 /// What an attachment needs to know about its pod.
 #[derive(Clone, Debug)]

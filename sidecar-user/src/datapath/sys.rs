@@ -76,6 +76,36 @@ pub(super) struct MapInfo {
     pub(super) value_size: u32,
     pub(super) max_entries: u32,
     flags: u32,
+    name: [u8; 16],
+}
+
+impl MapInfo {
+    /// Empty where whoever made it has given none.
+    pub(super) fn name(&self) -> &str {
+        object_name(&self.name)
+    }
+}
+
+/// The start of `struct bpf_prog_info`, up to its name.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub(super) struct ProgramInfo {
+    pub(super) kind: u32,
+    id: u32,
+    before: [u64; 7],
+    name: [u8; 16],
+}
+
+impl ProgramInfo {
+    pub(super) fn name(&self) -> &str {
+        object_name(&self.name)
+    }
+}
+
+/// The kernel takes letters, digits, `_` and `.`, at most 15.
+fn object_name(name: &[u8; 16]) -> &str {
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    std::str::from_utf8(name).unwrap_or_default()
 }
 
 /// Programs that are attached to one target for one hook.
@@ -137,18 +167,13 @@ pub(super) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
 
 /// The name that a program was loaded with, by its number. Takes CAP_SYS_ADMIN.
 pub(super) fn program_name(id: u32) -> io::Result<String> {
-    /// The start of `struct bpf_prog_info`, up to its name.
-    #[repr(C)]
-    #[derive(Clone, Copy, Pod, Zeroable)]
-    struct ProgramInfo {
-        before: [u64; 8],
-        name: [u8; 16],
-    }
     let mut attr: [u32; 3] = [id, 0, 0];
     let program = bpf(BPF_PROG_GET_FD_BY_ID, &mut attr).map(owned)?;
-    let info: ProgramInfo = info(program.as_fd())?;
-    let name = info.name.split(|byte| *byte == 0).next().unwrap_or_default();
-    Ok(String::from_utf8_lossy(name).into_owned())
+    Ok(program_info(program.as_fd())?.name().to_owned())
+}
+
+pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
+    info(program)
 }
 
 fn info<T: Pod>(object: BorrowedFd<'_>) -> io::Result<T> {

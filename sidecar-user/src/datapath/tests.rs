@@ -22,6 +22,7 @@ mod present;
 mod probe;
 mod proof;
 mod routes;
+mod session;
 mod takeover;
 mod target;
 mod upgrade;

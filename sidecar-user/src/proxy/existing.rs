@@ -52,7 +52,7 @@ fn settle_here(kernel: &Datapath, existing: Existing) -> Settled {
         }
     };
     let (explain, cgroups, own) = (
-        kernel.explain(),
+        kernel.session().explain(),
         cgroups(kernel.pod().cgroup_path()),
         own_sockets(),
     );

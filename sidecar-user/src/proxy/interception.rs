@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::config::Config;
 use super::proving::{self, Found, Nonces};
 use crate::datapath::policy::{Error, PolicyFile, Status};
-use crate::datapath::{Datapath, Family, Foreign, Neighbours, Order, Proof, Unseen};
+use crate::datapath::{Datapath, Family, Foreign, NeighbourQuery, Neighbours, Order, Proof, Unseen};
 use crate::error_chain;
 use crate::observe::{Condition, Observer};
 use crate::policy::Mode;
@@ -39,11 +39,12 @@ pub(super) fn prove(
     match kernel {
         Some(kernel) => {
             let mut prover = Prover {
-                proof: kernel.proof(),
+                proof: kernel.session().proof(),
                 nonces,
                 condition,
                 observer: observer.clone(),
                 standing: Standing::New,
+                around: kernel.neighbours(),
                 neighbours: Neighbours::default(),
             };
             let (keep, kept) = channel::<()>();
@@ -78,6 +79,7 @@ struct Prover {
     condition: Condition,
     observer: Observer,
     standing: Standing,
+    around: NeighbourQuery,
     neighbours: Neighbours,
 }
 
@@ -118,7 +120,7 @@ impl Prover {
 
     /// Who else is attached, told when it changes.
     fn look_around(&mut self) {
-        let neighbours = match self.proof.neighbours() {
+        let neighbours = match self.around.ask() {
             Ok(neighbours) => neighbours,
             Err(error) => {
                 // The cgroup is gone, which the nonces notice, or a right was given up.
@@ -238,7 +240,7 @@ pub(super) fn follow(
 ) -> JoinSet<()> {
     let mut following = JoinSet::new();
     if let (Some(file), Some(kernel)) = (file, kernel) {
-        let (status, follow) = file.follow(kernel.policy());
+        let (status, follow) = file.follow(kernel.session().policy());
         following.spawn(async {
             follow.await;
         });

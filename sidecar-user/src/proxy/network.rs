@@ -38,7 +38,7 @@ pub(super) fn follow(
 ) -> JoinSet<()> {
     let mut following = JoinSet::new();
     let netns = kernel.pod().netns();
-    match kernel.app_ports() {
+    match kernel.session().app_ports() {
         Ok(ports) => {
             let mut listeners = Listeners {
                 ports,
@@ -51,15 +51,19 @@ pub(super) fn follow(
         }
         Err(error) => tracing::warn!(%error, "closed ports look open to outsiders"),
     }
-    let watched = kernel.routes().map_err(anyhow::Error::from).and_then(|map| {
-        // Before the first look, so that no change falls between.
-        let runtime = Handle::current();
-        let watch = || {
-            let _of_this_thread = runtime.enter();
-            Changes::watch()
-        };
-        Ok((map, netns.within(watch)??))
-    });
+    let watched = kernel
+        .session()
+        .routes()
+        .map_err(anyhow::Error::from)
+        .and_then(|map| {
+            // Before the first look, so that no change falls between.
+            let runtime = Handle::current();
+            let watch = || {
+                let _of_this_thread = runtime.enter();
+                Changes::watch()
+            };
+            Ok((map, netns.within(watch)??))
+        });
     match watched {
         Ok((map, changes)) => {
             let mut paths = Paths {

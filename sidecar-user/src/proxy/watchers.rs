@@ -132,7 +132,7 @@ fn expiry(svid: &Svid) -> i64 {
 /// The kernel side's counters, read at each scrape. The attachment itself lives on in its pins.
 pub(super) fn kernel_counters(observer: &Observer, kernel: Datapath) {
     observer.kernel_counters(move || {
-        kernel.counters().unwrap_or_else(|error| {
+        kernel.session().counters().unwrap_or_else(|error| {
             tracing::warn!(%error, "kernel counters cannot be read");
             Vec::new()
         })

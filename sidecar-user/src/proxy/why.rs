@@ -44,7 +44,7 @@ impl Why {
         svid: watch::Receiver<Option<Arc<Svid>>>,
     ) -> Self {
         Self {
-            kernel: kernel.map(Datapath::explain),
+            kernel: kernel.map(|kernel| kernel.session().explain()),
             policy_file: config.interception_policy.clone(),
             own: config::own(config),
             mode: config.mode,

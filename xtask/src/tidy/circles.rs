@@ -12,7 +12,10 @@ use syn::visit::{self, Visit};
 use super::source::File;
 
 /// From the root of the crate.
-type Path = Vec<String>;
+pub(super) type Path = Vec<String>;
+
+/// Who imports whom, and by which line.
+pub(super) type Imports = BTreeMap<Path, BTreeMap<Path, usize>>;
 
 /// The sources whose modules are looked at, and whether each top-level folder there is a room of its own.
 const CRATES: [(&str, bool); 2] = [("sidecar-user/src/", true), ("sidecar-ebpf/src/", false)];
@@ -26,6 +29,13 @@ pub(super) fn find(files: &[File]) -> Vec<String> {
         .iter()
         .flat_map(|(root, rooms)| circles(&modules(files, root), *rooms))
         .collect()
+}
+
+/// Imports inside the rooms of the first crate, and the file of each module.
+pub(super) fn imports_in_rooms(files: &[File]) -> (Imports, BTreeMap<Path, &str>) {
+    let modules = modules(files, CRATES[0].0);
+    let names = modules.iter().map(|(at, module)| (at.clone(), module.file));
+    (imports(&modules, true), names.collect())
 }
 
 /// What one file says.
@@ -309,8 +319,8 @@ fn definer(modules: &BTreeMap<Path, Module>, path: &[String], depth: usize) -> O
 }
 
 /// Who imports whom inside a room, and by which line.
-fn imports(modules: &BTreeMap<Path, Module>, rooms: bool) -> BTreeMap<Path, BTreeMap<Path, usize>> {
-    let mut imports: BTreeMap<Path, BTreeMap<Path, usize>> = BTreeMap::new();
+fn imports(modules: &BTreeMap<Path, Module>, rooms: bool) -> Imports {
+    let mut imports = Imports::new();
     for (at, module) in modules {
         let edges = imports.entry(at.clone()).or_default();
         let words = module
@@ -352,7 +362,7 @@ fn circles(modules: &BTreeMap<Path, Module>, rooms: bool) -> Vec<String> {
 }
 
 /// The shortest way from a module back to itself.
-fn shortest(imports: &BTreeMap<Path, BTreeMap<Path, usize>>, start: &Path) -> Option<Vec<Path>> {
+fn shortest(imports: &Imports, start: &Path) -> Option<Vec<Path>> {
     let mut from: BTreeMap<&Path, &Path> = BTreeMap::new();
     let mut next = vec![start];
     while !next.is_empty() {

@@ -87,6 +87,10 @@ pub(super) const ROOMS: &[Room] = &[
     room(TESTING, "", "rcgen rustls tokio"),
 ];
 
+/// Sub-rooms, and those that they come to import by no way. A session is made of descriptors, so that it can serve where nobody
+/// may install.
+pub(super) const WALLS: [(&str, &str); 1] = [("datapath/session", "datapath/install")];
+
 /// Compiled for tests only, so that nothing else can import it.
 const TESTING: &str = "testing";
 

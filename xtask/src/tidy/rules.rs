@@ -74,6 +74,23 @@ fn is_a_reason(argument: &str) -> bool {
     message.is_some_and(|message| message.split_whitespace().count() >= 3)
 }
 
+pub(super) fn descriptors(file: &File) -> Vec<Finding> {
+    if !file.path.starts_with("sidecar-user/src/datapath/session/") {
+        return Vec::new();
+    }
+    let privileged = [
+        "Ebpf",
+        "EbpfLoader",
+        "open_pin",
+        "from_pin",
+        "pinned",
+        "link_create",
+        "link_update",
+    ];
+    let uses = |word| words(file, word, "installs", |_| true);
+    privileged.into_iter().flat_map(uses).collect()
+}
+
 pub(super) fn environment(file: &File) -> Vec<Finding> {
     let reader = ["config.rs", "cli.rs", "config/", "cli/"];
     let inside = file

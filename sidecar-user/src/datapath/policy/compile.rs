@@ -39,7 +39,7 @@ pub(in super::super) struct Prefix {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub(in super::super) struct Key {
     pub(super) bits: u32,
-    pub(super) key: PolicyKey,
+    pub(in super::super) key: PolicyKey,
 }
 
 impl Key {

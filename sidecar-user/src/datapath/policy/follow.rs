@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
 
-use super::{Policy, PolicyMap, parse};
+use super::super::session::PolicyMap;
+use super::{Policy, parse};
 use crate::document::{Problems, Watched};
 
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! What is intercepted: rules by address and port, and what the kernel makes of them.
 //!
 //! The most specific CIDR that names the port wins; among equal CIDRs the first rule does. The built-in rules come
-//! after the user's. Pure but for `map.rs`, which writes to the kernel, and `follow.rs`, which reads a file. Says
+//! after the user's. Pure but for `follow.rs`, which reads a file; `session/policy.rs` writes to the kernel. Says
 //! nothing about who may talk to whom: that is the room `policy`.
 
 mod compile;
@@ -9,18 +9,15 @@ mod file;
 mod follow;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
-mod map;
 mod rule;
 
 pub use compile::Misfit;
 pub use file::parse;
 pub use follow::{Error, PolicyFile, Status};
-pub use map::PolicyMap;
 pub use rule::{Action, Direction, Ports, Rule, Source};
 
-#[cfg(test)]
-pub(super) use compile::Key;
-pub(super) use compile::Prefix;
+pub(super) use compile::{Key, Prefix};
+pub(super) use rule::host;
 
 /// A policy that fits into the kernel. The default one has the built-in rules and nothing else.
 #[derive(Clone, Debug)]

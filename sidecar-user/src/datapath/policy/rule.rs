@@ -97,7 +97,7 @@ pub(super) fn built_in(direction: Direction) -> Vec<Rule> {
 }
 
 /// An address as rules know it, and the CIDR that holds it alone: v4-mapped ones are IPv4.
-pub(super) fn host(ip: IpAddr) -> IpNet {
+pub(in super::super) fn host(ip: IpAddr) -> IpNet {
     IpNet::from(ip.to_canonical())
 }
 

@@ -19,7 +19,7 @@ fn a_port_on_which_nobody_listens_is_refused() {
         let datapath = pod.attach(Some(&inbound));
         let port = listener(Domain::IPV6).local_addr().unwrap().port();
         assert!(is_open(pod, POD4, port), "nothing is known yet");
-        let mut ports = datapath.app_ports().expect("ports");
+        let mut ports = datapath.session().app_ports().expect("ports");
         set(&mut ports, &[]);
         assert_eq!(are_open(pod, port), [false; 2]);
         assert_eq!(counter(&datapath, "dropped_closed"), 2);
@@ -34,7 +34,7 @@ fn a_listener_opens_its_port_at_once_and_its_end_closes_it() {
         let datapath = attached(pod, &inbound, &[]);
         let app = listener(Domain::IPV6);
         let port = app.local_addr().unwrap().port();
-        let mut ports = datapath.app_ports().expect("ports");
+        let mut ports = datapath.session().app_ports().expect("ports");
         // Found by user space, too, it still counts once.
         set(&mut ports, &[found(&app)]);
         assert_eq!(are_open(pod, port), [true; 2]);
@@ -49,7 +49,7 @@ fn a_listener_from_before_the_programs_counts_until_it_is_found_no_more() {
         let (inbound, app) = (pod.inbound(), listener(Domain::IPV6));
         let port = app.local_addr().unwrap().port();
         let datapath = pod.attach(Some(&inbound));
-        let mut ports = datapath.app_ports().expect("ports");
+        let mut ports = datapath.session().app_ports().expect("ports");
         set(&mut ports, &[found(&app)]);
         assert_eq!(are_open(pod, port), [true; 2]);
         drop(app);
@@ -67,7 +67,7 @@ fn a_listener_outside_of_the_cgroup_is_served_to_nobody() {
         // Its hooks are not this process's.
         let elsewhere = Elsewhere::new(pod);
         let datapath = pod.attach_as(&elsewhere.0, Some(&inbound)).expect("attach");
-        let mut ports = datapath.app_ports().expect("ports");
+        let mut ports = datapath.session().app_ports().expect("ports");
         set(&mut ports, &[found(&app)]);
         assert_eq!(are_open(pod, port), [false; 2]);
         let client = address("198.51.100.7:4711");
@@ -75,6 +75,7 @@ fn a_listener_outside_of_the_cgroup_is_served_to_nobody() {
             let application = SocketAddr::new(own.parse().unwrap(), port);
             let socket = Socket::new(Domain::for_address(application), Type::STREAM, None).expect("socket");
             let refused = datapath
+                .session()
                 .bypass()
                 .present(socket.as_fd(), client, application)
                 .unwrap_err();
@@ -104,7 +105,7 @@ fn a_closed_port_is_closed_and_an_older_listener_is_served_while_the_next_proxy_
             (are_open(pod, open), are_open(pod, closed)),
             ([true; 2], [false; 2])
         );
-        let mut ports = datapath.app_ports().expect("ports");
+        let mut ports = datapath.session().app_ports().expect("ports");
         assert_eq!(
             (are_open(pod, open), are_open(pod, closed)),
             ([true; 2], [false; 2])
@@ -122,7 +123,7 @@ fn a_listener_that_ends_while_user_space_looks_closes_its_port_at_once() {
         let datapath = attached(pod, &inbound, &[]);
         let app = listener(Domain::IPV6);
         let port = app.local_addr().unwrap().port();
-        let mut ports = datapath.app_ports().expect("ports");
+        let mut ports = datapath.session().app_ports().expect("ports");
         let (seen, mut app) = (found(&app), Some(app));
         // Seen once, and gone when the programs are asked whether they count it.
         let look = || Ok::<_, Error>(app.take().map(|_| seen).into_iter().collect());
@@ -139,7 +140,7 @@ fn only_the_last_of_a_group_closes_the_port() {
         let port = first.local_addr().unwrap().port();
         // One from before the programs, two from after.
         let datapath = pod.attach(Some(&inbound));
-        let mut ports = datapath.app_ports().expect("ports");
+        let mut ports = datapath.session().app_ports().expect("ports");
         let (second, third) = (shared(port), shared(port));
         set(&mut ports, &[&first, &second, &third].map(found));
         drop(second);
@@ -200,7 +201,7 @@ pub(super) fn set(ports: &mut AppPorts, listening: &[Listening]) {
 
 pub(super) fn attached(pod: &Pod, inbound: &TcpListener, listening: &[Listening]) -> Datapath {
     let datapath = pod.attach(Some(inbound));
-    let mut ports = datapath.app_ports().expect("ports");
+    let mut ports = datapath.session().app_ports().expect("ports");
     set(&mut ports, listening);
     datapath
 }

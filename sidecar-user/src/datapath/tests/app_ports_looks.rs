@@ -22,7 +22,7 @@ fn while_nothing_happens_nobody_looks() {
     in_pod(|pod| {
         let inbound = pod.inbound();
         let datapath = attached(pod, &inbound, &[]);
-        let mut ports = datapath.app_ports().expect("ports");
+        let mut ports = datapath.session().app_ports().expect("ports");
         set(&mut ports, &[]);
         let app = listener(Domain::IPV6);
         assert!(is_open(pod, POD4, app.local_addr().unwrap().port()));
@@ -37,7 +37,7 @@ fn a_refused_attempt_is_a_reason_to_look_until_the_next_look() {
     in_pod(|pod| {
         let inbound = pod.inbound();
         let datapath = attached(pod, &inbound, &[]);
-        let mut ports = datapath.app_ports().expect("ports");
+        let mut ports = datapath.session().app_ports().expect("ports");
         set(&mut ports, &[]);
         assert!(!is_open(pod, POD4, 9));
         assert!(waits_for(ports.closed()));
@@ -48,6 +48,7 @@ fn a_refused_attempt_is_a_reason_to_look_until_the_next_look() {
         let socket = pod.outsider("192.0.2.1:9".parse().unwrap());
         let (client, closed) = (address("198.51.100.7", 4711), address(POD4, 9));
         datapath
+            .session()
             .bypass()
             .present(socket.as_fd(), client, closed)
             .unwrap_err();
@@ -60,12 +61,12 @@ fn an_application_that_refuses_where_a_listener_was_found_is_a_reason_to_look() 
     in_pod(|pod| {
         let (inbound, old) = (pod.inbound(), listener(Domain::IPV6));
         let datapath = pod.attach(Some(&inbound));
-        let mut ports = datapath.app_ports().expect("ports");
+        let mut ports = datapath.session().app_ports().expect("ports");
         let new = listener(Domain::IPV6);
         set(&mut ports, &[&old, &new].map(found));
         let refused_by = |app: &std::net::TcpListener| {
             let port = app.local_addr().unwrap().port();
-            datapath.bypass().refused_by(address(POD4, port));
+            datapath.session().bypass().refused_by(address(POD4, port));
         };
         refused_by(&new);
         assert!(!waits_for(ports.ended()), "the programs see it end");
@@ -109,7 +110,7 @@ fn a_port_that_the_programs_have_no_room_for_is_found_by_user_space() {
 fn fills<K: Plain, V: Plain>(pod: &Pod, map: &'static str, entry: impl Fn(usize) -> (K, V), entries: usize) {
     let inbound = pod.inbound();
     let datapath = attached(pod, &inbound, &[]);
-    let mut ports = datapath.app_ports().expect("ports");
+    let mut ports = datapath.session().app_ports().expect("ports");
     set(&mut ports, &[]);
     assert!(!ports.is_crowded());
     let full = pod.map(map).expect(map);

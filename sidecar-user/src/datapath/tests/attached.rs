@@ -8,8 +8,9 @@ use nix::mount::umount;
 use nix::sched::{CloneFlags, unshare};
 use sidecar_ebpf::abi::{ABI_VERSION, program};
 
-use super::super::attached::{Attached, Place, attached, cgroup_id, cgroup_of};
-use super::super::{Datapath, Error, Lease, PodTarget, pins, sys};
+use super::super::install::attached::{Attached, Place, attached, cgroup_id, cgroup_of};
+use super::super::install::pins;
+use super::super::{Datapath, Error, Lease, PodTarget, sys};
 use super::pod::{Elsewhere, Pod, eventually, in_pod};
 
 fn of_pod(pod: &Pod) -> Attached {

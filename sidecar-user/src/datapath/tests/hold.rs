@@ -35,7 +35,7 @@ impl Shard {
 
     fn on(datapath: &Datapath, number: u32, listener: Arc<TcpListener>) -> Self {
         let hold = datapath.hold(number, listener.as_fd()).expect("hold");
-        datapath.set_hold(true).expect("hold");
+        datapath.session().set_hold(true).expect("hold");
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
@@ -220,7 +220,7 @@ fn the_next_proxy_is_told_of_what_the_last_one_held() {
             outbound: Some(shard.listener.as_fd()),
             ..Steered::default()
         };
-        second.steer(0, slots).expect("steer");
+        second.session().steer(0, slots).expect("steer");
         // Its upstream ends with it, and so does what it has allowed.
         last.approvals.approve(held.pair, held.sequence).expect("approve");
         drop((last, first));
@@ -247,7 +247,7 @@ fn each_shard_is_told_of_its_own_connections_and_gets_them() {
                 outbound: Some(listener.as_fd()),
                 ..Steered::default()
             };
-            datapath.steer(number, slots).expect("steer");
+            datapath.session().steer(number, slots).expect("steer");
             shard
         });
         let apps: Vec<Socket> = (0..64)

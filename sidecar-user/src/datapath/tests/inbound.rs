@@ -49,7 +49,7 @@ fn mesh_peers_reach_the_listener_of_their_shard_or_the_one_that_is_bound_to_the_
         let datapath = pod.attach(None);
         for mesh in [&bound, &of_shard] {
             for strict in [false, true] {
-                datapath.set_strict(strict).expect("mode");
+                datapath.session().set_strict(strict).expect("mode");
                 for ip in [POD4, POD6] {
                     let at = SocketAddr::new(ip.parse().unwrap(), 15008);
                     pod.outsider(at).connect(&at.into()).expect("open");
@@ -61,7 +61,7 @@ fn mesh_peers_reach_the_listener_of_their_shard_or_the_one_that_is_bound_to_the_
                 hbone: Some(of_shard.as_fd()),
                 ..Steered::default()
             };
-            datapath.steer(0, slots).expect("steer");
+            datapath.session().steer(0, slots).expect("steer");
         }
     });
 }
@@ -81,7 +81,7 @@ fn strict_refuses_plaintext_from_outside_until_it_is_lifted() {
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         assert_eq!(counter(&datapath, "dropped_strict"), 1);
 
-        datapath.set_strict(false).expect("permissive");
+        datapath.session().set_strict(false).expect("permissive");
         pod.outsider(to).connect(&to.into()).expect("steered");
         inbound.accept().expect("accept");
     });

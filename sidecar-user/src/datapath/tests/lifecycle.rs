@@ -161,10 +161,10 @@ fn only_a_socket_that_listens_gets_a_slot() {
             inbound: Some(closed.as_fd()),
             ..Steered::default()
         };
-        let error = datapath.steer(0, steered).unwrap_err();
+        let error = datapath.session().steer(0, steered).unwrap_err();
         assert!(error.to_string().contains(map::LISTENERS), "{error}");
         closed.listen(1).expect("listen");
-        datapath.steer(0, steered).expect("a listener");
+        datapath.session().steer(0, steered).expect("a listener");
     });
 }
 
@@ -172,7 +172,7 @@ fn only_a_socket_that_listens_gets_a_slot() {
 #[test]
 fn whoever_attached_exclusively_is_named() {
     in_pod(|pod| {
-        let exclusive = super::super::links::attach_exclusively(&pod.config.cgroup);
+        let exclusive = super::super::install::links::attach_exclusively(&pod.config.cgroup);
         let error = pod
             .attach_as(&pod.config, None)
             .map(drop)

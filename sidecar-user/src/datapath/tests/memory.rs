@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use sidecar_ebpf::abi::{RING_BYTES, map};
 
+use super::super::install::pins;
 use super::super::map::ring;
-use super::super::{pins, sys};
+use super::super::sys;
 use super::pod::in_pod;
 
 /// The maps are allocated for each pod of a node, and no cgroup's statistics show them to whoever runs the pod.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aya_obj::Object;
 use sidecar_ebpf::abi::{map, program};
 
-use super::super::{links::HOOKS, object::OBJECT, pins};
+use super::super::install::{links::HOOKS, object::OBJECT, pins};
 
 fn object() -> Object {
     Object::parse(OBJECT).expect("the object parses")

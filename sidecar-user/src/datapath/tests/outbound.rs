@@ -261,7 +261,7 @@ fn a_marked_socket_goes_where_it_wants() {
     in_pod(|pod| {
         let outbound = pod.outbound();
         let datapath = pod.attach(None);
-        let bypass = datapath.bypass();
+        let bypass = datapath.session().bypass();
         for (neighbour, own) in [(&pod.neighbour4, POD4), (&pod.neighbour6, POD6)] {
             let to = neighbour.local_addr().unwrap();
             let marked = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
@@ -307,7 +307,7 @@ fn a_socket_bound_to_a_device_is_redirected_and_still_sees_its_binding() {
         );
 
         // What is left alone is bound as before.
-        let bypass = datapath.bypass();
+        let bypass = datapath.session().bypass();
         bypass.mark(passed.as_fd()).expect("mark");
         passed.connect(&to.into()).expect("connect");
         pod.neighbour4.accept().expect("the neighbour sees it");
@@ -331,7 +331,7 @@ fn a_socket_that_an_unprivileged_application_has_bound_to_a_device_passes_or_is_
         };
         let passed = bound().connect(&to.into());
         nix::unistd::seteuid(nix::unistd::Uid::from_raw(0)).expect("become root again");
-        datapath.set_strict(true).expect("strict");
+        datapath.session().set_strict(true).expect("strict");
         nix::unistd::seteuid(nobody).expect("become nobody");
         let denied = bound().connect(&to.into());
         nix::unistd::seteuid(nix::unistd::Uid::from_raw(0)).expect("become root again");
@@ -354,7 +354,7 @@ fn a_socket_that_an_unprivileged_application_has_bound_to_a_device_passes_or_is_
 fn a_link_local_destination_is_denied_in_strict() {
     in_pod(|pod| {
         let datapath = pod.attach(None);
-        datapath.set_strict(true).expect("strict");
+        datapath.session().set_strict(true).expect("strict");
         let denied =
             TcpStream::connect("[fe80::1%2]:80".parse::<SocketAddr>().expect("an address")).unwrap_err();
         assert_eq!(denied.kind(), io::ErrorKind::PermissionDenied);

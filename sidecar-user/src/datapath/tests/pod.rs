@@ -24,8 +24,9 @@ use nix::sched::{CloneFlags, unshare};
 use sidecar_ebpf::abi::{Listener, map};
 use socket2::{Domain, Socket, Type};
 
+use super::super::install::pins;
 use super::super::map::Map;
-use super::super::{Config, Datapath, Error, LISTENERS, Lease, PodTarget, Policy, Steered, pins};
+use super::super::{Config, Datapath, Error, LISTENERS, Lease, PodTarget, Policy, Steered};
 
 pub(super) const POD4: &str = "10.99.0.2";
 pub(super) const POD6: &str = "fd99::2";
@@ -194,7 +195,7 @@ impl Pod {
         };
         let lease = self.lease(&config.pins)?;
         let datapath = Datapath::attach(config, PodTarget::of(config)?, lease)?;
-        datapath.steer(0, steered)?;
+        datapath.session().steer(0, steered)?;
         Ok(datapath)
     }
 
@@ -329,6 +330,7 @@ fn play_proxy(config: &Config) -> ! {
     let attached = PodTarget::of(config).and_then(|pod| Datapath::attach(config, pod, lease));
     let datapath = attached.unwrap_or_else(|e| panic!("attach: {e}"));
     datapath
+        .session()
         .steer(0, steered)
         .unwrap_or_else(|e| panic!("steer: {e}"));
     println!("{READY}");

@@ -9,11 +9,11 @@ use std::time::Duration;
 use sidecar_ebpf::abi::{self, POLICY_ENTRIES, map};
 use socket2::{Domain, SockRef};
 
-use super::super::explain::{Action, Connect};
 use super::super::map::Map;
 use super::super::policy::fuzz::documented;
 use super::super::policy::tests::Dice;
 use super::super::policy::{self, Direction, Policy, Source};
+use super::super::{Action, Connect};
 use super::super::{Config, Datapath, Error};
 use super::pod::{POD4, POD6, Pod, in_pod};
 use super::probe::{address, canonical, counter, listener, original_dst};
@@ -65,7 +65,12 @@ fn what_the_policy_names_is_left_alone_and_the_rest_is_taken() {
                 (at6, &pod.neighbour6),
             ] {
                 assert_eq!(goes_directly(to, neighbour, &outbound), left, "{to}: {why}");
-                let said = datapath.explain().outbound(6, to).expect("explained").action;
+                let said = datapath
+                    .session()
+                    .explain()
+                    .outbound(6, to)
+                    .expect("explained")
+                    .action;
                 let wanted = match left {
                     true => Action::Leave,
                     false => Action::Take(Connect::NotHeld),
@@ -78,7 +83,7 @@ fn what_the_policy_names_is_left_alone_and_the_rest_is_taken() {
         cases(&datapath, true, "named by its network");
         assert_eq!(counter(&datapath, "passed_policy"), 3);
 
-        let apply = |text: String| datapath.policy().apply(&policy(&text)).expect("apply");
+        let apply = |text: String| datapath.session().policy().apply(&policy(&text)).expect("apply");
         apply(format!(
             "outbound: [{{ports: [{}, {}], action: leave}}]",
             at4.port(),
@@ -109,13 +114,17 @@ fn the_kernel_finds_what_the_rules_mean() {
             let Some(policy) = dice.policy() else {
                 continue;
             };
-            datapath.policy().apply(&policy).expect("apply");
+            datapath.session().policy().apply(&policy).expect("apply");
             applied += 1;
             for direction in [Direction::Outbound, Direction::Inbound] {
                 let rules = policy.rules(direction);
                 for _ in 0..100 {
                     let (ip, port) = dice.question(rules);
-                    let (_, rule) = datapath.policy().explain(direction, ip, port).expect("lookup");
+                    let (_, rule) = datapath
+                        .session()
+                        .policy()
+                        .explain(direction, ip, port)
+                        .expect("lookup");
                     let (_, documented) = documented(rules, ip, port);
                     assert_eq!(
                         rule.as_ref(),
@@ -135,6 +144,7 @@ fn link_local_is_left_alone_without_any_file() {
         let datapath = pod.attach(None);
         let lookup = |direction, ip: &str, port| {
             let (range, rule) = datapath
+                .session()
                 .policy()
                 .explain(direction, ip.parse().unwrap(), port)
                 .expect("lookup");
@@ -209,7 +219,7 @@ fn a_change_takes_effect_at_once_and_no_connection_sees_half_of_it() {
             }
             // Past 255 generations, which begin again.
             for n in 1..300 {
-                let change = datapath.policy().apply(&policies[n % 3]);
+                let change = datapath.session().policy().apply(&policies[n % 3]);
                 if change.is_err() || counter(&datapath, "redirected") != 0 {
                     stop.store(true, Relaxed);
                 }
@@ -226,7 +236,11 @@ fn a_change_takes_effect_at_once_and_no_connection_sees_half_of_it() {
         pod.neighbour4.set_nonblocking(false).expect("option");
 
         // What is established goes on when it would be taken now.
-        datapath.policy().apply(&Policy::default()).expect("apply");
+        datapath
+            .session()
+            .policy()
+            .apply(&Policy::default())
+            .expect("apply");
         assert!(!goes_directly(at4, &pod.neighbour4, &outbound));
         let (mut ours, mut theirs) = (&established, &theirs);
         ours.write_all(b"still here").expect("write");
@@ -255,7 +269,7 @@ fn what_policy_leaves_alone_inbound_reaches_the_application_in_strict_too() {
             .attach_as(&with(pod, policy(&text)), Some(&inbound))
             .expect("attach");
         for strict in [false, true] {
-            datapath.set_strict(strict).expect("mode");
+            datapath.session().set_strict(strict).expect("mode");
             for ip in [POD4, POD6] {
                 let ip: IpAddr = ip.parse().unwrap();
                 let to = SocketAddr::new(ip, port(&open));
@@ -266,6 +280,7 @@ fn what_policy_leaves_alone_inbound_reaches_the_application_in_strict_too() {
                 assert_eq!(canonical(client), own);
                 assert_eq!(
                     datapath
+                        .session()
                         .explain()
                         .inbound(6, own.ip(), to)
                         .expect("explained")
@@ -274,7 +289,11 @@ fn what_policy_leaves_alone_inbound_reaches_the_application_in_strict_too() {
                 );
 
                 let to = SocketAddr::new(ip, port(&closed));
-                let said = datapath.explain().inbound(6, own.ip(), to).expect("explained");
+                let said = datapath
+                    .session()
+                    .explain()
+                    .inbound(6, own.ip(), to)
+                    .expect("explained");
                 match pod.outsider(to).connect(&to.into()) {
                     Ok(()) => {
                         assert!(!strict, "{to}");
@@ -307,7 +326,11 @@ fn a_full_map_leaves_the_old_policy_in_force() {
             "outbound: [{{destinations: [{}], action: take}}]",
             fill.join(", ")
         ));
-        datapath.policy().apply(&large).expect("the largest that fits");
+        datapath
+            .session()
+            .policy()
+            .apply(&large)
+            .expect("the largest that fits");
         assert!(!goes_directly(to, &pod.neighbour4, &outbound), "taken");
         let filled = large.prefixes().len();
 
@@ -328,7 +351,11 @@ fn a_full_map_leaves_the_old_policy_in_force() {
         let full = entries(pod);
         assert!(full > filled && full > POLICY_ENTRIES - filled);
 
-        let error = datapath.policy().apply(&large).expect_err("there is no room");
+        let error = datapath
+            .session()
+            .policy()
+            .apply(&large)
+            .expect_err("there is no room");
         assert!(matches!(error, Error::Policy { .. }), "{error}");
         assert!(error.to_string().contains("stays in force"), "{error}");
         assert_eq!(entries(pod), full, "nothing half-written is left");
@@ -339,7 +366,11 @@ fn a_full_map_leaves_the_old_policy_in_force() {
             let key = policy::Key::new(2, prefix.direction, prefix.net);
             assert!(map.remove(&key).expect("an answer"), "it was written");
         }
-        datapath.policy().apply(&small).expect("there is room for this");
+        datapath
+            .session()
+            .policy()
+            .apply(&small)
+            .expect("there is room for this");
         assert!(
             goes_directly(to, &pod.neighbour4, &outbound),
             "the policy changed"
@@ -372,7 +403,7 @@ fn the_next_proxy_takes_over_with_its_own_policy() {
 fn the_explanation_tells_own_addresses_other_protocols_and_open_ports() {
     in_pod(|pod| {
         let datapath = pod.attach(None);
-        let explain = datapath.explain();
+        let explain = datapath.session().explain();
         let outbound = |protocol, to: &str| explain.outbound(protocol, address(to)).expect("explained");
         for (protocol, to, counter) in [
             (6, "127.0.0.1:80", "passed_local"),

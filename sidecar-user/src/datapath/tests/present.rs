@@ -24,7 +24,7 @@ const NOBODY: &str = "192.0.0.8:4712";
 fn the_application_sees_the_true_client_and_the_proxy_itself() {
     in_pod(|pod| {
         let datapath = pod.attach(None);
-        let bypass = datapath.bypass();
+        let bypass = datapath.session().bypass();
         let listeners = [
             (listen_on("0.0.0.0:0"), POD4, &[CLIENT4][..]),
             // Without dual stack an IPv4 client is still shown, in the mapped form.
@@ -60,7 +60,7 @@ fn an_ipv6_client_of_an_ipv4_socket_is_shown_as_nobody_and_counted() {
     in_pod(|pod| {
         let datapath = pod.attach(None);
         let app = listen_on("0.0.0.0:0");
-        let _dialled = dial(&datapath.bypass(), at(&app, POD4), address(CLIENT6)).expect("connect");
+        let _dialled = dial(&datapath.session().bypass(), at(&app, POD4), address(CLIENT6)).expect("connect");
         let (accepted, from) = app.accept().expect("accept");
         assert_eq!(from, address(NOBODY));
         assert_eq!(accepted.peer_addr().unwrap(), from);
@@ -78,7 +78,7 @@ fn a_proxy_outside_of_the_cgroup_reaches_no_application() {
         let datapath = pod.attach_as(&elsewhere.0, None).expect("attach");
         for (listen, own) in [("0.0.0.0:0", POD4), ("[::]:0", POD6)] {
             let app = listen_on(listen);
-            let refused = dial(&datapath.bypass(), at(&app, own), address(CLIENT4)).unwrap_err();
+            let refused = dial(&datapath.session().bypass(), at(&app, own), address(CLIENT4)).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{own}");
             nobody_came(&app);
         }
@@ -90,7 +90,7 @@ fn a_spare_source_of_the_proxy_is_shown_to_nobody() {
     in_pod(|pod| {
         let before = listen_on("0.0.0.0:0");
         let datapath = pod.attach(None);
-        let bypass = datapath.bypass();
+        let bypass = datapath.session().bypass();
         for app in [listen_on("0.0.0.0:0"), listener(Domain::IPV6)] {
             let to = at(&app, POD4);
             let spare = bypass
@@ -124,7 +124,7 @@ fn a_spare_source_of_the_proxy_is_shown_to_nobody() {
 fn what_a_presented_connection_leaves_speaks_for_no_later_one() {
     in_pod(|pod| {
         let datapath = pod.attach(None);
-        let bypass = datapath.bypass();
+        let bypass = datapath.session().bypass();
         for own in [POD4, POD6] {
             let app = listener(Domain::IPV6);
             let to = at(&app, own);
@@ -173,7 +173,7 @@ fn a_full_map_costs_the_connection_and_no_program_sees_another_client() {
         }
         let app = listener(Domain::IPV6);
         for own in [POD4, POD6] {
-            let failed = dial(&datapath.bypass(), at(&app, own), address(CLIENT4)).unwrap_err();
+            let failed = dial(&datapath.session().bypass(), at(&app, own), address(CLIENT4)).unwrap_err();
             assert_eq!(failed.kind(), io::ErrorKind::HostUnreachable, "{own}");
         }
         nobody_came(&app);
@@ -184,7 +184,7 @@ fn a_full_map_costs_the_connection_and_no_program_sees_another_client() {
             ..Tuple::zeroed()
         };
         assert!(full.remove(&freed).expect("an answer"), "an entry");
-        let _dialled = dial(&datapath.bypass(), at(&app, POD4), address(CLIENT4)).expect("connect");
+        let _dialled = dial(&datapath.session().bypass(), at(&app, POD4), address(CLIENT4)).expect("connect");
         let (_, from) = app.accept().expect("accept");
         assert_eq!(canonical(from), address(CLIENT4));
     });
@@ -200,7 +200,7 @@ fn no_client_is_mistaken_for_another_when_many_are_presented_at_once() {
         let to = at(&app, POD4);
         let wrong: Vec<String> = thread::scope(|threads| {
             for dialler in 1..=DIALLERS {
-                let bypass = datapath.bypass();
+                let bypass = datapath.session().bypass();
                 threads.spawn(move || {
                     for port in 1..=EACH {
                         let client = SocketAddr::new(Ipv4Addr::new(198, 18, 0, dialler).into(), port);

@@ -6,7 +6,8 @@ use aya::maps::{HashMap, Map, MapData};
 use sidecar_ebpf::abi::{Origin, Tuple, map};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::super::{Datapath, pins};
+use super::super::Datapath;
+use super::super::install::pins;
 use super::pod::Pod;
 
 /// Nobody has these: only redirection gets a connection anywhere.
@@ -33,7 +34,7 @@ pub(super) fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
 }
 
 pub(super) fn counter(datapath: &Datapath, name: &str) -> u64 {
-    let counters = datapath.counters().expect("counters");
+    let counters = datapath.session().counters().expect("counters");
     counters
         .into_iter()
         .find(|(known, _)| *known == name)

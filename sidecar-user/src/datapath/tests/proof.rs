@@ -11,8 +11,9 @@ use nix::unistd::getppid;
 
 use sidecar_ebpf::abi::program;
 
+use super::super::install::pins;
 use super::super::policy::parse;
-use super::super::{Config, Datapath, Error, Family, Lost, PodTarget, Proof, Unseen, detach, pins, sys};
+use super::super::{Config, Datapath, Error, Family, Lost, PodTarget, Proof, Unseen, detach, sys};
 use super::pod::{Elsewhere, Pod, in_pod};
 use super::probe::{canonical, counter, handshakes, listener, original_dst, presented};
 use crate::model::Direction;
@@ -28,7 +29,7 @@ fn look(proof: &Proof) -> Result<(), Unseen> {
 fn the_programs_are_seen_from_inside_of_the_cgroup_and_nothing_is_left() {
     in_pod(|pod| {
         let datapath = pod.attach(None);
-        let proof = datapath.proof();
+        let proof = datapath.session().proof();
         let app = listener(socket2::Domain::IPV6);
         for _ in 0..100 {
             look(&proof).expect("seen");
@@ -56,7 +57,7 @@ fn a_proxy_outside_of_the_cgroup_is_told_which_one_it_is_in() {
     in_pod(|pod| {
         let elsewhere = Elsewhere::new(pod);
         let datapath = pod.attach_as(&elsewhere.0, None).expect("attach");
-        let unseen = look(&datapath.proof()).expect_err("outside");
+        let unseen = look(&datapath.session().proof()).expect_err("outside");
         let Unseen::Outside { cgroup, own, .. } = &unseen else {
             panic!("{unseen}");
         };
@@ -91,10 +92,10 @@ fn a_program_that_was_taken_off_is_missed() {
             (program::GETSOCKOPT, "getsockopt"),
         ] {
             let datapath = pod.attach(None);
-            look(&datapath.proof()).expect("all are attached");
+            look(&datapath.session().proof()).expect("all are attached");
             let link = sys::open_pin(&pins::link(&pod.config.pins, hook)).expect("a link");
             sys::link_detach(link.as_fd()).expect("detach");
-            match look(&datapath.proof()) {
+            match look(&datapath.session().proof()) {
                 Err(Unseen::Outside { what, .. }) => assert_eq!(what, missed, "without {hook}"),
                 other => panic!("without {hook}: {other:?}"),
             }
@@ -184,10 +185,10 @@ fn a_nonce_arrives_at_the_listener_whatever_the_policy_and_is_not_counted() {
             ..pod.config.clone()
         };
         let datapath = pod.attach_as(&config, Some(&inbound)).expect("attach");
-        let proof = datapath.proof();
+        let proof = datapath.session().proof();
         for strict in [false, true] {
-            datapath.set_strict(strict).expect("mode");
-            datapath.set_hold(strict).expect("held or not");
+            datapath.session().set_strict(strict).expect("mode");
+            datapath.session().set_hold(strict).expect("held or not");
             for family in Family::ALL {
                 for (at, direction) in [(&*outbound, Direction::Outbound), (&inbound, Direction::Inbound)] {
                     let arrived = arrives(&proof, family.nonce(), at, direction);
@@ -198,7 +199,7 @@ fn a_nonce_arrives_at_the_listener_whatever_the_policy_and_is_not_counted() {
                 }
             }
         }
-        let counted = datapath.counters().expect("counters");
+        let counted = datapath.session().counters().expect("counters");
         assert!(counted.iter().all(|(_, count)| *count == 0), "{counted:?}");
         assert_eq!(handshakes(pod), 0);
     });
@@ -212,7 +213,11 @@ fn a_nonce_does_not_arrive_without_the_programs() {
             let datapath = pod.attach(Some(&inbound));
             let link = sys::open_pin(&pins::link(&pod.config.pins, hook)).expect("a link");
             sys::link_detach(link.as_fd()).expect("detach");
-            datapath.proof().dial(family.nonce(), direction).is_err()
+            datapath
+                .session()
+                .proof()
+                .dial(family.nonce(), direction)
+                .is_err()
         };
         for (hook, family, direction) in [
             (program::CONNECT4, Family::V4, Direction::Outbound),

@@ -16,7 +16,7 @@ fn connect_fails_at_once_as_the_path_says() {
     in_pod(|pod| {
         let _outbound = pod.outbound();
         let datapath = pod.attach(None);
-        let mut routes = datapath.routes().expect("routes");
+        let mut routes = datapath.session().routes().expect("routes");
         routes
             .set(&paths(&[
                 ("203.0.0.0/8", Path::Fails(113)),
@@ -58,7 +58,7 @@ fn a_client_sees_the_address_that_the_kernel_would_send_from() {
     in_pod(|pod| {
         let outbound = pod.outbound();
         let datapath = pod.attach(None);
-        let mut routes = datapath.routes().expect("routes");
+        let mut routes = datapath.session().routes().expect("routes");
         routes
             .set(&paths(&[
                 ("203.0.113.0/24", Path::From(ip("10.99.0.2"))),
@@ -87,7 +87,7 @@ fn paths_are_replaced_while_they_are_in_force() {
     in_pod(|pod| {
         let _outbound = pod.outbound();
         let datapath = pod.attach(None);
-        let mut routes = datapath.routes().expect("routes");
+        let mut routes = datapath.session().routes().expect("routes");
         let way = Path::From(ip("10.99.0.2"));
         routes.set(&paths(&[("203.0.113.0/24", way)])).expect("set");
         routes.complete(true).expect("complete");
@@ -112,7 +112,7 @@ fn the_next_proxy_begins_with_the_paths_of_the_last_one() {
     in_pod(|pod| {
         let _outbound = pod.outbound();
         let datapath = pod.attach(None);
-        let mut routes = datapath.routes().expect("routes");
+        let mut routes = datapath.session().routes().expect("routes");
         let way = Path::From(ip("10.99.0.2"));
         let (blocked, gone) = (("203.0.113.0/24", Path::Fails(113)), ("198.51.100.0/24", way));
         routes.set(&paths(&[blocked, gone])).expect("set");
@@ -122,7 +122,7 @@ fn the_next_proxy_begins_with_the_paths_of_the_last_one() {
         let datapath = pod.attach(None);
         let in_force = || ["203.0.113.7:80", "198.51.100.1:80", "192.0.2.1:80"].map(blocking);
         assert_eq!(in_force(), [113, 0, 101], "before it knows any itself");
-        let mut routes = datapath.routes().expect("routes");
+        let mut routes = datapath.session().routes().expect("routes");
         assert_eq!(in_force(), [113, 0, 101]);
         routes.set(&paths(&[("192.0.0.0/8", way)])).expect("set");
         routes.complete(true).expect("complete");

@@ -7,7 +7,8 @@ use std::os::fd::AsFd;
 
 use sidecar_ebpf::abi::{GENERATIONS, MAX_SHARDS, map};
 
-use super::super::{Config, Datapath, Error, Former, PodTarget, Steered, links, pins};
+use super::super::install::{links, pins};
+use super::super::{Config, Datapath, Error, Former, PodTarget, Steered};
 use super::pod::{Pod, in_pod, steered};
 use super::probe::{FAR4, FAR6, counter};
 use super::upgrade::{map_ids, program_ids};
@@ -30,7 +31,7 @@ impl Proxy {
             outbound: Some(outbound.as_fd()),
             ..Steered::default()
         };
-        datapath.steer(0, slots)?;
+        datapath.session().steer(0, slots)?;
         outbound.set_nonblocking(true).expect("non-blocking");
         Ok(Self { datapath, outbound })
     }
@@ -76,7 +77,11 @@ fn what_is_only_prepared_changes_nothing_for_connections() {
             pins::pinned_settings(&pod.config.pins),
         );
         let second = Proxy::prepare(pod, first.former());
-        second.datapath.set_strict(true).expect("kept until it counts");
+        second
+            .datapath
+            .session()
+            .set_strict(true)
+            .expect("kept until it counts");
         let after = (
             map_ids(pod),
             program_ids(pod),
@@ -97,17 +102,23 @@ fn new_connections_come_to_the_second_proxy_at_once_and_the_first_writes_nothing
         let first = Proxy::first(pod);
         let second = Proxy::prepare(pod, first.former());
         first.datapath.handover().lay_down();
-        let refused = first.datapath.set_strict(true).unwrap_err();
+        let refused = first.datapath.session().set_strict(true).unwrap_err();
         assert!(matches!(refused, Error::Superseded), "{refused}");
         assert!(first.is_served(FAR4), "until the other is attached");
         second.datapath.activate().expect("activate");
         for far in [FAR4, FAR6] {
             assert!(second.is_served(far), "{far}");
         }
-        let refused = first.datapath.policy().apply(&pod.config.policy).unwrap_err();
+        let refused = first
+            .datapath
+            .session()
+            .policy()
+            .apply(&pod.config.policy)
+            .unwrap_err();
         assert!(matches!(refused, Error::Superseded), "{refused}");
         second
             .datapath
+            .session()
             .set_strict(true)
             .expect("it is the one that writes");
         assert_eq!(program_ids(pod).len(), 9, "none beside the others");
@@ -142,8 +153,16 @@ fn a_second_proxy_that_ends_half_way_leaves_the_first_as_it_was() {
             for far in [FAR4, FAR6] {
                 assert!(first.is_served(far), "{far} {changed:?}");
             }
-            first.datapath.set_strict(true).expect("it writes again");
-            first.datapath.set_strict(false).expect("it writes again");
+            first
+                .datapath
+                .session()
+                .set_strict(true)
+                .expect("it writes again");
+            first
+                .datapath
+                .session()
+                .set_strict(false)
+                .expect("it writes again");
             let now = pins::pinned_settings(&pod.config.pins).expect("settings");
             assert_ne!(now.policy_generation, policy, "its policy is written again");
         }

@@ -13,7 +13,7 @@ use nix::unistd::getppid;
 use sidecar_ebpf::abi::{Settings, map, program};
 use socket2::Domain;
 
-use super::super::links::SK_LOOKUP;
+use super::super::install::links::SK_LOOKUP;
 use super::super::map::Map;
 use super::super::sys::{self, Scope};
 use super::super::{Config, Datapath, Error, Family, Netns, PodTarget, Steered, detach};
@@ -109,7 +109,7 @@ fn a_pod_is_attached_to_from_another_network_namespace() {
                 );
                 let attached = Datapath::attach(config, target, lease);
                 let datapath = attached.unwrap_or_else(|error| panic!("by {is_by}: {error}"));
-                datapath.steer(0, steered).expect("slots");
+                datapath.session().steer(0, steered).expect("slots");
                 assert_eq!(
                     lookups(outside),
                     0,
@@ -118,10 +118,11 @@ fn a_pod_is_attached_to_from_another_network_namespace() {
 
                 // It dials in the pod, too: outside nobody would answer on loopback, which is down.
                 for family in Family::ALL {
-                    let seen = datapath.proof().look(family);
+                    let seen = datapath.session().proof().look(family);
                     assert!(matches!(seen, Ok(true)), "by {is_by}: {seen:?}");
                     let nonce = family.nonce();
                     let _dialled = datapath
+                        .session()
                         .proof()
                         .dial(nonce, Direction::Inbound)
                         .expect("it arrives");

@@ -10,8 +10,9 @@ use sidecar_ebpf::abi::schema::TOGETHER;
 use sidecar_ebpf::abi::{map, program};
 use socket2::{Domain, Socket, Type};
 
+use super::super::install::pins;
 use super::super::map::ring;
-use super::super::{Config, Error, detach, pins, sys};
+use super::super::{Config, Error, detach, sys};
 use super::app_ports::{self, found, is_open, set};
 use super::pod::{POD4, Pod, in_pod};
 use super::probe::{FAR4, counter, listener, original_dst};
@@ -119,7 +120,7 @@ fn other_ports_renew_the_settings_and_nothing_that_connections_need() {
         let _app = TcpStream::connect(FAR4).expect("redirected");
         let (accepted, _) = outbound.accept().expect("accept");
         let own = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
-        first.bypass().mark(own.as_fd()).expect("mark");
+        first.session().bypass().mark(own.as_fd()).expect("mark");
         let before = map_ids(pod);
         drop(first);
 
@@ -156,7 +157,7 @@ fn where_the_map_of_ports_begins_anew_a_served_port_stays_open_until_the_first_l
 
         let datapath = pod.attach(Some(&inbound));
         assert!(is_open(pod, POD4, port));
-        let mut ports = datapath.app_ports().expect("ports");
+        let mut ports = datapath.session().app_ports().expect("ports");
         set(&mut ports, &[found(&app)]);
         assert!(is_open(pod, POD4, port));
         assert!(!is_open(pod, POD4, 9));

@@ -31,7 +31,7 @@ impl Listening {
         let mut identity = Identity::new(opened.config.identity.clone(), own_sockets(self.kernel.as_ref()));
         if let (Some(former), Some(kernel)) = (&self.former, &self.kernel) {
             if !kernel.is_apart() {
-                kernel.proof().see()?;
+                kernel.session().proof().see()?;
             }
             tokio::select! {
                 () = former.until_ready(identity.svid.clone()) => {}
@@ -55,7 +55,7 @@ impl Listening {
 
 /// How the control work's own connections stay out of our own way.
 fn own_sockets(kernel: Option<&Datapath>) -> Mark {
-    match kernel.map(Datapath::bypass) {
+    match kernel.map(|kernel| kernel.session().bypass()) {
         Some(bypass) => Arc::new(move |fd| bypass.mark(fd)),
         None => Arc::new(|_| Ok(())),
     }

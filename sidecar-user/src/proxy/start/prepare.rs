@@ -114,7 +114,7 @@ fn hold_syns(kernel: &Datapath, bound: &[Bound]) -> anyhow::Result<Vec<Truthful>
                 "connect() is optimistic: it succeeds before the upstream has answered, and a failure is a reset; \
                  grant CAP_NET_RAW for truthful answers"
             );
-            kernel.set_hold(false)?;
+            kernel.session().set_hold(false)?;
             return Ok(Vec::new());
         }
     };
@@ -123,7 +123,7 @@ fn hold_syns(kernel: &Datapath, bound: &[Bound]) -> anyhow::Result<Vec<Truthful>
     for ((shard, outbound), raw) in (0..).zip(sockets).zip(raw) {
         truthful.push((kernel.hold(shard, outbound)?, raw));
     }
-    kernel.set_hold(true)?;
+    kernel.session().set_hold(true)?;
     Ok(truthful)
 }
 
@@ -145,7 +145,7 @@ impl Filtered {
         if let Some(kernel) = &self.kernel {
             for (shard, listeners) in (0..).zip(&listeners) {
                 let steered = listeners.steered.as_ref();
-                kernel.steer(
+                kernel.session().steer(
                     shard,
                     datapath::Steered {
                         inbound: steered.map(|steered| steered.inbound.as_fd()),

@@ -96,7 +96,7 @@ impl Active {
             hbone_port: config.intercept.hbone_port,
             shards: config.workers,
             files: lifecycle::file_limit(),
-            bypass: self.kernel.as_ref().map(Datapath::bypass),
+            bypass: self.kernel.as_ref().map(|kernel| kernel.session().bypass()),
             world: opened.feed.snapshots.clone(),
             svid: self.identity.svid.clone(),
             phase,

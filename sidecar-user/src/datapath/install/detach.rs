@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::super::Error;
 use super::lease::Lease;
-use super::{Error, links, pins};
+use super::{links, pins};
 
 /// Removes what was pinned below the directory, and the directory. Connections of the pod are no longer
 /// intercepted once this returns. Returns what it removed; a directory that is not there holds nothing.

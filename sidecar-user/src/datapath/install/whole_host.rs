@@ -10,9 +10,10 @@ use std::path::Path;
 
 use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
 
-use super::netns::Netns;
-use super::pod::{PodTarget, unified};
-use super::{Error, pins};
+use super::super::Error;
+use super::super::netns::Netns;
+use super::super::pod::{PodTarget, unified};
+use super::pins;
 
 /// `NET_NS_INIT_INO` and `PID_NS_INIT_INO` of `linux/nsfs.h`. Process namespaces have had theirs since 3.8. The one of the
 /// network is fixed since 6.18; before, no namespace had that number.

@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::Error;
-use super::install::Installed;
+use super::super::Error;
+use super::installed::Installed;
 
 /// Cheap to clone.
 #[derive(Clone)]

@@ -18,10 +18,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::check::Capabilities;
-use super::neighbours::neighbours;
-use super::pod::unified;
-use super::{Bypass, Error, Neighbours, PodTarget};
+use super::super::PodTarget;
+use super::super::capabilities::Capabilities;
+use super::super::pod::unified;
+use super::Bypass;
 use crate::model::Direction;
 
 /// Far more than a connection over loopback takes, where the kernel does all the work at once.
@@ -33,7 +33,6 @@ const STRANGERS: usize = 8;
 pub struct Proof {
     bypass: Bypass,
     pod: PodTarget,
-    pins: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -116,19 +115,14 @@ impl Unseen {
 }
 
 impl Proof {
-    pub(super) fn new(bypass: Bypass, pod: PodTarget, pins: PathBuf) -> Self {
-        Self { bypass, pod, pins }
+    pub(super) fn new(bypass: Bypass, pod: PodTarget) -> Self {
+        Self { bypass, pod }
     }
 
     /// Whether the pod has the family: of another nothing is intercepted.
     pub fn has(&self, family: Family) -> bool {
         // Where nobody can be asked, it is found out by trying.
         self.pod.netns().within(|| is_there(family)).unwrap_or(true)
-    }
-
-    /// Whose programs run beside ours.
-    pub fn neighbours(&self) -> Result<Neighbours, Error> {
-        neighbours(&self.pod, Some(&self.pins))
     }
 
     /// Whether another proxy has taken the pod over, to which connections go now.

@@ -6,14 +6,15 @@
 //! first, while the directory is made for its owner alone. Being bound to the open file, not to the process, the lease
 //! can be handed over with its descriptor.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::error::Owner;
-use super::{Error, generation, locks, pins};
+use super::super::Error;
+use super::super::error::Owner;
+use super::{generation, locks, pins};
 
 /// Held by whoever attaches or detaches; dropping it lets the next one come.
 #[derive(Debug)]
@@ -41,15 +42,11 @@ impl Lease {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(Error::path("pins", pins)(error)),
             };
-            match directory.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    return Err(Error::Owned {
-                        pins: pins.into(),
-                        owner: owner(pins, &directory),
-                    });
-                }
-                Err(TryLockError::Error(error)) => return Err(Error::path("the lock of", pins)(error)),
+            if !locks::take(&directory, pins)? {
+                return Err(Error::Owned {
+                    pins: pins.into(),
+                    owner: owner(pins, &directory),
+                });
             }
             let lease = Self {
                 directory,
@@ -97,7 +94,7 @@ impl Lease {
     /// The same lease by another descriptor, as one that has been handed over. `None`: it is not of this directory, or the
     /// directory is gone.
     #[cfg(test)]
-    pub(super) fn share(&self, pins: &Path) -> Option<Self> {
+    pub(in super::super) fn share(&self, pins: &Path) -> Option<Self> {
         (self.pins == pins && self.is_of_its_path()).then(|| Self {
             directory: self.directory.try_clone().expect("a descriptor"),
             pins: self.pins.clone(),

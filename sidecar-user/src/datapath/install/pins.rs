@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{self, BPF_FS_MAGIC, FsType};
-use sidecar_ebpf::abi::schema::{TOGETHER, version};
+use sidecar_ebpf::abi::schema::TOGETHER;
 use sidecar_ebpf::abi::{
     APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, COUNTER_SLOTS, HANDSHAKE_ENTRIES,
     HELD_ENTRIES, Held, LISTENER_SLOTS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES, Path as RoutePath, Policy,
@@ -18,29 +18,22 @@ use sidecar_ebpf::abi::{
 };
 use sidecar_ebpf::addr::Ip;
 
-use super::map::Map;
-use super::sys::{self, MapInfo};
-use super::{Error, generation, settings};
+use super::super::map::Map;
+use super::super::session::settings;
+use super::super::sys::{self, MapInfo};
+use super::super::{Error, versioned};
+use super::generation;
 
-pub(super) fn link(pins: &Path, program: &str) -> PathBuf {
+pub(in super::super) fn link(pins: &Path, program: &str) -> PathBuf {
     pins.join("links").join(program)
 }
 
-pub(super) fn maps(pins: &Path) -> PathBuf {
+pub(in super::super) fn maps(pins: &Path) -> PathBuf {
     pins.join("maps")
 }
 
-pub(super) fn map(pins: &Path, name: &str) -> PathBuf {
-    maps(pins).join(file_name(name))
-}
-
-/// A map's layout has a version of its own, which is part of the name of its pin: two versions of Outrigger share the
-/// maps whose layout is the same, and neither opens the others. The first version has no number, and a bpffs takes no dot.
-pub(super) fn file_name(name: &str) -> String {
-    match version(name) {
-        1 => name.into(),
-        version => format!("{name}_v{version}"),
-    }
+pub(in super::super) fn map(pins: &Path, name: &str) -> PathBuf {
+    maps(pins).join(versioned(name))
 }
 
 /// Refuses a directory that is not on a bpffs, or would not be.
@@ -66,7 +59,7 @@ pub(super) fn file_system(path: &Path) -> io::Result<FsType> {
 }
 
 /// All pinned links: this version's, and those of hooks that it does not have.
-pub(super) fn links(pins: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(in super::super) fn links(pins: &Path) -> Result<Vec<PathBuf>, Error> {
     files(&pins.join("links"))
 }
 
@@ -125,7 +118,7 @@ pub(super) fn are_apart(renewed: &BTreeSet<&str>) -> bool {
 
 /// Removes the maps of other versions, once no program works with them any more.
 pub(super) fn forget_other_maps(pins: &Path) -> Result<(), Error> {
-    let ours: BTreeSet<OsString> = map::ALL.map(|name| file_name(name).into()).into();
+    let ours: BTreeSet<OsString> = map::ALL.map(|name| versioned(name).into()).into();
     remove_maps(pins, |name| !ours.contains(name)).map(drop)
 }
 
@@ -180,14 +173,14 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     }
 }
 
-pub(super) fn is_usable(pins: &Path, name: &str) -> bool {
+pub(in super::super) fn is_usable(pins: &Path, name: &str) -> bool {
     sys::open_pin(&map(pins, name))
         .and_then(|map| sys::map_info(map.as_fd()))
         .is_ok_and(|info| has_shape(&info, shape(name)))
 }
 
 /// The settings that the programs of a directory read, where this version can.
-pub(super) fn pinned_settings(pins: &Path) -> Option<Settings> {
+pub(in super::super) fn pinned_settings(pins: &Path) -> Option<Settings> {
     if !is_usable(pins, map::SETTINGS) {
         return None;
     }
@@ -200,7 +193,7 @@ fn says_the_same(pins: &Path, wanted: &Settings) -> bool {
 }
 
 /// Sizes of key, value and map, as `sidecar-ebpf` declares them.
-pub(super) fn shape(name: &str) -> [u32; 3] {
+pub(in super::super) fn shape(name: &str) -> [u32; 3] {
     let sizes = match name {
         map::ORIGIN => [size_of::<i32>(), size_of::<Origin>(), 0],
         map::HANDSHAKE => [size_of::<Tuple>(), size_of::<Origin>(), HANDSHAKE_ENTRIES],

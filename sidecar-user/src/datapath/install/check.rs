@@ -5,9 +5,11 @@ use std::path::Path;
 
 use sidecar_ebpf::abi::program;
 
+use super::super::capabilities::Capabilities;
+use super::super::{Error, PodTarget};
 use super::neighbours::neighbours;
 use super::object::Features;
-use super::{Error, Foreign, Order, PodTarget, links, object};
+use super::{Foreign, Order, links, object};
 
 /// One thing that the data path needs, or can use.
 #[derive(Clone, Debug)]
@@ -65,34 +67,6 @@ fn kernel(release: &str) -> Finding {
         release,
         "use Linux 5.17 or later, better 6.1",
     )
-}
-
-/// The effective ones of this process.
-#[derive(Clone, Copy)]
-pub(super) struct Capabilities(u64);
-
-impl Capabilities {
-    const NET_ADMIN: u32 = 12;
-    pub(super) const NET_RAW: u32 = 13;
-    const SYS_ADMIN: u32 = 21;
-    const PERFMON: u32 = 38;
-    const BPF: u32 = 39;
-
-    pub(super) fn own() -> Self {
-        Self::of(&fs::read_to_string("/proc/self/status").unwrap_or_default())
-    }
-
-    fn of(status: &str) -> Self {
-        let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-        Self(
-            mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-                .unwrap_or(0),
-        )
-    }
-
-    pub(super) fn has(self, capability: u32) -> bool {
-        self.0 >> capability & 1 == 1
-    }
 }
 
 fn capabilities(held: Capabilities) -> Finding {

@@ -10,13 +10,13 @@ use sidecar_ebpf::abi::{
 };
 use sidecar_ebpf::addr::Port;
 
-use super::ip::kernel_ip;
-use super::map::Map;
-use super::{Config, Error, Netns};
+use super::super::ip::kernel_ip;
+use super::super::map::Map;
+use super::super::{Config, Error, Netns};
 
 /// Changes single words of the settings in force. The programs see a word before or after, never in between.
 #[derive(Clone, Debug)]
-pub(super) struct Switches {
+pub(in super::super) struct Switches {
     map: Map<u32, Settings>,
     state: Arc<Mutex<State>>,
 }
@@ -49,8 +49,26 @@ impl Switches {
         }
     }
 
+    /// Of programs that are attached: their settings are this process's to change from now on.
+    pub(super) fn in_force(map: Map<u32, Settings>) -> Result<Self, Error> {
+        let settings = in_force(&map)?;
+        let state = State {
+            settings,
+            pen: Pen::Held,
+        };
+        Ok(Self {
+            map,
+            state: Arc::new(Mutex::new(state)),
+        })
+    }
+
+    /// As this process has written them, or is going to.
+    pub(in super::super) fn wanted(&self) -> Settings {
+        self.lock().settings
+    }
+
     /// Writes all of the settings, after a last change, and each change from now on.
-    pub(super) fn begin(&self, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {
+    pub(in super::super) fn begin(&self, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {
         let mut state = self.lock();
         let mut settings = state.settings;
         change(&mut settings);
@@ -63,7 +81,7 @@ impl Switches {
     }
 
     /// Writes nothing any more from the moment that this returns: another process will.
-    pub(super) fn lay_down(&self) {
+    pub(in super::super) fn lay_down(&self) {
         self.lock().pen = Pen::Laid;
     }
 
@@ -97,18 +115,18 @@ impl Switches {
     }
 
     /// What the programs read now.
-    pub(super) fn current(&self) -> Result<Settings, Error> {
+    pub(in super::super) fn current(&self) -> Result<Settings, Error> {
         in_force(&self.map)
     }
 }
 
 /// Zeros where nobody has written any yet.
-pub(super) fn in_force(map: &Map<u32, Settings>) -> Result<Settings, Error> {
+pub(in super::super) fn in_force(map: &Map<u32, Settings>) -> Result<Settings, Error> {
     Ok(map.get(&0)?.unwrap_or_else(Settings::zeroed))
 }
 
 /// Of a pod in that network namespace.
-pub(super) fn settings(config: &Config, netns: &Netns) -> Result<Settings, Error> {
+pub(in super::super) fn settings(config: &Config, netns: &Netns) -> Result<Settings, Error> {
     let mut settings = Settings {
         abi: ABI_VERSION,
         strict: config.strict.into(),
@@ -149,7 +167,7 @@ pub(super) fn settings(config: &Config, netns: &Netns) -> Result<Settings, Error
 
 /// Whether two settings differ only in words that may change while the programs run. Others are not written over:
 /// a program could read half of a changed address.
-pub(super) fn same_pod(a: &Settings, b: &Settings) -> bool {
+pub(in super::super) fn same_pod(a: &Settings, b: &Settings) -> bool {
     let lasting = |settings: &Settings| Settings {
         strict: 0,
         first_shard: 0,
@@ -166,7 +184,7 @@ pub(super) fn same_pod(a: &Settings, b: &Settings) -> bool {
 
 /// Takes over what an earlier proxy has found out, with the maps that hold it: whether SYNs are held, and whether routes
 /// and listeners are known. All of it is zero where the maps are new.
-pub(super) fn carry_over(before: &Settings, settings: &mut Settings) {
+pub(in super::super) fn carry_over(before: &Settings, settings: &mut Settings) {
     settings.hold = before.hold;
     settings.routes = before.routes;
     settings.app_ports = before.app_ports;

@@ -1,7 +1,8 @@
 //! Attaching before there is a proxy: what is redirected or steered finds no listener and is refused, until a proxy takes the
 //! programs over. Does not touch those of a proxy that has attached already, alive or dead.
 
-use super::{Config, Datapath, Error, Lease, PodTarget, links};
+use super::super::{Config, Error, PodTarget};
+use super::{Datapath, Lease, links};
 
 /// As [`Datapath::attach`], with a lease of its own, which ends with the value. `None`: all of the programs are attached
 /// already, because a proxy serves the pod, or did, or this was asked before.

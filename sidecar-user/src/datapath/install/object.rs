@@ -6,10 +6,11 @@ use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 
-use super::Error;
+use super::super::Error;
 
 /// Built by `build.rs`; aligned, because it is parsed in place.
-pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/outrigger-bpf"));
+pub(in super::super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/outrigger-bpf"));
 
 /// One page: what the ring buffer of the programs' log takes while nothing is logged.
 const NO_LOGS: u32 = 4096;

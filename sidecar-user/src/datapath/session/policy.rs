@@ -8,11 +8,9 @@ use sidecar_ebpf::addr::Port;
 use sidecar_ebpf::verdict;
 
 use super::super::map::{Failed, Map};
-use super::super::settings::Switches;
+use super::super::policy::{Direction, Key, Policy, Rule, host};
 use super::super::{Error, sys};
-use super::compile::Key;
-use super::rule::host;
-use super::{Direction, Policy, Rule};
+use super::settings::Switches;
 
 /// The policy of an attached datapath. Cheap to clone; changes happen one at a time.
 #[derive(Clone, Debug)]
@@ -30,7 +28,7 @@ struct InForce {
 
 impl PolicyMap {
     /// Writes nothing yet.
-    pub(in super::super) fn new(map: Map<Key, abi::Policy>, switches: Switches, policy: &Policy) -> Self {
+    pub(super) fn new(map: Map<Key, abi::Policy>, switches: Switches, policy: &Policy) -> Self {
         Self {
             map,
             switches,
@@ -39,6 +37,14 @@ impl PolicyMap {
                 policy: policy.clone(),
             })),
         }
+    }
+
+    /// Of programs that are attached: this policy, in the generation that their settings say.
+    pub(super) fn in_force(map: Map<Key, abi::Policy>, switches: Switches, policy: &Policy) -> Self {
+        let generation = switches.wanted().policy_generation as u8;
+        let made = Self::new(map, switches, policy);
+        made.lock().generation = generation;
+        made
     }
 
     /// Before any program runs, or while those of an earlier proxy go on with the policy that `before` has. Answers what

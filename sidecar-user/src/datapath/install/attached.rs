@@ -14,9 +14,10 @@ use nix::sys::statfs::BPF_FS_MAGIC;
 pub use sidecar_ebpf::abi::ABI_VERSION;
 use sidecar_ebpf::abi::{Settings, map, program};
 
+use super::super::map::Map;
+use super::super::{Error, sys};
 use super::links::HOOKS;
-use super::map::Map;
-use super::{Error, pins, sys};
+use super::pins;
 
 /// What a directory of pins holds.
 #[derive(Clone, Debug)]

@@ -11,9 +11,9 @@ use ipnet::IpNet;
 use sidecar_ebpf::abi::{self, ROUTE_ENTRIES};
 use sidecar_ebpf::addr::Ip;
 
-use super::Error;
-use super::ip::{kernel_ip, user_ip};
-use super::map::Map;
+use super::super::Error;
+use super::super::ip::{kernel_ip, user_ip};
+use super::super::map::Map;
 use super::settings::Switches;
 use crate::model::network::Path;
 

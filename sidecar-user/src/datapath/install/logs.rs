@@ -5,7 +5,7 @@ use std::io;
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 
-use super::sys;
+use super::super::sys;
 
 /// The tracing target of the programs' messages. Below debug level the programs are loaded without them.
 pub(super) const TARGET: &str = "outrigger::kernel";

@@ -22,8 +22,8 @@ use aya::maps::{MapData, PerCpuArray};
 use sidecar_ebpf::abi::{APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Counter};
 use tokio::sync::Notify;
 
-use super::Error;
-use super::map::{Failed, Map};
+use super::super::Error;
+use super::super::map::{Failed, Map};
 use super::settings::Switches;
 use crate::model::network::Listening;
 

@@ -2,19 +2,20 @@
 //! they take the place of an earlier proxy's. Loads nothing; `attach.rs` does.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytemuck::Pod;
-use sidecar_ebpf::abi::GENERATIONS;
+use sidecar_ebpf::abi::{GENERATIONS, RING_BYTES, map};
 
+use super::super::map::{Map, ring};
+use super::super::session::settings::Switches;
+use super::super::session::{Descriptors, Objects, PolicyMap};
+use super::super::{Error, PodTarget, sys};
 use super::lease::Lease;
 use super::links::{self, Hook};
-use super::map::Map;
-use super::policy::PolicyMap;
-use super::settings::Switches;
-use super::{Error, Former, PodTarget, generation, pins, sys};
+use super::{Former, generation, pins};
 
 /// Kept for as long as the proxy lives, which may have to put its own back.
 pub(super) struct Installed {
@@ -23,6 +24,8 @@ pub(super) struct Installed {
     /// In the order of attaching.
     pub(super) programs: Vec<(Hook, OwnedFd)>,
     pub(super) maps: Vec<(&'static str, Arc<OwnedFd>)>,
+    /// What a session uses of them without a hook.
+    pub(super) used: Vec<(&'static str, Arc<OwnedFd>)>,
     /// Those that are not pinned yet.
     pub(super) renewed: BTreeSet<&'static str>,
     pub(super) former: Former,
@@ -103,17 +106,38 @@ impl Installed {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For another handle.
-    pub(super) fn map<K: Pod, V: Pod>(&self, name: &'static str) -> Result<Map<K, V>, Error> {
-        another(&self.maps, name)
+    /// A ring for the SYNs that are held for a shard, in its slot already. One that was there before is told of no other.
+    pub(super) fn ring(&self, shard: u32) -> Result<OwnedFd, Error> {
+        let rings = self.maps.iter().find(|(name, _)| *name == map::RINGS);
+        let (name, rings) = rings.ok_or(Error::Missing {
+            kind: "map",
+            name: map::RINGS,
+        })?;
+        let slots: Map<u32, RawFd> = Map::new(name, rings.clone())?;
+        let ring = ring(RING_BYTES as u32).map_err(|source| Error::Hold { shard, source })?;
+        let first = u32::from(self.switches.wanted().first_shard);
+        slots.set(&(first + shard), &ring.as_raw_fd())?;
+        Ok(ring)
     }
-}
 
-pub(super) fn another<K: Pod, V: Pod>(
-    maps: &[(&'static str, Arc<OwnedFd>)],
-    name: &'static str,
-) -> Result<Map<K, V>, Error> {
-    let found = maps.iter().find(|(of, _)| *of == name);
-    let (_, map) = found.ok_or(Error::Missing { kind: "map", name })?;
-    Map::new(name, map.clone())
+    /// What a session of another process is made of, with a new ring for each shard: whoever serves by an earlier one is told
+    /// of no other held SYN.
+    pub(super) fn descriptors(&self) -> Result<Descriptors, Error> {
+        let shards = 0..u32::from(self.switches.wanted().shards);
+        let rings = shards.map(|shard| self.ring(shard)).collect::<Result<_, _>>()?;
+        let pod = || -> io::Result<_> {
+            let netns = self.pod.netns().as_fd().try_clone_to_owned()?;
+            Ok((self.pod.cgroup().try_clone_to_owned()?, netns))
+        };
+        let (cgroup, netns) = pod().map_err(|source| Error::Host {
+            what: "the descriptors of the pod",
+            source,
+        })?;
+        let objects = Objects {
+            maps: self.maps.clone(),
+            programs: self.used.clone(),
+            rings,
+        };
+        Ok(Descriptors::new(cgroup, netns, objects))
+    }
 }

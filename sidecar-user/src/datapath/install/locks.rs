@@ -1,9 +1,21 @@
-//! Who has locked a file, as far as the kernel says.
+//! Locks that end with the process, flock(2), and who has one, as far as the kernel says.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::sys::stat::{major, minor};
+
+use super::super::Error;
+
+/// Locks a file for as long as it is open. Does not wait; false: another has the lock.
+pub(super) fn take(file: &File, path: &Path) -> Result<bool, Error> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(Error::path("the lock of", path)(error)),
+    }
+}
 
 /// The process that has the lock of a file, as far as this PID namespace shows it.
 pub(super) fn holder(file: &File) -> Option<u32> {

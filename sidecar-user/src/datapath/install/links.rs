@@ -10,20 +10,21 @@ use aya::programs::{Program, ProgramError, loaded_programs};
 use nix::libc;
 use sidecar_ebpf::abi::{GENERATIONS, program};
 
-use super::sys::{self, Scope, Target};
-use super::{Error, PodTarget, pins};
+use super::super::sys::{self, Scope, Target};
+use super::super::{Error, PodTarget};
+use super::pins;
 
 /// A program and the kernel's number of its hook.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Hook {
-    pub(super) program: &'static str,
+pub(in super::super) struct Hook {
+    pub(in super::super) program: &'static str,
     /// The kernel checks only the program's type when it updates a link, so this is compared here.
-    pub(super) attach_type: u32,
+    pub(in super::super) attach_type: u32,
 }
 
 /// In the order of attaching: what serves redirected connections comes before what redirects, and what finds a listener
 /// before what publishes a connection, so that beside the programs of an earlier proxy one connection has one proxy.
-pub(super) const HOOKS: [Hook; 9] = [
+pub(in super::super) const HOOKS: [Hook; 9] = [
     hook(program::GETPEERNAME4, 29),
     hook(program::GETPEERNAME6, 30),
     hook(program::GETSOCKNAME4, 31),
@@ -34,7 +35,7 @@ pub(super) const HOOKS: [Hook; 9] = [
     hook(program::CONNECT4, 10),
     hook(program::CONNECT6, 11),
 ];
-pub(super) const SK_LOOKUP: u32 = 36;
+pub(in super::super) const SK_LOOKUP: u32 = 36;
 /// Between the name of a hook and a generation: the one of an earlier proxy, which serves on.
 const FORMER: &str = "_former";
 
@@ -209,7 +210,7 @@ pub(super) fn put_away(pins: &Path, generation: usize) -> Result<(), Error> {
 }
 
 /// Whether anything is set aside.
-pub(super) fn is_aside(pins: &Path, generation: usize) -> bool {
+pub(in super::super) fn is_aside(pins: &Path, generation: usize) -> bool {
     formers(pins, generation).any(|(_, former)| former.exists())
 }
 
@@ -329,7 +330,7 @@ pub(super) fn refused(ebpf: &mut Ebpf) -> Vec<Error> {
 
 /// In the way of everybody else: a program attached the old way, with flags 0, until the value is dropped.
 #[cfg(test)]
-pub(super) fn attach_exclusively(cgroup: &Path) -> Ebpf {
+pub(in super::super) fn attach_exclusively(cgroup: &Path) -> Ebpf {
     let features = super::object::Features::probe();
     let owner = super::object::Owner::ALONE;
     let mut ebpf = super::object::load(features, owner, &[], false).expect("maps");

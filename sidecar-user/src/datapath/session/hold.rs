@@ -11,9 +11,9 @@ use sidecar_ebpf::abi::{self, Held, Tuple};
 use sidecar_ebpf::addr::{Ip, Port};
 use tokio::io::unix::AsyncFd;
 
-use super::ip::{kernel_ip, user_ip};
-use super::map::Map;
-use super::sys;
+use super::super::ip::{kernel_ip, user_ip};
+use super::super::map::Map;
+use super::super::sys;
 use crate::model::{HeldEvent, HeldSyn, OriginalDst, Pair};
 
 /// Records read in one turn.

@@ -4,12 +4,13 @@
 //! A generation is taken by flock(2) on a directory of its own below the pins, as the lease is: the kernel gives it up with
 //! the process. So whoever comes next finds the free ones without asking anybody.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use sidecar_ebpf::abi::{GENERATIONS, MAX_SHARDS, Settings};
 
-use super::{Error, locks};
+use super::super::Error;
+use super::locks;
 
 /// A proxy's part of the slots, until it is dropped.
 #[derive(Debug)]
@@ -27,10 +28,8 @@ impl Generation {
             let path = directory(pins, number);
             fs::create_dir_all(&path).map_err(Error::path("pins", &path))?;
             let lock = File::open(&path).map_err(Error::path("pins", &path))?;
-            match lock.try_lock() {
-                Ok(()) => return Ok(Self { number, _lock: lock }),
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(Error::path("the lock of", &path)(error)),
+            if locks::take(&lock, &path)? {
+                return Ok(Self { number, _lock: lock });
             }
         }
         Err(Error::NoGeneration { pins: pins.into() })

@@ -8,12 +8,13 @@ use sidecar_ebpf::abi::{Counter, Path};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Arriving, Connecting, Facts, InboundFacts, Lookup};
 
+use super::super::Error;
+use super::super::ip::kernel_ip;
+use super::super::map::Map;
+use super::super::policy::{Direction, Rule};
 use super::app_ports::{Ports, listens};
-use super::ip::kernel_ip;
-use super::map::Map;
-use super::policy::{Direction, Rule};
 use super::settings::Switches;
-use super::{Error, PolicyMap, routes};
+use super::{PolicyMap, routes};
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use sidecar_ebpf::abi::{self, Role};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 
+use super::super::ip::{kernel_ip, user_ip};
+use super::super::map::Map;
 use super::app_ports::{Doubts, Ports, listens};
-use super::ip::{kernel_ip, user_ip};
-use super::map::Map;
 use super::settings::Switches;
 use crate::model::Direction;
 

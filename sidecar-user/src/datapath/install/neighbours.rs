@@ -5,11 +5,30 @@
 //! redirect to. Programs of the cgroups above run after those of the pod's own.
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::super::sys::{self, Scope};
+use super::super::{Error, PodTarget};
 use super::links::{HOOKS, Hook, SK_LOOKUP};
-use super::sys::{self, Scope};
-use super::{Error, PodTarget, pins};
+use super::pins;
+
+/// Asks who else is attached to a pod. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct NeighbourQuery {
+    pod: PodTarget,
+    pins: PathBuf,
+}
+
+impl NeighbourQuery {
+    pub(super) fn new(pod: PodTarget, pins: PathBuf) -> Self {
+        Self { pod, pins }
+    }
+
+    /// Whose programs run beside those that are pinned. Takes CAP_NET_ADMIN, and CAP_BPF.
+    pub fn ask(&self) -> Result<Neighbours, Error> {
+        neighbours(&self.pod, Some(&self.pins))
+    }
+}
 
 /// What runs at the hooks of this proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,219 @@
+//! Attaching, from nothing or over what an earlier proxy of the pod left pinned.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use aya::Ebpf;
+use bytemuck::Zeroable;
+use sidecar_ebpf::abi::{Settings, map};
+
+use super::super::session::{Descriptors, Hold, Objects, PROGRAMS, Session, settings};
+use super::super::{Config, Error, PodTarget};
+use super::installed::Installed;
+use super::lease::Lease;
+use super::links::{self, HOOKS};
+use super::object::{Features, Owner};
+use super::{Former, Generation, Handover, Logs, NeighbourQuery, detach, logs, object, pins, whole_host};
+
+/// The programs, attached or about to be, and the session by which they are used. Dropping it detaches nothing: see
+/// `detach`.
+pub struct Datapath {
+    installed: Arc<Installed>,
+    session: Session,
+    generation: Option<Generation>,
+    is_first: bool,
+    logs: Option<Logs>,
+}
+
+impl Datapath {
+    /// Attaches at once: [`Self::prepare`] and [`Self::activate`] where no other proxy serves.
+    pub fn attach(config: &Config, pod: PodTarget, lease: Lease) -> Result<Self, Error> {
+        let datapath = Self::prepare(config, pod, lease, Former::Gone)?;
+        datapath.activate()?;
+        Ok(datapath)
+    }
+
+    /// Loads what is to be attached to the pod, whatever network namespace the calling thread is in. Changes nothing for
+    /// connections. Blocks for as long as the kernel's verifier takes, some tens of milliseconds.
+    ///
+    /// The lease is of [`Config::pins`]. Nobody listens yet: see [`Session::steer`].
+    pub fn prepare(config: &Config, pod: PodTarget, lease: Lease, former: Former) -> Result<Self, Error> {
+        let settings = settings::settings(config, pod.netns())?;
+        if !config.allow_whole_host {
+            whole_host::refuse(&pod)?;
+            pod.refuse_mixture()?;
+        }
+        pins::prepare(&config.pins)?;
+        links::check_pins(&config.pins, &pod)?;
+
+        let intercepted = pins::any_link(&config.pins);
+        let mut prepared = prepare(config, lease, pod, settings, former);
+        if let Ok(datapath) = &mut prepared {
+            datapath.is_first = !intercepted;
+        }
+        if prepared.is_err() && !intercepted {
+            // The first error is the one to tell.
+            let _: Result<_, Error> = detach::remove_all(&config.pins);
+        }
+        prepared
+    }
+
+    /// Attaches what is prepared. Where an earlier proxy left its pins, its programs go on working until these take their
+    /// place, one by one and without a gap. Where there were none, a failure leaves none.
+    pub fn activate(&self) -> Result<(), Error> {
+        let pins = &self.installed.pins;
+        let intercepted = pins::any_link(pins);
+        let activated = self.installed.activate();
+        if activated.is_err() && !intercepted {
+            let _: Result<_, Error> = detach::remove_all(pins);
+        }
+        activated
+    }
+
+    /// The handle that gives the pod to another proxy, or takes it back.
+    pub fn handover(&self) -> Handover {
+        Handover::new(self.installed.clone())
+    }
+
+    /// What this proxy's listeners are held by: to be dropped when they are closed, so that another may have their slots.
+    pub fn generation(&mut self) -> Option<Generation> {
+        self.generation.take()
+    }
+
+    /// Whether connections of the pod pass the programs of another version, or of other settings, until
+    /// [`Self::activate`].
+    pub fn is_apart(&self) -> bool {
+        pins::are_apart(&self.installed.renewed) || self.installed.renewed.contains(map::SETTINGS)
+    }
+
+    /// Whose programs these are.
+    pub fn pod(&self) -> &PodTarget {
+        &self.installed.pod
+    }
+
+    /// What serving takes.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// What a session of another process is made of, once these programs are attached. It has rings of its own, in the place
+    /// of those that [`Self::hold`] has made.
+    pub fn descriptors(&self) -> Result<Descriptors, Error> {
+        self.installed.descriptors()
+    }
+
+    /// The handle that asks who else is attached.
+    pub fn neighbours(&self) -> NeighbourQuery {
+        NeighbourQuery::new(self.pod().clone(), self.installed.pins.clone())
+    }
+
+    /// Whether nothing of the pod was intercepted before.
+    pub fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    /// Prepares a shard for holding SYNs, as [`Session::hold`] does, with a ring that is made here.
+    pub fn hold(&self, shard: u32, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
+        self.session.hold_by(shard, self.installed.ring(shard)?, listener)
+    }
+
+    /// The programs' log, to be run on a tokio runtime. `None` when debug level was not enabled for the target
+    /// `outrigger::kernel` at the time of attaching, or when it was taken before.
+    pub fn logs(&mut self) -> Option<Logs> {
+        self.logs.take()
+    }
+}
+
+fn prepare(
+    config: &Config,
+    lease: Lease,
+    pod: PodTarget,
+    mut settings: Settings,
+    former: Former,
+) -> Result<Datapath, Error> {
+    let pins: &Path = &config.pins;
+    let renewed = pins::to_renew(pins, &settings, former);
+    let log = logs::enabled();
+    let features = Features::probe();
+    for [feature, consequence, remedy] in features.absent() {
+        tracing::warn!(feature, "{consequence}; {remedy}");
+    }
+    let in_force = pins::pinned_settings(pins).unwrap_or_else(Settings::zeroed);
+    let generation = Generation::take(pins, &in_force)?;
+    let (number, first_shard) = (generation.number(), generation.first_shard());
+    settings.first_shard = first_shard as u16;
+    if !renewed.contains(map::SETTINGS) {
+        // What an earlier proxy knew of its pod stays in force until this one knows it itself: until then a connection
+        // would be let in unheld, and a closed port look open.
+        settings::carry_over(&in_force, &mut settings);
+    }
+    // An upgrade that has changed their maps has lost them: a port that is served would be refused.
+    if renewed.contains(map::APP_PORTS) || renewed.contains(map::INHERITED) {
+        settings.app_ports = 0;
+    }
+    let owner = Owner {
+        first_shard,
+        shards: settings.shards.into(),
+    };
+    let reused: Vec<_> = map::ALL
+        .into_iter()
+        .filter(|name| !renewed.contains(name))
+        .map(|name| (name, pins::map(pins, name)))
+        .collect();
+    let mut ebpf = object::load(features, owner, &reused, log)?;
+    let logs = log.then(|| Logs::take(&mut ebpf).ok()).flatten();
+    links::load_all(&mut ebpf)?;
+
+    let maps = map::ALL.map(|name| map_fd(&ebpf, name).map(|fd| (name, Arc::new(fd))));
+    let maps = maps.into_iter().collect::<Result<Vec<_>, Error>>()?;
+    let used = PROGRAMS.map(|(name, _)| Ok((name, Arc::new(links::program(&mut ebpf, name)?))));
+    let used = used.into_iter().collect::<Result<Vec<_>, Error>>()?;
+    let objects = Objects {
+        maps: maps.clone(),
+        programs: used.clone(),
+        rings: Vec::new(),
+    };
+    let session = Session::prepared(pod.clone(), objects, settings, &config.policy)?;
+    let programs = HOOKS.map(|hook| links::program(&mut ebpf, hook.program).map(|fd| (hook, fd)));
+    let programs = programs.into_iter().collect::<Result<_, Error>>()?;
+    Ok(Datapath {
+        generation: Some(generation),
+        is_first: false,
+        logs,
+        installed: Arc::new(Installed {
+            pins: pins.into(),
+            pod,
+            programs,
+            maps,
+            used,
+            renewed,
+            former,
+            generation: number,
+            switches: session.switches().clone(),
+            policy: session.policy(),
+            lease: Mutex::new(Some(lease)),
+        }),
+        session,
+    })
+}
+
+/// A descriptor of its own, which outlives the loader.
+fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
+    use aya::maps::Map as Loaded;
+    let data = match ebpf.map(name) {
+        Some(
+            Loaded::Array(data)
+            | Loaded::ArrayOfMaps(data)
+            | Loaded::HashMap(data)
+            | Loaded::LpmTrie(data)
+            | Loaded::PerCpuArray(data)
+            | Loaded::SkStorage(data)
+            | Loaded::SockMap(data),
+        ) => data,
+        _ => return Err(Error::Missing { kind: "map", name }),
+    };
+    let clone: io::Result<OwnedFd> = data.fd().as_fd().try_clone_to_owned();
+    clone.map_err(|source| Error::MapIo { map: name, source })
+}

@@ -1,0 +1,33 @@
+//! INSTALLING: loads, attaches and pins the programs of a pod, gives them to another proxy, and takes them away. Everything
+//! here takes privileges (CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN) or a path below the pins directory.
+//!
+//! Serves no connection: what that takes is made of descriptors, in `session/`, which knows nothing of this room.
+
+mod attach;
+pub(super) mod attached;
+mod check;
+mod close;
+mod detach;
+mod generation;
+mod handover;
+mod installed;
+mod lease;
+pub(super) mod links;
+mod locks;
+mod logs;
+mod neighbours;
+pub(super) mod object;
+pub(super) mod pins;
+mod whole_host;
+
+pub use attach::Datapath;
+pub use attached::{ABI_VERSION, Attached, Hook, Loaded, Place, attached, cgroup_id, cgroup_of};
+pub use check::{Finding, State, check};
+pub use close::close;
+pub use detach::detach;
+pub use generation::Generation;
+pub use handover::Handover;
+pub use lease::Lease;
+pub use logs::Logs;
+pub use neighbours::{Foreign, NeighbourQuery, Neighbours, Order};
+pub use pins::Former;

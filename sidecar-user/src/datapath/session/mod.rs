@@ -1,0 +1,265 @@
+//! SERVING: what a proxy needs of the kernel while it serves a pod whose programs are attached. Made of [`Descriptors`] alone:
+//! no pin, no path below the pins directory, no loader. So whoever has installed the programs may hand a session to a process
+//! that could not have. Imports nothing of `install/`, and attaches, loads and pins nothing.
+//!
+//! What it asks of the kernel, and what that takes:
+//!
+//! - bpf(2), each by a descriptor: `BPF_OBJ_GET_INFO_BY_FD` once for each descriptor, `BPF_MAP_LOOKUP_ELEM`,
+//!   `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_DELETE_ELEM` for everything below, `BPF_MAP_GET_NEXT_KEY` for what an earlier proxy has
+//!   written (routes, inherited ports, policies), `BPF_MAP_LOOKUP_BATCH` for the ports that listen. Since Linux 5.19 none of them
+//!   takes a capability, whatever `kernel.unprivileged_bpf_disabled` says. On 5.17 and 5.18 all of them take CAP_BPF, unless that
+//!   is 0.
+//! - `setsockopt(SO_ATTACH_BPF)` on a listener of its own, mmap(2) of a ring, and membarrier(2) take nothing.
+//! - [`Proof`] binds to a device where it has CAP_NET_RAW, and does without where it has not.
+//! - [`AppPorts`] reads the directories of the pod's cgroup, by the path that its descriptor has here.
+//! - setns(2), with CAP_SYS_ADMIN, only from a thread of another network namespace than the pod's.
+//!
+//! Not here, because they take CAP_BPF: making rings, and asking who else is attached. `install/` does both.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use sidecar_ebpf::abi::{Held, Listener, Settings, Tuple, map, program};
+
+use super::map::Map;
+use super::{Error, PodTarget, Policy, sys};
+use app_ports::{AppPortMaps, Doubts, Ports};
+use counters::Counters;
+use settings::Switches;
+
+mod app_ports;
+mod bypass;
+mod counters;
+mod descriptors;
+mod explain;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+mod hold;
+mod policy;
+mod proof;
+mod routes;
+pub(super) mod settings;
+
+pub use app_ports::AppPorts;
+pub use bypass::Bypass;
+pub use descriptors::Descriptors;
+pub(super) use descriptors::{Objects, PROGRAMS};
+pub use explain::{Action, Connect, Explain, Verdict};
+pub use hold::{Approvals, HeldEvents, Hold};
+pub use policy::PolicyMap;
+pub use proof::{Dialled, Family, Lost, Proof, Unseen};
+pub use routes::RouteMap;
+
+/// The programs of a pod, as a proxy uses them: the source of all handles. Dropping it ends nothing.
+pub struct Session {
+    pod: PodTarget,
+    /// The pod's, as the programs have it.
+    netns: u64,
+    /// Counted through all generations.
+    first_shard: u32,
+    filter: Arc<OwnedFd>,
+    rings: Vec<OwnedFd>,
+    maps: Maps,
+    switches: Switches,
+    policy: PolicyMap,
+    bypass: Bypass,
+    explain: Explain,
+    counters: Counters,
+    doubts: Arc<Doubts>,
+}
+
+/// Those of which handles are made when they are asked for.
+struct Maps {
+    listeners: Map<u32, RawFd>,
+    held: Map<Tuple, Held>,
+    approved: Map<Tuple, u32>,
+    routes: Map<routes::Key, sidecar_ebpf::abi::Path>,
+    ports: Ports,
+    counted: Map<u64, sidecar_ebpf::abi::AppSocket>,
+    inherited: Ports,
+}
+
+/// The listeners of a shard, which `sk_lookup` brings connections to. Each is a TCP socket of the pod's network namespace
+/// that listens already (the kernel takes no other), bound to [`LISTENERS`](super::LISTENERS) or to the HBONE port.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Steered<'a> {
+    /// For plaintext connections from outside.
+    pub inbound: Option<BorrowedFd<'a>>,
+    /// For the pod's own connections.
+    pub outbound: Option<BorrowedFd<'a>>,
+    /// For mesh peers.
+    pub hbone: Option<BorrowedFd<'a>>,
+}
+
+impl Session {
+    /// Of programs that are attached and serve: what their settings say is in force. The policy is the one that was given to
+    /// whoever attached them; only [`Explain`] needs to know it.
+    ///
+    /// Refuses descriptors of other objects than their names say, and maps of another layout.
+    pub fn new(descriptors: Descriptors, policy: &Policy) -> Result<Self, Error> {
+        let Descriptors {
+            cgroup,
+            netns,
+            objects,
+        } = descriptors;
+        let pod = PodTarget::of_descriptors(cgroup, netns)?;
+        let switches = Switches::in_force(objects.map(map::SETTINGS)?)?;
+        let policy = PolicyMap::in_force(objects.map(map::POLICY)?, switches.clone(), policy);
+        Self::of(pod, objects, switches, policy)
+    }
+
+    /// Of programs that are about to be attached: these settings are in force once they are written.
+    pub(super) fn prepared(
+        pod: PodTarget,
+        objects: Objects,
+        settings: Settings,
+        policy: &Policy,
+    ) -> Result<Self, Error> {
+        let switches = Switches::new(objects.map(map::SETTINGS)?, settings);
+        let policy = PolicyMap::new(objects.map(map::POLICY)?, switches.clone(), policy);
+        Self::of(pod, objects, switches, policy)
+    }
+
+    fn of(pod: PodTarget, objects: Objects, switches: Switches, policy: PolicyMap) -> Result<Self, Error> {
+        let maps = Maps {
+            listeners: objects.map(map::LISTENERS)?,
+            held: objects.map(map::HELD)?,
+            approved: objects.map(map::APPROVED)?,
+            routes: objects.map(map::ROUTES)?,
+            ports: objects.map(map::APP_PORTS)?,
+            counted: objects.map(map::APP_SOCKETS)?,
+            inherited: objects.map(map::INHERITED)?,
+        };
+        let counters = Counters::new(objects.descriptor(map::COUNTERS)?)?;
+        let (filter, rings) = (objects.program(program::HOLD)?, objects.rings()?);
+        let listening = || [maps.ports.clone(), maps.inherited.clone()];
+        let doubts = Arc::<Doubts>::default();
+        let bypass = Bypass::new(
+            switches.clone(),
+            objects.map(map::BYPASS)?,
+            listening(),
+            doubts.clone(),
+        );
+        let explain = Explain::new(switches.clone(), policy.clone(), maps.routes.clone(), listening());
+        let settings = switches.wanted();
+        Ok(Self {
+            pod,
+            netns: settings.netns,
+            first_shard: settings.first_shard.into(),
+            filter,
+            rings,
+            maps,
+            switches,
+            policy,
+            bypass,
+            explain,
+            counters,
+            doubts,
+        })
+    }
+
+    pub fn pod(&self) -> &PodTarget {
+        &self.pod
+    }
+
+    /// Fills the slots of a shard, which is given its part of the connections while this proxy serves the pod.
+    pub fn steer(&self, shard: u32, listeners: Steered<'_>) -> Result<(), Error> {
+        let given = [
+            (Listener::Inbound, listeners.inbound),
+            (Listener::Outbound, listeners.outbound),
+            (Listener::Hbone, listeners.hbone),
+        ];
+        for (of, listener) in given {
+            if let Some(listener) = listener {
+                let slot = of.slot(self.first_shard + shard);
+                self.maps.listeners.set(&slot, &listener.as_raw_fd())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Prepares a shard for holding SYNs, by the ring that was handed over for it. SYNs are held from [`Self::set_hold`] on,
+    /// so that no shard waits for another.
+    pub fn hold(&self, shard: u32, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
+        let ring = self.rings.get(shard as usize);
+        let ring = ring.ok_or_else(|| io::Error::other("no ring was handed over for it"));
+        let ring = ring.and_then(OwnedFd::try_clone);
+        self.hold_by(
+            shard,
+            ring.map_err(|source| Error::Hold { shard, source })?,
+            listener,
+        )
+    }
+
+    /// By a ring that is in the shard's slot already: the filter is put on its outbound listener.
+    pub(super) fn hold_by(&self, shard: u32, ring: OwnedFd, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
+        let approvals = Approvals {
+            approved: self.maps.approved.clone(),
+            held: self.maps.held.clone(),
+            netns: self.netns,
+        };
+        sys::attach_filter(listener, self.filter.as_fd())
+            .and_then(|()| Hold::new(ring, approvals))
+            .map_err(|source| Error::Hold { shard, source })
+    }
+
+    /// Turns the holding of SYNs on or off for connections to come.
+    pub fn set_hold(&self, hold: bool) -> Result<(), Error> {
+        self.switches.change(|settings| settings.hold = hold.into())
+    }
+
+    /// Turns strict mode on or off for connections to come.
+    pub fn set_strict(&self, strict: bool) -> Result<(), Error> {
+        self.switches.change(|settings| settings.strict = strict.into())
+    }
+
+    /// The handle that lets the proxy's own connections out.
+    pub fn bypass(&self) -> Bypass {
+        self.bypass.clone()
+    }
+
+    /// The handle that proves that the programs see this process's sockets.
+    pub fn proof(&self) -> Proof {
+        Proof::new(self.bypass(), self.pod.clone())
+    }
+
+    /// The handle that changes what is intercepted.
+    pub fn policy(&self) -> PolicyMap {
+        self.policy.clone()
+    }
+
+    /// The handle that says what the programs would do.
+    pub fn explain(&self) -> Explain {
+        self.explain.clone()
+    }
+
+    /// The handle that tells the programs which ports listen; one is enough.
+    pub fn app_ports(&self) -> Result<AppPorts, Error> {
+        AppPorts::new(
+            AppPortMaps {
+                ports: self.maps.ports.clone(),
+                counted: self.maps.counted.clone(),
+                inherited: self.maps.inherited.clone(),
+                counters: self.counters.array(),
+            },
+            self.doubts.clone(),
+            self.switches.clone(),
+            self.pod.cgroup_path().into(),
+        )
+    }
+
+    /// The handle that tells the programs how this host reaches its destinations; one is enough.
+    pub fn routes(&self) -> Result<RouteMap, Error> {
+        RouteMap::new(self.maps.routes.clone(), self.switches.clone())
+    }
+
+    /// What the programs have counted since the pod was first attached, by name.
+    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, Error> {
+        self.counters.read()
+    }
+
+    pub(super) fn switches(&self) -> &Switches {
+        &self.switches
+    }
+}
