@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::apps::ceaseless::Done;
 use harness::apps::{self, Ceaseless, Server};
 use harness::mesh::whole::Member;
@@ -86,6 +86,28 @@ impl Traffic {
     }
 }
 
+/// What the sidecars know of connections that failed, for messages.
+fn failed_flows(mesh: &Mesh) -> String {
+    let mut text = String::new();
+    for sidecar in [&mesh.client.sidecar, &mesh.server().sidecar] {
+        let flows = sidecar.all_flows().unwrap_or_default();
+        let failed = flows
+            .iter()
+            .filter(|flow| !flow["error"].is_null() || flow["closedBy"] == "refused");
+        for flow in failed.take(20) {
+            text += &format!("{flow}\n");
+        }
+        let page = sidecar.metrics().unwrap_or_default();
+        for line in page
+            .lines()
+            .filter(|line| line.starts_with("outrigger_kernel") && !line.ends_with(" 0"))
+        {
+            text += &format!("{line}\n");
+        }
+    }
+    text
+}
+
 /// A proxy that was replaced ends by itself, and well.
 fn ends_well(mut old: Process) -> Result<()> {
     let status = old.wait(wait::SOON)?;
@@ -161,7 +183,7 @@ fn a_version_with_other_maps_takes_over_and_back_and_no_connection_fails() -> Re
     for prepare in [of_another_version, |_: &Sidecar| Ok(()), of_another_version] {
         old.extend(take_over_all(&mut mesh, &mut traffic, prepare)?);
     }
-    traffic.finish()?;
+    traffic.finish().with_context(|| failed_flows(&mesh))?;
     old.into_iter().try_for_each(ends_well)?;
     // What the replaced ones needed is gone with them.
     for sidecar in [&mesh.client.sidecar, &mesh.server().sidecar] {
