@@ -18,8 +18,8 @@ use super::super::walk::outbound::{self, Ready};
 use super::context::Shard;
 use super::held::{Dial, Effect, HeldTable, Key, Reason};
 use crate::datapath::{Approvals, HELD_MOST, HeldEvents};
+use crate::intercept::RawSockets;
 use crate::intercept::packet::{self, Packet};
-use crate::intercept::{self, RawSockets};
 use crate::model::addr::canonical;
 use crate::model::{ClientAddr, HeldSyn, Pair};
 
@@ -83,10 +83,6 @@ impl Holding {
 
     /// What is ready for a connection that has been accepted, if it was held.
     pub(super) fn accepted(&self, app: &TcpStream, client: ClientAddr) -> Option<Ready> {
-        // Inherited from the listener, where it has done its work; it would be asked about every packet.
-        if let Err(error) = intercept::unfilter(app) {
-            tracing::debug!(%client, %error, "the filter stays on a connection");
-        }
         let pair = Pair {
             client: client.0,
             listener: canonical(app.local_addr().ok()?),
