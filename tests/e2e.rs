@@ -106,6 +106,9 @@ mod lease; // one proxy at a time owns a pod
 #[path = "e2e/upgrade.rs"]
 mod upgrade; // a second proxy takes a pod over from the first, and no connection notices
 
+#[path = "e2e/crash.rs"]
+mod crash; // a proxy that is killed, alone or while another one takes over: nothing passes in plaintext, nothing is told falsely
+
 #[path = "e2e/sight.rs"]
 mod sight; // flows and metrics tell the truth
 
@@ -117,6 +120,9 @@ mod supervised; // what a service manager is told
 
 #[path = "e2e/host.rs"]
 mod host; // a host without Kubernetes: the units for systemd, and the page about them
+
+#[path = "e2e/machine.rs"]
+mod machine; // the same units, started by a real systemd
 
 #[path = "e2e/admin.rs"]
 mod admin; // who may ask a running proxy for what, and who changes it

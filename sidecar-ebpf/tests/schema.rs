@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use sidecar_ebpf::abi::map;
-use sidecar_ebpf::abi::schema::{TOGETHER, VERSIONS};
+use sidecar_ebpf::abi::schema::{FROZEN, TOGETHER, VERSIONS, version};
 
 /// Each map, the version of its layout, and the hash of what it is made of.
 const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
@@ -52,6 +52,17 @@ fn every_map_has_a_version() {
     assert_eq!(VERSIONS.map(|(name, _)| name), map::ALL);
     for name in TOGETHER.concat() {
         assert!(map::ALL.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn the_layout_of_some_maps_never_changes() {
+    for name in FROZEN {
+        assert_eq!(
+            version(name),
+            1,
+            "leave {name} as it was, and add another map for what is new"
+        );
     }
 }
 

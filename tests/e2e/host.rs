@@ -1,5 +1,5 @@
-//! A host without Kubernetes: the units of `deploy/systemd` and the page about them do what they say, as far as that shows
-//! without a systemd: a sidecar serves with the rights of its unit, a slice comes up by the commands of its units.
+//! A host without Kubernetes: the units of `deploy/systemd` and the page about them do what they say, step by step and without
+//! a systemd: a sidecar serves with the rights of its unit, a slice comes up by the commands of its units. With one: `machine.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -235,14 +235,23 @@ fn the_page_for_hosts_shows_good_files_and_all_of_them() -> Result<()> {
     Ok(())
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// The files that the page shows.
-fn yaml(page: &str) -> Vec<&str> {
+pub(crate) fn yaml(page: &str) -> Vec<&str> {
     let behind = page.split("```yaml\n").skip(1);
     behind.filter_map(|rest| rest.split("```").next()).collect()
+}
+
+/// What the page shows indented, from these words to the next line that is not; without the indentation.
+pub(crate) fn commands(page: &str, first: &str) -> Result<String> {
+    let shown = page.split_once(&format!("\n    {first}"));
+    let (_, behind) = shown.with_context(|| format!("docs/host.md shows no {first:?}"))?;
+    let block = format!("    {first}{behind}");
+    let lines = block.lines().map_while(|line| line.strip_prefix("    "));
+    Ok(lines.map(|line| format!("{line}\n")).collect())
 }
 
 /// A unit as it is shipped.

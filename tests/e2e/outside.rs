@@ -1,6 +1,8 @@
 //! `interception.netns`: a pod that is attached to, and served, by processes that were started in another network namespace.
 
 use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -43,6 +45,37 @@ fn a_pod_is_closed_and_served_from_another_network_namespace() -> Result<()> {
         attached.contains("refused until a proxy takes over"),
         "{attached}"
     );
+    // Nothing of the pod runs yet, so that nobody but the file tells which one it is.
+    let pins = sidecar.pins();
+    let status = |netns: &Path| {
+        let words = [("--pins", &*pins), ("--cgroup", pod.cgroup()), ("--netns", netns)];
+        let words: Vec<&OsStr> = words
+            .iter()
+            .flat_map(|(name, path)| [OsStr::new(*name), path.as_os_str()])
+            .collect();
+        let mut command = Command::new(binaries::path("outrigger")?);
+        command.arg("status").args(words);
+        pod.run_within(command, wait::SOON)
+    };
+    let said = status(&netns)?.ok()?;
+    assert!(
+        said.contains(&format!("netns    {}\n", netns.display())),
+        "{said}"
+    );
+    let other = mesh.servers[0].pod.netns().path();
+    for (netns, said) in [
+        (&*other, format!("{} is the one with inode", other.display())),
+        (
+            Path::new("/run/netns/absent"),
+            "/run/netns/absent is not there".to_owned(),
+        ),
+    ] {
+        let output = status(netns)?;
+        assert!(
+            output.code() == Some(1) && output.stdout.contains(&said),
+            "{said}: {output:?}"
+        );
+    }
     let server = mesh.servers[0].pod.ipv4();
     let lines = Dialogue::connect(&pod, (server, 8080).into(), &["close"])?.lines()?;
     assert_eq!(lines, ["connect errno ECONNREFUSED"]);
@@ -52,6 +85,23 @@ fn a_pod_is_closed_and_served_from_another_network_namespace() -> Result<()> {
     command.arg("--netns").arg(&netns);
     let mut proxy = pod.spawn(command)?;
     proxy.until("is ready", |_| sidecar.is_ready())?;
+    // By the proxy, which was told.
+    let socket = sidecar.admin_socket();
+    let said = sidecar
+        .status(&[OsStr::new("--admin-socket"), socket.as_os_str()])?
+        .ok()?;
+    assert!(
+        said.contains(&format!("netns    {}\n", netns.display())),
+        "{said}"
+    );
+    // By a process of the cgroup, or by its file.
+    for more in [&[][..], &["--netns", &netns.display().to_string()]] {
+        let mut command = Command::new(binaries::path("outrigger")?);
+        command.arg("check").arg("--cgroup").arg(pod.cgroup()).args(more);
+        let said = pod.run_within(command, wait::SOON)?.ok()?;
+        let looked = format!("net:[{}]: ", fs::metadata(&netns)?.ino());
+        assert!(said.contains(&looked), "{looked} {said}");
+    }
     for url in [apps::url(mesh.vip4(80)), apps::url((server, 8080))] {
         assert_eq!(apps::curl(&pod, &url)?.ok()?, "server-1\n");
     }

@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use harness::apps::ceaseless::Done;
+use harness::apps::script::Script;
 use harness::apps::{self, Ceaseless, Server};
 use harness::mesh::whole::Member;
 use harness::mesh::{Options, Plan};
@@ -212,7 +213,8 @@ fn a_second_proxy_that_is_not_ready_changes_nothing_and_dies_unnoticed() -> Resu
         traffic.until_more()?;
         // Nobody else may come in between.
         let third = mesh.client.sidecar.spawn()?;
-        refuses(third, "another proxy is already taking over")?;
+        let first = format!("process {} is already taking over", second.id());
+        refuses(third, &first)?;
         second.kill();
         until_log(&mesh.client.sidecar, "this one goes on")?;
         traffic.until_more()?;
@@ -352,5 +354,69 @@ fn the_status_command_stays_true() -> Result<()> {
     status(&mesh.client.sidecar)?;
     ends_well(old)?;
     status(&mesh.client.sidecar)?;
+    Ok(())
+}
+
+/// The MAC address of the pod's only link.
+fn mac(pod: &Pod) -> Result<String> {
+    let said = pod.run("ip", ["-o", "link", "show", "eth0"])?.ok()?;
+    let mac = said
+        .split_whitespace()
+        .skip_while(|word| *word != "link/ether")
+        .nth(1);
+    Ok(mac.with_context(|| said.clone())?.to_owned())
+}
+
+/// Clients from outside whose SYN the first proxy has answered, and whose handshake ends once the second one has the pod:
+/// how many were answered, served and reset.
+fn crossing(name: &str, cookies: &str) -> Result<[u32; 3]> {
+    let mut mesh = mesh(name)?;
+    let server = mesh.server().pod.clone();
+    server.sysctl("net/ipv4/tcp_syncookies", cookies)?;
+    let (outside, source) = (mesh.outside.clone(), "10.99.0.200");
+    server.netns().ip_batch(&format!(
+        "neighbour add {source} lladdr {} dev eth0",
+        mac(&outside)?
+    ))?;
+    let go = outside.scratch().join("go");
+    let mut command = Script::Crossing.command(&outside)?;
+    command.args([
+        &mac(&outside)?,
+        &mac(&server)?,
+        source,
+        &server.ipv4().to_string(),
+    ]);
+    command.args(["9000", "50"]).arg(&go);
+    let mut clients = outside.spawn(command)?;
+    clients.until("has its SYNs answered", |process| {
+        process.log().contains("answered")
+    })?;
+    let _old = mesh.servers[0].sidecar.take_over()?;
+    fs::write(&go, "")?;
+    ensure!(clients.wait(wait::SOON)?.success(), "{}", clients.log());
+    let log = clients.log();
+    let count = |what: &str| {
+        let line = log.lines().find_map(|line| line.strip_prefix(what));
+        line.and_then(|count| count.trim().parse().ok())
+            .unwrap_or_default()
+    };
+    Ok(["answered", "served", "reset"].map(count))
+}
+
+#[test]
+fn a_handshake_that_the_first_proxy_has_begun_ends_with_it() -> Result<()> {
+    assert_eq!(crossing("crossing", "1")?, [50, 50, 0]);
+    Ok(())
+}
+
+/// A listener takes a cookie back only when it has sent some itself lately, and of the second proxy's some have, to its own nonces.
+#[test]
+fn a_handshake_by_cookie_is_served_or_reset_when_the_pod_is_taken_over_meanwhile() -> Result<()> {
+    let [answered, served, reset] = crossing("crossing-cookies", "2")?;
+    assert_eq!(
+        [answered, served + reset],
+        [50, 50],
+        "{served} served, {reset} reset"
+    );
     Ok(())
 }

@@ -9,8 +9,9 @@
 //! * [`pod`]: a place on it to run programs in; [`process`]: a program that runs there
 //! * [`mesh`]: control, registry and sidecars, one by one or as a whole
 //! * [`apps`]: unmodified third-party programs
+//! * [`machine`]: a systemd with a machine of its own
 //! * [`capture`]: what went over the bridge
-//! * [`trace`]: the system calls of a running process
+//! * [`trace`]: the system calls of a running process; [`halt`]: a process that stands still before one of them
 //! * [`wait`]: conditions with a limit; nothing here sleeps a fixed time
 //! * [`netfilter`]: whether a namespace has rules
 //! * [`interrupt`] handles Ctrl-C
@@ -20,8 +21,10 @@ pub mod apps;
 pub mod capture;
 pub mod cgroup;
 pub mod fabric;
+pub mod halt;
 pub mod http;
 pub mod interrupt;
+pub mod machine;
 pub mod mesh;
 pub mod name;
 pub mod netfilter;
@@ -36,6 +39,7 @@ mod sys;
 
 pub use capture::Capture;
 pub use fabric::Fabric;
+pub use machine::Machine;
 pub use mesh::{Control, Mesh, Registry, Sidecar};
 pub use pod::Pod;
 pub use process::{Output, Process};

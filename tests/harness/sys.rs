@@ -26,11 +26,12 @@ pub(crate) fn start_inside(command: &mut Command, netns: Arc<File>, cgroup_procs
     unsafe { command.pre_exec(enter) };
 }
 
-/// The number of the system call that a thread is about to make, if that is why it has stopped.
-pub(crate) fn entered(stop: &libc::ptrace_syscall_info) -> Option<u64> {
+/// The number of the system call that a thread is about to make and its arguments, if that is why it has stopped.
+pub(crate) fn entered(stop: &libc::ptrace_syscall_info) -> Option<(u64, [u64; 6])> {
     if stop.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
         return None;
     }
     // SAFETY: of the union the kernel has filled the member that `op` names.
-    Some(unsafe { stop.u.entry.nr })
+    let entry = unsafe { stop.u.entry };
+    Some((entry.nr, entry.args))
 }

@@ -48,7 +48,7 @@ fn count(pid: u32, done: &AtomicBool, ready: mpsc::Sender<()>) -> Result<Calls> 
         let stopped = waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD))?;
         let (thread, signal) = match stopped {
             WaitStatus::PtraceSyscall(thread) => {
-                if let Some(number) = sys::entered(&ptrace::syscall_info(thread)?) {
+                if let Some((number, _)) = sys::entered(&ptrace::syscall_info(thread)?) {
                     *calls.entry(number).or_default() += 1;
                 }
                 (thread, None)

@@ -85,7 +85,7 @@ const PROGRAMS: &[Program] = &[
     program(
         "systemd-analyze",
         "systemd",
-        "what systemd thinks of the units; it does not run",
+        "what systemd thinks of the units, and the first process of a machine that runs them",
     ),
     program("setpriv", "util-linux", "a program with fewer rights"),
     program("ps", "procps", "facts about running programs"),

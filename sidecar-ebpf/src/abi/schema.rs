@@ -31,6 +31,11 @@ pub const TOGETHER: [&[&str]; 2] = [
     &[map::APP_PORTS, map::APP_SOCKETS],
 ];
 
+/// Maps whose layout never changes: what else a later version has to say gets a map of its own. A proxy that was taken over
+/// goes on dialling, and marks its sockets here. The programs of its successor, which alone are asked about connects from then
+/// on, would find no mark in a map of another layout, and redirect the connections of a proxy.
+pub const FROZEN: [&str; 1] = [map::BYPASS];
+
 /// The version of a map's layout.
 pub fn version(map: &str) -> u32 {
     let known = VERSIONS.iter().find(|(name, _)| *name == map);

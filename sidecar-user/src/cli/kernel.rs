@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::status::facts::first_process;
 use crate::datapath::{self, State};
 
 pub(super) fn detach(pins: &Path, force: bool) -> anyhow::Result<()> {
@@ -13,8 +14,11 @@ pub(super) fn detach(pins: &Path, force: bool) -> anyhow::Result<()> {
 
 /// One line a finding, and at the end what the kernel says about refused programs. An error when something is missing,
 /// so that scripts can rely on the exit status; what is only degraded is none.
-pub(super) fn check(cgroup: Option<&Path>) -> anyhow::Result<()> {
-    let findings = datapath::check(cgroup);
+pub(super) fn check(cgroup: Option<&Path>, netns: Option<&Path>) -> anyhow::Result<()> {
+    // The programs of a cgroup may all be in another network namespace than this command.
+    let found = || Some(format!("/proc/{}/ns/net", first_process(cgroup?)?).into());
+    let netns = netns.map(Path::to_owned).or_else(found);
+    let findings = datapath::check(cgroup, netns.as_deref());
     for finding in &findings {
         let mark = match finding.state {
             State::Ok => "ok",

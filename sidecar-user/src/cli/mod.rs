@@ -85,6 +85,9 @@ pub enum Verb {
         /// Name the programs of other owners on this cgroup, too, and on this network namespace
         #[arg(long, value_name = "DIR")]
         cgroup: Option<PathBuf>,
+        /// The file of that network namespace [default: that of the cgroup's first program, or this command's own]
+        #[arg(long, value_name = "FILE", requires = "cgroup")]
+        netns: Option<PathBuf>,
     },
 }
 
@@ -146,7 +149,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Status(status) => status::run(status),
         Verb::Why(why) => Ok(why.run(&mut std::io::stdout().lock())?),
         Verb::Drain(drain) => Ok(drain.run(&mut std::io::stdout().lock())?),
-        Verb::Check { cgroup } => kernel::check(cgroup.as_deref()),
+        Verb::Check { cgroup, netns } => kernel::check(cgroup.as_deref(), netns.as_deref()),
     }
 }
 

@@ -40,7 +40,7 @@ pub use policy::Policy;
 pub(crate) use session::fuzz;
 pub use session::{
     Action, AppPorts, Approvals, Bypass, Connect, Descriptors, Dialled, Explain, Family, HeldEvents, Hold,
-    Lost, PolicyMap, Proof, RouteMap, Session, Steered, Unseen, Verdict,
+    Lost, Ownership, PolicyMap, Proof, RouteMap, Session, Steered, Unseen, Verdict,
 };
 use versioned::versioned;
 

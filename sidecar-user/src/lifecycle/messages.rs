@@ -12,6 +12,8 @@ use nix::sys::socket::{
     UnixAddr, accept4, bind, connect, getsockopt, listen, recvmsg, sendmsg, shutdown, socket, sockopt,
 };
 
+use tokio::io::Interest;
+
 use super::sys;
 
 /// Longer ones are cut, and then make no sense.
@@ -125,9 +127,10 @@ impl Messages {
         Ok(Some(Message { text, descriptors }))
     }
 
-    /// Whether the other end is gone, or has said something that nobody has asked for.
-    pub fn is_over(&self) -> bool {
-        is_readable(self.0.as_fd(), Some(Duration::ZERO)).unwrap_or(true)
+    /// Completes when the other end is gone, or has said something that nobody has asked for. Within a tokio runtime.
+    pub async fn over(&self) -> io::Result<()> {
+        let watched = sys::watch(self.0.try_clone()?, Interest::READABLE)?;
+        watched.readable().await.map(drop)
     }
 }
 
@@ -155,7 +158,9 @@ fn new() -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::future::Future;
     use std::io::Read;
+    use std::task::Poll;
 
     use super::*;
 
@@ -200,13 +205,21 @@ mod tests {
         let peer = here.peer().unwrap();
         assert_eq!(peer.pid, std::process::id());
         assert_eq!(peer.uid, nix::unistd::geteuid().as_raw());
-        assert!(!here.is_over());
         let silence = here.receive(Some(Duration::from_millis(1))).unwrap_err();
         assert_eq!(silence.kind(), io::ErrorKind::TimedOut);
         there.send(b"last", &[]).unwrap();
         drop(there);
         assert_eq!(here.receive(None).unwrap().unwrap().text, b"last");
         assert!(here.receive(None).unwrap().is_none());
-        assert!(here.is_over());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_the_end_is_woken_by_it_and_not_before() {
+        let (there, here) = pair("over");
+        let mut over = std::pin::pin!(here.over());
+        let waits = std::future::poll_fn(|cx| Poll::Ready(over.as_mut().poll(cx).is_pending()));
+        assert!(waits.await);
+        drop(there);
+        over.await.unwrap();
     }
 }

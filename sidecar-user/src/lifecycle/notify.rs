@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 use std::time::Duration;
@@ -28,6 +29,8 @@ const QUEUE: usize = 16;
 const LAST_WORD: Duration = Duration::from_millis(500);
 
 static MANAGER: OnceLock<SyncSender<Message>> = OnceLock::new();
+/// Another process speaks for the service.
+static REPLACED: AtomicBool = AtomicBool::new(false);
 
 struct Message {
     text: String,
@@ -40,7 +43,9 @@ pub fn start() -> io::Result<()> {
     let (queue, messages) = mpsc::sync_channel::<Message>(QUEUE);
     let send = move || {
         for message in messages {
-            if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&message.text)]) {
+            if !REPLACED.load(Relaxed)
+                && let Err(error) = sd_notify::notify(&[NotifyState::Custom(&message.text)])
+            {
                 tracing::warn!(%error, "the service manager is not told: nobody takes messages at NOTIFY_SOCKET");
             }
             if let Some(sent) = message.sent {
@@ -56,6 +61,9 @@ pub fn start() -> io::Result<()> {
 
 /// Follows the readiness and pings the watchdog until dropped. Spawn it on the runtime of the control work: a loop that
 /// stands still sends no ping, and the manager restarts the process.
+///
+/// Not before this process is the service's main one: a manager that believes several processes (NotifyAccess=all) takes the
+/// word of each for the service's.
 pub async fn follow(readiness: Readiness) {
     if MANAGER.get().is_some() {
         let send = |states: &[NotifyState<'_>]| tell(states, None);
@@ -63,9 +71,15 @@ pub async fn follow(readiness: Readiness) {
     }
 }
 
-/// This process is the service's main one from now on; the one before ends by itself.
+/// This process is the service's main one from now on; the one before ends by itself. The manager believes that of a process
+/// of the service where it has NotifyAccess=all.
 pub fn took_over() {
     tell(&[NotifyState::MainPid(std::process::id())], None);
+}
+
+/// Another process is the service's main one: this one says nothing any more, neither that it lives nor that it ends.
+pub fn replaced() {
+    REPLACED.store(true, Relaxed);
 }
 
 /// The process has begun to end, and needs this long at most.

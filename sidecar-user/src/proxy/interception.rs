@@ -12,7 +12,9 @@ use tokio::task::JoinSet;
 use super::config::Config;
 use super::proving::{self, Found, Nonces};
 use crate::datapath::policy::{Error, PolicyFile, Status};
-use crate::datapath::{Datapath, Family, Foreign, NeighbourQuery, Neighbours, Order, Proof, Unseen};
+use crate::datapath::{
+    Datapath, Family, Foreign, NeighbourQuery, Neighbours, Order, Ownership, Proof, Unseen,
+};
 use crate::error_chain;
 use crate::observe::{Condition, Observer};
 use crate::policy::Mode;
@@ -50,10 +52,8 @@ pub(super) fn prove(
             let (keep, kept) = channel::<()>();
             thread::Builder::new().name("prover".into()).spawn(move || {
                 loop {
-                    let pause = match prover.look() {
-                        Standing::Superseded => return,
-                        Standing::Proven => INTERVAL,
-                        Standing::New | Standing::Unproven => UNPROVEN,
+                    let Some(pause) = prover.look() else {
+                        return;
                     };
                     if kept.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
                         return;
@@ -89,21 +89,29 @@ enum Standing {
     New,
     Unproven,
     Proven,
-    /// Another proxy has the pod, and dials nonces of its own.
-    Superseded,
 }
 
 const LOST: &str = "connections do not get to this proxy by way of the kernel programs; its log and the admin socket's \
                     /readyz say which";
+const CHANGING: &str = "another proxy is taking this pod over";
 const SUPERSEDED: &str = "another proxy has taken this pod over";
 
 impl Prover {
-    fn look(&mut self) -> Standing {
-        if self.proof.is_superseded() {
-            tracing::info!("{SUPERSEDED}: this one is not ready any more");
-            self.condition.unmet(SUPERSEDED);
-            self.show_none();
-            return Standing::Superseded;
+    /// Answers when to look again; `None`: another proxy has the pod, and dials nonces of its own.
+    fn look(&mut self) -> Option<Duration> {
+        match self.proof.ownership() {
+            Ownership::Ours => {}
+            Ownership::Changing => {
+                // The other one may end before it has the pod. Until then what was found last is all that is known.
+                tracing::debug!("{CHANGING}: interception is not tried meanwhile");
+                return Some(UNPROVEN);
+            }
+            Ownership::Lost => {
+                tracing::info!("{SUPERSEDED}: this one is not ready any more");
+                self.condition.unmet(SUPERSEDED);
+                self.show_none();
+                return None;
+            }
         }
         self.look_around();
         let seen = match self.standing {
@@ -112,10 +120,15 @@ impl Prover {
             _ => self.proof.see(),
         };
         self.standing = match seen.and_then(|()| proving::look(&self.proof, &self.nonces)) {
-            Ok(found) => self.judge(&found),
+            Ok(Some(found)) => self.judge(&found),
+            Ok(None) => return Some(UNPROVEN),
+            Err(_) if self.proof.ownership() != Ownership::Ours => return Some(UNPROVEN),
             Err(unseen) => self.unseen(&unseen),
         };
-        self.standing
+        Some(match self.standing {
+            Standing::Proven => INTERVAL,
+            Standing::New | Standing::Unproven => UNPROVEN,
+        })
     }
 
     /// Who else is attached, told when it changes.

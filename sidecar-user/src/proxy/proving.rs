@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::datapath::{Family, Lost, Proof, Unseen};
+use crate::datapath::{Family, Lost, Ownership, Proof, Unseen};
 use crate::intercept;
 use crate::model::{ClientAddr, Direction};
 
@@ -92,25 +92,31 @@ impl Nonces {
 }
 
 /// Proves each direction of each family that this host has. An error: the programs do not see this process, or nothing
-/// could be tried. Blocks for less than a millisecond, or for some seconds where something is wrong.
-pub(super) fn look(proof: &Proof, nonces: &Nonces) -> Result<Vec<Found>, Unseen> {
+/// could be tried. `None`: another proxy is taking the pod over, or has. What it serves says nothing about this one, and it
+/// would take a nonce of this one for a connection. Blocks for less than a millisecond, or for some seconds where something
+/// is wrong.
+pub(super) fn look(proof: &Proof, nonces: &Nonces) -> Result<Option<Vec<Found>>, Unseen> {
     let mut found = Vec::new();
     for family in Family::ALL {
         if !proof.has(family) {
             continue;
         }
         for direction in [Direction::Outbound, Direction::Inbound] {
+            let is_proven = is_proven(proof, nonces, family, direction)?;
+            if proof.ownership() != Ownership::Ours {
+                return Ok(None);
+            }
             found.push(Found {
                 direction,
                 family,
-                is_proven: is_proven(proof, nonces, family, direction)?,
+                is_proven,
             });
         }
     }
     if found.iter().all(|found| found.is_proven) {
         nonces.forget();
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 fn is_proven(proof: &Proof, nonces: &Nonces, family: Family, direction: Direction) -> Result<bool, Unseen> {

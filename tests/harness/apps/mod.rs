@@ -1,12 +1,14 @@
 //! Unmodified third-party programs, each started with a configuration of its own in the pod's directory. None of
 //! them knows that it is intercepted.
 
+pub mod attempts;
 pub mod ceaseless;
 pub mod clients;
 pub mod hold;
 pub mod script;
 pub mod servers;
 
+pub use attempts::{Attempt, Attempts, Outcome};
 pub use ceaseless::{Ceaseless, Server};
 pub use clients::{curl, iperf3, psql, redis_cli};
 pub use hold::Stuck;

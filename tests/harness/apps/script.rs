@@ -37,6 +37,8 @@ pub enum Script {
     Strangers,
     Intruder,
     Ceaseless,
+    Attempts,
+    Crossing,
     OneByOne,
     Neighbour,
 }
@@ -57,6 +59,8 @@ impl Script {
             Self::Strangers => ("strangers.py", include_str!("../programs/strangers.py")),
             Self::Intruder => ("intruder.py", include_str!("../programs/intruder.py")),
             Self::Ceaseless => ("ceaseless.py", include_str!("../programs/ceaseless.py")),
+            Self::Attempts => ("attempts.py", include_str!("../programs/attempts.py")),
+            Self::Crossing => ("crossing.py", include_str!("../programs/crossing.py")),
             Self::OneByOne => ("one_by_one.py", include_str!("../programs/one_by_one.py")),
             Self::Neighbour => ("neighbour.py", include_str!("../programs/neighbour.py")),
         };

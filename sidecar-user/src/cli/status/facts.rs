@@ -24,6 +24,8 @@ pub(super) struct Facts {
     pub(super) cgroup: Option<Cgroup>,
     /// Where the cgroup is that the hooks are attached to, if it is anywhere.
     pub(super) attached_to: Option<PathBuf>,
+    /// The one that is named as the pod's.
+    pub(super) named_netns: Option<NamedNetns>,
     pub(super) netns: Option<Netns>,
     pub(super) proxy: Option<Proxy>,
     pub(super) addresses: Option<Addresses>,
@@ -34,6 +36,13 @@ pub(super) struct Cgroup {
     pub(super) path: PathBuf,
     /// `None`: it is not there.
     pub(super) id: Option<u64>,
+}
+
+/// A network namespace by its file, for a pod that is attached to from outside of it.
+pub(super) struct NamedNetns {
+    pub(super) path: PathBuf,
+    /// `None`: it is not there.
+    pub(super) inode: Option<u32>,
 }
 
 /// Where the pod is.
@@ -58,6 +67,7 @@ pub(super) struct Told {
     pub(super) missing: Vec<String>,
     pub(super) pins: Option<PathBuf>,
     pub(super) cgroup: Option<PathBuf>,
+    pub(super) netns: Option<PathBuf>,
     pub(super) addresses: Vec<IpAddr>,
 }
 
@@ -68,7 +78,18 @@ pub(super) struct Addresses {
 }
 
 impl Facts {
-    pub(super) fn gather(pins: PathBuf, cgroup: Option<PathBuf>, proxy: Option<Proxy>) -> Self {
+    pub(super) fn gather(
+        pins: PathBuf,
+        cgroup: Option<PathBuf>,
+        netns: Option<PathBuf>,
+        proxy: Option<Proxy>,
+    ) -> Self {
+        let named_netns = netns.map(|path| NamedNetns {
+            inode: datapath::Netns::open(&path)
+                .ok()
+                .and_then(|netns| netns.inode().try_into().ok()),
+            path,
+        });
         let attached = datapath::attached(&pins).map_err(|error| crate::error_chain(&error));
         let hooks = attached
             .as_ref()
@@ -82,10 +103,10 @@ impl Facts {
         let pid = told.and_then(|told| told.pid);
         let of_pod = cgroup.as_ref().or(attached_to.as_ref());
         let netns = match pid {
-            Some(pid) => netns(pid, "the proxy"),
+            Some(pid) => self::netns(pid, "the proxy"),
             None => of_pod
                 .and_then(|cgroup| first_process(cgroup))
-                .and_then(|pid| netns(pid, "process")),
+                .and_then(|pid| self::netns(pid, "process")),
         };
         let there = pid.and_then(|pid| addresses(pid).ok());
         let addresses = told.zip(there).map(|(told, there)| Addresses {
@@ -99,6 +120,7 @@ impl Facts {
                 path,
             }),
             attached_to,
+            named_netns,
             netns,
             addresses,
             pins,
@@ -149,6 +171,7 @@ fn ask(socket: &Path) -> io::Result<Told> {
         missing,
         pins: path("pins").map(|pins| seen(pid, pins)),
         cgroup: path("cgroup").map(|cgroup| seen(pid, cgroup)),
+        netns: path("netns").map(|netns| seen(pid, netns)),
         addresses: addresses.filter_map(|ip| ip.as_str()?.parse().ok()).collect(),
     })
 }
@@ -173,7 +196,7 @@ fn netns(pid: i32, of: &str) -> Option<Netns> {
 }
 
 /// In the cgroup or below.
-fn first_process(cgroup: &Path) -> Option<i32> {
+pub(in crate::cli) fn first_process(cgroup: &Path) -> Option<i32> {
     let here = fs::read_to_string(cgroup.join("cgroup.procs")).ok()?;
     if let Some(pid) = here.lines().find_map(|line| line.parse().ok()) {
         return Some(pid);

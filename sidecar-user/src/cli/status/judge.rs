@@ -25,6 +25,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         )],
     };
     findings.extend(cgroup(facts));
+    findings.extend(netns(facts));
     findings.extend(proxy(facts));
     findings.extend(facts.addresses.iter().flat_map(addresses));
     findings
@@ -110,20 +111,26 @@ fn elsewhere(attached: &Attached, facts: &Facts) -> Option<Finding> {
             return Some(problem(wrong, ANEW));
         }
     }
-    let (found, netns) = attached
-        .hooks
-        .iter()
-        .find_map(of_netns)
-        .zip(facts.netns.as_ref())?;
-    (found != netns.inode).then(|| {
-        problem(
-            format!(
-                "sk_lookup is attached to the network namespace with inode {found}, and {} is in the one with inode {}",
-                netns.of, netns.inode
-            ),
-            ANEW,
-        )
-    })
+    let found = attached.hooks.iter().find_map(of_netns)?;
+    let of_processes = facts.netns.iter();
+    let of_processes = of_processes.map(|netns| (netns.inode, format!("{} is in the one", netns.of)));
+    let named = facts.named_netns.iter();
+    let named =
+        named.filter_map(|named| Some((named.inode?, format!("{} is the one", named.path.display()))));
+    let mut others = named.chain(of_processes).filter(|(inode, _)| *inode != found);
+    let (inode, other) = others.next()?;
+    let what = format!(
+        "sk_lookup is attached to the network namespace with inode {found}, and {other} with inode {inode}"
+    );
+    Some(problem(what, ANEW))
+}
+
+fn netns(facts: &Facts) -> Option<Finding> {
+    let gone = facts.named_netns.as_ref().filter(|named| named.inode.is_none())?;
+    Some(problem(
+        format!("the network namespace {} is not there", gone.path.display()),
+        "make it; then restart the proxy, which attaches to it",
+    ))
 }
 
 fn cgroup(facts: &Facts) -> Option<Finding> {

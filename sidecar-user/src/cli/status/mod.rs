@@ -1,7 +1,7 @@
 //! `status`: what is attached where, by whom, since when, really; and whether a proxy serves it. Asks the kernel and the
 //! proxy (`facts.rs`), judges what they say (`judge.rs`), and prints it. Changes nothing.
 
-mod facts;
+pub(super) mod facts;
 mod judge;
 mod report;
 
@@ -27,11 +27,14 @@ pub struct Status {
     /// The cgroup that has to be intercepted [default: as the proxy says, or whatever the hooks are attached to]
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
+    /// The file of the pod's network namespace, where the proxy's `interception.netns` names it [default: as the proxy says]
+    #[arg(long, value_name = "FILE")]
+    netns: Option<PathBuf>,
     /// The proxy's admin socket [default: /run/outrigger/admin.sock; with --pins, no proxy is asked]
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
-    /// The proxy's configuration file, which says all three
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["pins", "cgroup", "admin_socket"])]
+    /// The proxy's configuration file, which says all of these
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["pins", "cgroup", "netns", "admin_socket"])]
     config: Option<PathBuf>,
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -64,14 +67,15 @@ pub(super) fn run(status: Status) -> anyhow::Result<()> {
 
 impl Status {
     fn facts(self) -> anyhow::Result<Facts> {
-        let (mut pins, mut cgroup, mut socket) = (self.pins, self.cgroup, self.admin_socket);
+        let (mut pins, mut cgroup, mut netns) = (self.pins, self.cgroup, self.netns);
+        let mut socket = self.admin_socket;
         if let Some(file) = &self.config {
             let role = config::load_proxy(Some(file), &Overrides::default())?.role;
             let kernel = role.datapath.with_context(|| {
                 let file = file.display();
                 format!("{file}: `interception: none`: this proxy attaches nothing, so there is nothing to look at")
             })?;
-            (pins, cgroup) = (Some(kernel.pins), Some(kernel.cgroup));
+            (pins, cgroup, netns) = (Some(kernel.pins), Some(kernel.cgroup), kernel.netns);
             socket = role.observe.admin_socket.map(|socket| socket.path);
         }
         if pins.is_none() && socket.is_none() {
@@ -84,7 +88,8 @@ impl Status {
             None => anyhow::bail!("{}", nowhere(proxy.as_ref())),
         };
         let cgroup = cgroup.or_else(|| told.and_then(|told| told.cgroup.clone()));
-        Ok(Facts::gather(pins, cgroup, proxy))
+        let netns = netns.or_else(|| told.and_then(|told| told.netns.clone()));
+        Ok(Facts::gather(pins, cgroup, netns, proxy))
     }
 }
 

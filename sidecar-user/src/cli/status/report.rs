@@ -20,6 +20,8 @@ pub(super) struct Report {
     /// The version of this command.
     version: &'static str,
     cgroup: Option<PathBuf>,
+    /// Where it is named, and not that of the proxy alone.
+    netns: Option<PathBuf>,
     hooks: Vec<Hook>,
     proxy: Option<Proxy>,
     findings: Vec<Finding>,
@@ -72,6 +74,7 @@ impl Report {
         Self {
             abi: facts.attached.ok().and_then(|found| found.abi),
             version: env!("CARGO_PKG_VERSION"),
+            netns: facts.named_netns.map(|named| named.path),
             cgroup: facts.cgroup.map(|cgroup| cgroup.path).or(facts.attached_to),
             pins: facts.pins,
             hooks,
@@ -124,6 +127,9 @@ impl fmt::Display for Report {
         writeln!(f, "pins     {}", self.pins.display())?;
         let cgroup = self.cgroup.as_ref().map(|path| path.display().to_string());
         writeln!(f, "cgroup   {}", or_dash(cgroup))?;
+        if let Some(netns) = &self.netns {
+            writeln!(f, "netns    {}", netns.display())?;
+        }
         let abi = self.abi.map(|abi| abi.to_string());
         writeln!(
             f,

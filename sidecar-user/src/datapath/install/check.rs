@@ -36,8 +36,8 @@ pub enum State {
 /// Everything that attaching needs, in the order in which the absence of one explains the next, and what applications
 /// notice the absence of.
 ///
-/// With a cgroup, also who else is attached there.
-pub fn check(cgroup: Option<&Path>) -> Vec<Finding> {
+/// With a cgroup, also who else is attached there and to the network namespace, by default that of the calling thread.
+pub fn check(cgroup: Option<&Path>, netns: Option<&Path>) -> Vec<Finding> {
     let held = Capabilities::own();
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let features = Features::probe();
@@ -50,7 +50,7 @@ pub fn check(cgroup: Option<&Path>) -> Vec<Finding> {
         raw_socket(held),
     ];
     findings.extend(optional(features));
-    findings.extend(cgroup.map(others));
+    findings.extend(cgroup.map(|cgroup| others(cgroup, netns)));
     findings
 }
 
@@ -179,9 +179,10 @@ fn optional(features: Features) -> Vec<Finding> {
 }
 
 /// Not to be alone is no failure, but whoever runs before us decides what we see.
-fn others(cgroup: &Path) -> Finding {
-    let found = match PodTarget::open(cgroup, None).and_then(|pod| neighbours(&pod, None)) {
-        Ok(found) => found.foreign,
+fn others(cgroup: &Path, netns: Option<&Path>) -> Finding {
+    let looked = PodTarget::open(cgroup, netns).and_then(|pod| Ok((neighbours(&pod, None)?, pod)));
+    let (found, pod) = match looked {
+        Ok((found, pod)) => (found.foreign, pod),
         Err(error) => {
             let remedy = "name a cgroup2 directory in --cgroup, and grant CAP_NET_ADMIN and CAP_SYS_ADMIN";
             return wanted("neighbours", false, error.to_string(), remedy);
@@ -192,6 +193,7 @@ fn others(cgroup: &Path) -> Finding {
         true => "no programs of other owners".into(),
         false => each.join("; "),
     };
+    let detail = format!("{} and net:[{}]: {detail}", cgroup.display(), pod.netns().inode());
     let is_first = found.iter().all(|one| one.order != Order::Before);
     let remedy = "attach those that run before the proxy's to a cgroup above the pod's, or detach them (bpftool cgroup \
                   detach)";

@@ -37,6 +37,7 @@ impl Handover {
 
     /// Gives the lease up: the other proxy has it, and has attached.
     pub fn leave(&self) {
+        self.0.switches.give();
         self.0.lease().take();
     }
 

@@ -16,7 +16,7 @@ use super::super::ip::{kernel_ip, user_ip};
 use super::super::map::Map;
 use super::app_ports::Doubts;
 use super::port_maps::PortMaps;
-use super::settings::Switches;
+use super::settings::{Ownership, Switches};
 use crate::model::Direction;
 
 #[derive(Clone, Debug)]
@@ -48,8 +48,8 @@ impl Bypass {
     }
 
     /// Where the kernel cannot be asked, nobody has told of another proxy.
-    pub(super) fn is_superseded(&self) -> bool {
-        self.switches.is_superseded().unwrap_or(false)
+    pub(super) fn ownership(&self) -> Ownership {
+        self.switches.ownership().unwrap_or(Ownership::Ours)
     }
 
     /// As [`Self::mark`], for a socket that dials an application of this pod: accept() and getpeername() show it

@@ -52,6 +52,7 @@ pub use hold::{Approvals, HeldEvents, Hold};
 pub use policy::PolicyMap;
 pub use proof::{Dialled, Family, Lost, Proof, Unseen};
 pub use routes::RouteMap;
+pub use settings::Ownership;
 
 /// The programs of a pod, as a proxy uses them: the source of all handles. Dropping it ends nothing.
 pub struct Session {

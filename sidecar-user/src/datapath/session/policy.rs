@@ -10,7 +10,7 @@ use sidecar_ebpf::verdict;
 use super::super::map::{Failed, Map};
 use super::super::policy::{Direction, Key, Policy, Rule, host};
 use super::super::{Error, sys};
-use super::settings::Switches;
+use super::settings::{Ownership, Switches};
 
 /// The policy of an attached datapath. Cheap to clone; changes happen one at a time.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ impl PolicyMap {
     /// other. After an error the one before is in force. Blocks for some milliseconds.
     pub fn apply(&self, policy: &Policy) -> Result<(), Error> {
         let mut in_force = self.lock();
-        if self.switches.is_superseded()? {
+        if self.switches.ownership()? != Ownership::Ours {
             return Err(Error::Superseded);
         }
         let generation = write(&self.map, in_force.generation, policy)?;

@@ -21,7 +21,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::super::PodTarget;
 use super::super::capabilities::Capabilities;
 use super::super::pod::unified;
-use super::Bypass;
+use super::{Bypass, Ownership};
 use crate::model::Direction;
 
 /// Far more than a connection over loopback takes, where the kernel does all the work at once.
@@ -125,9 +125,9 @@ impl Proof {
         self.pod.netns().within(|| is_there(family)).unwrap_or(true)
     }
 
-    /// Whether another proxy has taken the pod over, to which connections go now.
-    pub fn is_superseded(&self) -> bool {
-        self.bypass.is_superseded()
+    /// Whether connections of the pod come to this proxy, or to another one.
+    pub fn ownership(&self) -> Ownership {
+        self.bypass.ownership()
     }
 
     /// Whether the programs see this process at all, in each family that this host has.

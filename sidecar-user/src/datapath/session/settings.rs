@@ -35,6 +35,18 @@ enum Pen {
     Held,
     /// Not this process any more, unless it takes the pen back.
     Laid,
+    /// Another process, for good.
+    Given,
+}
+
+/// Whether this process serves the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    Ours,
+    /// Another proxy is taking the pod over: its programs may be attached already. It has it, or this process goes on.
+    Changing,
+    /// Another proxy has the pod.
+    Lost,
 }
 
 impl Switches {
@@ -85,6 +97,11 @@ impl Switches {
         self.lock().pen = Pen::Laid;
     }
 
+    /// Another process has the pod, and has said so.
+    pub(in super::super) fn give(&self) {
+        self.lock().pen = Pen::Given;
+    }
+
     /// Refuses once another proxy has taken the pod over: its settings are not ours to write.
     pub(super) fn change(&self, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {
         let mut state = self.lock();
@@ -93,19 +110,19 @@ impl Switches {
         match state.pen {
             Pen::Waiting => {}
             Pen::Held if self.current()?.epoch == changed.epoch => self.map.set(&0, &changed)?,
-            Pen::Held | Pen::Laid => return Err(Error::Superseded),
+            Pen::Held | Pen::Laid | Pen::Given => return Err(Error::Superseded),
         }
         state.settings = changed;
         Ok(())
     }
 
-    /// Whether another proxy has taken the pod over.
-    pub(super) fn is_superseded(&self) -> Result<bool, Error> {
+    pub(super) fn ownership(&self) -> Result<Ownership, Error> {
         let state = self.lock();
         match state.pen {
-            Pen::Waiting => Ok(false),
-            Pen::Held => Ok(self.current()?.epoch != state.settings.epoch),
-            Pen::Laid => Ok(true),
+            Pen::Held if self.current()?.epoch != state.settings.epoch => Ok(Ownership::Lost),
+            Pen::Waiting | Pen::Held => Ok(Ownership::Ours),
+            Pen::Laid => Ok(Ownership::Changing),
+            Pen::Given => Ok(Ownership::Lost),
         }
     }
 

@@ -244,7 +244,7 @@ fn without_debug_level_there_is_no_log_to_read() {
 #[test]
 fn this_host_is_fit() {
     in_pod(|_| {
-        for finding in check(None) {
+        for finding in check(None, None) {
             assert_eq!(finding.state, State::Ok, "{finding:?}");
         }
     });

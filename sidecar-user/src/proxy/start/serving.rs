@@ -94,7 +94,6 @@ impl Serving {
             workload = %config.name, identity = %config.identity.id, workers = config.workers,
             intercepting = config.datapath.is_some(), mode = ?config.mode, "proxy started"
         );
-        tokio::spawn(lifecycle::notify::follow(observer.readiness().clone()));
         tokio::spawn(opened.follow_registry);
         tokio::spawn(watchers::registry(
             observer.clone(),
@@ -121,6 +120,7 @@ impl Serving {
                 takeover::until_ready(observer.readiness()).await;
                 takeover::complete(former, handover, admin_socket.as_ref());
             }
+            tokio::spawn(lifecycle::notify::follow(observer.readiness().clone()));
             serve_endpoints(observer, fixed, admin, &ask).await
         };
         tokio::select! {

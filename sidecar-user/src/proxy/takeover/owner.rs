@@ -14,6 +14,7 @@ use super::wire::{
     word,
 };
 use crate::datapath::Handover;
+use crate::lifecycle;
 use crate::lifecycle::messages::{Listener, Message, Messages};
 use crate::model::SpiffeId;
 use crate::observe::{Observer, SharedSocket};
@@ -46,7 +47,8 @@ struct State {
     /// kernel accepts connections that nobody serves.
     descriptors: Vec<(&'static str, OwnedFd)>,
     listener: Option<Arc<Listener>>,
-    asked: bool,
+    /// The process that takes over, 0 where it is of another PID namespace.
+    asked: Option<u32>,
     /// With the proxy that has the pod, which sees our end by it.
     taken: Option<Messages>,
 }
@@ -123,7 +125,7 @@ impl Owner {
 
     fn answer(self: Arc<Self>, asking: Messages, message: Message) {
         let pid = asking.peer().map(|peer| peer.pid).unwrap_or_default();
-        let granted = match self.refusal(message) {
+        let granted = match self.refusal(message, pid) {
             Some(why) => {
                 tracing::warn!(
                     pid,
@@ -138,7 +140,7 @@ impl Owner {
         };
         if let Err(error) = granted {
             tracing::warn!(pid, %error, "another proxy cannot be given what it needs to take over");
-            self.lock().asked = false;
+            self.lock().asked = None;
             return;
         }
         tracing::info!(pid, "another proxy prepares to take this pod over");
@@ -148,12 +150,12 @@ impl Owner {
             .spawn(move || owner.wait(asking, pid));
         if let Err(error) = waiting {
             tracing::warn!(pid, %error, "nobody can wait for the proxy that takes over");
-            self.lock().asked = false;
+            self.lock().asked = None;
         }
     }
 
     /// Why this one may not, for a person to read.
-    fn refusal(&self, message: Message) -> Option<String> {
+    fn refusal(&self, message: Message, pid: u32) -> Option<String> {
         let (say, asked) = said(&message);
         let mut directories = message.descriptors.iter();
         if say != ASK || !directories.any(|fd| self.offer.handover.is_of_pins(fd)) {
@@ -173,9 +175,16 @@ impl Owner {
             return Some("it is ending; wait for that".into());
         }
         let mut state = self.lock();
-        if std::mem::replace(&mut state.asked, true) {
-            return Some("another proxy is already taking over".into());
+        if let Some(first) = state.asked {
+            let first = match first {
+                0 => "a process of another PID namespace".to_owned(),
+                pid => format!("process {pid}"),
+            };
+            return Some(format!(
+                "{first} is already taking over, which takes until it has a certificate; wait for that, or end it"
+            ));
         }
+        state.asked = Some(pid);
         None
     }
 
@@ -223,10 +232,11 @@ impl Owner {
             laid_down,
             "the proxy that was to take over has ended; this one goes on"
         );
-        self.lock().asked = false;
+        self.lock().asked = None;
     }
 
     fn taken(&self, new: Messages, pid: u32) {
+        lifecycle::notify::replaced();
         self.offer.handover.leave();
         if let Some(socket) = &self.offer.admin_socket {
             socket.goes_on_elsewhere();

@@ -22,9 +22,6 @@ use crate::model::SpiffeId;
 
 /// Between two tries where an owner is about to be gone.
 const AGAIN: Duration = Duration::from_millis(20);
-/// Between two looks whether the owner still lives.
-const LOOK: Duration = Duration::from_millis(20);
-const LAST_LOOK: Duration = Duration::from_millis(250);
 
 /// The owner that is to be replaced.
 pub(in super::super) struct Former {
@@ -161,8 +158,9 @@ impl Former {
     /// then nobody does.
     pub(in super::super) async fn until_ready(&self, mut svid: watch::Receiver<Option<Arc<Svid>>>) {
         let has_ended = async {
-            while !self.conversation.is_over() {
-                tokio::time::sleep(LOOK).await;
+            if let Err(error) = self.conversation.over().await {
+                tracing::warn!(%error, "the end of the proxy before would not be noticed");
+                std::future::pending::<()>().await;
             }
         };
         tokio::select! {
@@ -195,8 +193,7 @@ impl Former {
 
     /// Completes when the owner before has ended.
     pub(in super::super) async fn end(self) {
-        while !self.conversation.is_over() {
-            tokio::time::sleep(LAST_LOOK).await;
-        }
+        // Where that cannot be waited for, whoever looks next finds out.
+        let _ = self.conversation.over().await;
     }
 }

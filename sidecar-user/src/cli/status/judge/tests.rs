@@ -1,6 +1,6 @@
 //! What the command says to which facts.
 
-use super::super::facts::{Cgroup, Netns, Proxy, Told};
+use super::super::facts::{Cgroup, NamedNetns, Netns, Proxy, Told};
 use super::*;
 
 const CGROUP: u64 = 700;
@@ -31,6 +31,7 @@ fn well() -> Facts {
             id: Some(CGROUP),
         }),
         attached_to: Some("/cgroup/shop".into()),
+        named_netns: None,
         netns: Some(Netns {
             inode: NETNS,
             of: "the proxy (7)".into(),
@@ -118,6 +119,22 @@ fn a_cgroup_that_is_not_there_and_another_namespace_are_said() {
         said.contains("inode 4026532000, and the proxy (7) is in the one with inode 4026532001"),
         "{said}"
     );
+    let named = |inode| {
+        Some(NamedNetns {
+            path: "/run/netns/shop".into(),
+            inode,
+        })
+    };
+    let said = wrong(|facts| facts.named_netns = named(Some(NETNS + 1)));
+    assert!(
+        said.contains("and /run/netns/shop is the one with inode 4026532001"),
+        "{said}"
+    );
+    let said = wrong(|facts| facts.named_netns = named(None));
+    assert_eq!(said, "the network namespace /run/netns/shop is not there");
+    let mut facts = well();
+    facts.named_netns = named(Some(NETNS));
+    assert_eq!(judge(&facts), []);
 }
 
 #[test]
