@@ -8,18 +8,20 @@ use bytemuck::{Pod, Zeroable};
 use crate::addr::{Endpoint, Ip, Port};
 
 mod counters;
+mod pending;
+mod ports;
 pub mod schema;
 
 pub use counters::{COUNTER_SLOTS, Counter};
+pub use pending::{Pending, Stage, StageChange, State};
+pub use ports::{APP_PORT_SLOTS, AppPort, AppPorts, INHERITED_SLOTS, Inherited};
 
 pub const ABI_VERSION: u32 = 6;
 
 /// Names of the maps, shared by the programs, the loader and the pins.
 pub mod map {
     pub const ORIGIN: &str = "or_origin";
-    pub const HANDSHAKE: &str = "or_handshake";
-    pub const HELD: &str = "or_held";
-    pub const APPROVED: &str = "or_approved";
+    pub const PENDING: &str = "or_pending";
     pub const PRESENTED: &str = "or_presented";
     pub const BYPASS: &str = "or_bypass";
     pub const LISTENERS: &str = "or_listeners";
@@ -32,11 +34,9 @@ pub mod map {
     pub const SETTINGS: &str = "or_settings";
     pub const COUNTERS: &str = "or_counters";
 
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 13] = [
         ORIGIN,
-        HANDSHAKE,
-        HELD,
-        APPROVED,
+        PENDING,
         PRESENTED,
         BYPASS,
         LISTENERS,
@@ -65,8 +65,10 @@ pub mod program {
     pub const SK_LOOKUP: &str = "or_sk_lookup";
     /// Attached to the outbound listeners themselves, not pinned: it dies with them.
     pub const HOLD: &str = "or_hold";
+    /// Attached to nothing: the proxy runs it.
+    pub const APPROVE: &str = "or_approve";
 
-    pub const ALL: [&str; 10] = [
+    pub const ALL: [&str; 11] = [
         CONNECT4,
         CONNECT6,
         SOCKOPS,
@@ -77,18 +79,19 @@ pub mod program {
         GETSOCKOPT,
         SK_LOOKUP,
         HOLD,
+        APPROVE,
     ];
 }
 
 // The kernel allocates a hash map's buckets when the map is made, 16 bytes for each of its entries: these sizes are memory
 // of every pod, also of one that connects to nobody. A test adds them up.
 
-/// An entry lives from the SYN to the accept, microseconds as a rule, so this bounds a burst: what the queues of two
-/// listeners hold, 4,096 each. None is evicted, because it decides where a connection goes: at the bound connect() fails.
-pub const HANDSHAKE_ENTRIES: usize = 8192;
-/// Connections whose SYN waits for its upstream. One lives as long as the application waits, minutes perhaps, so
-/// none is evicted: at the bound new ones are refused.
-pub const HELD_ENTRIES: usize = 8192;
+/// Connections on their way to the proxy, from the SYN to the connection's establishment: microseconds as a rule, minutes
+/// where a SYN waits for its upstream. None is evicted, because its entry decides where it goes: at the bound connect() fails.
+pub const PENDING_ENTRIES: usize = 16384;
+/// Of these, the SYNs that a proxy lets wait; it refuses others. The rest is room for a burst: what the queues of two
+/// listeners hold, 4,096 each.
+pub const HELD_MOST: usize = PENDING_ENTRIES / 2;
 /// Connections on their way from the proxy to the application, from the SYN to the accepted socket. Without an entry a
 /// connection fails, so the proxy keeps fewer under way.
 pub const PRESENTED_ENTRIES: usize = 4096;
@@ -116,9 +119,6 @@ pub const GENERATIONS: usize = 4;
 pub const SHARD_SLOTS: usize = GENERATIONS * MAX_SHARDS;
 /// Bytes of one shard's ring: room for some 400 held connections that it has not looked at yet.
 pub const RING_BYTES: usize = 64 * 1024;
-/// Ports that the programs keep count of: those on which the pod has listened since it was attached. Listeners on others
-/// are user space's to find.
-pub const APP_PORT_ENTRIES: usize = 4096;
 /// Listening sockets that the programs keep count of; those beyond are user space's to find.
 pub const APP_SOCKET_ENTRIES: usize = 4096;
 /// Prefixes of the policy, of two generations while it changes.
@@ -216,21 +216,7 @@ pub struct Tuple {
     pub destination: Ip,
     pub source_port: Port,
     pub destination_port: Port,
-    /// In `or_approved` the sequence number of the SYN that may pass, in host order; elsewhere zero.
-    pub sequence: u32,
-}
-
-/// A SYN that waits, written by the filter of the outbound listener.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Held {
-    pub origin: Origin,
-    /// Its sequence number, in host order.
-    pub sequence: u32,
-    /// The shard that was told, counted through all generations: its listener gets the SYN again.
-    pub shard: u32,
-    /// [`Settings::epoch`] of the proxy that was told: the one after it has to be told again. 0: nobody was.
-    pub epoch: u32,
+    /// Zero.
     pub reserved: u32,
 }
 
@@ -255,8 +241,7 @@ pub struct Event {
 impl Event {
     /// A SYN has come and is held. Told again with every SYN that the client sends, in case it was lost.
     pub const HELD: u8 = 1;
-    /// A SYN has come and cannot be held: `or_held` is full. The application is to be refused.
-    pub const FULL: u8 = 2;
+    // 2 was a SYN that could not be held, in earlier versions.
     /// The application's socket has left SYN_SENT before the proxy accepted it: it gave up, or was refused.
     pub const GONE: u8 = 3;
     /// A SYN of a connection that nobody redirected, or that has ended meanwhile. It is to be refused.
@@ -315,15 +300,6 @@ impl Bypass {
             ..Self::ON
         }
     }
-}
-
-/// How many of the application's sockets listen on a port, by the addresses of the pod that reach them. The programs
-/// change theirs by atomic additions, so that nobody else may write them.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct AppPort {
-    pub v4: u64,
-    pub v6: u64,
 }
 
 /// A listening socket that is counted.

@@ -9,9 +9,10 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, Ring
 use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_sk_storage_get, bpf_skc_to_mptcp_sock};
 use aya_ebpf::macros::btf_map;
 use sidecar_ebpf::abi::{
-    APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, COUNTER_SLOTS, Counter, Direction,
-    Event, HANDSHAKE_ENTRIES, HELD_ENTRIES, Held, LISTENER_SLOTS, MAX_SHARDS, Origin, POLICY_ENTRIES,
-    PRESENTED_ENTRIES, Path, Policy, PolicyKey, RING_BYTES, ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple,
+    APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_SLOTS, Counter, Direction,
+    Event, INHERITED_SLOTS, Inherited, LISTENER_SLOTS, MAX_SHARDS, Origin, PENDING_ENTRIES, POLICY_ENTRIES,
+    PRESENTED_ENTRIES, Path, Pending, Policy, PolicyKey, RING_BYTES, ROUTE_ENTRIES, SHARD_SLOTS, Settings,
+    Tuple,
 };
 use sidecar_ebpf::addr::{Endpoint, Ip};
 use sidecar_ebpf::verdict;
@@ -65,14 +66,8 @@ const GROWS: usize = BPF_F_NO_PREALLOC as usize;
 #[btf_map(name = "or_origin")]
 static ORIGIN: SkStorage<Origin> = SkStorage::new();
 
-#[btf_map(name = "or_handshake")]
-pub(crate) static HANDSHAKE: HashMap<Tuple, Origin, HANDSHAKE_ENTRIES, GROWS> = HashMap::new();
-
-#[btf_map(name = "or_held")]
-pub(crate) static HELD: HashMap<Tuple, Held, HELD_ENTRIES, GROWS> = HashMap::new();
-
-#[btf_map(name = "or_approved")]
-pub(crate) static APPROVED: HashMap<Tuple, u32, HELD_ENTRIES, GROWS> = HashMap::new();
+#[btf_map(name = "or_pending")]
+pub(crate) static PENDING: HashMap<Tuple, Pending, PENDING_ENTRIES, GROWS> = HashMap::new();
 
 #[btf_map(name = "or_presented")]
 pub(crate) static PRESENTED: HashMap<Tuple, Origin, PRESENTED_ENTRIES, GROWS> = HashMap::new();
@@ -83,17 +78,17 @@ static BYPASS: SkStorage<Bypass> = SkStorage::new();
 #[btf_map(name = "or_listeners")]
 pub(crate) static LISTENERS: SockMap<LISTENER_SLOTS> = SockMap::new();
 
-/// By port, in host order.
+/// By [`AppPorts::place`].
 #[btf_map(name = "or_app_ports")]
-pub(crate) static APP_PORTS: HashMap<u32, AppPort, APP_PORT_ENTRIES, GROWS> = HashMap::new();
+pub(crate) static APP_PORTS: Array<AppPorts, APP_PORT_SLOTS> = Array::new();
 
 /// By cookie.
 #[btf_map(name = "or_app_sockets")]
 pub(crate) static APP_SOCKETS: HashMap<u64, AppSocket, APP_SOCKET_ENTRIES, GROWS> = HashMap::new();
 
-/// By port, in host order.
+/// By [`Inherited::place`].
 #[btf_map(name = "or_inherited")]
-pub(crate) static INHERITED: HashMap<u32, AppPort, APP_PORT_ENTRIES, GROWS> = HashMap::new();
+pub(crate) static INHERITED: Array<Inherited, INHERITED_SLOTS> = Array::new();
 
 #[btf_map(name = "or_policy")]
 pub(crate) static POLICY: LpmTrie<PolicyKey, Policy, POLICY_ENTRIES> = LpmTrie::new();

@@ -13,18 +13,16 @@ use sidecar_ebpf::abi::schema::{FROZEN, TOGETHER, VERSIONS, version};
 /// Each map, the version of its layout, and the hash of what it is made of.
 const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
     ("or_origin", 1, 0xab3fa3784334e661),
-    ("or_handshake", 3, 0xa4948d5a84355f98),
-    ("or_held", 3, 0xe167b66ab8c186a1),
-    ("or_approved", 2, 0x151af936795c4a7e),
-    ("or_presented", 2, 0x3b3c69010c171905),
+    ("or_pending", 1, 0xe21ebb3f4d7bcafd),
+    ("or_presented", 2, 0xbe655eb3024b1bda),
     ("or_bypass", 1, 0xf71571da9228a233),
     ("or_listeners", 3, 0x1e50f30cb31f9969),
-    ("or_app_ports", 2, 0xe3e079e23426e916),
+    ("or_app_ports", 3, 0x5ffb3983df295bb2),
     ("or_app_sockets", 2, 0x44a191c98188f879),
-    ("or_inherited", 2, 0xe3e079e23426e916),
+    ("or_inherited", 3, 0x8d3a7dbad0d3d260),
     ("or_policy", 2, 0x13c156a307777faa),
     ("or_routes", 1, 0xa41f3571266891a6),
-    ("or_rings", 2, 0x092128e0b962fd2f),
+    ("or_rings", 2, 0x2fc2c8c0081798ae),
     ("or_settings", 3, 0xe8a60f4959f25f0d),
     ("or_counters", 1, 0x10e21d654b769be7),
 ];

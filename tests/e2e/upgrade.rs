@@ -156,14 +156,7 @@ fn a_pod_goes_from_proxy_to_proxy_and_no_connection_fails() -> Result<()> {
 /// As far as a proxy can tell, the programs and maps that are pinned are of a version that lays these maps out otherwise.
 fn of_another_version(sidecar: &Sidecar) -> Result<()> {
     let maps = sidecar.pins().join("maps");
-    let changed = [
-        "or_handshake",
-        "or_held",
-        "or_approved",
-        "or_presented",
-        "or_settings",
-        "or_rings",
-    ];
+    let changed = ["or_pending", "or_presented", "or_settings", "or_rings"];
     let mut renamed = 0;
     for entry in fs::read_dir(&maps)? {
         let name = entry?.file_name().into_string().unwrap_or_default();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -16,14 +16,14 @@ use crate::sys;
 /// How often each system call was made, by its number.
 pub type Calls = BTreeMap<u64, usize>;
 
-/// The system calls that the process makes on threads of this name while something is done. It is slowed down meanwhile, and
+/// The system calls that the process makes, on all its threads, while something is done. It is slowed down meanwhile, and
 /// nothing else.
-pub fn system_calls<T>(pid: u32, name: &str, work: impl FnOnce() -> Result<T>) -> Result<(T, Calls)> {
+pub fn system_calls<T>(pid: u32, work: impl FnOnce() -> Result<T>) -> Result<(T, Calls)> {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let (ready, begun) = mpsc::channel();
         // The kernel lets only the thread that traces ask, and lets go of all when it ends.
-        let tracer = scope.spawn(|| count(pid, name, &done, ready));
+        let tracer = scope.spawn(|| count(pid, &done, ready));
         let worked = begun
             .recv()
             .context("the tracer has failed")
@@ -34,16 +34,9 @@ pub fn system_calls<T>(pid: u32, name: &str, work: impl FnOnce() -> Result<T>) -
     })
 }
 
-fn count(pid: u32, name: &str, done: &AtomicBool, ready: mpsc::Sender<()>) -> Result<Calls> {
+fn count(pid: u32, done: &AtomicBool, ready: mpsc::Sender<()>) -> Result<Calls> {
     let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE;
-    let threads = threads(pid)?;
-    let counted: BTreeSet<Pid> = threads
-        .iter()
-        .copied()
-        .filter(|thread| is_called(pid, *thread, name))
-        .collect();
-    ensure!(!counted.is_empty(), "no thread of the process is called {name}");
-    for thread in threads {
+    for thread in threads(pid)? {
         ptrace::seize(thread, options).with_context(|| format!("trace thread {thread}"))?;
         ptrace::interrupt(thread)?;
     }
@@ -55,9 +48,7 @@ fn count(pid: u32, name: &str, done: &AtomicBool, ready: mpsc::Sender<()>) -> Re
         let stopped = waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD))?;
         let (thread, signal) = match stopped {
             WaitStatus::PtraceSyscall(thread) => {
-                if counted.contains(&thread)
-                    && let Some((number, _)) = sys::entered(&ptrace::syscall_info(thread)?)
-                {
+                if let Some((number, _)) = sys::entered(&ptrace::syscall_info(thread)?) {
                     *calls.entry(number).or_default() += 1;
                 }
                 (thread, None)
@@ -69,11 +60,6 @@ fn count(pid: u32, name: &str, done: &AtomicBool, ready: mpsc::Sender<()>) -> Re
         ptrace::syscall(thread, signal)?;
     }
     Ok(calls)
-}
-
-fn is_called(pid: u32, thread: Pid, name: &str) -> bool {
-    let called = fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm"));
-    called.is_ok_and(|called| called.trim_end() == name)
 }
 
 fn threads(pid: u32) -> Result<BTreeSet<Pid>> {

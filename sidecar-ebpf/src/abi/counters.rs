@@ -50,7 +50,7 @@ counters! {
     DeniedStorage = "denied_storage",
     /// A hook ran before its settings were written, or with those of another version.
     DeniedSettings = "denied_settings",
-    /// The handshake map took no entry: connect() fails with EHOSTUNREACH, as nobody would know where it goes.
+    /// `or_pending` took no entry: connect() fails with EHOSTUNREACH, as nobody would know where it goes.
     PublishFailed = "publish_failed",
     /// Original destinations handed over to the proxy's socket.
     Claimed = "claimed",
@@ -62,7 +62,7 @@ counters! {
     Held = "held",
     /// SYNs that came again while the first one was held.
     HeldAgain = "held_again",
-    /// SYNs that could not be held, because `or_held` was full: refused.
+    /// Counted by earlier versions, which had a map for held SYNs alone: refused, because it was full.
     HeldFull = "held_full",
     /// News that a shard was not told, because its ring was full: SYNs are held, and told of when the client sends them
     /// again.

@@ -9,15 +9,13 @@ use super::map;
 /// Maps and the versions of their layouts.
 pub const VERSIONS: [(&str, u32); map::ALL.len()] = [
     (map::ORIGIN, 1),
-    (map::HANDSHAKE, 3),
-    (map::HELD, 3),
-    (map::APPROVED, 2),
+    (map::PENDING, 1),
     (map::PRESENTED, 2),
     (map::BYPASS, 1),
     (map::LISTENERS, 3),
-    (map::APP_PORTS, 2),
+    (map::APP_PORTS, 3),
     (map::APP_SOCKETS, 2),
-    (map::INHERITED, 2),
+    (map::INHERITED, 3),
     (map::POLICY, 2),
     (map::ROUTES, 1),
     (map::RINGS, 2),

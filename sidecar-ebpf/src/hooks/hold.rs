@@ -2,21 +2,22 @@
 //! the answer that it would give without the proxy.
 //!
 //! A SYN that may not pass yet is dropped without a word, as on a slow network; the proxy is told through the ring
-//! of the shard whose listener it came to. When the upstream is there the proxy writes `or_approved` and sends the
-//! SYN again. Does not refuse: that takes a packet, which is the proxy's to send.
+//! of the shard whose listener it came to. When the upstream is there the proxy approves the connection (`approve.rs`) and
+//! sends the SYN again. Does not refuse: that takes a packet, which is the proxy's to send.
 
 use core::arch::asm;
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, bpf_hdr_start_off::BPF_HDR_START_NET};
+use aya_ebpf::bindings::bpf_hdr_start_off::BPF_HDR_START_NET;
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative};
 use aya_ebpf::macros::socket_filter;
 use aya_ebpf::programs::SkBuffContext;
 use bytemuck::Zeroable;
-use sidecar_ebpf::abi::{Counter, Event, Held, Origin, Settings, Tuple};
+use sidecar_ebpf::abi::{Counter, Event, Origin, Stage, State, Tuple};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 
 use super::load;
-use crate::maps::{self, APPROVED, HANDSHAKE, HELD, RINGS};
+use super::pending::{self, Entry};
+use crate::maps::{self, RINGS};
 
 /// A filter answers how many bytes to keep.
 const PASS: i64 = -1;
@@ -63,78 +64,44 @@ fn hold(ctx: &SkBuffContext, syn: &Syn) -> i64 {
     if settings.hold == 0 {
         return PASS;
     }
-    let mut tuple = Tuple {
+    let tuple = Tuple {
         netns: settings.netns,
         source: syn.source,
         destination: syn.destination,
         source_port: syn.source_port,
         destination_port: syn.destination_port,
-        sequence: 0,
+        reserved: 0,
     };
-    // Published just before this SYN left, and not yet taken over: a new connection.
-    // SAFETY: copied before anything else touches the map.
-    if let Some(origin) = unsafe { HANDSHAKE.get(tuple).copied() } {
-        if origin.flags & Origin::OPTIMISTIC != 0 {
-            return PASS;
-        }
-        return begin(ctx, syn, &tuple, settings, origin, Since::Now);
-    }
-    // SAFETY: as above.
-    let Some(held) = (unsafe { HELD.get(tuple).copied() }) else {
+    let Some(entry) = pending::find(&tuple) else {
         return refuse(syn, &tuple);
     };
-    tuple.sequence = syn.sequence;
-    let again = held.sequence == syn.sequence;
-    if maps::is_own(held.shard) {
-        // SAFETY: only asked whether it is there.
-        if again && unsafe { APPROVED.get(tuple).is_some() } {
-            return PASS;
-        }
-        if again && held.epoch != 0 {
-            maps::count(Counter::HeldAgain);
-        }
-    } else if again {
-        // An earlier proxy, whose listener is gone, had its upstream. This one has not.
-        let _: Result<(), i32> = APPROVED.remove(tuple);
+    let Entry { origin, stage, .. } = &entry;
+    let is_ours = maps::is_own(stage.shard()) && stage.sequence() == syn.sequence;
+    match stage.state() {
+        State::PUBLISHED if origin.flags & Origin::OPTIMISTIC != 0 => return PASS,
+        // Of the proxy that this listener belongs to, which has the upstream. An earlier one's is gone with it.
+        State::APPROVED if is_ours => return PASS,
+        State::HELD if is_ours => maps::count(Counter::HeldAgain),
+        _ => {}
     }
-    tuple.sequence = 0;
     // Also where the shard knows: what it has lost, or its refusal that was lost, comes right by this. A client sends
     // its SYN again once a second at most.
-    begin(ctx, syn, &tuple, settings, held.origin, Since::Before)
+    begin(ctx, syn, &tuple, &entry)
 }
 
-/// When a SYN's connection was taken over from the handshake map.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Since {
-    Now,
-    Before,
-}
-
-/// Takes the connection over from the handshake map, which may forget, and tells the shard.
+/// Holds the SYN, and tells the shard.
 #[inline(always)]
-fn begin(
-    ctx: &SkBuffContext,
-    syn: &Syn,
-    tuple: &Tuple,
-    settings: &Settings,
-    origin: Origin,
-    since: Since,
-) -> i64 {
+fn begin(ctx: &SkBuffContext, syn: &Syn, tuple: &Tuple, entry: &Entry) -> i64 {
     let shard = shard(tuple);
+    let told = Stage::held(syn.sequence, shard);
     let Some(ring) = RINGS.get(shard) else {
         return DROP;
     };
-    let mut held = Held {
-        origin,
-        sequence: syn.sequence,
-        shard,
-        epoch: settings.epoch,
-        reserved: 0,
-    };
     let Some(mut record) = ring.reserve_untyped::<Event>(0) else {
         maps::count(Counter::RingFull);
-        held.epoch = 0;
-        keep(tuple, &held, since);
+        if entry.stage != told && entry.becomes(Stage::untold(syn.sequence, shard)) {
+            count_new(entry);
+        }
         return DROP;
     };
     let event = record.as_mut_ptr();
@@ -142,30 +109,31 @@ fn begin(
     // their part of the array, as `syn` has checked.
     let read = unsafe {
         (&raw mut (*event).tuple).write(*tuple);
-        (&raw mut (*event).origin).write(origin);
+        (&raw mut (*event).origin).write(entry.origin);
         (&raw mut (*event).sequence).write(syn.sequence);
+        (&raw mut (*event).kind).write(Event::HELD);
         (&raw mut (*event).traffic_class).write(syn.traffic_class);
         (&raw mut (*event).tcp_len).write((HEADER + syn.options) as u8);
         (&raw mut (*event).reserved).write(0);
         header(ctx, &raw mut (*event).tcp, syn.options)
     };
-    if !read {
+    // Before the shard is told, which may answer at once. After the record has its place: where sockops sees the
+    // connection end, it tells so in a later one. Where it has ended or is approved by now nobody is told.
+    if read && entry.becomes(told) {
+        count_new(entry);
+        record.submit(0);
+    } else {
         record.discard(0);
-        return DROP;
     }
-    let kind = match keep(tuple, &held, since) {
-        Kept::Yes => Event::HELD,
-        // It stays in the handshake map, so that the next SYN is refused again should this refusal be lost.
-        Kept::NoRoom => Event::FULL,
-        Kept::Over => {
-            record.discard(0);
-            return DROP;
-        }
-    };
-    // SAFETY: as above.
-    unsafe { (&raw mut (*event).kind).write(kind) };
-    record.submit(0);
     DROP
+}
+
+/// Counts a connection once, however often its SYN comes.
+#[inline(always)]
+fn count_new(before: &Entry) {
+    if before.stage.state() == State::PUBLISHED {
+        maps::count(Counter::Held);
+    }
 }
 
 /// Nobody is redirected by this tuple any more, or none ever was: to whoever sends this the port is closed, and the shard
@@ -191,42 +159,6 @@ fn shard(tuple: &Tuple) -> u32 {
         port: tuple.destination_port,
     };
     maps::own_shard(from, to)
-}
-
-enum Kept {
-    Yes,
-    NoRoom,
-    /// The connection has ended while its SYN was on the way here.
-    Over,
-}
-
-/// Remembers what is held, unless sockops has seen its end meanwhile: an entry that is made after that has nobody to
-/// remove it.
-#[inline(always)]
-fn keep(tuple: &Tuple, held: &Held, since: Since) -> Kept {
-    match since {
-        // Where there is no memory for it the old entry stays, and the next SYN tries again.
-        Since::Before => match HELD.insert(tuple, held, u64::from(BPF_EXIST)) {
-            Ok(()) => Kept::Yes,
-            Err(_) => Kept::Over,
-        },
-        // In this order: sockops looks here after it has looked in the handshake map. And before the shard is told,
-        // which may answer at once.
-        Since::Now => match HELD.insert(tuple, held, u64::from(BPF_ANY)) {
-            Ok(()) if HANDSHAKE.remove(tuple).is_ok() => {
-                maps::count(Counter::Held);
-                Kept::Yes
-            }
-            Ok(()) => {
-                let _: Result<(), i32> = HELD.remove(tuple);
-                Kept::Over
-            }
-            Err(_) => {
-                maps::count(Counter::HeldFull);
-                Kept::NoRoom
-            }
-        },
-    }
 }
 
 /// Copies the TCP header.

@@ -4,12 +4,11 @@
 //! none for outsiders. Which sockets were counted is remembered, so that none is counted off that was never counted on,
 //! and so that user space can tell which listeners the programs have not seen begin; those are in a map of its own.
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::BPF_NOEXIST;
-use sidecar_ebpf::abi::{AppPort, AppSocket};
+use sidecar_ebpf::abi::{AppPort, AppPorts, AppSocket};
 use sidecar_ebpf::addr::{Ip, Port};
 
+use super::atomic;
 use crate::maps::{self, APP_PORTS, APP_SOCKETS};
 
 /// A socket listens from now on. Where it cannot be remembered it is not counted either: user space finds it.
@@ -23,8 +22,8 @@ pub(super) fn begun(cookie: u64, netns: u64, ip: Ip, port: Port) {
         port,
         reserved: 0,
     };
-    if APP_SOCKETS.insert(cookie, socket, u64::from(BPF_NOEXIST)).is_ok() && !change(&socket, 1) {
-        let _: Result<(), i32> = APP_SOCKETS.remove(cookie);
+    if APP_SOCKETS.insert(cookie, socket, u64::from(BPF_NOEXIST)).is_ok() {
+        change(&socket, Change::Begun);
     }
 }
 
@@ -35,46 +34,30 @@ pub(super) fn ended(cookie: u64) {
     if let Some(socket) = unsafe { APP_SOCKETS.get(cookie).copied() }
         && APP_SOCKETS.remove(cookie).is_ok()
     {
-        change(&socket, -1);
+        change(&socket, Change::Ended);
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Begun,
+    Ended,
+}
+
 #[inline(always)]
-fn change(socket: &AppSocket, by: i64) -> bool {
-    let (ip, port) = (socket.ip, socket.port);
-    let key = u32::from(port.get());
-    let slot = match APP_PORTS.get_ptr_mut(key) {
-        Some(slot) => slot,
-        None => {
-            // Somebody else may have been faster, which is as good.
-            let _: Result<(), i32> = APP_PORTS.insert(key, AppPort { v4: 0, v6: 0 }, u64::from(BPF_NOEXIST));
-            match APP_PORTS.get_ptr_mut(key) {
-                Some(slot) => slot,
-                None => return false,
-            }
-        }
+fn change(socket: &AppSocket, change: Change) {
+    let ip = socket.ip;
+    let (slot, at) = AppPorts::place(socket.port.get());
+    let Some(ports) = APP_PORTS.get_ptr_mut(slot) else {
+        return;
     };
     // A socket on :: serves both families, unless it asked not to: then an attempt over IPv4 is steered to the proxy,
     // which is refused in its place.
-    let (v4, v6) = (ip.is_v4() || ip.is_zero(), !ip.is_v4());
-    // SAFETY: the map's value, which is never removed.
-    unsafe {
-        if v4 {
-            add(&raw mut (*slot).v4, by);
-        }
-        if v6 {
-            add(&raw mut (*slot).v6, by);
-        }
-    }
-    true
-}
-
-/// The BPF target of Rust has no atomic types, though every kernel that can run these programs has the instruction.
-///
-/// # Safety
-/// `to` points to a map value.
-#[inline(always)]
-unsafe fn add(to: *mut u64, by: i64) {
-    // SAFETY: as the caller's.
-    unsafe { asm!("lock *(u64 *)({to} + 0) += {by}", to = in(reg) to, by = in(reg) by) };
+    let one = AppPort::one(ip.is_v4() || ip.is_zero(), !ip.is_v4());
+    let by = match change {
+        Change::Begun => one,
+        Change::Ended => one.wrapping_neg(),
+    };
+    // SAFETY: one of the values of the array, which are there for good.
+    unsafe { atomic::add(ports.cast::<u32>().add(at), by) };
 }

@@ -1,11 +1,14 @@
 //! One file a hook. Every context field is read with [`load`] and written with [`store`].
 
+mod approve;
+mod atomic;
 mod connect;
 mod getpeername;
 mod getsockname;
 mod getsockopt;
 mod hold;
 mod listen;
+mod pending;
 mod sk_lookup;
 mod sockops;
 

@@ -8,12 +8,12 @@ use aya_ebpf::bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SK_LOOKUP_F_REPLACE, 
 use aya_ebpf::macros::sk_lookup;
 use aya_ebpf::programs::SkLookupContext;
 use aya_log_ebpf::debug;
-use sidecar_ebpf::abi::{AppPort, Counter, Direction, Listener, Origin, Settings, Tuple};
+use sidecar_ebpf::abi::{AppPorts, Counter, Direction, Inherited, Listener, Origin, Settings, Tuple};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Arriving, InboundFacts, Lookup};
 
-use super::load;
-use crate::maps::{self, APP_PORTS, HANDSHAKE, HELD, INHERITED};
+use super::{load, pending};
+use crate::maps::{self, APP_PORTS, INHERITED};
 
 const AF_INET: u32 = 2;
 
@@ -114,38 +114,30 @@ fn redirected(attempt: &Arriving, settings: &Settings) -> Redirected {
         destination: attempt.to.ip,
         source_port: attempt.from_port,
         destination_port: attempt.to.port,
-        sequence: 0,
+        reserved: 0,
     };
-    // SAFETY: one byte is read of the one, and one word of the other. A probe is never held.
-    unsafe {
-        match HANDSHAKE.get(tuple).map(|origin| origin.flags) {
-            Some(flags) if flags & Origin::PROBE_INBOUND != 0 => Redirected::Now(Listener::Inbound),
-            Some(_) => Redirected::Now(Listener::Outbound),
-            None => match HELD.get(tuple).map(|held| held.shard) {
-                Some(by) => Redirected::Held(by),
-                None => Redirected::No,
-            },
-        }
+    match pending::find(&tuple) {
+        None => Redirected::No,
+        Some(entry) if entry.stage.is_waiting() => Redirected::Held(entry.stage.shard()),
+        // A probe is never held.
+        Some(entry) if entry.origin.flags & Origin::PROBE_INBOUND != 0 => Redirected::Now(Listener::Inbound),
+        Some(_) => Redirected::Now(Listener::Outbound),
     }
 }
 
 #[inline(always)]
 fn listening(attempt: &Arriving) -> bool {
-    let port = u32::from(attempt.to.port.get());
-    // SAFETY: counters, read one at a time; entries of the first map are never removed, and a copy of the other's may
-    // be a moment old.
-    unsafe {
-        APP_PORTS.get(port).is_some_and(|sockets| any(attempt, sockets))
-            || INHERITED.get(port).is_some_and(|sockets| any(attempt, sockets))
-    }
-}
-
-#[inline(always)]
-fn any(attempt: &Arriving, sockets: &AppPort) -> bool {
-    match attempt.to.ip.is_v4() {
-        true => sockets.v4 != 0,
-        false => sockets.v6 != 0,
-    }
+    let (port, v4) = (attempt.to.port.get(), attempt.to.ip.is_v4());
+    let (slot, at) = AppPorts::place(port);
+    let counted = APP_PORTS.get(slot).is_some_and(|ports| {
+        // Two comparisons, because a place that is computed is none that the verifier believes.
+        let [even, odd] = ports.0;
+        if at == 0 { even } else { odd }.serves(v4)
+    });
+    counted
+        || INHERITED
+            .get(Inherited::place(port))
+            .is_some_and(|ports| ports.serves(port, v4))
 }
 
 #[inline(always)]

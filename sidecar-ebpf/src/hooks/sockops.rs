@@ -15,12 +15,12 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 use aya_log_ebpf::debug;
-use sidecar_ebpf::abi::{Counter, Direction, Event, Held, Origin, Role, Tuple};
+use sidecar_ebpf::abi::{Counter, Direction, Event, Origin, Role, Tuple};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict;
 
-use super::{SO_BINDTOIFINDEX, SO_REUSEADDR, SOL_SOCKET, listen, load};
-use crate::maps::{self, APPROVED, HANDSHAKE, HELD, PRESENTED};
+use super::{SO_BINDTOIFINDEX, SO_REUSEADDR, SOL_SOCKET, listen, load, pending};
+use crate::maps::{self, PRESENTED};
 
 const AF_INET: u32 = 2;
 
@@ -90,18 +90,14 @@ fn publish(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
     let (tuple, origin, bypass) = unsafe { (outgoing(ops), maps::origin(sk), maps::bypass(sk)) };
     let client = origin.filter(|origin| origin.role == Role::CLIENT);
     let presents = bypass.filter(|bypass| bypass.client_port.get() != 0 && bypass.probe == Direction::NONE);
-    // SAFETY: copied before anything else touches the map.
-    if let Some(held) = unsafe { HELD.get(tuple).copied() } {
-        forget(tuple, &held);
-    }
     if let Some(origin) = client {
-        if HANDSHAKE.insert(tuple, *origin, 0).is_err() {
+        if !pending::publish(&tuple, origin) {
             maps::count(Counter::PublishFailed);
             fail_connect(ops);
         }
         watch(ops);
     } else {
-        let _: Result<(), i32> = HANDSHAKE.remove(tuple);
+        pending::remove(&tuple);
     }
     if let Some(bypass) = presents {
         let client = Endpoint {
@@ -240,24 +236,14 @@ fn closed(ops: *mut bpf_sock_ops, old: u32) {
     }
     // SAFETY: `ops` is this program's context.
     let tuple = unsafe { outgoing(ops) };
-    let _: Result<(), i32> = HANDSHAKE.remove(tuple);
     let _: Result<(), i32> = PRESENTED.remove(tuple);
-    // SAFETY: copied before anything else touches the map.
-    if let Some(held) = unsafe { HELD.get(tuple).copied() } {
-        forget(tuple, &held);
-        // Without room in its ring the shard finds out when it sends the SYN again.
-        maps::tell(held.shard, tuple, held.origin, held.sequence, Event::GONE);
+    if let Some(pending) = pending::end(&tuple)
+        && pending.stage.is_waiting()
+    {
+        let (shard, sequence) = (pending.stage.shard(), pending.stage.sequence());
+        // Without room in its ring the shard finds out when it approves the SYN, or looks for it.
+        maps::tell(shard, tuple, pending.origin, sequence, Event::GONE);
     }
-}
-
-#[inline(always)]
-fn forget(tuple: Tuple, held: &Held) {
-    let _: Result<(), i32> = HELD.remove(tuple);
-    let approved = Tuple {
-        sequence: held.sequence,
-        ..tuple
-    };
-    let _: Result<(), i32> = APPROVED.remove(approved);
 }
 
 /// On the accepted socket, before its owner can see it.
@@ -281,22 +267,18 @@ fn claim(ctx: &SockOpsContext, sk: *mut bpf_sock) {
 /// The proxy's end of a redirected connection; `outbound`: it cannot be anything else.
 #[inline(always)]
 fn claim_destination(ctx: &SockOpsContext, sk: *mut bpf_sock, tuple: Tuple, outbound: bool) {
-    // SAFETY: the values are copied before anything else touches the maps.
-    let (held, published) = unsafe { (HELD.get(tuple).copied(), HANDSHAKE.get(tuple).copied()) };
-    let mut origin = match (&held, published) {
-        (Some(held), _) => held.origin,
-        (None, Some(origin)) => origin,
-        (None, None) if !outbound => return,
-        (None, None) => {
+    let Some(pending) = pending::end(&tuple) else {
+        if outbound {
             maps::count(Counter::Unclaimed);
             debug!(
                 ctx,
                 "connection from port {} has no original destination",
                 tuple.source_port.get()
             );
-            return;
         }
+        return;
     };
+    let mut origin = pending.origin;
     origin.role = Role::ACCEPTED;
     // SAFETY: `sk` is this context's socket, not null.
     let stored = unsafe { maps::set_origin(sk, &mut origin) };
@@ -305,11 +287,8 @@ fn claim_destination(ctx: &SockOpsContext, sk: *mut bpf_sock, tuple: Tuple, outb
     } else if origin.flags & Origin::PROBE == 0 {
         maps::count(Counter::Claimed);
     }
-    if let Some(held) = held {
+    if pending.stage.is_waiting() {
         maps::count(Counter::Approved);
-        forget(tuple, &held);
-    } else {
-        let _: Result<(), i32> = HANDSHAKE.remove(tuple);
     }
 }
 
@@ -343,7 +322,7 @@ unsafe fn outgoing(ops: *mut bpf_sock_ops) -> Tuple {
         destination: ends.remote,
         source_port: ends.local_port,
         destination_port: ends.remote_port,
-        sequence: 0,
+        reserved: 0,
     }
 }
 
@@ -357,7 +336,7 @@ unsafe fn incoming(ops: *mut bpf_sock_ops) -> Tuple {
         destination: ends.local,
         source_port: ends.remote_port,
         destination_port: ends.local_port,
-        sequence: 0,
+        reserved: 0,
     }
 }
 

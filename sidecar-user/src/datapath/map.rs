@@ -21,7 +21,7 @@ const BPF_MAP_LOOKUP_ELEM: i32 = 1;
 const BPF_MAP_UPDATE_ELEM: i32 = 2;
 const BPF_MAP_DELETE_ELEM: i32 = 3;
 const BPF_MAP_GET_NEXT_KEY: i32 = 4;
-/// Of hash maps, since 5.6.
+/// Of hash maps and arrays, since 5.6.
 const BPF_MAP_LOOKUP_BATCH: i32 = 24;
 
 /// Of a map with a value for each CPU the kernel answers all of them at once, however large one is said to be.
@@ -40,13 +40,6 @@ pub(super) struct Map<K, V> {
 pub(super) struct Failed {
     map: &'static str,
     source: io::Error,
-}
-
-impl Failed {
-    /// The map has no room for another entry.
-    pub(super) fn is_full(&self) -> bool {
-        self.source.kind() == io::ErrorKind::ArgumentListTooLong
-    }
 }
 
 impl From<Failed> for Error {
@@ -158,6 +151,12 @@ impl<K: Pod, V: Pod> Map<K, V> {
 
     /// Those of a hash map that has at most `most` entries, asked for at once.
     pub(super) fn keys_at_once(&self, most: usize) -> Result<Vec<K>, Failed> {
+        let entries = self.entries_at_once(most)?;
+        Ok(entries.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// Also of an array.
+    pub(super) fn entries_at_once(&self, most: usize) -> Result<Vec<(K, V)>, Failed> {
         let (mut keys, mut values) = (vec![K::zeroed(); most], vec![V::zeroed(); most]);
         let mut after = 0_u32;
         let mut attr = Batch {
@@ -173,7 +172,7 @@ impl<K: Pod, V: Pod> Map<K, V> {
         // Not found: the end was reached, which is what was wanted.
         self.found(bpf(BPF_MAP_LOOKUP_BATCH, &mut attr))?;
         keys.truncate(attr.count as usize);
-        Ok(keys)
+        Ok(keys.into_iter().zip(values).collect())
     }
 
     /// Whoever calls keeps the key and the value alive.

@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-pub use sidecar_ebpf::abi::{HELD_ENTRIES, MAX_SHARDS, PRESENTED_ENTRIES};
+pub use sidecar_ebpf::abi::{HELD_MOST, MAX_SHARDS, PRESENTED_ENTRIES};
 
 /// Where the listeners have to be bound that the kernel brings connections to: nobody can dial them there.
 pub const LISTENERS: Ipv4Addr = Ipv4Addr::new(127, 129, 0, 1);

@@ -149,12 +149,6 @@ pub async fn hung_up(app: &TcpStream) {
     }
 }
 
-/// Takes the filter off an accepted connection, which has inherited it from the listener: it has done its work with
-/// the SYN, and would be asked about every packet.
-pub fn unfilter(stream: impl AsFd) -> io::Result<()> {
-    sys::detach_filter(stream.as_fd())
-}
-
 /// A port that somebody dials.
 fn own_port(port: u16) -> io::Result<Socket> {
     let socket = dual_stack(For::Peers)?;

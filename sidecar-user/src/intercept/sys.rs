@@ -1,6 +1,5 @@
-//! The system calls of this room: `getsockopt(SO_ORIGINAL_DST)`, answered by our own hook, and taking a filter off.
+//! The system calls of this room: `getsockopt(SO_ORIGINAL_DST)`, answered by our own hook.
 
-use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -23,25 +22,6 @@ pub(super) fn original_dst(fd: BorrowedFd<'_>, v4: bool) -> Option<SocketAddr> {
             let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
             SocketAddr::from((ip, u16::from_be(raw.sin6_port)))
         })
-    }
-}
-
-pub(super) fn detach_filter(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let ignored: libc::c_int = 0;
-    // SAFETY: the kernel reads an int and ignores it.
-    let rc = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_DETACH_FILTER,
-            (&raw const ignored).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if rc == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
     }
 }
 

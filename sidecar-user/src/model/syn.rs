@@ -32,8 +32,6 @@ pub struct HeldSyn {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeldEvent {
     Held(HeldSyn),
-    /// There was no room to hold it: it has to be refused.
-    NoRoom(HeldSyn),
     /// A connection that nobody redirected, or that has ended while its SYN was on the way. It has to be refused.
     Stray {
         pair: Pair,

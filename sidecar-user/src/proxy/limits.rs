@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
@@ -34,10 +34,16 @@ const CONTROL_PART: u64 = 8;
 /// How soon the spare descriptor is looked for that somebody else has got hold of.
 const RESTOCK: Duration = Duration::from_millis(50);
 
+/// Connections in a row are promised a place by the same answer. Between a promise and its accept() the limit may fall, too,
+/// and for longer: a server takes its time to answer.
+const LIMIT_AGE: Duration = Duration::from_millis(100);
+
 /// The descriptors of one shard.
 pub(super) struct Descriptors {
     /// The first number that is not for connections.
     end: usize,
+    /// The limit of open files, and when it was asked for.
+    limit: Cell<Option<(u64, Instant)>>,
     /// Costs nothing to duplicate.
     null: RefCell<OwnedFd>,
     /// Given up to accept a connection that is to be turned away: otherwise it would hang in the backlog. Of the two
@@ -72,6 +78,7 @@ impl Descriptors {
         drop(spares);
         Ok(Self {
             end: usize::try_from(end).unwrap_or(usize::MAX),
+            limit: Cell::default(),
             null: RefCell::new(null),
             spare: Cell::new(Some(spare)),
             shared,
@@ -97,8 +104,7 @@ impl Descriptors {
     pub(super) fn reserve(&self) -> io::Result<Place> {
         let promised = self.shared.promised.fetch_add(1, Ordering::SeqCst) + 1;
         let place = Place::Promised(self.shared.clone());
-        // Asked each time: whoever lowers the limit while we run takes back what could be promised.
-        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let limit = self.limit()?;
         // Sockets of the control thread may have higher numbers than any connection.
         let taken = (self.shared.highest.load(Ordering::SeqCst) + promised) as u64;
         if taken + CONTROL < limit.min(self.end as u64) {
@@ -180,6 +186,19 @@ impl Descriptors {
         while self.is_lent() {
             tokio::time::sleep(RESTOCK).await;
             self.restock();
+        }
+    }
+
+    /// The limit as it is now: whoever lowers it while we run takes back what could be promised.
+    fn limit(&self) -> io::Result<u64> {
+        let now = Instant::now();
+        match self.limit.get() {
+            Some((limit, at)) if now.duration_since(at) < LIMIT_AGE => Ok(limit),
+            _ => {
+                let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+                self.limit.set(Some((limit, now)));
+                Ok(limit)
+            }
         }
     }
 

@@ -9,10 +9,12 @@
 mod port;
 mod sys;
 mod tcp;
+mod watched;
 mod way;
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -57,7 +59,13 @@ pub enum End {
     Idle,
 }
 
-/// Joins two ports until both directions have ended. Bytes from `down` count as sent.
+/// Lets the sockets that a listener accepts be relayed: they inherit that their reads tell whether they left something.
+pub fn prepare(listener: impl AsFd) -> io::Result<()> {
+    sys::tell_of_more(listener.as_fd())
+}
+
+/// Joins two ports until both directions have ended; they are to be dropped then, which may be what tells the last end.
+/// Bytes from `down` count as sent.
 pub async fn relay(
     down: &mut impl Port,
     up: &mut impl Port,
@@ -125,8 +133,8 @@ fn run(
             young = None;
             up.lasts();
         }
-        let sent = out.poll(cx, &mut down, &mut up, |n| bytes.add_sent(n));
-        let received = back.poll(cx, &mut up, &mut down, |n| bytes.add_received(n));
+        let sent = out.poll(cx, &mut down, &mut up, back.is_done(), |n| bytes.add_sent(n));
+        let received = back.poll(cx, &mut up, &mut down, out.is_done(), |n| bytes.add_received(n));
         match (sent, received) {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Eof),
             (Poll::Ready(Err(error)), _) => return broken(Side::Downstream, error),

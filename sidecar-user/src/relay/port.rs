@@ -42,6 +42,11 @@ pub trait Polled {
     /// Tells the peer that no more bytes follow.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// As `poll_finish`, where both directions have ended by it, and the port is dropped.
+    fn poll_finish_last(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_finish(cx)
+    }
+
     /// Ready when the peer has reset the stream. For times when nothing is received, which would tell: after the end
     /// of what the peer sends, and while the other side takes none of it. Bytes sent before may still be there.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;

@@ -41,6 +41,22 @@ pub(super) fn tell_of_more(socket: BorrowedFd<'_>) -> io::Result<()> {
     check(rc as isize).map(drop)
 }
 
+/// Takes the filter off that an accepted socket has inherited. It would be asked about every packet.
+pub(super) fn detach_filter(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let ignored: libc::c_int = 0;
+    // SAFETY: the kernel reads an int and ignores it; the fd is borrowed for the call's duration.
+    let rc = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_FILTER,
+            (&raw const ignored).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    check(rc as isize).map(drop)
+}
+
 /// Appends what is there, at most `most` bytes and as far as the buffer has room.
 pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut BytesMut, most: usize) -> io::Result<Received> {
     let room = buffer.spare_capacity_mut();

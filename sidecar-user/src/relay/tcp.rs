@@ -1,17 +1,21 @@
 //! A TCP socket as a port. Reads land in a buffer of the thread, not of the connection. Knows no other side.
+//!
+//! Most connections carry one exchange and are gone. What only those need that carry more is left for when they do: an
+//! option of a socket is a system call.
 
 use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use nix::libc;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{Interest, Ready};
-use tokio::net::TcpStream;
+use tokio::io::Interest;
 
+use super::watched::Watched;
 use super::{Polled, Port, sys};
 use crate::budget::{Budget, Held};
 use crate::model::leg;
@@ -28,21 +32,21 @@ thread_local! {
     static BUFFER: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
-impl Port for TcpStream {
+impl<S: Watched> Port for S {
     fn open(&mut self, budget: &Budget) -> impl Polled {
-        // Fails on a socket that is gone already, as its first read will tell.
-        let _ = sys::tell_of_more(self.as_fd());
         Socket {
             stream: self,
             held: budget.holder(),
             was_reset: false,
             gone: Gone::Unasked,
+            read: Times::None,
+            written: Times::None,
         }
     }
 
     fn reset(&mut self) {
         // Fails only on a socket that is gone already, which is what a reset wants.
-        let _ = self.set_zero_linger();
+        let _ = SockRef::from(&*self).set_linger(Some(Duration::ZERO));
     }
 
     fn reset_finished(&mut self) {
@@ -53,23 +57,33 @@ impl Port for TcpStream {
     }
 }
 
-struct Socket<'s> {
-    stream: &'s TcpStream,
+struct Socket<'s, S> {
+    stream: &'s S,
     /// The memory of a chunk that waits for the other side.
     held: Held,
     /// The kernel tells of a reset once, to whoever asks first. After a write that was told, a read sees an end.
     was_reset: bool,
     gone: Gone<'s>,
+    read: Times,
+    written: Times,
+}
+
+/// How often something was done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Times {
+    None,
+    Once,
+    More,
 }
 
 /// Waiting for the error that a reset leaves on the socket. Most connections never do.
 enum Gone<'s> {
     Unasked,
-    Awaited(Pin<Box<dyn Future<Output = io::Result<Ready>> + Send + 's>>),
+    Awaited(Pin<Box<dyn Future<Output = ()> + Send + 's>>),
     Known,
 }
 
-impl Socket<'_> {
+impl<S: Watched> Socket<'_, S> {
     /// A transfer that says how much it moved, and whether at once there is more to move. Where there is not, the
     /// next one waits for news without asking the kernel again.
     fn attempt(
@@ -95,13 +109,13 @@ impl Socket<'_> {
 
     fn poll_read(&self, cx: &mut Context<'_>, arena: &mut BytesMut) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.stream.poll_read_ready(cx))?;
+            ready!(self.stream.poll_readable(cx))?;
             // All of it may have to wait.
             let share = self.held.budget().connection_share();
             let room = (arena.capacity() - arena.len()).min(share);
             let read = || {
                 let sys::Received { bytes, more } = sys::receive(self.stream.as_fd(), arena, room)?;
-                Ok((bytes, more || bytes == room))
+                Ok((bytes, more || bytes == room || self.stream.is_urgent()))
             };
             match self.attempt(Interest::READABLE, read) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -110,11 +124,36 @@ impl Socket<'_> {
         }
     }
 
+    /// To be called before each write of so many bytes.
+    fn will_write(&mut self, bytes: usize) {
+        let is_more = match self.written {
+            // A kernel waits with a small segment only while another one is on its way.
+            Times::None => bytes > SMALL,
+            Times::Once => true,
+            Times::More => return,
+        };
+        if is_more {
+            self.written = Times::More;
+            self.stream.writes_on();
+        }
+    }
+
+    fn has_read(&mut self) {
+        self.read = match self.read {
+            Times::None => Times::Once,
+            Times::Once => {
+                self.stream.reads_on();
+                Times::More
+            }
+            Times::More => Times::More,
+        }
+    }
+
     fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.stream.poll_write_ready(cx))?;
+            ready!(self.stream.poll_writable(cx))?;
             let write = || {
-                let n = self.stream.try_write(bytes)?;
+                let n = SockRef::from(self.stream).send_with_flags(bytes, libc::MSG_NOSIGNAL)?;
                 Ok((n, n == bytes.len()))
             };
             match self.attempt(Interest::WRITABLE, write) {
@@ -125,7 +164,7 @@ impl Socket<'_> {
     }
 }
 
-impl Polled for Socket<'_> {
+impl<S: Watched> Polled for Socket<'_, S> {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         BUFFER.with_borrow_mut(|arena| {
             // It is empty, unless a panic has cut another connection off here: nobody else is to get those bytes.
@@ -135,6 +174,9 @@ impl Polled for Socket<'_> {
                 arena.reserve(ARENA);
             }
             let n = ready!(self.poll_read(cx, arena))?;
+            if n > 0 {
+                self.has_read();
+            }
             Poll::Ready(match n {
                 0 if self.was_reset => Err(io::ErrorKind::ConnectionReset.into()),
                 0 => Ok(None),
@@ -167,6 +209,7 @@ impl Polled for Socket<'_> {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
         while !chunk.is_empty() {
+            self.will_write(chunk.len());
             let n = match ready!(self.poll_write(cx, chunk)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(n) => n,
@@ -176,6 +219,9 @@ impl Polled for Socket<'_> {
                     return Poll::Ready(Err(error));
                 }
             };
+            if self.written == Times::None {
+                self.written = Times::Once;
+            }
             // Not `advance`: the last byte gone, the slice must let go of its memory.
             drop(chunk.split_to(n));
         }
@@ -186,13 +232,20 @@ impl Polled for Socket<'_> {
         Poll::Ready(SockRef::from(self.stream).shutdown(Shutdown::Write))
     }
 
+    fn poll_finish_last(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // close() tells it, too: what the peer has sent was read to its end. Asked only where a reset has come in between.
+        if self.stream.has_error() {
+            return self.poll_finish(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Gone::Unasked = self.gone {
-            self.gone = Gone::Awaited(Box::pin(self.stream.ready(Interest::ERROR)));
+            self.gone = Gone::Awaited(self.stream.error());
         }
         if let Gone::Awaited(error) = &mut self.gone {
-            // Fails only when the runtime ends.
-            let _ = ready!(error.as_mut().poll(cx));
+            ready!(error.as_mut().poll(cx));
             self.gone = Gone::Known;
         }
         Poll::Ready(())
@@ -212,7 +265,7 @@ mod tests {
     use std::task::Waker;
 
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::super::{LASTING, Limits, relay};
     use super::*;

@@ -4,10 +4,14 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 
 use socket2::{SockFilter, SockRef};
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 
+use bytes::Bytes;
+
 use super::*;
+use crate::model::leg;
 
 /// For what has to happen at once, or after `LAST_WORDS`.
 const SOON: Duration = Duration::from_secs(10);
@@ -16,8 +20,21 @@ const LIMITS: Limits = Limits {
     half_closed: Duration::from_secs(60),
 };
 
+/// As the proxy has it that dials.
+fn dialled(stream: TcpStream) -> AsyncFd<std::net::TcpStream> {
+    let news = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+    #[expect(
+        deprecated,
+        reason = "the sound way is an unsafe one, for the sake of types that are not from std"
+    )]
+    AsyncFd::with_interest(stream.into_std().unwrap(), news).unwrap()
+}
+
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // What is accepted inherits both, as in the proxy.
+    prepare(&listener).unwrap();
+    SockRef::from(&listener).set_out_of_band_inline(true).unwrap();
     let (client, accepted) = tokio::join!(
         TcpStream::connect(listener.local_addr().unwrap()),
         listener.accept()
@@ -342,7 +359,6 @@ async fn a_silent_half_closed_connection_ends_and_traffic_keeps_it_open() {
 async fn urgent_bytes_arrive_with_what_follows_them() {
     let (mut app, down) = pair().await;
     let (up, mut server) = pair().await;
-    SockRef::from(&down).set_out_of_band_inline(true).unwrap();
     let relay = start(down, up, LIMITS);
     app.write_all(b"x").await.unwrap();
     server.read_exact(&mut [0]).await.unwrap();
@@ -359,4 +375,90 @@ async fn urgent_bytes_arrive_with_what_follows_them() {
     app.shutdown().await.unwrap();
     drop(server);
     relay.await.unwrap();
+}
+
+#[tokio::test]
+async fn urgent_bytes_arrive_from_a_dialled_peer_too() {
+    let (mut app, mut down) = pair().await;
+    let (up, server) = pair().await;
+    SockRef::from(&up).set_out_of_band_inline(true).unwrap();
+    let mut up = dialled(up);
+    let (bytes, budget) = (flow::Bytes::default(), Budget::new(64 << 20));
+    let talk = async {
+        // One at a time, and with others around it; nothing follows the last one.
+        for round in ["", "before"] {
+            for _ in 0..2 {
+                server.try_write(round.as_bytes()).unwrap();
+                SockRef::from(&server).send_out_of_band(b"!").unwrap();
+                server.try_write(round.as_bytes()).unwrap();
+                let mut got = vec![0; 2 * round.len() + 1];
+                tokio::time::timeout(SOON, app.read_exact(&mut got))
+                    .await
+                    .expect("what follows the urgent byte")
+                    .unwrap();
+                assert_eq!(got, format!("{round}!{round}").as_bytes());
+            }
+        }
+        drop((app, server));
+    };
+    tokio::join!(relay(&mut down, &mut up, &bytes, &budget, LIMITS), talk);
+}
+
+#[tokio::test]
+async fn a_dialled_socket_gets_its_options_when_more_is_written_than_once() {
+    for first in [1, 100_000] {
+        let (up, _server) = pair().await;
+        let mut up = dialled(up);
+        let watched = up.get_ref().try_clone().unwrap();
+        let options = || {
+            let up = SockRef::from(&watched);
+            (
+                up.tcp_nodelay().unwrap(),
+                up.tcp_notsent_lowat().unwrap() == leg::NOTSENT_LOWAT,
+            )
+        };
+        let budget = Budget::new(1 << 20);
+        let mut port = up.open(&budget);
+        let mut send = async |len| {
+            let mut chunk = Bytes::from(vec![0; len]);
+            poll_fn(|cx| port.poll_send(cx, &mut chunk)).await.unwrap();
+        };
+        send(first).await;
+        assert_eq!(options(), (first > 1, first > 1), "{first}");
+        send(1).await;
+        assert_eq!(options(), (true, true), "{first}");
+    }
+}
+
+#[tokio::test]
+async fn the_filter_of_the_listener_comes_off_when_more_is_read_than_once() {
+    let (mut app, mut down) = pair().await;
+    for (chunks, is_left) in [(1, true), (2, false)] {
+        let all = SockFilter::new(0x06, 0, 0, u32::MAX);
+        SockRef::from(&down).attach_filter(&[all]).unwrap();
+        let other = SockRef::from(&down).try_clone().unwrap();
+        let budget = Budget::new(1 << 20);
+        let mut port = down.open(&budget);
+        for _ in 0..chunks {
+            app.write_all(b"x").await.unwrap();
+            poll_fn(|cx| port.poll_recv(cx)).await.unwrap().unwrap();
+        }
+        assert_eq!(other.detach_filter().is_ok(), is_left, "{chunks}");
+    }
+}
+
+#[tokio::test]
+async fn a_reset_that_comes_together_with_the_last_end_is_no_end() {
+    for by_app in [true, false] {
+        let Joined { app, server, relay } = joined(LIMITS).await;
+        let (mut breaker, mut other) = if by_app { (app, server) } else { (server, app) };
+        breaker.shutdown().await.unwrap();
+        assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
+        // Both before the relay gets its turn.
+        abort(breaker);
+        drop(other);
+        let side = if by_app { Side::Downstream } else { Side::Upstream };
+        let (end, ..) = relay.await.unwrap();
+        assert!(is_by(&end, side), "{end:?}");
+    }
 }

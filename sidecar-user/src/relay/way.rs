@@ -73,13 +73,14 @@ impl Way {
         }
     }
 
-    /// Moves what can be moved. An error is the sender's: it broke off. A receiver that breaks off is remembered
+    /// Moves what can be moved; `is_last` says that the other direction has ended. An error is the sender's: it broke off. A receiver that breaks off is remembered
     /// instead, because it may have sent something that still has to be delivered.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut impl Polled,
         to: &mut impl Polled,
+        is_last: bool,
         mut count: impl FnMut(u64),
     ) -> Poll<io::Result<()>> {
         let mut turn = TURN;
@@ -88,7 +89,11 @@ impl Way {
                 State::Done => return Poll::Ready(Ok(())),
                 State::Refused(_) => return Poll::Pending,
                 State::Finishing => {
-                    self.state = match ready!(to.poll_finish(cx)) {
+                    let finished = match is_last {
+                        true => to.poll_finish_last(cx),
+                        false => to.poll_finish(cx),
+                    };
+                    self.state = match ready!(finished) {
                         Ok(()) => State::Done,
                         Err(error) => State::Refused(error),
                     };

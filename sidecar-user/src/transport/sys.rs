@@ -1,11 +1,15 @@
-//! The system calls of this room: setsockopt(), which local ports connect() may choose from, and recvmsg() of a socket's error
+//! The system calls of this room: epoll_ctl() by way of the runtime, setsockopt(), which local ports connect() may choose from, and recvmsg() of a socket's error
 //! queue.
 
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Of `linux/in.h`, since 6.3.
 const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
@@ -34,6 +38,15 @@ pub(super) fn queued_error(fd: BorrowedFd<'_>) -> Option<io::Error> {
         }
         _ => None,
     })
+}
+
+/// Lets the runtime watch a connection, for urgent bytes, too.
+pub(super) fn watch(socket: Socket) -> io::Result<AsyncFd<TcpStream>> {
+    let news = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+    // SAFETY: a `TcpStream` owns its one descriptor, gives the same one each time, and closes it only when it is dropped,
+    // which `AsyncFd` does after it has told the runtime.
+    let watched = unsafe { AsyncFd::register_with_interest(TcpStream::from(socket), news) };
+    Ok(watched?)
 }
 
 fn set(fd: BorrowedFd<'_>, option: libc::c_int, value: u32) -> io::Result<()> {

@@ -2,14 +2,17 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{self, IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpSocket, TcpStream};
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
 
 use super::{Error, Step, sys};
 use crate::model::leg;
@@ -38,8 +41,11 @@ pub struct From<'a> {
     pub to_application: bool,
 }
 
-/// A connection to an application or to a host outside the mesh. Without keep-alive: most connections are gone before a
-/// probe would be due, and whoever relays one that lasts turns it on.
+/// A dialled connection.
+pub type Dialled = AsyncFd<net::TcpStream>;
+
+/// A connection to an application or to a host outside the mesh. Without keep-alive, TCP_NODELAY and TCP_NOTSENT_LOWAT: most
+/// connections carry one exchange and are gone, and whoever relays one that carries more sets them.
 ///
 /// A client's own port may be taken, as when an earlier connection to the same server lingers. Then the kernel chooses
 /// another one, and `false` comes with the stream.
@@ -48,22 +54,21 @@ pub async fn dial(
     mark: impl Fn(BorrowedFd<'_>) -> io::Result<()>,
     from: From<'_>,
     limit: Duration,
-) -> Result<(TcpStream, bool), Error> {
+) -> Result<(Dialled, bool), Error> {
     let connecting = async {
-        let marked = || -> io::Result<TcpSocket> {
+        let marked = || -> io::Result<Socket> {
             let socket = socket_for(addr)?;
             if from.to_application {
-                let options = SockRef::from(&socket);
-                options.set_tcp_mss(leg::LOOPBACK_MSS)?;
-                options.set_recv_buffer_size(leg::LOOPBACK_RECEIVE)?;
+                socket.set_tcp_mss(leg::LOOPBACK_MSS)?;
+                socket.set_recv_buffer_size(leg::LOOPBACK_RECEIVE)?;
             }
             if let Some(device) = from.device {
                 let name = nix::net::if_::if_indextoname(device)?;
-                SockRef::from(&socket).bind_device(Some(name.to_bytes()))?;
+                socket.bind_device(Some(name.to_bytes()))?;
             }
             if let Some(source) = from.source {
                 sys::choose_late(socket.as_fd())?;
-                socket.bind(SocketAddr::new(source, 0))?;
+                socket.bind(&SocketAddr::new(source, 0).into())?;
             }
             mark(socket.as_fd())?;
             Ok(socket)
@@ -93,15 +98,29 @@ pub async fn dial(
 ///
 /// Since Linux 5.18 an ICMP error that ends an IPv4 handshake is first put into the socket's error queue (whoever asked for it
 /// with IP_RECVERR or not), which wakes with EPOLLERR, and becomes SO_ERROR a moment later; while a system call holds the
-/// socket's lock, it never does (`tcp_v4_err`). The runtime, which asks for SO_ERROR alone, then takes a socket for connected
-/// that still waits for an answer.
-async fn connect(socket: TcpSocket, addr: SocketAddr) -> io::Result<TcpStream> {
-    unless_refused(socket.connect(addr).await?)
+/// socket's lock, it never does (`tcp_v4_err`). Whoever asks for SO_ERROR alone then takes a socket for connected that still
+/// waits for an answer.
+async fn connect(socket: Socket, addr: SocketAddr) -> io::Result<Dialled> {
+    match socket.connect(&addr.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => return Err(error),
+        _ => {}
+    }
+    let stream = sys::watch(socket)?;
+    let news = stream.ready(Interest::WRITABLE | Interest::ERROR).await?.ready();
+    // EPOLLOUT comes from a socket that has left SYN_SENT, EPOLLERR and EPOLLHUP from one with an error or a queued one and
+    // from a closed one (`tcp_poll`). So the one without the others needs no more questions.
+    if news.is_writable() && !news.is_error() && !news.is_write_closed() {
+        return Ok(stream);
+    }
+    match SockRef::from(&stream).take_error()? {
+        Some(error) => Err(error),
+        None => unless_refused(stream),
+    }
 }
 
 /// The stream, unless an ICMP message has said that there is none.
-fn unless_refused(stream: TcpStream) -> io::Result<TcpStream> {
-    match stream.peer_addr() {
+fn unless_refused<S: AsFd>(stream: S) -> io::Result<S> {
+    match SockRef::from(&stream).peer_addr() {
         // Without an error in the queue it was connected, and has been reset since.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => {
             sys::queued_error(stream.as_fd()).map_or(Ok(stream), Err)
@@ -110,18 +129,18 @@ fn unless_refused(stream: TcpStream) -> io::Result<TcpStream> {
     }
 }
 
-type Way = fn(&BoundPorts, &TcpSocket, SocketAddr) -> io::Result<()>;
+type Way = fn(&BoundPorts, &Socket, SocketAddr) -> io::Result<()>;
 
 /// The port is connect()'s only choice, and the address is bound.
-fn choose(bound: &BoundPorts, socket: &TcpSocket, client: SocketAddr) -> io::Result<()> {
+fn choose(bound: &BoundPorts, socket: &Socket, client: SocketAddr) -> io::Result<()> {
     choose_port(bound, socket, client)?;
     sys::choose_late(socket.as_fd())?;
-    socket.bind(SocketAddr::new(client.ip(), 0))
+    socket.bind(&SocketAddr::new(client.ip(), 0).into())
 }
 
 /// The port is connect()'s only choice. Not where an application has bound it explicitly, nor for ports that the
 /// kernel does not choose by itself.
-fn choose_port(bound: &BoundPorts, socket: &TcpSocket, client: SocketAddr) -> io::Result<()> {
+fn choose_port(bound: &BoundPorts, socket: &Socket, client: SocketAddr) -> io::Result<()> {
     if !bound.chosen_by_kernel.contains(&client.port()) {
         return Err(io::ErrorKind::Unsupported.into());
     }
@@ -129,12 +148,12 @@ fn choose_port(bound: &BoundPorts, socket: &TcpSocket, client: SocketAddr) -> io
 }
 
 /// Fails where the port is taken, is a privileged one, or where the address is none of this host's.
-fn bind(bound: &BoundPorts, socket: &TcpSocket, client: SocketAddr) -> io::Result<()> {
+fn bind(bound: &BoundPorts, socket: &Socket, client: SocketAddr) -> io::Result<()> {
     if !bound.take() {
         return Err(io::ErrorKind::AddrInUse.into());
     }
-    socket.set_reuseaddr(true)?;
-    socket.bind(client)
+    socket.set_reuse_address(true)?;
+    socket.bind(&client.into())
 }
 
 /// Ports that were taken by bind(): while such a connection lingers in TIME_WAIT, its port is of no use for any other
@@ -207,11 +226,16 @@ pub(super) async fn dial_tunnel(
         ..From::default()
     };
     let (stream, _) = dial(addr, &**mark, from, limit).await?;
-    tune_tunnel(&stream).map_err(|e| Error::Connect {
+    let tuned = || {
+        let stream = TcpStream::from_std(stream.into_inner())?;
+        stream.set_nodelay(true)?;
+        tune_tunnel(&stream)?;
+        Ok(stream)
+    };
+    tuned().map_err(|e: io::Error| Error::Connect {
         addr,
         source: Rc::new(e),
-    })?;
-    Ok(stream)
+    })
 }
 
 /// Options of a socket that carries a tunnel, dialled or accepted.
@@ -223,17 +247,14 @@ pub(super) fn tune_tunnel(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_notsent_lowat(TUNNEL_NOTSENT_LOWAT)
 }
 
-fn socket_for(addr: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if addr.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    socket.set_nodelay(true)?;
-    let options = SockRef::from(&socket);
-    options.set_tcp_notsent_lowat(leg::NOTSENT_LOWAT)?;
+fn socket_for(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(addr),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
     // The urgent byte would not be among the others, and be lost.
-    options.set_out_of_band_inline(true)?;
+    socket.set_out_of_band_inline(true)?;
     Ok(socket)
 }
 

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{self, BPF_FS_MAGIC, FsType};
 use sidecar_ebpf::abi::schema::TOGETHER;
 use sidecar_ebpf::abi::{
-    APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Bypass, COUNTER_SLOTS, HANDSHAKE_ENTRIES,
-    HELD_ENTRIES, Held, LISTENER_SLOTS, Origin, POLICY_ENTRIES, PRESENTED_ENTRIES, Path as RoutePath, Policy,
-    PolicyKey, ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, map,
+    APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_SLOTS, INHERITED_SLOTS,
+    Inherited, LISTENER_SLOTS, Origin, PENDING_ENTRIES, POLICY_ENTRIES, PRESENTED_ENTRIES, Path as RoutePath,
+    Pending, Policy, PolicyKey, ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, map,
 };
 use sidecar_ebpf::addr::Ip;
 
@@ -79,14 +79,7 @@ pub enum Former {
 
 /// What a connection on its way to the proxy needs, until it is there. A proxy that serves on goes on working with all of its
 /// own, or with none.
-const ON_THE_WAY: [&str; 6] = [
-    map::HANDSHAKE,
-    map::HELD,
-    map::APPROVED,
-    map::PRESENTED,
-    map::LISTENERS,
-    map::RINGS,
-];
+const ON_THE_WAY: [&str; 4] = [map::PENDING, map::PRESENTED, map::LISTENERS, map::RINGS];
 
 /// The maps that this version cannot work with as they are pinned, and has to make anew. Programs of an earlier proxy that
 /// are still attached hold their maps themselves, so that nothing changes for them until they are replaced.
@@ -196,13 +189,11 @@ fn says_the_same(pins: &Path, wanted: &Settings) -> bool {
 pub(in super::super) fn shape(name: &str) -> [u32; 3] {
     let sizes = match name {
         map::ORIGIN => [size_of::<i32>(), size_of::<Origin>(), 0],
-        map::HANDSHAKE => [size_of::<Tuple>(), size_of::<Origin>(), HANDSHAKE_ENTRIES],
-        map::HELD => [size_of::<Tuple>(), size_of::<Held>(), HELD_ENTRIES],
-        map::APPROVED => [size_of::<Tuple>(), size_of::<u32>(), HELD_ENTRIES],
+        map::PENDING => [size_of::<Tuple>(), size_of::<Pending>(), PENDING_ENTRIES],
         map::PRESENTED => [size_of::<Tuple>(), size_of::<Origin>(), PRESENTED_ENTRIES],
-        map::APP_PORTS => [size_of::<u32>(), size_of::<AppPort>(), APP_PORT_ENTRIES],
+        map::APP_PORTS => [size_of::<u32>(), size_of::<AppPorts>(), APP_PORT_SLOTS],
         map::APP_SOCKETS => [size_of::<u64>(), size_of::<AppSocket>(), APP_SOCKET_ENTRIES],
-        map::INHERITED => [size_of::<u32>(), size_of::<AppPort>(), APP_PORT_ENTRIES],
+        map::INHERITED => [size_of::<u32>(), size_of::<Inherited>(), INHERITED_SLOTS],
         // A prefix's key begins with its length.
         map::POLICY => [
             size_of::<u32>() + size_of::<PolicyKey>(),

@@ -12,24 +12,23 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{MapData, PerCpuArray};
-use sidecar_ebpf::abi::{APP_PORT_ENTRIES, APP_SOCKET_ENTRIES, AppPort, AppSocket, Counter};
+use sidecar_ebpf::abi::{APP_SOCKET_ENTRIES, AppSocket, Counter, INHERITED_SLOTS, Inherited};
 use tokio::sync::Notify;
 
 use super::super::Error;
-use super::super::map::{Failed, Map};
+use super::super::map::Map;
 use super::settings::Switches;
 use crate::model::network::Listening;
 
-/// From here on there may soon be no room for another. Entries of sockets end with them, those of ports stay.
-const CROWD_OF_SOCKETS: usize = APP_SOCKET_ENTRIES / 8 * 7;
-const CROWD_OF_PORTS: usize = APP_PORT_ENTRIES / 8 * 7;
+/// From here on there may soon be no room for another socket.
+const CROWD: usize = APP_SOCKET_ENTRIES / 8 * 7;
 /// How often refused attempts are counted. One system call.
 const COUNT: Duration = Duration::from_secs(1);
 
@@ -40,8 +39,8 @@ pub struct AppPorts {
     cgroup: PathBuf,
     /// Those that the programs do not count, by cookie.
     strangers: HashMap<u64, SocketAddr>,
-    /// What the map of those has.
-    written: HashMap<u32, AppPort>,
+    /// What the map of those has, without its zeros.
+    written: HashMap<u32, Inherited>,
     /// Those of no cgroup of the pod, by cookie.
     outside: HashSet<u64>,
     /// Attempts at closed ports before the last look.
@@ -50,14 +49,10 @@ pub struct AppPorts {
     complete: bool,
 }
 
-/// Who listens, by port.
-pub(super) type Ports = Map<u32, AppPort>;
-
 pub(super) struct AppPortMaps {
-    pub(super) ports: Ports,
     /// The sockets that the programs count.
     pub(super) counted: Map<u64, AppSocket>,
-    pub(super) inherited: Ports,
+    pub(super) inherited: Map<u32, Inherited>,
     pub(super) counters: Arc<PerCpuArray<MapData, u64>>,
 }
 
@@ -78,7 +73,12 @@ impl AppPorts {
         cgroup: PathBuf,
     ) -> Result<Self, Error> {
         // What an earlier proxy has found stays open until the first look: cleared, a port that is served would be refused.
-        let written = maps.inherited.entries()?.into_iter().collect();
+        let mut written: HashMap<_, _> = maps
+            .inherited
+            .entries_at_once(INHERITED_SLOTS)?
+            .into_iter()
+            .collect();
+        written.retain(|_, ports| *ports != Inherited::NONE);
         Ok(Self {
             maps,
             doubts,
@@ -179,33 +179,16 @@ impl AppPorts {
     }
 
     fn write(&mut self) -> Result<(), Error> {
-        let wanted = by_port(&self.strangers);
-        // What is new first: a listener must not seem to be gone because another one is.
-        for (port, sockets) in &wanted {
-            if self.written.get(port) != Some(sockets) {
-                let set = self.maps.inherited.set(port, sockets);
-                set.map_err(|failed| match failed.is_full() {
-                    true => Error::TooMany {
-                        field: "ports are listened on since before the proxy",
-                        given: wanted.len(),
-                        max: APP_PORT_ENTRIES,
-                        remedy: "start the proxy first, so that the programs count them",
-                    },
-                    false => failed.into(),
-                })?;
-                self.written.insert(*port, *sockets);
+        let wanted = by_slot(&self.strangers);
+        let none = self.written.keys().map(|slot| (*slot, Inherited::NONE));
+        let mut all: HashMap<u32, Inherited> = none.collect();
+        all.extend(&wanted);
+        for (slot, ports) in all {
+            if self.written.get(&slot) != Some(&ports) {
+                self.maps.inherited.set(&slot, &ports)?;
             }
         }
-        let gone: Vec<u32> = self
-            .written
-            .keys()
-            .filter(|port| !wanted.contains_key(port))
-            .copied()
-            .collect();
-        for port in gone {
-            self.maps.inherited.remove(&port)?;
-            self.written.remove(&port);
-        }
+        self.written = wanted;
         if !self.complete {
             self.switches.change(|settings| settings.app_ports = 1)?;
             self.complete = true;
@@ -216,8 +199,7 @@ impl AppPorts {
     /// Those that the programs do not count, and that outsiders could reach.
     fn uncounted(&mut self, listening: &[Listening]) -> Result<HashMap<u64, SocketAddr>, Error> {
         let counted = self.maps.counted.keys_at_once(APP_SOCKET_ENTRIES)?;
-        let ports = self.maps.ports.keys_at_once(APP_PORT_ENTRIES)?;
-        self.note_crowd(counted.len(), ports.len());
+        self.note_crowd(counted.len());
         let counted: HashSet<u64> = counted.into_iter().collect();
         let is_stranger = |socket: &&Listening| {
             !socket.at.ip().to_canonical().is_loopback()
@@ -228,29 +210,18 @@ impl AppPorts {
         Ok(strangers.map(|socket| (socket.cookie, socket.at)).collect())
     }
 
-    fn note_crowd(&mut self, sockets: usize, ports: usize) {
-        let crowded = sockets >= CROWD_OF_SOCKETS || ports >= CROWD_OF_PORTS;
+    fn note_crowd(&mut self, sockets: usize) {
+        let crowded = sockets >= CROWD;
         if crowded && !self.crowded {
             tracing::warn!(
                 sockets,
-                ports,
-                most_sockets = APP_SOCKET_ENTRIES,
-                most_ports = APP_PORT_ENTRIES,
-                "the pod listens, or has listened, on more than the programs keep count of: outsiders are refused on a new \
-                 port for up to two seconds; use fewer different ports"
+                most = APP_SOCKET_ENTRIES,
+                "more sockets of the pod listen than the programs keep count of, or nearly so: outsiders are refused on a new \
+                 port for up to two seconds; let fewer sockets listen"
             );
         }
         self.crowded = crowded;
     }
-}
-
-/// Whether a map of ports, of either kind, has a socket that an attempt at this address would reach.
-pub(super) fn listens(ports: &Ports, at: SocketAddr) -> Result<bool, Failed> {
-    let sockets = ports.get(&at.port().into())?;
-    Ok(sockets.is_some_and(|sockets| match at.ip().to_canonical() {
-        IpAddr::V4(_) => sockets.v4 != 0,
-        IpAddr::V6(_) => sockets.v6 != 0,
-    }))
 }
 
 /// The inodes of a cgroup and of all below it, which are their numbers.
@@ -266,17 +237,20 @@ fn collect(cgroup: &Path, inodes: &mut HashSet<u64>) {
     }
 }
 
-fn by_port(sockets: &HashMap<u64, SocketAddr>) -> HashMap<u32, AppPort> {
-    let mut ports = HashMap::new();
+fn by_slot(sockets: &HashMap<u64, SocketAddr>) -> HashMap<u32, Inherited> {
+    let mut slots = HashMap::new();
     for at in sockets.values() {
         let (v4, v6) = families(*at);
-        let sockets = ports
-            .entry(u32::from(at.port()))
-            .or_insert(AppPort { v4: 0, v6: 0 });
-        sockets.v4 += u64::from(v4);
-        sockets.v6 += u64::from(v6);
+        let ports = slots
+            .entry(Inherited::place(at.port()))
+            .or_insert(Inherited::NONE);
+        for (is_reached, family) in [(v4, true), (v6, false)] {
+            if is_reached {
+                *ports = ports.with(at.port(), family);
+            }
+        }
     }
-    ports
+    slots
 }
 
 /// By which addresses of the pod a socket is reached, as the programs decide it: one on :: counts for both families,

@@ -14,7 +14,8 @@ use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 
 use super::super::ip::{kernel_ip, user_ip};
 use super::super::map::Map;
-use super::app_ports::{Doubts, Ports, listens};
+use super::app_ports::Doubts;
+use super::port_maps::PortMaps;
 use super::settings::{Ownership, Switches};
 use crate::model::Direction;
 
@@ -22,8 +23,7 @@ use crate::model::Direction;
 pub struct Bypass {
     switches: Switches,
     map: Map<RawFd, abi::Bypass>,
-    app_ports: Ports,
-    inherited: Ports,
+    ports: PortMaps,
     doubts: Arc<Doubts>,
 }
 
@@ -31,14 +31,13 @@ impl Bypass {
     pub(super) fn new(
         switches: Switches,
         map: Map<RawFd, abi::Bypass>,
-        [app_ports, inherited]: [Ports; 2],
+        ports: PortMaps,
         doubts: Arc<Doubts>,
     ) -> Self {
         Self {
             switches,
             map,
-            app_ports,
-            inherited,
+            ports,
             doubts,
         }
     }
@@ -75,8 +74,7 @@ impl Bypass {
     /// Whether a program that the hooks see listens, as far as is known: until the first look at all listeners nobody
     /// knows of those that were there before the hooks.
     fn is_served(&self, application: SocketAddr) -> io::Result<bool> {
-        Ok(listens(&self.app_ports, application)?
-            || listens(&self.inherited, application)?
+        Ok(self.ports.is_served(application)?
             || self.switches.current().map_err(io::Error::other)?.app_ports == 0)
     }
 
@@ -84,7 +82,7 @@ impl Bypass {
     /// did not see it.
     pub fn refused_by(&self, application: SocketAddr) {
         // Where the map cannot be asked, looking is the safe answer.
-        if listens(&self.inherited, application).unwrap_or(true) {
+        if self.ports.is_inherited(application).unwrap_or(true) {
             self.doubts.ended.notify_one();
         }
     }
@@ -150,7 +148,7 @@ impl Bypass {
     /// that is no program of the pod's cgroup, which the hooks do not see. IPv6 has no such addresses.
     pub fn spare_source(&self, to: SocketAddr, number: u16) -> Option<IpAddr> {
         let is_hidden =
-            || -> io::Result<bool> { Ok(listens(&self.app_ports, to)? && !listens(&self.inherited, to)?) };
+            || -> io::Result<bool> { Ok(self.ports.is_counted(to)? && !self.ports.is_inherited(to)?) };
         // Where the maps cannot be asked, nobody knows that it is.
         let hidden = to.is_ipv4() && is_hidden().unwrap_or(false);
         hidden.then(|| user_ip(Ip::spare_source(number)))

@@ -21,14 +21,13 @@ const CGROUP: &str = "cgroup";
 const NETNS: &str = "netns";
 
 /// Maps that a session reads or writes.
-const MAPS: [&str; 11] = [
+const MAPS: [&str; 10] = [
     map::SETTINGS,
     map::POLICY,
     map::ROUTES,
     map::BYPASS,
     map::LISTENERS,
-    map::HELD,
-    map::APPROVED,
+    map::PENDING,
     map::APP_PORTS,
     map::APP_SOCKETS,
     map::INHERITED,
@@ -36,7 +35,10 @@ const MAPS: [&str; 11] = [
 ];
 
 /// Programs that a session uses, and their kinds.
-pub(in super::super) const PROGRAMS: [(&str, u32); 1] = [(program::HOLD, BPF_PROG_TYPE_SOCKET_FILTER)];
+pub(in super::super) const PROGRAMS: [(&str, u32); 2] = [
+    (program::HOLD, BPF_PROG_TYPE_SOCKET_FILTER),
+    (program::APPROVE, BPF_PROG_TYPE_SOCKET_FILTER),
+];
 
 const BPF_MAP_TYPE_PERCPU_ARRAY: u32 = 6;
 const BPF_MAP_TYPE_RINGBUF: u32 = 27;

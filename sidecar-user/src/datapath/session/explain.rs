@@ -12,7 +12,7 @@ use super::super::Error;
 use super::super::ip::kernel_ip;
 use super::super::map::Map;
 use super::super::policy::{Direction, Rule};
-use super::app_ports::{Ports, listens};
+use super::port_maps::PortMaps;
 use super::settings::Switches;
 use super::{PolicyMap, routes};
 
@@ -22,7 +22,7 @@ pub struct Explain {
     switches: Switches,
     policy: PolicyMap,
     routes: Map<routes::Key, Path>,
-    listening: [Ports; 2],
+    ports: PortMaps,
 }
 
 /// What the programs would do with a connection, and why.
@@ -66,13 +66,13 @@ impl Explain {
         switches: Switches,
         policy: PolicyMap,
         routes: Map<routes::Key, Path>,
-        listening: [Ports; 2],
+        ports: PortMaps,
     ) -> Self {
         Self {
             switches,
             policy,
             routes,
-            listening,
+            ports,
         }
     }
 
@@ -117,7 +117,7 @@ impl Explain {
         const FROM_OUTSIDE: u32 = 2;
         let settings = self.switches.current()?;
         let (policy, rule) = self.policy.explain(Direction::Inbound, from, to.port())?;
-        let listening = self.is_listening(to)?;
+        let listening = self.ports.is_served(to)?;
         let attempt = Arriving {
             protocol,
             from: kernel_ip(from),
@@ -152,15 +152,6 @@ impl Explain {
 
     fn path(&self, to: IpAddr) -> Result<Option<Path>, Error> {
         Ok(self.routes.get(&routes::key(&to.into()))?)
-    }
-
-    fn is_listening(&self, at: SocketAddr) -> Result<bool, Error> {
-        for ports in &self.listening {
-            if listens(ports, at)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 

@@ -4,10 +4,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use aya::maps::{MapData, RingBuf};
-use sidecar_ebpf::abi::{self, Held, Tuple};
+use bytemuck::{Pod, Zeroable};
+use sidecar_ebpf::abi::{self, Pending, Stage, StageChange, Tuple};
 use sidecar_ebpf::addr::{Ip, Port};
 use tokio::io::unix::AsyncFd;
 
@@ -25,12 +27,14 @@ pub struct Hold {
     approvals: Approvals,
 }
 
-/// Lets held SYNs pass.
+/// Lets held SYNs of one shard pass.
 #[derive(Clone, Debug)]
 pub struct Approvals {
-    pub(super) approved: Map<Tuple, u32>,
-    pub(super) held: Map<Tuple, Held>,
+    pub(super) program: Arc<OwnedFd>,
+    pub(super) pending: Map<Tuple, Pending>,
     pub(super) netns: u64,
+    /// Counted through all generations.
+    pub(super) shard: u32,
 }
 
 /// What happens to the connections of one shard before they are accepted.
@@ -55,31 +59,46 @@ impl Hold {
 }
 
 impl Approvals {
-    /// The SYN with this sequence number may pass from now on.
-    pub fn approve(&self, pair: Pair, sequence: u32) -> io::Result<()> {
-        Ok(self.approved.set(&self.key(pair, sequence), &1)?)
+    /// The SYN with this sequence number may pass from now on, until its connection is accepted or has ended. False: the
+    /// kernel does not hold it for this shard, or not any more.
+    pub fn approve(&self, pair: Pair, sequence: u32) -> io::Result<bool> {
+        let (held, approved) = self.stages(sequence);
+        self.change(pair, held, approved)
     }
 
-    /// Takes back what nobody came for. The accept takes it back by itself.
-    pub fn withdraw(&self, pair: Pair, sequence: u32) -> io::Result<()> {
-        self.approved.remove(&self.key(pair, sequence))?;
-        Ok(())
+    /// Takes that back, as long as nobody has come for it.
+    pub fn withdraw(&self, pair: Pair, sequence: u32) -> io::Result<bool> {
+        let (held, approved) = self.stages(sequence);
+        self.change(pair, approved, held)
     }
 
     /// Whether the kernel still holds that SYN. News of its end can be lost, when the ring is full.
     pub fn is_held(&self, pair: Pair, sequence: u32) -> io::Result<bool> {
-        let held = self.held.get(&self.key(pair, 0))?;
-        Ok(held.is_some_and(|held| held.sequence == sequence))
+        let pending = self.pending.get(&self.key(pair))?;
+        Ok(pending.is_some_and(|pending| pending.stage.is_waiting() && pending.stage.sequence() == sequence))
     }
 
-    fn key(&self, pair: Pair, sequence: u32) -> Tuple {
+    fn stages(&self, sequence: u32) -> (Stage, Stage) {
+        (
+            Stage::held(sequence, self.shard),
+            Stage::approved(sequence, self.shard),
+        )
+    }
+
+    fn change(&self, pair: Pair, from: Stage, to: Stage) -> io::Result<bool> {
+        let tuple = self.key(pair);
+        let change = StageChange { tuple, from, to };
+        Ok(run(&self.program, &change)? == StageChange::DONE)
+    }
+
+    fn key(&self, pair: Pair) -> Tuple {
         Tuple {
             netns: self.netns,
             source: kernel_ip(pair.client.ip()),
             destination: kernel_ip(pair.listener.ip()),
             source_port: Port::new(pair.client.port()),
             destination_port: Port::new(pair.listener.port()),
-            sequence,
+            reserved: 0,
         }
     }
 }
@@ -132,7 +151,6 @@ pub(super) fn held_event(record: &[u8]) -> Option<HeldEvent> {
     };
     match event.kind {
         abi::Event::HELD => syn().map(HeldEvent::Held),
-        abi::Event::FULL => syn().map(HeldEvent::NoRoom),
         abi::Event::STRAY => Some(HeldEvent::Stray {
             pair,
             sequence: event.sequence,
@@ -153,4 +171,42 @@ fn tcp_header(bytes: &[u8]) -> Option<Vec<u8>> {
 
 fn address(from: Ip, port: Port) -> SocketAddr {
     SocketAddr::new(user_ip(from), port.get())
+}
+
+/// Runs a socket filter on a request, and returns what it answers.
+fn run(program: &OwnedFd, request: &StageChange) -> io::Result<u32> {
+    const BPF_PROG_TEST_RUN: i32 = 10;
+    /// The start of what the command takes, which the kernel fills with zeros.
+    #[repr(C)]
+    #[derive(Clone, Copy, Pod, Zeroable)]
+    struct Attr {
+        program: u32,
+        answer: u32,
+        size_in: u32,
+        size_out: u32,
+        data_in: u64,
+        data_out: u64,
+        repeat: u32,
+        duration: u32,
+    }
+    let packet = Packet {
+        ethernet: [0; 14],
+        request: *request,
+    };
+    let mut attr = Attr {
+        program: sys::descriptor(program.as_fd()),
+        size_in: u32::try_from(size_of::<Packet>()).expect("it is small"),
+        data_in: &raw const packet as u64,
+        ..Attr::zeroed()
+    };
+    sys::bpf(BPF_PROG_TEST_RUN, &mut attr)?;
+    Ok(attr.answer)
+}
+
+/// What the kernel takes for a packet: it has an Ethernet header, which a program for sockets is not shown.
+#[repr(C, packed)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Packet {
+    ethernet: [u8; 14],
+    request: StageChange,
 }

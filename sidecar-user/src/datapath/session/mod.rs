@@ -6,8 +6,8 @@
 //!
 //! - bpf(2), each by a descriptor: `BPF_OBJ_GET_INFO_BY_FD` once for each descriptor, `BPF_MAP_LOOKUP_ELEM`,
 //!   `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_DELETE_ELEM` for everything below, `BPF_MAP_GET_NEXT_KEY` for what an earlier proxy has
-//!   written (routes, inherited ports, policies), `BPF_MAP_LOOKUP_BATCH` for the ports that listen. Since Linux 5.19 none of them
-//!   takes a capability, whatever `kernel.unprivileged_bpf_disabled` says. On 5.17 and 5.18 all of them take CAP_BPF, unless that
+//!   written (routes, policies), `BPF_MAP_LOOKUP_BATCH` for the sockets that listen and the inherited ports, `BPF_PROG_TEST_RUN` of
+//!   `or_approve` for the connections that are held. Since Linux 5.19 none of them takes a capability, whatever `kernel.unprivileged_bpf_disabled` says. On 5.17 and 5.18 all of them take CAP_BPF, unless that
 //!   is 0.
 //! - `setsockopt(SO_ATTACH_BPF)` on a listener of its own, mmap(2) of a ring, and membarrier(2) take nothing.
 //! - [`Proof`] binds to a device where it has CAP_NET_RAW, and does without where it has not.
@@ -20,12 +20,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use sidecar_ebpf::abi::{Held, Listener, Settings, Tuple, map, program};
+use sidecar_ebpf::abi::{Listener, Pending, Settings, Tuple, map, program};
 
 use super::map::Map;
 use super::{Error, PodTarget, Policy, sys};
-use app_ports::{AppPortMaps, Doubts, Ports};
+use app_ports::{AppPortMaps, Doubts};
 use counters::Counters;
+use port_maps::PortMaps;
 use settings::Switches;
 
 mod app_ports;
@@ -37,6 +38,7 @@ mod explain;
 pub(crate) mod fuzz;
 mod hold;
 mod policy;
+mod port_maps;
 mod proof;
 mod routes;
 pub(super) mod settings;
@@ -60,6 +62,7 @@ pub struct Session {
     /// Counted through all generations.
     first_shard: u32,
     filter: Arc<OwnedFd>,
+    approve: Arc<OwnedFd>,
     rings: Vec<OwnedFd>,
     maps: Maps,
     switches: Switches,
@@ -73,12 +76,10 @@ pub struct Session {
 /// Those of which handles are made when they are asked for.
 struct Maps {
     listeners: Map<u32, RawFd>,
-    held: Map<Tuple, Held>,
-    approved: Map<Tuple, u32>,
+    pending: Map<Tuple, Pending>,
     routes: Map<routes::Key, sidecar_ebpf::abi::Path>,
-    ports: Ports,
+    ports: PortMaps,
     counted: Map<u64, sidecar_ebpf::abi::AppSocket>,
-    inherited: Ports,
 }
 
 /// The listeners of a shard, which `sk_lookup` brings connections to. Each is a TCP socket of the pod's network namespace
@@ -125,30 +126,40 @@ impl Session {
     fn of(pod: PodTarget, objects: Objects, switches: Switches, policy: PolicyMap) -> Result<Self, Error> {
         let maps = Maps {
             listeners: objects.map(map::LISTENERS)?,
-            held: objects.map(map::HELD)?,
-            approved: objects.map(map::APPROVED)?,
+            pending: objects.map(map::PENDING)?,
             routes: objects.map(map::ROUTES)?,
-            ports: objects.map(map::APP_PORTS)?,
+            ports: PortMaps {
+                counted: objects.map(map::APP_PORTS)?,
+                inherited: objects.map(map::INHERITED)?,
+            },
             counted: objects.map(map::APP_SOCKETS)?,
-            inherited: objects.map(map::INHERITED)?,
         };
         let counters = Counters::new(objects.descriptor(map::COUNTERS)?)?;
-        let (filter, rings) = (objects.program(program::HOLD)?, objects.rings()?);
-        let listening = || [maps.ports.clone(), maps.inherited.clone()];
+        let (filter, approve) = (
+            objects.program(program::HOLD)?,
+            objects.program(program::APPROVE)?,
+        );
+        let rings = objects.rings()?;
         let doubts = Arc::<Doubts>::default();
         let bypass = Bypass::new(
             switches.clone(),
             objects.map(map::BYPASS)?,
-            listening(),
+            maps.ports.clone(),
             doubts.clone(),
         );
-        let explain = Explain::new(switches.clone(), policy.clone(), maps.routes.clone(), listening());
+        let explain = Explain::new(
+            switches.clone(),
+            policy.clone(),
+            maps.routes.clone(),
+            maps.ports.clone(),
+        );
         let settings = switches.wanted();
         Ok(Self {
             pod,
             netns: settings.netns,
             first_shard: settings.first_shard.into(),
             filter,
+            approve,
             rings,
             maps,
             switches,
@@ -196,9 +207,10 @@ impl Session {
     /// By a ring that is in the shard's slot already: the filter is put on its outbound listener.
     pub(super) fn hold_by(&self, shard: u32, ring: OwnedFd, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
         let approvals = Approvals {
-            approved: self.maps.approved.clone(),
-            held: self.maps.held.clone(),
+            program: self.approve.clone(),
+            pending: self.maps.pending.clone(),
             netns: self.netns,
+            shard: self.first_shard + shard,
         };
         sys::attach_filter(listener, self.filter.as_fd())
             .and_then(|()| Hold::new(ring, approvals))
@@ -239,9 +251,8 @@ impl Session {
     pub fn app_ports(&self) -> Result<AppPorts, Error> {
         AppPorts::new(
             AppPortMaps {
-                ports: self.maps.ports.clone(),
                 counted: self.maps.counted.clone(),
-                inherited: self.maps.inherited.clone(),
+                inherited: self.maps.ports.inherited.clone(),
                 counters: self.counters.array(),
             },
             self.doubts.clone(),

@@ -6,14 +6,13 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidecar_ebpf::abi::{HELD_ENTRIES, Held, Tuple, map};
+use sidecar_ebpf::abi::{PENDING_ENTRIES, Pending, Tuple, map};
 use socket2::{Domain, Socket, Type};
 use tokio::runtime::{Builder, Runtime};
 
-use super::super::map::Map;
 use super::super::{Approvals, Config, Datapath, HeldEvents, Steered};
 use super::pod::{Pod, in_pod, steered};
-use super::probe::{FAR_MAPPED, FAR4, FAR6, address, canonical, counter, handshakes, original_dst};
+use super::probe::{FAR_MAPPED, FAR4, FAR6, address, canonical, counter, original_dst, pending};
 use crate::model::{HeldEvent, HeldSyn};
 
 /// Longer than the kernel's first pauses between SYNs: 1 s, 2 s and so on, up to 32 s. A machine that takes seconds to
@@ -78,6 +77,11 @@ impl Shard {
         }
     }
 
+    fn approve(&self, syn: &HeldSyn) {
+        let approved = self.approvals.approve(syn.pair, syn.sequence);
+        assert!(approved.expect("an answer"), "it is held");
+    }
+
     fn is_quiet(&self) -> bool {
         self.listener.set_nonblocking(true).expect("non-blocking");
         let quiet = self
@@ -94,18 +98,6 @@ fn held(event: HeldEvent) -> Option<HeldSyn> {
         HeldEvent::Held(syn) => Some(syn),
         _ => None,
     }
-}
-
-fn entries(pod: &Pod, name: &'static str) -> usize {
-    let keys = |keys: Result<Vec<Tuple>, _>| keys.expect("the keys").len();
-    match name {
-        map::HELD => keys(pinned::<Held>(pod, name).keys()),
-        _ => keys(pinned::<u32>(pod, name).keys()),
-    }
-}
-
-fn pinned<V: bytemuck::Pod>(pod: &Pod, name: &'static str) -> Map<Tuple, V> {
-    pod.map(name).expect("the pinned map")
 }
 
 fn dial(to: SocketAddr) -> Socket {
@@ -135,7 +127,7 @@ fn a_syn_waits_until_it_is_approved_and_the_proxy_learns_where_it_goes() {
             assert!(shard.is_quiet(), "{far}: nobody is let in");
             assert!(shard.approvals.is_held(syn.pair, syn.sequence).unwrap());
 
-            shard.approvals.approve(syn.pair, syn.sequence).expect("approve");
+            shard.approve(&syn);
             // The client's own next SYN is let in, a second after the first.
             let (accepted, client) = shard.listener.accept().expect("accept");
             assert_eq!(original_dst(&accepted), Some(canonical(asked)), "{far}");
@@ -149,14 +141,7 @@ fn a_syn_waits_until_it_is_approved_and_the_proxy_learns_where_it_goes() {
         }
         assert_eq!(counter(&datapath, "held"), 3);
         assert_eq!(counter(&datapath, "approved"), 3);
-        for name in [map::HELD, map::APPROVED] {
-            assert_eq!(
-                entries(pod, name),
-                0,
-                "{name}: accepted connections leave nothing"
-            );
-        }
-        assert_eq!(handshakes(pod), 0);
+        assert_eq!(pending(pod), 0, "accepted connections leave nothing");
     });
 }
 
@@ -168,14 +153,26 @@ fn an_approval_is_for_one_syn_only() {
         let _app = dial(address(FAR4));
         let syn = shard.held();
         let other = syn.sequence.wrapping_add(1);
-        shard.approvals.approve(syn.pair, other).expect("approve");
+        assert!(!shard.approvals.approve(syn.pair, other).expect("an answer"));
+        shard.approve(&syn);
+        assert!(
+            shard
+                .approvals
+                .withdraw(syn.pair, syn.sequence)
+                .expect("an answer")
+        );
         super::pod::eventually("the client asks again", || counter(&datapath, "held_again") == 1);
         assert!(shard.is_quiet());
-        shard.approvals.withdraw(syn.pair, other).expect("withdraw");
-        shard
-            .approvals
-            .withdraw(syn.pair, other)
-            .expect("withdrawn already");
+        assert!(!shard.approvals.withdraw(syn.pair, other).expect("an answer"));
+        shard.approve(&syn);
+        shard.approve(&syn);
+        shard.listener.accept().expect("one that comes later");
+        assert!(
+            !shard
+                .approvals
+                .approve(syn.pair, syn.sequence)
+                .expect("an answer")
+        );
     });
 }
 
@@ -188,7 +185,7 @@ fn who_gives_up_leaves_nothing_and_the_proxy_is_told() {
             let app = dial(address(FAR4));
             let syn = shard.held();
             if approved {
-                shard.approvals.approve(syn.pair, syn.sequence).expect("approve");
+                shard.approve(&syn);
             }
             drop(app);
             let gone = HeldEvent::Gone {
@@ -196,9 +193,13 @@ fn who_gives_up_leaves_nothing_and_the_proxy_is_told() {
                 sequence: syn.sequence,
             };
             assert_eq!(shard.events(), [gone]);
-            for name in [map::HELD, map::APPROVED] {
-                assert_eq!(entries(pod, name), 0, "{name}");
-            }
+            assert_eq!(pending(pod), 0);
+            assert!(
+                !shard
+                    .approvals
+                    .approve(syn.pair, syn.sequence)
+                    .expect("an answer")
+            );
         }
         assert!(shard.is_quiet());
     });
@@ -222,13 +223,18 @@ fn the_next_proxy_is_told_of_what_the_last_one_held() {
         };
         second.session().steer(0, slots).expect("steer");
         // Its upstream ends with it, and so does what it has allowed.
-        last.approvals.approve(held.pair, held.sequence).expect("approve");
+        last.approve(&held);
         drop((last, first));
         let again = shard.held();
         assert_eq!((again.pair, again.sequence), (held.pair, held.sequence));
         assert_eq!(again.original_dst, held.original_dst);
         assert!(shard.is_quiet(), "nobody has answered here");
-        assert_eq!(entries(pod, map::APPROVED), 0, "nor will the next SYN be let in");
+        // Nor is the next SYN let in.
+        let asked_again = counter(&second, "held_again");
+        super::pod::eventually("the client asks again", || {
+            counter(&second, "held_again") > asked_again
+        });
+        assert!(shard.is_quiet());
     });
 }
 
@@ -260,7 +266,7 @@ fn each_shard_is_told_of_its_own_connections_and_gets_them() {
             for (n, shard) in shards.iter_mut().enumerate() {
                 let Some(syns) = shard.held_now() else { continue };
                 for syn in syns {
-                    shard.approvals.approve(syn.pair, syn.sequence).expect("approve");
+                    shard.approve(&syn);
                     told[n] += 1;
                 }
             }
@@ -277,29 +283,73 @@ fn each_shard_is_told_of_its_own_connections_and_gets_them() {
     });
 }
 
+/// The entry of a connection is there before its SYN, so nothing that comes later can fail for want of room.
 #[test]
-fn without_room_a_connection_is_to_be_refused_and_others_live_on() {
+fn without_room_new_connections_fail_and_those_that_wait_live_on() {
     in_pod(|pod| {
         let datapath = pod.attach(None);
         let mut shard = Shard::start(pod, &datapath);
         let _earlier = dial(address(FAR4));
         let earlier = shard.held();
-        let held = pod.map(map::HELD).expect("the pinned map");
-        let junk: Held = bytemuck::Zeroable::zeroed();
-        for n in 1..HELD_ENTRIES as u32 {
+        let map = pod.map(map::PENDING).expect("the pinned map");
+        let junk: Pending = bytemuck::Zeroable::zeroed();
+        for n in 1..PENDING_ENTRIES as u32 {
             let key = Tuple {
-                sequence: n,
+                reserved: n,
                 ..bytemuck::Zeroable::zeroed()
             };
-            held.set(&key, &junk).expect("room");
+            map.set(&key, &junk).expect("room");
         }
-        let _late = dial(address(FAR6));
-        match shard.events().pop() {
-            Some(HeldEvent::NoRoom(syn)) => assert_eq!(syn.original_dst.0, address(FAR6)),
-            other => panic!("{other:?}"),
+        let late = Socket::new(Domain::IPV6, Type::STREAM, None).expect("socket");
+        let failed = late.connect(&address(FAR6).into()).unwrap_err();
+        assert_eq!(failed.raw_os_error(), Some(nix::libc::EHOSTUNREACH));
+        assert_eq!(counter(&datapath, "publish_failed"), 1);
+        shard.approve(&earlier);
+        let (accepted, _) = shard.listener.accept().expect("accept");
+        assert_eq!(original_dst(&accepted), Some(address(FAR4)));
+    });
+}
+
+/// The proxy hears of an end through its ring, and decides before it has read that.
+#[test]
+fn an_approval_for_who_has_gone_changes_nothing_for_who_has_the_same_two_ends_now() {
+    in_pod(|pod| {
+        let datapath = pod.attach(None);
+        let mut shard = Shard::start(pod, &datapath);
+        let from = |port: u16| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+            socket.set_reuse_address(true).expect("an option");
+            socket.set_nonblocking(true).expect("non-blocking");
+            let own = SocketAddr::from(([0, 0, 0, 0], port));
+            socket.bind(&own.into()).expect("bind");
+            let begun = socket.connect(&address(FAR4).into()).expect_err("not at once");
+            assert_eq!(begun.raw_os_error(), Some(nix::libc::EINPROGRESS));
+            socket
+        };
+        let mut app = from(0);
+        let first = shard.held();
+        let mut before = first.clone();
+        for _ in 0..200 {
+            drop(app);
+            app = from(first.pair.client.port());
+            let approve = || shard.approvals.approve(before.pair, before.sequence);
+            assert!(!approve().expect("an answer"), "it has gone");
+            // After the end of the one before.
+            let now = loop {
+                if let Some(HeldEvent::Held(now)) = shard.events().pop() {
+                    break now;
+                }
+            };
+            assert_eq!((now.pair, now.original_dst), (first.pair, first.original_dst));
+            assert_ne!(now.sequence, before.sequence);
+            let approve = || shard.approvals.approve(before.pair, before.sequence);
+            assert!(!approve().expect("an answer"), "nor is this one approved by it");
+            before = now;
         }
-        assert_eq!(counter(&datapath, "held_full"), 1);
-        assert!(shard.approvals.is_held(earlier.pair, earlier.sequence).unwrap());
+        shard.approve(&before);
+        let (accepted, _) = shard.listener.accept().expect("accept");
+        assert_eq!(original_dst(&accepted), Some(address(FAR4)));
+        assert!(shard.is_quiet());
     });
 }
 

@@ -1,6 +1,7 @@
 //! Maps with types, against the kernel's own.
 
-use sidecar_ebpf::abi::{AppPort, Settings, map};
+use sidecar_ebpf::abi::{APP_SOCKET_ENTRIES, AppPorts, AppSocket, INHERITED_SLOTS, Inherited, Settings, map};
+use sidecar_ebpf::addr::{Ip, Port};
 
 use super::super::Error;
 use super::super::map::Map;
@@ -11,7 +12,7 @@ fn a_map_of_other_sizes_is_refused_with_its_name() {
     in_pod(|pod| {
         let _datapath = pod.attach(None);
         let value = pod.map::<u32, [u8; 3]>(map::APP_PORTS).map(drop);
-        let key = pod.map::<u64, AppPort>(map::APP_PORTS).map(drop);
+        let key = pod.map::<u64, AppPorts>(map::APP_PORTS).map(drop);
         for refused in [value, key] {
             let error = refused.unwrap_err();
             assert!(
@@ -38,13 +39,17 @@ fn a_map_of_other_sizes_is_refused_with_its_name() {
 fn an_entry_is_there_until_it_is_removed_and_a_full_map_says_so() {
     in_pod(|pod| {
         let _datapath = pod.attach(None);
-        let map: Map<u32, AppPort> = pod.map(map::INHERITED).expect("a map");
-        let of = |v4| AppPort { v4, v6: 0 };
+        let map: Map<u64, AppSocket> = pod.map(map::APP_SOCKETS).expect("a map");
+        let of = |port| AppSocket {
+            ip: Ip::from_v4(0),
+            port: Port::new(port),
+            reserved: 0,
+        };
         assert!(map.keys().expect("keys").is_empty());
         assert_eq!(map.get(&1).expect("an answer"), None);
         assert!(!map.remove(&1).expect("an answer"));
         for key in 0..3 {
-            map.set(&key, &of(key.into())).expect("room");
+            map.set(&key, &of(key as u16)).expect("room");
         }
         assert_eq!(map.get(&2).expect("an answer"), Some(of(2)));
         let mut entries = map.entries().expect("entries");
@@ -53,22 +58,38 @@ fn an_entry_is_there_until_it_is_removed_and_a_full_map_says_so() {
         let mut keys = map.keys_at_once(8).expect("keys");
         keys.sort_unstable();
         assert_eq!(keys, [0, 1, 2]);
+        let mut at_once = map.entries_at_once(APP_SOCKET_ENTRIES).expect("entries");
+        at_once.sort_by_key(|(key, _)| *key);
+        assert_eq!(at_once, entries);
         map.retain(|key| *key == 1).expect("an answer");
         assert_eq!(map.keys().expect("keys"), [1]);
         let full = (2..)
             .find_map(|key| map.set(&key, &of(0)).err())
             .expect("it has an end");
-        assert!(full.is_full(), "{full:?}");
         let error = Error::from(full);
         assert!(
             matches!(
                 error,
                 Error::MapIo {
-                    map: map::INHERITED,
+                    map: map::APP_SOCKETS,
                     ..
                 }
             ),
             "{error}"
         );
+    });
+}
+
+#[test]
+fn an_array_is_read_at_once_whether_written_or_not() {
+    in_pod(|pod| {
+        let _datapath = pod.attach(None);
+        let map: Map<u32, Inherited> = pod.map(map::INHERITED).expect("a map");
+        let ports = Inherited::NONE.with(80, true);
+        map.set(&2, &ports).expect("there is no end of room");
+        let entries = map.entries_at_once(INHERITED_SLOTS).expect("entries");
+        assert_eq!(entries.len(), INHERITED_SLOTS);
+        let written = entries.iter().filter(|(_, ports)| *ports != Inherited::NONE);
+        assert_eq!(written.collect::<Vec<_>>(), [&(2, ports)]);
     });
 }

@@ -14,8 +14,9 @@ use super::pod::in_pod;
 const MOST: u64 = 1 << 20;
 /// A proxy has two shards unless it is told otherwise, and each has a ring.
 const SHARDS: u64 = 2;
-/// `BPF_MAP_TYPE_HASH`.
+/// `BPF_MAP_TYPE_HASH` and `BPF_MAP_TYPE_ARRAY`.
 const HASH: u64 = 1;
+const ARRAY: u64 = 2;
 
 #[test]
 fn the_maps_of_a_pod_take_less_than_a_megabyte_before_the_first_connection() {
@@ -30,13 +31,16 @@ fn the_maps_of_a_pod_take_less_than_a_megabyte_before_the_first_connection() {
         }
         if memory(ring.as_fd()) == 0 {
             // Before 6.4 the kernel does not measure: it prints what the map would take if it were full, and nothing of a
-            // ring. What a hash takes from the beginning is its buckets, of 16 bytes each.
+            // ring. What a hash takes from the beginning is its buckets, of 16 bytes each, and an array takes all.
             taken.iter_mut().for_each(|(_, bytes)| *bytes = 0);
             for (name, bytes) in &mut taken[1..] {
                 let map = sys::open_pin(&pins::map(&pod.config.pins, name)).expect(name);
-                if field(map.as_fd(), "map_type:") == HASH {
-                    *bytes = 16 * field(map.as_fd(), "max_entries:").next_power_of_two();
-                }
+                let entries = field(map.as_fd(), "max_entries:");
+                *bytes = match field(map.as_fd(), "map_type:") {
+                    HASH => 16 * entries.next_power_of_two(),
+                    ARRAY => entries * field(map.as_fd(), "value_size:").next_multiple_of(8),
+                    _ => 0,
+                };
             }
             taken[0].1 = SHARDS * RING_BYTES as u64;
         }

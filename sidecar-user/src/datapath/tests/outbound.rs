@@ -4,11 +4,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
-use sidecar_ebpf::abi::{HANDSHAKE_ENTRIES, Origin, REDIRECT4_PORT, SPREAD6_FIRST, Tuple, map};
+use sidecar_ebpf::abi::{PENDING_ENTRIES, Pending, REDIRECT4_PORT, SPREAD6_FIRST, Tuple, map};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::pod::{POD4, POD6, in_pod};
-use super::probe::{FAR_MAPPED, FAR4, FAR6, address, canonical, counter, handshakes, listener, original_dst};
+use super::probe::{FAR_MAPPED, FAR4, FAR6, address, canonical, counter, listener, original_dst, pending};
 
 #[test]
 fn a_connect_is_redirected_and_the_proxy_learns_where_it_was_going() {
@@ -53,7 +53,7 @@ fn a_destination_is_kept_per_connection_when_many_are_open() {
         }
         assert_eq!(counter(&datapath, "claimed"), 500);
         assert_eq!(counter(&datapath, "redirected"), 500);
-        assert_eq!(handshakes(pod), 0, "every entry was claimed");
+        assert_eq!(pending(pod), 0, "every entry was claimed");
     });
 }
 
@@ -136,7 +136,7 @@ fn a_refused_connect_leaves_nothing_behind() {
             assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{far}");
         }
         assert_eq!(counter(&datapath, "redirected"), 3);
-        assert_eq!(handshakes(pod), 0);
+        assert_eq!(pending(pod), 0);
     });
 }
 
@@ -205,13 +205,13 @@ fn a_connect_that_cannot_be_published_fails_and_its_socket_is_as_before() {
     in_pod(|pod| {
         let _outbound = pod.outbound();
         let datapath = pod.attach(None);
-        let map = pod.map(map::HANDSHAKE).expect("the pinned map");
+        let map = pod.map(map::PENDING).expect("the pinned map");
         let junk = |n| Tuple {
-            sequence: n,
+            reserved: n,
             ..bytemuck::Zeroable::zeroed()
         };
-        let value: Origin = bytemuck::Zeroable::zeroed();
-        for n in 1..=HANDSHAKE_ENTRIES as u32 {
+        let value: Pending = bytemuck::Zeroable::zeroed();
+        for n in 1..=PENDING_ENTRIES as u32 {
             map.set(&junk(n), &value).expect("room");
         }
         let sockets = [(FAR4, Domain::IPV4), (FAR6, Domain::IPV6)].map(|(far, domain)| {
@@ -222,7 +222,7 @@ fn a_connect_that_cannot_be_published_fails_and_its_socket_is_as_before() {
             (socket, far)
         });
         assert_eq!(counter(&datapath, "publish_failed"), 2);
-        for n in 1..=HANDSHAKE_ENTRIES as u32 {
+        for n in 1..=PENDING_ENTRIES as u32 {
             assert!(map.remove(&junk(n)).expect("an answer"), "it is there");
         }
         for (socket, far) in sockets {

@@ -166,7 +166,7 @@ fn a_full_map_costs_the_connection_and_no_program_sees_another_client() {
             // Of no network namespace that there is.
             let tuple = Tuple {
                 netns: u64::MAX,
-                sequence: n as u32,
+                reserved: n as u32,
                 ..Tuple::zeroed()
             };
             full.set(&tuple, &Origin::zeroed()).expect("room");

@@ -2,12 +2,11 @@
 
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
-use aya::maps::{HashMap, Map, MapData};
-use sidecar_ebpf::abi::{Origin, Tuple, map};
+use sidecar_ebpf::abi::{Origin, Pending, Tuple, map};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::super::Datapath;
-use super::super::install::pins;
+use super::super::map::Map;
 use super::pod::Pod;
 
 /// Nobody has these: only redirection gets a connection anywhere.
@@ -42,24 +41,19 @@ pub(super) fn counter(datapath: &Datapath, name: &str) -> u64 {
         .1
 }
 
-/// Entries in the handshake map.
-pub(super) fn handshakes(pod: &Pod) -> usize {
-    let path = pins::map(&pod.config.pins, map::HANDSHAKE);
-    let map = Map::HashMap(MapData::from_pin(path).expect("the pinned map"));
-    HashMap::<_, [u8; size_of::<Tuple>()], [u8; size_of::<Origin>()]>::try_from(map)
-        .expect("its shape")
-        .keys()
-        .count()
+/// Entries of connections on their way to the proxy.
+pub(super) fn pending(pod: &Pod) -> usize {
+    entries::<Pending>(pod, map::PENDING)
 }
 
 /// Entries of the map of presented clients.
 pub(super) fn presented(pod: &Pod) -> usize {
-    let path = pins::map(&pod.config.pins, map::PRESENTED);
-    let map = Map::HashMap(MapData::from_pin(path).expect("the pinned map"));
-    HashMap::<_, [u8; size_of::<Tuple>()], [u8; size_of::<Origin>()]>::try_from(map)
-        .expect("its shape")
-        .keys()
-        .count()
+    entries::<Origin>(pod, map::PRESENTED)
+}
+
+fn entries<V: bytemuck::Pod>(pod: &Pod, name: &'static str) -> usize {
+    let map: Map<Tuple, V> = pod.map(name).expect("the pinned map");
+    map.keys().expect("the keys").len()
 }
 
 pub(super) fn listener(domain: Domain) -> TcpListener {

@@ -15,7 +15,7 @@ use super::super::install::pins;
 use super::super::policy::parse;
 use super::super::{Config, Datapath, Error, Family, Lost, PodTarget, Proof, Unseen, detach, sys};
 use super::pod::{Elsewhere, Pod, in_pod};
-use super::probe::{canonical, counter, handshakes, listener, original_dst, presented};
+use super::probe::{canonical, counter, listener, original_dst, pending, presented};
 use crate::model::Direction;
 
 /// In both families, which these pods have.
@@ -201,7 +201,7 @@ fn a_nonce_arrives_at_the_listener_whatever_the_policy_and_is_not_counted() {
         }
         let counted = datapath.session().counters().expect("counters");
         assert!(counted.iter().all(|(_, count)| *count == 0), "{counted:?}");
-        assert_eq!(handshakes(pod), 0);
+        assert_eq!(pending(pod), 0);
     });
 }
 

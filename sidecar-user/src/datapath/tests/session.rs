@@ -121,7 +121,7 @@ fn descriptors_are_enough_to_hold_a_connection_and_to_approve_it_without_any_cap
                 };
                 assert_eq!(syn.original_dst.0, canonical(address(far)));
                 assert!(approvals.is_held(syn.pair, syn.sequence).expect("asked"));
-                approvals.approve(syn.pair, syn.sequence).expect("approve");
+                assert!(approvals.approve(syn.pair, syn.sequence).expect("approve"));
                 let (accepted, _) = listener.accept().expect("accept");
                 assert_eq!(original_dst(&accepted), Some(canonical(address(far))));
             }

@@ -131,7 +131,7 @@ fn a_second_proxy_that_ends_half_way_leaves_the_first_as_it_was() {
     in_pod(|pod| {
         for changed in [
             &[][..],
-            &[map::HELD],
+            &[map::PENDING],
             &[map::SETTINGS],
             &[map::ORIGIN, map::ROUTES],
         ] {
@@ -173,7 +173,7 @@ fn a_second_proxy_that_ends_half_way_leaves_the_first_as_it_was() {
 fn programs_of_two_versions_stand_beside_each_other_until_the_first_waits_for_nobody() {
     in_pod(|pod| {
         let mut first = Proxy::first(pod);
-        of_another_version(pod, &[map::HANDSHAKE]);
+        of_another_version(pod, &[map::PENDING]);
         let second = Proxy::prepare(pod, first.former());
         assert!(second.datapath.is_apart());
         second.datapath.activate().expect("activate");

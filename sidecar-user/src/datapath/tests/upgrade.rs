@@ -77,7 +77,7 @@ fn detaching_leaves_nothing_of_another_version() {
         pod.give_up();
         rename_a_hook(&pod.config.pins);
         let old_map = pins::maps(&pod.config.pins).join("or_oldmap_v7");
-        fs::rename(pins::map(&pod.config.pins, map::HELD), &old_map).expect("a bpffs renames");
+        fs::rename(pins::map(&pod.config.pins, map::PENDING), &old_map).expect("a bpffs renames");
         let removed = detach(&pod.config.pins, false).expect("detach");
         for path in [pins::link(&pod.config.pins, OLD_HOOK), old_map] {
             assert!(removed.contains(&path), "{} in {removed:?}", path.display());
@@ -167,7 +167,7 @@ fn where_the_map_of_ports_begins_anew_a_served_port_stays_open_until_the_first_l
 #[test]
 fn a_map_of_another_layout_begins_anew_and_takes_along_only_what_belongs_to_it() {
     in_pod(|pod| {
-        for spoilt in [map::HELD, map::APP_PORTS] {
+        for spoilt in [map::PENDING, map::APP_PORTS] {
             drop(pod.attach(None));
             let before = map_ids(pod);
             let pin = pins::map(&pod.config.pins, spoilt);

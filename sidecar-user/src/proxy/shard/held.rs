@@ -5,9 +5,9 @@
 //! `U` is the upstream that a held application gets.
 //!
 //! ```text
-//!   SYN ──▶ Dialing ──dialed──▶ Checking ──still held──▶ Approved ──accepted──▶ (the application has the upstream)
-//!              │                   │                        │
-//!              ├── gone, or its two ends are used again ────┴──▶ (dial cancelled, or upstream reset)
+//!   SYN ──▶ Dialing ──dialed──▶ Approved ──accepted──▶ (the application has the upstream)
+//!              │                   │
+//!              ├── gone, or its two ends are used again, or not held when it is approved ──▶ (dial cancelled, or upstream reset)
 //!              └──failed──▶ Refused ──gone──▶ (forgotten)
 //! ```
 
@@ -53,8 +53,6 @@ struct Entry<U> {
 enum State<U> {
     /// For its upstream.
     Dialing,
-    /// For the kernel to say whether it still holds the SYN.
-    Checking(U),
     /// For the application to be accepted.
     Approved(U),
     /// For the application to have heard.
@@ -93,9 +91,10 @@ pub(super) enum Effect<U> {
     Cancel(Dial),
     /// Ask whether the kernel still holds this SYN, and hand the answer to [`HeldTable::looked`].
     Look(Key),
-    /// Let this SYN pass, and send it again; [`HeldTable::approval_failed`] where that cannot be done.
+    /// Let this SYN pass, and send it again. Where the kernel does not hold it any more, [`HeldTable::not_held`]; where it
+    /// cannot be asked, [`HeldTable::approval_failed`].
     Approve(Rc<HeldSyn>),
-    /// Take an approval back that nobody has used.
+    /// Take an approval back: the kernel still has it, and who it was for is to be refused. Others end with their connection.
     Withdraw(Key),
     Answer(Rc<HeldSyn>, Answer),
     /// Nobody will use this upstream, and its far side is to know that.
@@ -143,7 +142,6 @@ impl<U> HeldTable<U> {
     pub(super) fn event(&mut self, event: HeldEvent, closed: bool, now: Instant) {
         match event {
             HeldEvent::Held(syn) => self.held(syn, closed, now),
-            HeldEvent::NoRoom(syn) => self.effects.push_back(Effect::TurnAway(syn, Reason::NoRoom)),
             HeldEvent::Stray { pair, sequence } => {
                 self.effects.push_back(Effect::Stray(Key { pair, sequence }));
             }
@@ -189,8 +187,8 @@ impl<U> HeldTable<U> {
         let entry = entry.filter(|e| e.number == dial.number && matches!(e.state, State::Dialing));
         match (entry, result) {
             (Some(entry), Ok(upstream)) => {
-                entry.state = State::Checking(upstream);
-                self.effects.push_back(Effect::Look(entry.key()));
+                entry.state = State::Approved(upstream);
+                self.effects.push_back(Effect::Approve(entry.syn.clone()));
             }
             (Some(_), Err(answer)) => self.refuse(dial.pair, answer, now),
             (None, Ok(upstream)) => self.effects.push_back(Effect::Reset(upstream)),
@@ -203,22 +201,16 @@ impl<U> HeldTable<U> {
         let Some(entry) = self.entries.get_mut(&key.pair).filter(|e| e.key() == key) else {
             return;
         };
-        let lost = match &entry.state {
-            // Sent again for a connection that is over, the SYN would open the next one that uses its two ends.
-            State::Checking(_) => !held,
-            _ => !held && entry.suspect,
-        };
-        if lost {
+        if !held && entry.suspect {
             return self.gone(key);
         }
         entry.suspect = !held;
-        entry.state = match std::mem::replace(&mut entry.state, State::Dialing) {
-            State::Checking(upstream) => {
-                self.effects.push_back(Effect::Approve(entry.syn.clone()));
-                State::Approved(upstream)
-            }
-            state => state,
-        };
+    }
+
+    /// What was to be approved is over, and news of its end may be lost. Sent again, its SYN would open the next connection
+    /// that uses its two ends.
+    pub(super) fn not_held(&mut self, key: Key) {
+        self.gone(key);
     }
 
     /// The kernel cannot let that SYN pass.
@@ -277,6 +269,10 @@ impl<U> HeldTable<U> {
         let all: Vec<Key> = self.entries.values().map(Entry::key).collect();
         for key in all {
             if let Some(entry) = self.entries.get(&key.pair) {
+                // Its next SYN is not to find a proxy that accepts and has nobody to give it to.
+                if matches!(entry.state, State::Approved(_)) {
+                    self.effects.push_back(Effect::Withdraw(key));
+                }
                 let answer = Effect::Answer(entry.syn.clone(), Answer::Refused);
                 self.effects.push_back(answer);
             }
@@ -291,7 +287,7 @@ impl<U> HeldTable<U> {
         }
         if let Some(entry) = self.remove(key.pair) {
             let dial = entry.dial();
-            self.give_up(dial, key, entry.state);
+            self.give_up(dial, entry.state);
         }
     }
 
@@ -299,26 +295,22 @@ impl<U> HeldTable<U> {
         let Some(entry) = self.entries.get_mut(&pair) else {
             return;
         };
-        let (dial, key, pause) = (entry.dial(), entry.key(), repeat(answer)[0]);
+        let (dial, pause) = (entry.dial(), repeat(answer)[0]);
         let before = std::mem::replace(&mut entry.state, State::Refused { answer, pause });
         let answer = Effect::Answer(entry.syn.clone(), answer);
         // Its dial has ended.
         if !matches!(before, State::Dialing) {
-            self.give_up(dial, key, before);
+            self.give_up(dial, before);
         }
         self.effects.push_back(answer);
         self.repeats.push(Reverse((now + pause, dial.number, pair)));
     }
 
     /// What an entry had is not wanted any more.
-    fn give_up(&mut self, dial: Dial, key: Key, state: State<U>) {
+    fn give_up(&mut self, dial: Dial, state: State<U>) {
         match state {
             State::Dialing => self.effects.push_back(Effect::Cancel(dial)),
-            State::Checking(upstream) => self.effects.push_back(Effect::Reset(upstream)),
-            State::Approved(upstream) => {
-                self.effects
-                    .extend([Effect::Withdraw(key), Effect::Reset(upstream)]);
-            }
+            State::Approved(upstream) => self.effects.push_back(Effect::Reset(upstream)),
             State::Refused { .. } => {}
         }
     }

@@ -17,9 +17,9 @@ use super::super::outcome::Answer;
 use super::super::walk::outbound::{self, Ready};
 use super::context::Shard;
 use super::held::{Dial, Effect, HeldTable, Key, Reason};
-use crate::datapath::{Approvals, HELD_ENTRIES, HeldEvents};
+use crate::datapath::{Approvals, HELD_MOST, HeldEvents};
+use crate::intercept::RawSockets;
 use crate::intercept::packet::{self, Packet};
-use crate::intercept::{self, RawSockets};
 use crate::model::addr::canonical;
 use crate::model::{ClientAddr, HeldSyn, Pair};
 
@@ -83,10 +83,6 @@ impl Holding {
 
     /// What is ready for a connection that has been accepted, if it was held.
     pub(super) fn accepted(&self, app: &TcpStream, client: ClientAddr) -> Option<Ready> {
-        // Inherited from the listener, where it has done its work; it would be asked about every packet.
-        if let Err(error) = intercept::unfilter(app) {
-            tracing::debug!(%client, %error, "the filter stays on a connection");
-        }
         let pair = Pair {
             client: client.0,
             listener: canonical(app.local_addr().ok()?),
@@ -188,7 +184,8 @@ impl Holding {
     fn approve(&self, syn: &HeldSyn) {
         match self.approvals.approve(syn.pair, syn.sequence) {
             // Were it lost, the client's own next SYN would be let in.
-            Ok(()) => self.send(&packet::again(syn)),
+            Ok(true) => self.send(&packet::again(syn)),
+            Ok(false) => self.table.borrow_mut().not_held(Key::of(syn)),
             Err(error) => {
                 tracing::warn!(client = %syn.pair.client, %error, "a held connection cannot be let in");
                 let mut table = self.table.borrow_mut();
@@ -215,7 +212,7 @@ async fn until(alarm: Option<Instant>) {
 fn limit(shards: usize, files: usize) -> usize {
     let shards = shards.max(1);
     LIMIT
-        .min(HELD_ENTRIES / shards)
+        .min(HELD_MOST / shards)
         .min(files / DESCRIPTORS / shards)
         .max(1)
 }
@@ -228,7 +225,7 @@ mod tests {
     fn all_shards_together_take_no_more_than_there_is() {
         for shards in [1, 2, 8, 64] {
             let each = limit(shards, 1 << 20);
-            assert!(each <= LIMIT && each * shards <= HELD_ENTRIES, "{shards}: {each}");
+            assert!(each <= LIMIT && each * shards <= HELD_MOST, "{shards}: {each}");
             assert!(limit(shards, 4096) * shards <= 1024, "few descriptors");
         }
         assert_eq!(limit(64, 16), 1);

@@ -23,6 +23,7 @@ use crate::datapath::{HeldEvents, Hold};
 use crate::intercept::{Listeners, RawSockets};
 use crate::model::{Cause, ClientAddr, Outcome, Party};
 use crate::observe::ShardObserver;
+use crate::relay;
 use context::{Settings, Shard};
 use holding::Holding;
 
@@ -64,17 +65,18 @@ pub(super) fn run(
             Some(steered) => (Some(steered.outbound), Some(steered.inbound)),
             None => (None, None),
         };
+        for listener in outbound.iter().chain(&inbound) {
+            relay::prepare(listener)?;
+        }
         let outbound = outbound.map(TcpListener::from_std).transpose()?;
         let inbound = inbound.map(TcpListener::from_std).transpose()?;
         let hbone = TcpListener::from_std(listeners.hbone)?;
         let applications = async {
             let admitted = async {
                 let admitted = accept_steered(&shard, outbound, |shard, arrival: Arrival| {
-                    let holding = holding.clone();
-                    async move {
-                        let held = holding.and_then(|all| all.accepted(&arrival.stream, arrival.client));
-                        outbound::serve(shard, arrival, held).await;
-                    }
+                    let held = holding.as_ref();
+                    let held = held.and_then(|all| all.accepted(&arrival.stream, arrival.client));
+                    outbound::serve(shard, arrival, held)
                 });
                 if holding.is_some() {
                     // Held connections come in by this listener until the end. A newcomer is refused by its SYN.

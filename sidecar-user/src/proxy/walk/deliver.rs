@@ -7,8 +7,6 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
-use tokio::net::TcpStream;
-
 use super::super::limits::Resources;
 use super::super::outcome;
 use super::super::shard::context::Shard;
@@ -16,7 +14,8 @@ use crate::error_chain;
 use crate::model::ClientAddr;
 use crate::observe::OpenFlow;
 use crate::policy::Permit;
-use crate::transport::{Error, tcp};
+use crate::transport::Error;
+use crate::transport::tcp::{self, Dialled};
 
 /// Where a connection is delivered to.
 pub(super) enum Goal {
@@ -38,7 +37,7 @@ pub(super) async fn deliver(
     client: SocketAddr,
     caller: ClientAddr,
     flow: &OpenFlow,
-) -> Result<TcpStream, Error> {
+) -> Result<Dialled, Error> {
     let start = Instant::now();
     let destination = match goal {
         Goal::Application(permit) => permit.destination(),
@@ -72,7 +71,7 @@ pub(super) async fn deliver(
 
 /// From the pod's own address while it has ports left towards this application: all connections have one destination.
 /// After that from addresses that nobody is shown, of which there are enough.
-async fn dial(shard: &Shard, destination: SocketAddr, client: SocketAddr) -> Result<TcpStream, Error> {
+async fn dial(shard: &Shard, destination: SocketAddr, client: SocketAddr) -> Result<Dialled, Error> {
     let mark = |socket: BorrowedFd<'_>| shard.present(socket, client, destination);
     let door = shard.door(destination);
     let from = async |source| {

@@ -4,8 +4,6 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
-
 use super::super::outcome;
 use super::super::shard::context::Shard;
 use super::search::{Failed, Search};
@@ -17,7 +15,8 @@ use crate::policy::Mode;
 use crate::relay::Port;
 use crate::route::Upstream;
 use crate::transport::hbone::{self, client::ConnectTo};
-use crate::transport::{Error, pool, tcp};
+use crate::transport::tcp::{self, Dialled};
+use crate::transport::{Error, pool};
 
 /// A dial that only the application's own patience limits.
 const UNLIMITED: Duration = Duration::from_secs(24 * 60 * 60);
@@ -42,7 +41,7 @@ pub(super) struct Conn {
 }
 
 pub(super) enum UpstreamStream {
-    Plain(TcpStream),
+    Plain(Dialled),
     Mesh(hbone::Stream),
 }
 
@@ -154,7 +153,7 @@ async fn mesh(
     Ok(connected.stream)
 }
 
-async fn plain(shard: &Shard, asked: &DialRequest, up: &Upstream) -> Result<TcpStream, Error> {
+async fn plain(shard: &Shard, asked: &DialRequest, up: &Upstream) -> Result<Dialled, Error> {
     if shard.mode == Mode::Strict {
         // A strict workload's proxy sends nothing at all before it can prove who it is.
         shard.svid()?;

@@ -5,6 +5,7 @@
 //! stages, in another order. From a route to a `Conn` it is `dial.rs`.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -70,46 +71,61 @@ pub(in crate::proxy) async fn held(
 }
 
 /// An accepted connection: one that was held and is expected, or one whose connect() has returned already.
-pub(in crate::proxy) async fn serve(shard: Rc<Shard>, arrival: Arrival, expected: Option<Ready>) {
+///
+/// A box of the size that is needed: what the optimistic walk takes to find its upstream is none of a held connection's.
+pub(in crate::proxy) fn serve(
+    shard: Rc<Shard>,
+    arrival: Arrival,
+    expected: Option<Ready>,
+) -> Pin<Box<dyn Future<Output = ()>>> {
+    let client = arrival.client;
+    let Some(mut ready) = expected else {
+        return Box::pin(serve_optimistic(shard, arrival));
+    };
+    let app = match ready.place.take() {
+        Some(place) => shard.descriptors.settle(arrival.stream, place),
+        None => Ok(arrival.stream),
+    };
+    match app {
+        Ok(app) => Box::pin(carry(shard, Abortive::new(app), ready)),
+        Err(error) => {
+            tracing::error!(%client, %error, "an accepted connection cannot be watched");
+            ready.conn.reset();
+            ready.flow.close(Outcome::new(Party::Us, Cause::Io));
+            Box::pin(std::future::ready(()))
+        }
+    }
+}
+
+async fn serve_optimistic(shard: Rc<Shard>, arrival: Arrival) {
     let Arrival {
         stream,
         client,
         admitted,
     } = arrival;
     let mut app = Abortive::new(stream);
-    let Ready {
-        mut conn,
-        flow,
-        place,
-        _open,
-    } = match expected {
-        Some(ready) => ready,
-        None if shard.nonces.is_one(Direction::Outbound, &*app, client) => return,
-        None if !admitted => {
-            return turn_away(&shard, app.into_inner(), client, Some(Resources::Descriptors));
-        }
-        None if shard.is_closed() => return turn_away(&shard, app.into_inner(), client, None),
-        None => match accepted(&shard, &mut app, client).await {
-            Some(ready) => ready,
-            None => return,
-        },
-    };
-    let mut app = match place {
-        Some(place) => match shard.descriptors.settle(app.into_inner(), place) {
-            Ok(app) => Abortive::new(app),
-            Err(error) => {
-                tracing::error!(%client, %error, "an accepted connection cannot be watched");
-                conn.reset();
-                return flow.close(Outcome::new(Party::Us, Cause::Io));
-            }
-        },
-        None => app,
-    };
+    if shard.nonces.is_one(Direction::Outbound, &*app, client) {
+        return;
+    }
+    if !admitted {
+        return turn_away(&shard, app.into_inner(), client, Some(Resources::Descriptors));
+    }
+    if shard.is_closed() {
+        return turn_away(&shard, app.into_inner(), client, None);
+    }
+    // Boxed, so that it takes no memory while the connection is relayed.
+    if let Some(ready) = Box::pin(accepted(&shard, &mut app, client)).await {
+        carry(shard, app, ready).await;
+    }
+}
+
+/// Relays until a side ends it. All stays in the arguments: a future has room for those and for what is moved out of them.
+async fn carry(shard: Rc<Shard>, mut app: Abortive, mut ready: Ready) {
     let live = shard.live.enter(None);
-    let outcome = match conn.stream {
-        UpstreamStream::Plain(mut up) => join(&shard, &live, &mut *app, &mut up, &flow).await,
-        UpstreamStream::Mesh(mut up) => {
-            let outcome = join(&shard, &live, &mut *app, &mut up, &flow).await;
+    let outcome = match &mut ready.conn.stream {
+        UpstreamStream::Plain(up) => join(&shard, &live, &mut *app, up, &ready.flow).await,
+        UpstreamStream::Mesh(up) => {
+            let outcome = join(&shard, &live, &mut *app, up, &ready.flow).await;
             if up.is_distrusted() {
                 shard.meters.policy_cuts.inc();
                 Outcome::new(Party::Policy, Cause::Denied)
@@ -118,8 +134,8 @@ pub(in crate::proxy) async fn serve(shard: Rc<Shard>, arrival: Arrival, expected
             }
         }
     };
-    drop(app);
-    flow.close(outcome);
+    drop((ready.conn, app));
+    ready.flow.close(outcome);
 }
 
 /// It cannot be served, and believes that it is connected.
@@ -198,5 +214,21 @@ fn shown(shard: &Shard, syn: &HeldSyn) -> SocketAddr {
     match syn.source {
         Some(source) if syn.pair.client.ip().is_loopback() => SocketAddr::new(source, syn.pair.client.port()),
         _ => shard.shown_client(ClientAddr(syn.pair.client)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Beside it there is what the flow says, and what the runtime and a tunnel keep.
+    #[test]
+    fn what_a_relayed_connection_keeps_is_small() {
+        let size = size(carry);
+        assert!(size <= 1100, "{size} bytes");
+    }
+
+    fn size<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
     }
 }

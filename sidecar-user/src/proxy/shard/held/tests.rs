@@ -46,11 +46,7 @@ impl Story {
     /// A SYN whose upstream is up, and which may pass.
     fn approves(&mut self, port: u16, sequence: u32, upstream: &'static str) {
         let dial = self.begins(port, sequence);
-        assert_eq!(
-            self.dialed(dial, Ok(upstream)),
-            [Effect::Look(key(port, sequence))]
-        );
-        let approved = self.looked(port, sequence, true);
+        let approved = self.dialed(dial, Ok(upstream));
         assert_eq!(approved, [Effect::Approve(Rc::new(syn(port, sequence)))]);
     }
 
@@ -106,7 +102,6 @@ fn a_syn_that_comes_again_is_neither_dialed_nor_approved_again() {
     let dial = story.begins(A, 1);
     assert_eq!(story.event(HeldEvent::Held(syn(A, 1))), []);
     story.dialed(dial, Ok("a"));
-    story.looked(A, 1, true);
     assert_eq!(story.event(HeldEvent::Held(syn(A, 1))), []);
     assert_eq!(story.looked(A, 1, true), []);
 }
@@ -128,25 +123,27 @@ fn a_late_dial_is_not_used_for_the_same_syn_that_has_come_again() {
     let second = story.begins(A, 1);
     assert_ne!(first, second);
     assert_eq!(story.dialed(first, Ok("late")), [Effect::Reset("late")]);
-    assert_eq!(story.dialed(second, Ok("a")), [Effect::Look(key(A, 1))]);
+    let approved = [Effect::Approve(Rc::new(syn(A, 1)))];
+    assert_eq!(story.dialed(second, Ok("a")), approved);
 }
 
 #[test]
 fn a_syn_that_the_kernel_no_longer_holds_is_not_sent_again() {
     let mut story = Story::new();
-    let dial = story.begins(A, 1);
-    story.dialed(dial, Ok("a"));
-    assert_eq!(story.looked(A, 1, false), [Effect::Reset("a")]);
+    story.approves(A, 1, "a");
+    story.table.not_held(key(A, 1));
+    assert_eq!(story.effects(), [Effect::Reset("a")]);
+    assert_eq!(story.table.next_timeout(), None, "nothing is left to do");
 }
 
-/// An approval outlives its entry in the kernel otherwise: its key has the sequence number, which nobody uses again.
+/// The kernel has the approval no more: it was for the connection before.
 #[test]
 fn two_ends_that_are_used_again_end_what_was_approved_for_them() {
     let mut story = Story::new();
     story.approves(A, 1, "a");
     let effects = story.event(HeldEvent::Held(syn(A, 2)));
     assert!(
-        matches!(&effects[..], [Effect::Withdraw(old), Effect::Reset("a"), Effect::Dial(..)] if *old == key(A, 1)),
+        matches!(&effects[..], [Effect::Reset("a"), Effect::Dial(..)]),
         "{effects:?}"
     );
     assert_eq!(story.table.accepted(key(A, 2).pair), None, "it is not approved");
@@ -160,7 +157,6 @@ fn what_cannot_be_approved_is_refused() {
     assert_eq!(
         story.effects(),
         [
-            Effect::Withdraw(key(A, 1)),
             Effect::Reset("a"),
             Effect::Answer(Rc::new(syn(A, 1)), Answer::Refused)
         ]

@@ -1,0 +1,38 @@
+//! The maps of ports on which somebody listens: those that the programs keep count of, and those that user space has found.
+
+use std::net::SocketAddr;
+
+use sidecar_ebpf::abi::{AppPorts, Inherited};
+
+use super::super::map::{Failed, Map};
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct PortMaps {
+    pub(super) counted: Map<u32, AppPorts>,
+    pub(super) inherited: Map<u32, Inherited>,
+}
+
+impl PortMaps {
+    /// Whether a socket that an attempt at this address would reach is counted by the programs.
+    pub(super) fn is_counted(&self, at: SocketAddr) -> Result<bool, Failed> {
+        let (slot, place) = AppPorts::place(at.port());
+        let ports = self.counted.get(&slot)?;
+        Ok(ports.is_some_and(|ports| ports.0[place].serves(is_v4(at))))
+    }
+
+    /// Whether user space has found such a socket that they do not count.
+    pub(super) fn is_inherited(&self, at: SocketAddr) -> Result<bool, Failed> {
+        let ports = self.inherited.get(&Inherited::place(at.port()))?;
+        Ok(ports.is_some_and(|ports| ports.serves(at.port(), is_v4(at))))
+    }
+
+    /// Whether there is either.
+    pub(super) fn is_served(&self, at: SocketAddr) -> Result<bool, Failed> {
+        Ok(self.is_counted(at)? || self.is_inherited(at)?)
+    }
+}
+
+fn is_v4(at: SocketAddr) -> bool {
+    at.ip().to_canonical().is_ipv4()
+}
