@@ -60,7 +60,7 @@ fn every_program_that_the_kernel_refuses_is_named_and_the_verifier_heard_last() 
         Some("ok"),
         "{findings}"
     );
-    for program in ["or_connect4", "or_sk_lookup"] {
+    for program in ["or_connect4", "or_hold"] {
         assert!(programs.contains(program), "{programs}");
         assert!(
             report.contains(&format!("program {program} was not accepted")),
