@@ -125,21 +125,18 @@ impl fmt::Display for Step {
 }
 
 impl Error {
-    /// Nobody answers for the peer's proxy now: its port is closed, or it went away before it had proved who it is. A
-    /// proxy that is started again looks like this for a moment.
+    /// Nobody answers for the peer's proxy now: its port is closed, or it went away before it had answered. A proxy that is
+    /// stopped and started again looks like this for a moment.
     pub fn is_absence(&self) -> bool {
-        use io::ErrorKind::{
-            BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof,
-        };
-        let gone = [
-            BrokenPipe,
-            ConnectionAborted,
-            ConnectionRefused,
-            ConnectionReset,
-            UnexpectedEof,
-        ];
         match self {
-            Self::Connect { source, .. } | Self::Tls { source, .. } => gone.contains(&source.kind()),
+            Self::Connect { source, .. } | Self::Tls { source, .. } => is_gone(source),
+            Self::Http2 { source, .. } => {
+                // RFC 9113, 6.8: a peer that ends says so without an error.
+                let goes_away = source.is_go_away() && source.is_remote();
+                source.get_io().is_some_and(is_gone)
+                    || goes_away && source.reason() == Some(h2::Reason::NO_ERROR)
+            }
+            Self::Closed { .. } => true,
             _ => false,
         }
     }
@@ -147,6 +144,15 @@ impl Error {
     fn is_refused_stream(&self) -> bool {
         matches!(self, Self::Http2 { source, .. } if source.reason() == Some(h2::Reason::REFUSED_STREAM))
     }
+}
+
+/// Whether the other end has closed the connection, or never had one.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionRefused | ConnectionReset | UnexpectedEof
+    )
 }
 
 fn names(ids: &[SpiffeId]) -> String {

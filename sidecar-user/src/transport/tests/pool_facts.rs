@@ -367,6 +367,38 @@ async fn a_tunnel_that_goes_away_while_it_is_asked_gets_a_successor() {
     .await;
 }
 
+/// A proxy that is stopped and started again does this to whoever comes in between, which is no answer.
+#[tokio::test]
+async fn a_peer_that_goes_away_before_it_answers_is_absent_and_one_that_finds_fault_is_not() {
+    locally(async {
+        let ca = Authority::new("root");
+        let mut peer = ByHand::start(&ca).await;
+        let (pool, svid, key) = (pool(), ca.svid(&id("client")), key(peer.addr, &id("server")));
+        let request = to("10.0.0.2:80");
+        let goes_away = |code| Frame::new(frames::GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, code]);
+        let ends = [
+            // NO_ERROR
+            (Some(goes_away(0)), true),
+            // PROTOCOL_ERROR
+            (Some(goes_away(1)), false),
+            // Without a word.
+            (None, true),
+        ];
+        for (word, is_absence) in ends {
+            let (asked, ()) = tokio::join!(pool.connect(&key, &svid, &request), async {
+                let mut tunnel = peer.tunnel().await;
+                tunnel.until(frames::HEADERS).await.unwrap();
+                if let Some(word) = &word {
+                    tunnel.send(word).await.unwrap();
+                }
+            });
+            let error = asked.unwrap_err();
+            assert_eq!(error.is_absence(), is_absence, "{word:?}: {error:?}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_dial_that_failed_is_tried_again_by_the_next_who_asks() {
     locally(async {
