@@ -113,6 +113,9 @@ impl PodTarget {
         for task in tasks.lines() {
             // 0: a task of another PID namespace.
             let task: u32 = task.parse().ok().filter(|task| *task != 0).ok_or(Undecided)?;
+            if is_thread_of_ours(task) {
+                continue;
+            }
             match fs::metadata(format!("/proc/{task}/ns/net")) {
                 Ok(netns) if netns.ino() == self.netns.inode() => return Err(Undecided),
                 Ok(_) => stranger = Some(task),
@@ -131,6 +134,12 @@ impl PodTarget {
 
 /// A task is in the namespace, or cannot be asked.
 struct Undecided;
+
+/// Threads of this process visit namespaces ([`Netns::within`]), and are in the cgroup for a moment after they were joined. Its
+/// first one never does.
+fn is_thread_of_ours(task: u32) -> bool {
+    task != std::process::id() && Path::new(&format!("/proc/self/task/{task}")).exists()
+}
 
 /// A task leaves its namespaces, and then `/proc`, before it leaves its cgroup.
 fn has_ended(error: &io::Error) -> bool {
