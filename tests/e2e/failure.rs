@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::thread;
 
 use anyhow::Result;
-use harness::apps::{self, Background, Dialogue};
+use harness::apps::{self, Background, Ceaseless, Dialogue, Server};
 use harness::mesh::{Options, Plan};
 use harness::{Capture, Mesh, wait};
 
@@ -137,6 +137,29 @@ fn connections_wait_while_the_servers_proxy_starts_again() -> Result<()> {
         })?;
         assert!(answers.iter().all(|answer| answer == "server-1\n"), "{answers:?}");
     }
+    Ok(())
+}
+
+/// Also those that get to it in the moment in which it ends.
+#[test]
+fn no_connection_fails_because_the_servers_proxy_is_stopped_and_started() -> Result<()> {
+    let mut mesh = Mesh::start("server-renewed")?;
+    mesh.serve(apps::echo, 9000)?;
+    let servers = [mesh.vip4(9000), mesh.vip6(9000)].map(Server::Open);
+    let mut traffic = Ceaseless::start(&mesh.client.pod, 300, 0, &servers)?;
+    for _ in 0..4 {
+        traffic.until_more(100)?;
+        mesh.servers[0].sidecar.stop()?;
+        mesh.servers[0].sidecar.restart()?;
+    }
+    traffic.until_more(100)?;
+    let done = traffic.stop()?;
+    let flows = mesh.client.sidecar.all_flows()?;
+    let failed: Vec<_> = flows
+        .iter()
+        .filter(|flow| flow["state"] == "closed" && flow["closeCause"] != "eof")
+        .collect();
+    assert!(done.failures.is_empty(), "{done:?} {failed:#?}");
     Ok(())
 }
 

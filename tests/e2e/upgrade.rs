@@ -94,7 +94,7 @@ fn failed_flows(mesh: &Mesh) -> String {
         let flows = sidecar.all_flows().unwrap_or_default();
         let failed = flows
             .iter()
-            .filter(|flow| !flow["error"].is_null() || flow["closedBy"] == "refused");
+            .filter(|flow| flow["state"] == "closed" && flow["closeCause"] != "eof");
         for flow in failed.take(20) {
             text += &format!("{flow}\n");
         }

@@ -80,7 +80,7 @@ pub(super) fn to_answer(error: &Error) -> Refusal {
 pub(super) fn of_cut(cut: Outcome) -> Refusal {
     match cut.by {
         Party::Policy => Refusal::Denied,
-        // We go, or have no room for it.
+        // There is no room for it.
         _ => Refusal::LimitReached,
     }
 }

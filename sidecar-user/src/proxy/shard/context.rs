@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::ServerConfig;
 use tokio::sync::watch;
@@ -27,6 +27,9 @@ use crate::transport::pool::Pool;
 use crate::transport::tcp::{BoundPorts, Mark};
 use crate::transport::{Error, Tally, Timeouts, tls};
 use crate::{datapath, relay};
+
+/// Round trips enough for peers to hear that their tunnels take no new streams. One that does not answer keeps nobody.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 pub(in super::super) use super::present::Entered;
 
@@ -266,11 +269,22 @@ impl Shard {
         *self.replaced.borrow()
     }
 
-    /// Completes when no flow is open, or those that are have to be cut.
+    /// Completes when no flow is open, or those that are have to be cut. To be asked once newcomers are refused.
     pub(super) async fn ended(&self) {
         tokio::select! {
-            () = self.open.none_left() => {}
+            () = self.served() => {}
             () = phase::reached(&self.phase, Phase::Cut) => {}
+        }
+    }
+
+    /// A peer may open streams until it has heard that its tunnel takes no more (GOAWAY), and the tunnel ends with the last.
+    async fn served(&self) {
+        loop {
+            self.open.none_left().await;
+            let _ = tokio::time::timeout(FAREWELL, self.serving.none_left()).await;
+            if self.open.count.get() == 0 {
+                return;
+            }
         }
     }
 

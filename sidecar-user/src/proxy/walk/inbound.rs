@@ -34,6 +34,13 @@ pub(super) struct Tunnel {
     pub(super) local: IpAddr,
 }
 
+/// Why a CONNECT has not reached the application.
+enum Undelivered {
+    Refused(Refusal),
+    /// This proxy ends. The client is to ask the next one.
+    Ended(Outcome),
+}
+
 /// One CONNECT.
 pub(super) async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: Incoming) {
     let _open = shard.enter();
@@ -42,7 +49,7 @@ pub(super) async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: I
     let flow = shard.observe.open(known);
     let asked = destination(&shard, tunnel.local, &incoming);
     let delivered = async {
-        let (destination, service) = asked?;
+        let (destination, service) = asked.map_err(Undelivered::Refused)?;
         flow.update(|f| {
             f.original_dst = Some(destination);
             f.service = service.or(f.service.take());
@@ -58,7 +65,8 @@ pub(super) async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: I
                     destination,
                     tunnel: Some(tunnel.id),
                 },
-            )?;
+            )
+            .map_err(Undelivered::Refused)?;
             (Goal::Application(permit), live)
         };
         match live
@@ -66,8 +74,9 @@ pub(super) async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: I
             .await
         {
             Ok(Ok(app)) => Ok((app, live)),
-            Ok(Err(error)) => Err(outcome::to_answer(&error)),
-            Err(cut) => Err(outcome::of_cut(cut)),
+            Ok(Err(error)) => Err(Undelivered::Refused(outcome::to_answer(&error))),
+            Err(cut) if cut.cause == Cause::Shutdown => Err(Undelivered::Ended(cut)),
+            Err(cut) => Err(Undelivered::Refused(outcome::of_cut(cut))),
         }
     };
     let delivered = tokio::select! {
@@ -76,7 +85,11 @@ pub(super) async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: I
         () = incoming.gone() => return flow.close(Outcome::new(Party::Client, Cause::Reset)),
     };
     let outcome = match delivered {
-        Err(refusal) => {
+        Err(Undelivered::Ended(cut)) => {
+            incoming.leave_unprocessed();
+            cut
+        }
+        Err(Undelivered::Refused(refusal)) => {
             incoming.refuse(refusal);
             match refusal {
                 Refusal::LimitReached => Outcome::new(Party::Us, Cause::LimitReached),

@@ -339,6 +339,11 @@ impl Incoming {
         Ok(Stream::new(send, request.into_body(), place, tracked))
     }
 
+    /// Nothing was done for it: the client may ask elsewhere, or again (REFUSED_STREAM, RFC 9113, 8.7).
+    pub fn leave_unprocessed(mut self) {
+        self.respond.send_reset(Reason::REFUSED_STREAM);
+    }
+
     /// An answer without a stream.
     pub fn refuse(mut self, refusal: Refusal) {
         let mut answer = Response::new(());
