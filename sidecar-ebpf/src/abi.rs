@@ -239,13 +239,15 @@ pub struct Event {
 }
 
 impl Event {
-    /// A SYN has come and is held. Told again with every SYN that the client sends, in case it was lost.
+    /// A SYN has come and is held.
     pub const HELD: u8 = 1;
     // 2 was a SYN that could not be held, in earlier versions.
     /// The application's socket has left SYN_SENT before the proxy accepted it: it gave up, or was refused.
     pub const GONE: u8 = 3;
     /// A SYN of a connection that nobody redirected, or that has ended meanwhile. It is to be refused.
     pub const STRAY: u8 = 4;
+    /// A SYN has come again that was told of and is held still, in case it was lost there.
+    pub const AGAIN: u8 = 5;
 }
 
 /// The mark that the proxy puts on its own sockets before connect().

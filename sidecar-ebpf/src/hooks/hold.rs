@@ -111,7 +111,11 @@ fn begin(ctx: &SkBuffContext, syn: &Syn, tuple: &Tuple, entry: &Entry) -> i64 {
         (&raw mut (*event).tuple).write(*tuple);
         (&raw mut (*event).origin).write(entry.origin);
         (&raw mut (*event).sequence).write(syn.sequence);
-        (&raw mut (*event).kind).write(Event::HELD);
+        (&raw mut (*event).kind).write(if entry.stage == told {
+            Event::AGAIN
+        } else {
+            Event::HELD
+        });
         (&raw mut (*event).traffic_class).write(syn.traffic_class);
         (&raw mut (*event).tcp_len).write((HEADER + syn.options) as u8);
         (&raw mut (*event).reserved).write(0);

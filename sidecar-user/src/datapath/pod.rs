@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use nix::libc::ESRCH;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
+use nix::unistd::gettid;
 
 use super::netns::{Netns, path_of};
 use super::{Config, Error, sys};
@@ -113,7 +114,7 @@ impl PodTarget {
         for task in tasks.lines() {
             // 0: a task of another PID namespace.
             let task: u32 = task.parse().ok().filter(|task| *task != 0).ok_or(Undecided)?;
-            if is_thread_of_ours(task) {
+            if is_visitor(task) {
                 continue;
             }
             match fs::metadata(format!("/proc/{task}/ns/net")) {
@@ -136,9 +137,10 @@ impl PodTarget {
 struct Undecided;
 
 /// Threads of this process visit namespaces ([`Netns::within`]), and are in the cgroup for a moment after they were joined. Its
-/// first one never does.
-fn is_thread_of_ours(task: u32) -> bool {
-    task != std::process::id() && Path::new(&format!("/proc/self/task/{task}")).exists()
+/// first one and the one that asks are where they are.
+fn is_visitor(task: u32) -> bool {
+    let stays = [std::process::id(), gettid().as_raw().cast_unsigned()];
+    !stays.contains(&task) && Path::new(&format!("/proc/self/task/{task}")).exists()
 }
 
 /// A task leaves its namespaces, and then `/proc`, before it leaves its cgroup.

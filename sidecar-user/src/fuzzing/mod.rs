@@ -131,7 +131,7 @@ fn hbone_request(data: &[u8]) -> Told {
 /// What is not fit to be answered never becomes a SYN, and every answer is a packet that its receiver takes.
 fn held_syn(record: &[u8]) -> Told {
     match datapath::fuzz::held_event(record) {
-        Some(HeldEvent::Held(syn)) => intercept::packet::fuzz::answers(&syn),
+        Some(HeldEvent::Held(syn) | HeldEvent::Again(syn)) => intercept::packet::fuzz::answers(&syn),
         Some(HeldEvent::Stray { pair, sequence } | HeldEvent::Gone { pair, sequence }) => {
             intercept::packet::fuzz::refused(pair, sequence)
         }

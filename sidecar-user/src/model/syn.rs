@@ -32,6 +32,8 @@ pub struct HeldSyn {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeldEvent {
     Held(HeldSyn),
+    /// The SYN of a connection that was told of before. By the time that this is read the connection may be accepted.
+    Again(HeldSyn),
     /// A connection that nobody redirected, or that has ended while its SYN was on the way. It has to be refused.
     Stray {
         pair: Pair,

@@ -151,6 +151,7 @@ pub(super) fn held_event(record: &[u8]) -> Option<HeldEvent> {
     };
     match event.kind {
         abi::Event::HELD => syn().map(HeldEvent::Held),
+        abi::Event::AGAIN => syn().map(HeldEvent::Again),
         abi::Event::STRAY => Some(HeldEvent::Stray {
             pair,
             sequence: event.sequence,

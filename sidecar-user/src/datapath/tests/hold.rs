@@ -72,7 +72,7 @@ impl Shard {
 
     fn held(&mut self) -> HeldSyn {
         match self.events().pop() {
-            Some(HeldEvent::Held(syn)) => syn,
+            Some(HeldEvent::Held(syn) | HeldEvent::Again(syn)) => syn,
             other => panic!("{other:?}"),
         }
     }
@@ -95,7 +95,7 @@ impl Shard {
 
 fn held(event: HeldEvent) -> Option<HeldSyn> {
     match event {
-        HeldEvent::Held(syn) => Some(syn),
+        HeldEvent::Held(syn) | HeldEvent::Again(syn) => Some(syn),
         _ => None,
     }
 }

@@ -91,6 +91,8 @@ pub(super) enum Effect<U> {
     Cancel(Dial),
     /// Ask whether the kernel still holds this SYN, and hand the answer to [`HeldTable::looked`].
     Look(Key),
+    /// Ask whether the kernel still holds this SYN, which has no entry, and if so, hand it to [`HeldTable::held`].
+    Recall(HeldSyn),
     /// Let this SYN pass, and send it again. Where the kernel does not hold it any more, [`HeldTable::not_held`]; where it
     /// cannot be asked, [`HeldTable::approval_failed`].
     Approve(Rc<HeldSyn>),
@@ -142,6 +144,10 @@ impl<U> HeldTable<U> {
     pub(super) fn event(&mut self, event: HeldEvent, closed: bool, now: Instant) {
         match event {
             HeldEvent::Held(syn) => self.held(syn, closed, now),
+            // A retransmission, sent before its entry was decided. Each later one passes the filter by itself.
+            HeldEvent::Again(syn) if self.is_known(&syn) => {}
+            // Refused, or lost by us; or accepted meanwhile, and then another upstream would be one too many.
+            HeldEvent::Again(syn) => self.effects.push_back(Effect::Recall(syn)),
             HeldEvent::Stray { pair, sequence } => {
                 self.effects.push_back(Effect::Stray(Key { pair, sequence }));
             }
@@ -149,14 +155,21 @@ impl<U> HeldTable<U> {
         }
     }
 
-    fn held(&mut self, syn: HeldSyn, closed: bool, now: Instant) {
+    fn is_known(&self, syn: &HeldSyn) -> bool {
+        self.entries
+            .get(&syn.pair)
+            .is_some_and(|entry| entry.key() == Key::of(syn))
+    }
+
+    /// The kernel holds this SYN, for the first time or still.
+    pub(super) fn held(&mut self, syn: HeldSyn, closed: bool, now: Instant) {
+        if self.is_known(&syn) {
+            return;
+        }
         let pair = syn.pair;
-        match self.entries.get(&pair).map(Entry::key) {
-            // A retransmission, sent before its entry was decided. Each later one passes the filter by itself.
-            Some(known) if known.sequence == syn.sequence => return,
+        if let Some(earlier) = self.entries.get(&pair).map(Entry::key) {
             // The two ends are used again, so the earlier connection is over, and its end was not told.
-            Some(earlier) => self.gone(earlier),
-            None => {}
+            self.gone(earlier);
         }
         if closed {
             return self.effects.push_back(Effect::TurnAway(syn, Reason::Closed));

@@ -124,6 +124,12 @@ impl Holding {
                 let held = self.approvals.is_held(key.pair, key.sequence).unwrap_or(true);
                 self.table.borrow_mut().looked(key, held);
             }
+            Effect::Recall(syn) => {
+                if self.approvals.is_held(syn.pair, syn.sequence).unwrap_or(true) {
+                    let (closed, now) = (self.shard.is_closed(), Instant::now());
+                    self.table.borrow_mut().held(syn, closed, now);
+                }
+            }
             Effect::Approve(syn) => self.approve(&syn),
             Effect::Withdraw(key) => {
                 if let Err(error) = self.approvals.withdraw(key.pair, key.sequence) {
