@@ -1,7 +1,8 @@
 //! The races of a held connection: a kernel as a model, which loses events and packets, applications that give up and use
 //! their ports again, and proxies that die. Each round is another order of events.
 //!
-//! Checked at each step: what is approved is not approved already, and nothing grows beyond its bound. Checked at the end:
+//! Checked at each step: what is approved is not approved already, unless a late SYN has cost it that before; who has its
+//! upstream is dialled no other; and nothing grows beyond its bound. Checked at the end:
 //! every application has an answer, every dial has ended, every upstream has been used or reset, once, and nothing is left.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -484,6 +485,9 @@ impl World {
     fn approve(&mut self, key: Key) {
         let [held, approved] = self.stages(key.sequence);
         let twice = self.pending.get(&key.pair) == Some(&approved);
+        if twice && self.late_syns.contains(&key) {
+            return self.filter(key);
+        }
         assert!(!twice, "{}: approved twice", self.name);
         if self.hostile && self.random.u8(..16) == 0 {
             self.seen.one("could not be approved");
