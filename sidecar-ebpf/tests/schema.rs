@@ -22,7 +22,7 @@ const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
     ("or_inherited", 3, 0x8d3a7dbad0d3d260),
     ("or_policy", 2, 0x13c156a307777faa),
     ("or_routes", 1, 0xa41f3571266891a6),
-    ("or_rings", 2, 0x2fc2c8c0081798ae),
+    ("or_rings", 2, 0xa6d9a4fb9e016c1a),
     ("or_settings", 3, 0xe8a60f4959f25f0d),
     ("or_counters", 1, 0x10e21d654b769be7),
 ];

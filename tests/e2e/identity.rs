@@ -113,7 +113,8 @@ fn a_server_that_shows_an_expired_certificate_is_refused() -> Result<()> {
     // It was the certificate.
     let asked = thread::scope(|scope| -> Result<_> {
         let server = scope.spawn(|| told(&good));
-        Dialogue::connect(&mesh.client.pod, to, &[])?.lines()?;
+        // Not to its end: who goes away before he has answered is waited for.
+        let _client = Dialogue::connect(&mesh.client.pod, to, &[])?;
         server.join().expect("no panic")
     })?;
     assert_eq!(asked, rustls::Error::HandshakeNotComplete, "believed");

@@ -163,7 +163,7 @@ fn an_approval_is_for_one_syn_only() {
         );
         super::pod::eventually("the client asks again", || counter(&datapath, "held_again") == 1);
         // Its connection may be over when that is read, which is why it is told apart.
-        assert_eq!(shard.events(), [HeldEvent::Again(syn.clone())]);
+        assert!(matches!(&shard.events()[..], [HeldEvent::Again(again)] if again.sequence == syn.sequence));
         assert!(shard.is_quiet());
         assert!(!shard.approvals.withdraw(syn.pair, other).expect("an answer"));
         shard.approve(&syn);

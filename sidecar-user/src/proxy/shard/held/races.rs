@@ -11,10 +11,13 @@ use fastrand::Rng;
 
 use super::*;
 use crate::intercept::packet::Unreachable;
-use crate::model::OriginalDst;
 
+mod ends;
+mod seen;
 mod stage;
 
+use ends::{pair, syn};
+use seen::Seen;
 use stage::Stage;
 
 const ROUNDS: u64 = 4_000;
@@ -45,22 +48,6 @@ fn every_order_of_events_ends_with_an_answer_for_each_and_leaves_nothing() {
     // A world in which nothing goes wrong would prove little.
     assert!(seen.0.values().all(|n| *n > 5), "{seen:?}");
     assert_eq!(seen.0.len(), 16, "{seen:?}");
-}
-
-/// How often something has happened.
-#[derive(Debug, Default)]
-struct Seen(HashMap<&'static str, u32>);
-
-impl Seen {
-    fn one(&mut self, what: &'static str) {
-        *self.0.entry(what).or_default() += 1;
-    }
-
-    fn add(&mut self, other: &Self) {
-        for (what, n) in &other.0 {
-            *self.0.entry(what).or_default() += n;
-        }
-    }
 }
 
 /// An upstream is known by its number.
@@ -503,26 +490,5 @@ impl World {
             true => self.on_the_way.push(key),
             false => self.filter(key),
         }
-    }
-}
-
-fn pair(port: u16) -> Pair {
-    Pair {
-        client: ([127, 0, 0, 1], 40_000 + port).into(),
-        listener: ([127, 0, 0, 1], 15_001).into(),
-    }
-}
-
-/// Ports in turn go to two destinations.
-fn syn(key: Key) -> HeldSyn {
-    let to = [192, 0, 2, (key.pair.client.port() % 2) as u8];
-    HeldSyn {
-        pair: key.pair,
-        sequence: key.sequence,
-        original_dst: OriginalDst::new((to, 80).into()),
-        source: None,
-        device: None,
-        traffic_class: 0,
-        header: Vec::new(),
     }
 }

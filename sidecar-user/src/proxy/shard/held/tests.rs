@@ -100,10 +100,31 @@ fn an_accepted_application_gets_the_upstream_that_was_dialed_for_it() {
 fn a_syn_that_comes_again_is_neither_dialed_nor_approved_again() {
     let mut story = Story::new();
     let dial = story.begins(A, 1);
-    assert_eq!(story.event(HeldEvent::Held(syn(A, 1))), []);
+    assert_eq!(story.event(HeldEvent::Again(syn(A, 1))), []);
     story.dialed(dial, Ok("a"));
-    assert_eq!(story.event(HeldEvent::Held(syn(A, 1))), []);
+    assert_eq!(story.event(HeldEvent::Again(syn(A, 1))), []);
     assert_eq!(story.looked(A, 1, true), []);
+}
+
+#[test]
+fn a_syn_that_comes_again_and_has_no_entry_is_looked_up_before_it_is_dialed() {
+    let mut story = Story::new();
+    assert_eq!(
+        story.event(HeldEvent::Again(syn(A, 1))),
+        [Effect::Recall(syn(A, 1))]
+    );
+    story.table.held(syn(A, 1), false, story.now);
+    assert!(matches!(story.effects()[..], [Effect::Dial(..)]));
+}
+
+#[test]
+fn a_connection_that_has_lost_its_approval_is_approved_again() {
+    let mut story = Story::new();
+    story.approves(A, 1, "a");
+    assert_eq!(
+        story.event(HeldEvent::Held(syn(A, 1))),
+        [Effect::Approve(Rc::new(syn(A, 1)))]
+    );
 }
 
 #[test]
