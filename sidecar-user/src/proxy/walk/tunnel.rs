@@ -23,7 +23,8 @@ use crate::transport::{Error, Step};
 pub(in crate::proxy) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
     let (client, opened) = (arrival.client, SystemTime::now());
     match accept(&shard, arrival).await {
-        Ok(established) => carry(shard, established).await,
+        // On the heap, as the handshakes are: a connection that has said nothing takes no room for what may follow.
+        Ok(established) => Box::pin(carry(shard, established)).await,
         Err(error) => {
             let outcome = refused_tunnel(&error);
             if outcome.cause != Cause::LimitReached {
@@ -105,7 +106,14 @@ async fn handshakes(
     }
     patience::first(shard.svids()).await;
     let (config, own_end) = shard.tls_server()?;
-    let session = Session::accept(tcp, client.0, config, shard.limits, &shard.budget).await?;
+    let session = Box::pin(Session::accept(
+        tcp,
+        client.0,
+        config,
+        shard.limits,
+        &shard.budget,
+    ))
+    .await?;
     Ok((session, canonical(local).ip(), own_end))
 }
 
