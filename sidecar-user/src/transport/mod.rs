@@ -133,8 +133,10 @@ impl Error {
             Self::Http2 { source, .. } => {
                 // RFC 9113, 6.8: a peer that ends says so without an error.
                 let goes_away = source.is_go_away() && source.is_remote();
+                // And 8.7: what it has refused unprocessed may be asked again.
                 source.get_io().is_some_and(is_gone)
                     || goes_away && source.reason() == Some(h2::Reason::NO_ERROR)
+                    || self.is_refused_stream()
             }
             Self::Closed { .. } => true,
             _ => false,
