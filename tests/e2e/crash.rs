@@ -11,6 +11,8 @@ use harness::mesh::{Options, Plan};
 use harness::process::Process;
 use harness::{Capture, Mesh, Sidecar, wait};
 
+use crate::upgrade::stuck_successor;
+
 /// What applications say, and nobody else.
 const TEXT: &str = "words-of-an-application";
 const OPEN: u16 = 9000;
@@ -199,15 +201,15 @@ fn the_owner_serves_on_when_the_new_proxy_is_killed_in_the_middle_of_a_takeover(
         let (kept, opened) = Keep::open(&mesh.client.pod, &[mesh.vip4(OPEN), mesh.vip6(OPEN)], 25)?;
         assert_eq!(opened["ok"], 50);
         let mut traffic = Traffic::start(&mesh)?;
-        let mut second = stuck(&mut mesh)?;
+        let mut second = stuck_successor(&mut mesh)?;
         let halting = SystemTime::now();
         let halted = moment.halt(&mut mesh, &second)?;
         let sidecar = &mesh.client.sidecar;
         // The owner's next look at its interception falls into this.
-        until_log(sidecar, "interception is not tried meanwhile")?;
+        sidecar.until_log("interception is not tried meanwhile")?;
         second.kill();
         drop(halted);
-        until_log(sidecar, "this one goes on")?;
+        sidecar.until_log("this one goes on")?;
         let restored = SystemTime::now();
         traffic.until_served(restored)?;
         let all = traffic.stop()?;
@@ -241,30 +243,20 @@ fn the_new_proxy_serves_when_the_owner_is_killed_in_the_middle_of_a_takeover() -
     for moment in Moment::ALL {
         let mut mesh = mesh("owner-killed-at")?;
         let mut traffic = Traffic::start(&mesh)?;
-        let second = stuck(&mut mesh)?;
+        let second = stuck_successor(&mut mesh)?;
         let halted = moment.halt(&mut mesh, &second)?;
         let mut first = mesh.client.sidecar.replace(second)?;
         let killing = SystemTime::now();
         first.kill();
         let killed = SystemTime::now();
         halted.release()?;
-        until_log(&mesh.client.sidecar, "has taken the pod over")?;
+        mesh.client.sidecar.until_log("has taken the pod over")?;
         traffic.until_served(killed)?;
         let all = traffic.stop()?;
         truthful(&all, &[[killing, killed]])?;
         wait::until("it is ready", wait::SOON, || mesh.client.sidecar.is_ready())?;
     }
     Ok(())
-}
-
-/// A second proxy that is granted the client's pod, and waits for its certificate.
-fn stuck(mesh: &mut Mesh) -> Result<Process> {
-    mesh.control.stop();
-    let mut second = mesh.client.sidecar.spawn()?;
-    second.until("waits for its certificate", |process| {
-        process.log().contains("will be replaced once this one is ready")
-    })?;
-    Ok(second)
 }
 
 /// What it does while nothing is wrong.
@@ -287,10 +279,4 @@ fn show_debug(sidecar: &Sidecar) -> Result<()> {
         .run("curl", put.iter().chain([&url]))?
         .ok()
         .map(drop)
-}
-
-fn until_log(sidecar: &Sidecar, words: &str) -> Result<()> {
-    wait::until(&format!("the proxy says {words:?}"), wait::SOON, || {
-        sidecar.log().contains(words)
-    })
 }

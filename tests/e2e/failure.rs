@@ -154,11 +154,7 @@ fn no_connection_fails_because_the_servers_proxy_is_stopped_and_started() -> Res
     }
     traffic.until_more(100)?;
     let done = traffic.stop()?;
-    let flows = mesh.client.sidecar.all_flows()?;
-    let failed: Vec<_> = flows
-        .iter()
-        .filter(|flow| flow["state"] == "closed" && flow["closeCause"] != "eof")
-        .collect();
+    let failed = mesh.client.sidecar.failed_flows()?;
     assert!(done.failures.is_empty(), "{done:?} {failed:#?}");
     Ok(())
 }

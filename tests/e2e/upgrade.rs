@@ -91,11 +91,8 @@ impl Traffic {
 fn failed_flows(mesh: &Mesh) -> String {
     let mut text = String::new();
     for sidecar in [&mesh.client.sidecar, &mesh.server().sidecar] {
-        let flows = sidecar.all_flows().unwrap_or_default();
-        let failed = flows
-            .iter()
-            .filter(|flow| flow["state"] == "closed" && flow["closeCause"] != "eof");
-        for flow in failed.take(20) {
+        let failed = sidecar.failed_flows().unwrap_or_default();
+        for flow in failed.iter().take(20) {
             text += &format!("{flow}\n");
         }
         let page = sidecar.metrics().unwrap_or_default();
@@ -189,19 +186,13 @@ fn a_version_with_other_maps_takes_over_and_back_and_no_connection_fails() -> Re
 }
 
 /// A second proxy that is granted the pod and cannot become ready, because nobody signs its certificate.
-fn stuck_successor(mesh: &mut Mesh) -> Result<Process> {
+pub(super) fn stuck_successor(mesh: &mut Mesh) -> Result<Process> {
     mesh.control.stop();
     let mut second = mesh.client.sidecar.spawn()?;
     second.until("waits for its certificate", |process| {
         process.log().contains("will be replaced once this one is ready")
     })?;
     Ok(second)
-}
-
-fn until_log(sidecar: &Sidecar, words: &str) -> Result<()> {
-    wait::until(&format!("the proxy says {words:?}"), wait::SOON, || {
-        sidecar.log().contains(words)
-    })
 }
 
 #[test]
@@ -216,7 +207,7 @@ fn a_second_proxy_that_is_not_ready_changes_nothing_and_dies_unnoticed() -> Resu
         let first = format!("process {} is already taking over", second.id());
         refuses(third, &first)?;
         second.kill();
-        until_log(&mesh.client.sidecar, "this one goes on")?;
+        mesh.client.sidecar.until_log("this one goes on")?;
         traffic.until_more()?;
         mesh.control.restart()?;
     }
@@ -232,7 +223,7 @@ fn where_the_owner_is_killed_meanwhile_the_second_proxy_serves_at_once() -> Resu
     let second = stuck_successor(&mut mesh)?;
     let mut first = mesh.client.sidecar.replace(second)?;
     first.kill();
-    until_log(&mesh.client.sidecar, "proxy started")?;
+    mesh.client.sidecar.until_log("proxy started")?;
     let client = &mesh.client.pod;
     // In plaintext, for which it needs no certificate.
     for ip in mesh.outside.addresses() {
@@ -288,7 +279,7 @@ fn who_is_not_the_same_workload_or_may_not_is_refused_with_a_sentence() -> Resul
     // An owner that drains serves a connection that stays open.
     let kept = Ceaseless::start(&mesh.client.pod, 1, 1, &[Server::Open(mesh.vip4(9000))])?;
     mesh.client.sidecar.signal(Signal::SIGTERM)?;
-    until_log(&mesh.client.sidecar, "newcomers are refused")?;
+    mesh.client.sidecar.until_log("newcomers are refused")?;
     refuses(mesh.client.sidecar.spawn()?, "it is ending; wait for that")?;
     drop(kept);
     Ok(())

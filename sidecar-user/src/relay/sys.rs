@@ -27,30 +27,28 @@ pub(super) struct Received {
 
 /// From now on reads tell whether they left something. The kernel ends one before an urgent byte, with room to spare.
 pub(super) fn tell_of_more(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the kernel reads one int from `on`, which outlives the call; the fd is borrowed for its duration.
-    let rc = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INQ,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    check(rc as isize).map(drop)
+    set(socket, libc::IPPROTO_TCP, libc::TCP_INQ, 1)
 }
 
 /// Takes the filter off that an accepted socket has inherited. It would be asked about every packet.
 pub(super) fn detach_filter(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let ignored: libc::c_int = 0;
-    // SAFETY: the kernel reads an int and ignores it; the fd is borrowed for the call's duration.
+    // The kernel wants a value, and ignores it.
+    set(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0)
+}
+
+fn set(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the kernel reads one int from `value`, which outlives the call; the fd is borrowed for its duration.
     let rc = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_DETACH_FILTER,
-            (&raw const ignored).cast(),
+            level,
+            option,
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };

@@ -63,6 +63,15 @@ fn start(mut down: TcpStream, mut up: TcpStream, limits: Limits) -> tokio::task:
     })
 }
 
+/// A relay of which one side has ended, and the other knows: who has ended, the other, and the relay.
+async fn half_ended(by_app: bool) -> (TcpStream, TcpStream, tokio::task::JoinHandle<(End, u64, u64)>) {
+    let Joined { app, server, relay } = joined(LIMITS).await;
+    let (mut ended, mut other) = if by_app { (app, server) } else { (server, app) };
+    ended.shutdown().await.unwrap();
+    assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
+    (ended, other, relay)
+}
+
 /// Writes until it is no longer writable for good: every buffer on the way is full.
 async fn fill(socket: &TcpStream) -> u64 {
     let block = vec![1; 64 * 1024];
@@ -212,10 +221,7 @@ async fn a_reset_that_a_write_meets_first_is_a_reset_to_the_reader_too() {
 #[tokio::test]
 async fn a_reset_after_the_end_stops_the_other_side() {
     for by_app in [true, false] {
-        let Joined { app, server, relay } = joined(LIMITS).await;
-        let (mut breaker, mut other) = if by_app { (app, server) } else { (server, app) };
-        breaker.shutdown().await.unwrap();
-        assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
+        let (breaker, mut other, relay) = half_ended(by_app).await;
         abort(breaker);
         told(&other).await;
         let error = other.write(b"x").await.unwrap_err();
@@ -450,10 +456,7 @@ async fn the_filter_of_the_listener_comes_off_when_more_is_read_than_once() {
 #[tokio::test]
 async fn a_reset_that_comes_together_with_the_last_end_is_no_end() {
     for by_app in [true, false] {
-        let Joined { app, server, relay } = joined(LIMITS).await;
-        let (mut breaker, mut other) = if by_app { (app, server) } else { (server, app) };
-        breaker.shutdown().await.unwrap();
-        assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
+        let (breaker, other, relay) = half_ended(by_app).await;
         // Both before the relay gets its turn.
         abort(breaker);
         drop(other);

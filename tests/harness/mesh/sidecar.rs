@@ -329,6 +329,19 @@ impl Sidecar {
         Ok([list("closed"), list("open")].concat())
     }
 
+    /// Those that have ended otherwise than well.
+    pub fn failed_flows(&self) -> Result<Vec<Value>> {
+        let has_failed = |flow: &Value| flow["state"] == "closed" && flow["closeCause"] != "eof";
+        Ok(self.all_flows()?.into_iter().filter(has_failed).collect())
+    }
+
+    /// Waits until it has logged that.
+    pub fn until_log(&self, words: &str) -> Result<()> {
+        wait::until(&format!("the proxy says {words:?}"), wait::SOON, || {
+            self.log().contains(words)
+        })
+    }
+
     /// Waits until some flow satisfies the condition.
     pub fn until_flow(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let mut seen = Vec::new();

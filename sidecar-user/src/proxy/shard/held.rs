@@ -164,22 +164,18 @@ impl<U> HeldTable<U> {
     /// The kernel holds this SYN, for the first time or still.
     pub(super) fn held(&mut self, syn: HeldSyn, closed: bool, now: Instant) {
         let pair = syn.pair;
-        if self.is_known(&syn) {
-            // A SYN that was sent again for an earlier connection of these two ends has come late, and has cost this one
-            // its approval.
-            if let Some(Entry {
-                syn,
-                state: State::Approved(_),
-                ..
-            }) = self.entries.get(&pair)
-            {
-                self.effects.push_back(Effect::Approve(syn.clone()));
+        match self.entries.get(&pair) {
+            Some(known) if known.key() == Key::of(&syn) => {
+                if matches!(known.state, State::Approved(_)) {
+                    // A SYN that was sent again for an earlier connection of these two ends has come late, and has cost this
+                    // one its approval.
+                    self.effects.push_back(Effect::Approve(known.syn.clone()));
+                }
+                return;
             }
-            return;
-        }
-        if let Some(earlier) = self.entries.get(&pair).map(Entry::key) {
             // The two ends are used again, so the earlier connection is over, and its end was not told.
-            self.gone(earlier);
+            Some(earlier) => self.gone(earlier.key()),
+            None => {}
         }
         if closed {
             return self.effects.push_back(Effect::TurnAway(syn, Reason::Closed));
