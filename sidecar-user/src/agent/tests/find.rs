@@ -11,7 +11,9 @@ use super::super::find::netns_of;
 use super::super::{Error, PodCgroup};
 use super::subtree::{CID, OTHER, PATIENCE, Process, Subtree, UID, eventually};
 
+/// Set where a test runs once more.
 const VISITOR: &str = "OUTRIGGER_TEST_VISITOR";
+const HIDDEN: &str = "OUTRIGGER_TEST_HIDDEN";
 
 fn pod(tree: &Subtree, below: &str) -> PodCgroup {
     PodCgroup::open(&tree.make(below)).expect("a cgroup")
@@ -196,14 +198,7 @@ fn a_thread_that_visits_another_namespace_is_passed_over() {
     }
     let tree = Subtree::new();
     let pod = pod(&tree, "pods/web");
-    let name = thread::current().name().expect("of the test").to_owned();
-    let mut command = Command::new("unshare");
-    command.args([
-        "--net".as_ref(),
-        env::current_exe().expect("this binary").as_os_str(),
-    ]);
-    command.args([&name, "--exact", "--nocapture"]).env(VISITOR, "1");
-    let mut process = Process::spawn(&mut command);
+    let mut process = Process::again("unshare --net", VISITOR, "1");
     process.says("visiting");
     let process = process.enter(pod.path());
     let target = tree
@@ -212,6 +207,24 @@ fn a_thread_that_visits_another_namespace_is_passed_over() {
         .expect("one namespace")
         .expect("a process");
     assert_eq!(Some(target.netns().inode()), process.netns());
+}
+
+#[test]
+fn processes_that_the_own_pid_namespace_hides_are_refused() {
+    if let Some(path) = env::var_os(HIDDEN) {
+        let pod = PodCgroup::open(path.as_ref()).expect("a cgroup");
+        let error = pod.members().unwrap_err();
+        assert!(matches!(error, Error::Hidden { .. }), "{error}");
+        assert_names(&error, &[pod.path().to_str().expect("text"), "hostPID"]);
+        println!("refused");
+        return;
+    }
+    let tree = Subtree::new();
+    let pod = pod(&tree, "pods/web");
+    let _process = Process::isolated().enter(pod.path());
+    assert_eq!(pod.members().expect("shown here").len(), 1);
+    let mut elsewhere = Process::again("unshare --pid --fork --mount-proc", HIDDEN, pod.path());
+    elsewhere.says("refused");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! A part of the cgroup2 hierarchy for one test, and processes to put into it.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
@@ -114,6 +116,16 @@ impl Process {
     pub(super) fn run(command: &str) -> Self {
         let mut words = command.split(' ');
         Self::spawn(Command::new(words.next().expect("a command")).args(words))
+    }
+
+    /// This test once more, by way of a command, told so by an environment variable.
+    pub(super) fn again(command: &str, key: &str, value: impl AsRef<OsStr>) -> Self {
+        let name = thread::current().name().expect("of the test").to_owned();
+        let mut words = command.split(' ');
+        let mut command = Command::new(words.next().expect("a command"));
+        command.args(words).arg(env::current_exe().expect("this binary"));
+        command.args([&name, "--exact", "--nocapture"]).env(key, value);
+        Self::spawn(&mut command)
     }
 
     pub(super) fn go(&mut self) {

@@ -1,6 +1,7 @@
 //! Pods that come and go, on real cgroups.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
@@ -9,8 +10,11 @@ use std::thread;
 use nix::sys::inotify::AddWatchFlags;
 use tokio::time::timeout;
 
-use super::super::{Event, Watch};
+use super::super::{Error, Event, Roots, Watch};
 use super::subtree::{CID, PATIENCE, Process, Subtree, UID, remove};
+
+/// Set where a test runs once more.
+const LIMITED: &str = "OUTRIGGER_TEST_LIMITED";
 
 async fn next(watch: &mut Watch) -> Event {
     let next = timeout(PATIENCE, watch.next()).await;
@@ -244,6 +248,45 @@ async fn an_overflow_of_the_kernels_queue_loses_no_pod() {
             Event::Emptied(_) => {}
         }
     }
+}
+
+/// The limit is that of a user namespace, so that nobody else feels it.
+#[tokio::test]
+async fn where_no_watch_is_left_a_pod_is_told_of_once_there_is_one() {
+    let Some(path) = env::var_os(LIMITED) else {
+        let tree = Subtree::new();
+        let mut limited = Process::again("unshare --user --map-root-user", LIMITED, &tree.path);
+        return limited.says("caught up");
+    };
+    let path = Path::new(&path);
+    let limit =
+        |most: usize| fs::write("/proc/sys/user/max_inotify_watches", most.to_string()).expect("own limit");
+    let pods = path.join("pods");
+    fs::create_dir(&pods).expect("a cgroup");
+    let roots = Roots::below(vec![path.into()], std::slice::from_ref(&pods)).expect("roots");
+    limit(3);
+    let mut watch = Watch::new(&roots).expect("two directories");
+    for name in ["a", "b", "c"] {
+        fs::create_dir(pods.join(name)).expect("a cgroup");
+    }
+    let Event::Appeared(first) = next(&mut watch).await else {
+        panic!("one more can be watched")
+    };
+    let error = watch.next().await.expect_err("no watch is left");
+    assert!(matches!(error, Error::Watch { .. }), "{error}");
+    assert!(error.to_string().contains("max_user_watches"), "{error}");
+    assert!(error.to_string().contains("/pods/"), "{error}");
+    watch.next().await.expect_err("still none");
+    limit(100);
+    let mut told = BTreeSet::from([first.path().to_owned()]);
+    for _ in 0..2 {
+        let Event::Appeared(pod) = next(&mut watch).await else {
+            panic!("the others have appeared")
+        };
+        told.insert(pod.path().into());
+    }
+    assert_eq!(told, ["a", "b", "c"].map(|name| pods.join(name)).into());
+    println!("caught up");
 }
 
 #[tokio::test]
