@@ -3,19 +3,23 @@
 use core::ffi::c_void;
 use core::ptr;
 
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, SockMap};
-use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_sk_storage_get, bpf_skc_to_mptcp_sock};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, RingBuf, SkStorage, SockMap};
+use aya_ebpf::helpers::generated::{
+    bpf_get_smp_processor_id, bpf_set_retval, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
+};
 use aya_ebpf::macros::btf_map;
 use sidecar_ebpf::abi::{
-    APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_SLOTS, Counter, Direction,
-    Event, INHERITED_SLOTS, Inherited, LISTENER_SLOTS, MAX_SHARDS, Origin, PENDING_ENTRIES, POLICY_ENTRIES,
-    PRESENTED_ENTRIES, Path, Pending, Policy, PolicyKey, RING_BYTES, ROUTE_ENTRIES, SHARD_SLOTS, Settings,
-    Tuple,
+    APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_ROWS, COUNTER_SLOTS, Counter,
+    Direction, Event, INHERITED_SLOTS, Inherited, LISTENER_SLOTS, MAX_SHARDS, Origin, PENDING_ENTRIES,
+    POLICY_ENTRIES, PRESENTED_ENTRIES, Path, Pending, Policy, PolicyKey, RING_BYTES, ROUTE_ENTRIES,
+    SHARD_SLOTS, Settings, Tuple,
 };
 use sidecar_ebpf::addr::{Endpoint, Ip};
 use sidecar_ebpf::verdict;
+
+use crate::hooks::atomic;
 
 /// What the loader has found the kernel able to do. Known to the verifier as constants, so that it never looks at the
 /// calls that would not be there.
@@ -63,6 +67,9 @@ fn has(feature: &'static u8) -> bool {
 /// Most pods have few entries; what is not there takes no memory.
 const GROWS: usize = BPF_F_NO_PREALLOC as usize;
 
+/// User space reads it as its own memory, without bpf(2). Takes whole pages.
+const MAPPED: usize = BPF_F_MMAPABLE as usize;
+
 #[btf_map(name = "or_origin")]
 static ORIGIN: SkStorage<Origin> = SkStorage::new();
 
@@ -80,7 +87,7 @@ pub(crate) static LISTENERS: SockMap<LISTENER_SLOTS> = SockMap::new();
 
 /// By [`AppPorts::place`].
 #[btf_map(name = "or_app_ports")]
-pub(crate) static APP_PORTS: Array<AppPorts, APP_PORT_SLOTS> = Array::new();
+pub(crate) static APP_PORTS: Array<AppPorts, APP_PORT_SLOTS, MAPPED> = Array::new();
 
 /// By cookie.
 #[btf_map(name = "or_app_sockets")]
@@ -88,7 +95,7 @@ pub(crate) static APP_SOCKETS: HashMap<u64, AppSocket, APP_SOCKET_ENTRIES, GROWS
 
 /// By [`Inherited::place`].
 #[btf_map(name = "or_inherited")]
-pub(crate) static INHERITED: Array<Inherited, INHERITED_SLOTS> = Array::new();
+pub(crate) static INHERITED: Array<Inherited, INHERITED_SLOTS, MAPPED> = Array::new();
 
 #[btf_map(name = "or_policy")]
 pub(crate) static POLICY: LpmTrie<PolicyKey, Policy, POLICY_ENTRIES> = LpmTrie::new();
@@ -101,10 +108,11 @@ pub(crate) static ROUTES: LpmTrie<Ip, Path, ROUTE_ENTRIES> = LpmTrie::new();
 pub(crate) static RINGS: ArrayOfMaps<RingBuf<(), RING_BYTES>, SHARD_SLOTS> = ArrayOfMaps::new();
 
 #[btf_map(name = "or_settings")]
-static SETTINGS: Array<Settings, 1> = Array::new();
+static SETTINGS: Array<Settings, 1, MAPPED> = Array::new();
 
+/// By [`Counter::slot`]. Not the kernel's kind of array for each CPU, which cannot be mapped.
 #[btf_map(name = "or_counters")]
-static COUNTERS: PerCpuArray<u64, COUNTER_SLOTS> = PerCpuArray::new();
+static COUNTERS: Array<u64, { COUNTER_ROWS * COUNTER_SLOTS }, MAPPED> = Array::new();
 
 /// The one entry of an array always exists; the verifier wants the question asked.
 #[inline(always)]
@@ -126,9 +134,11 @@ pub(crate) fn policy(settings: &Settings, direction: Direction, ip: Ip) -> Optio
 
 #[inline(always)]
 pub(crate) fn count(counter: Counter) {
-    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: the slot belongs to this CPU. A nested program may lose one count, which is no harm.
-        unsafe { *value += 1 };
+    // SAFETY: the helper takes nothing.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(value) = COUNTERS.get_ptr_mut(counter.slot(cpu)) {
+        // SAFETY: one of the values of the array, which are aligned to 8 bytes and there for good.
+        unsafe { atomic::add_u64(value, 1) };
     }
 }
 

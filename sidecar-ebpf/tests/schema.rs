@@ -17,14 +17,14 @@ const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
     ("or_presented", 2, 0xbe655eb3024b1bda),
     ("or_bypass", 1, 0xf71571da9228a233),
     ("or_listeners", 3, 0x1e50f30cb31f9969),
-    ("or_app_ports", 3, 0x5ffb3983df295bb2),
+    ("or_app_ports", 4, 0x187b418cd0ce322a),
     ("or_app_sockets", 2, 0x44a191c98188f879),
-    ("or_inherited", 3, 0x8d3a7dbad0d3d260),
+    ("or_inherited", 4, 0x5043790d9d1fb7d8),
     ("or_policy", 2, 0x13c156a307777faa),
     ("or_routes", 1, 0xa41f3571266891a6),
     ("or_rings", 2, 0xa6d9a4fb9e016c1a),
-    ("or_settings", 3, 0xe8a60f4959f25f0d),
-    ("or_counters", 1, 0x10e21d654b769be7),
+    ("or_settings", 4, 0xda911b57cfb89e51),
+    ("or_counters", 2, 0x604a23afcd337bdd),
 ];
 
 /// What is in the map although its declaration does not say so: the kernel wants no type of a ring's records.

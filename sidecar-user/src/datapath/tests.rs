@@ -26,3 +26,4 @@ mod session;
 mod takeover;
 mod target;
 mod upgrade;
+mod without_bpf;

@@ -208,7 +208,6 @@ fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
             | Loaded::ArrayOfMaps(data)
             | Loaded::HashMap(data)
             | Loaded::LpmTrie(data)
-            | Loaded::PerCpuArray(data)
             | Loaded::SkStorage(data)
             | Loaded::SockMap(data),
         ) => data,

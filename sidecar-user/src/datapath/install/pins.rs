@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{self, BPF_FS_MAGIC, FsType};
 use sidecar_ebpf::abi::schema::TOGETHER;
 use sidecar_ebpf::abi::{
-    APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_SLOTS, INHERITED_SLOTS,
-    Inherited, LISTENER_SLOTS, Origin, PENDING_ENTRIES, POLICY_ENTRIES, PRESENTED_ENTRIES, Path as RoutePath,
-    Pending, Policy, PolicyKey, ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, map,
+    APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_ROWS, COUNTER_SLOTS,
+    INHERITED_SLOTS, Inherited, LISTENER_SLOTS, Origin, PENDING_ENTRIES, POLICY_ENTRIES, PRESENTED_ENTRIES,
+    Path as RoutePath, Pending, Policy, PolicyKey, ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, map,
 };
 use sidecar_ebpf::addr::Ip;
 
@@ -209,7 +209,7 @@ pub(in super::super) fn shape(name: &str) -> [u32; 3] {
         map::BYPASS => [size_of::<i32>(), size_of::<Bypass>(), 0],
         map::LISTENERS => [size_of::<u32>(), size_of::<u32>(), LISTENER_SLOTS],
         map::SETTINGS => [size_of::<u32>(), size_of::<Settings>(), 1],
-        map::COUNTERS => [size_of::<u32>(), size_of::<u64>(), COUNTER_SLOTS],
+        map::COUNTERS => [size_of::<u32>(), size_of::<u64>(), COUNTER_ROWS * COUNTER_SLOTS],
         _ => [0; 3],
     };
     sizes.map(|size| u32::try_from(size).expect("maps are small"))
