@@ -3,9 +3,10 @@
 
 /// Slots of a row.
 pub const COUNTER_SLOTS: usize = 64;
-/// Each CPU counts in a row of its own, so that none waits for another's cache line; beyond so many CPUs some share one, which
-/// their atomic additions allow. The reader adds the rows up.
-pub const COUNTER_ROWS: usize = 64;
+/// A CPU counts in a row of its own, so that none waits for another's cache line. Beyond so many CPUs some share one, which
+/// their atomic additions allow: a connection is counted a few times in its life, and rows are memory of every pod. The
+/// reader adds them up.
+pub const COUNTER_ROWS: usize = 16;
 
 const _: () = assert!(
     Counter::COUNT <= COUNTER_SLOTS,

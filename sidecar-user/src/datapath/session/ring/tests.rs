@@ -152,7 +152,8 @@ fn a_record_that_has_no_room_is_cut_and_the_next_one_is_found() {
 
 #[test]
 fn what_is_damaged_is_skipped_and_what_comes_later_is_read() {
-    let damages: [(&str, fn(&Kernel)); 4] = [
+    type Damage = fn(&Kernel);
+    let damages: [(&str, Damage); 4] = [
         ("a length beyond what was written", |kernel| {
             kernel.header(0, 4096)
         }),
