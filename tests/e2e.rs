@@ -13,6 +13,9 @@ mod attach; // a proxy that is not where it should be is not ready, and shows no
 #[path = "e2e/closed.rs"]
 mod closed; // a pod that is closed before its proxy starts
 
+#[path = "e2e/agent.rs"]
+mod agent; // the agent of a node, and sidecars without any privilege
+
 #[path = "e2e/existing.rs"]
 mod existing; // connections that were there before the programs
 

@@ -21,6 +21,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
 
+use crate::mesh::agent::Agent;
 use crate::name;
 use crate::netns::Netns;
 use crate::pod::Pod;
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     name: String,
     scratch: PathBuf,
     next_host: AtomicU16,
+    agent: Agent,
 }
 
 impl Fabric {
@@ -56,6 +58,7 @@ impl Fabric {
             scratch: name::scratch(&name),
             name,
             next_host: AtomicU16::new(2),
+            agent: Agent::default(),
         });
         // From here on `Shared` cleans up, however far the rest gets.
         fs::create_dir_all(&shared.scratch)?;
@@ -112,6 +115,21 @@ impl Fabric {
         &self.shared.scratch
     }
 
+    /// What the agent of its pods has logged, if there is one.
+    pub fn agent_log(&self) -> String {
+        self.shared.agent.log()
+    }
+
+    /// Ends the agent at once, as the kernel would.
+    pub fn kill_agent(&self) {
+        self.shared.agent.kill();
+    }
+
+    /// Starts it, again where it was killed.
+    pub fn start_agent(&self) -> Result<()> {
+        self.shared.agent.start(&self.shared)
+    }
+
     /// A bpffs that only this fabric uses.
     pub fn bpffs(&self) -> PathBuf {
         self.shared.bpffs()
@@ -127,6 +145,10 @@ impl Shared {
         &self.scratch
     }
 
+    pub(crate) fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
     pub(crate) fn bpffs(&self) -> PathBuf {
         self.scratch.join("bpf")
     }
@@ -134,6 +156,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        self.agent.kill();
         name::remove(&self.name);
     }
 }

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use tokio::task::JoinHandle;
 
 use super::door::{self, Pod};
 use super::{Event, Finder, PodCgroup, Roots, Watch};
 use crate::datapath::{self, Lease, Node, PodTarget};
 use crate::error_chain;
+use crate::grant::{Answer, Request, Wanted};
+use crate::lifecycle::messages::{Listener, Messages};
 use crate::lifecycle::{self, Shutdown};
 use crate::observe::Observer;
 
@@ -25,7 +27,8 @@ pub struct Config {
     pub pods: Vec<PathBuf>,
     /// The cgroup in a pod's cgroup where its sidecar runs.
     pub sidecar: String,
-    pub admin_socket: PathBuf,
+    /// Where pods are asked for.
+    pub socket: PathBuf,
 }
 
 /// How long a pod may be in several namespaces, or in the host's, before that is an error: a runtime starts processes on the
@@ -33,6 +36,9 @@ pub struct Config {
 const SETTLING: Duration = Duration::from_secs(10);
 /// Before a failure is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// How long somebody may take to say what is wanted, while others wait.
+const FIRST_WORD: Duration = Duration::from_millis(500);
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(config: Config) -> anyhow::Result<()> {
@@ -51,7 +57,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let pins = config.pins.join("node");
     let _lease = Lease::take(&pins).context("pins: another agent serves this node")?;
     let node = Arc::new(Node::load(&pins)?);
-    let roots = Roots::of_host(&config.pods)?;
+    // Whoever names directories means those alone.
+    let roots = match config.pods.is_empty() {
+        true => Roots::of_host(&[])?,
+        false => Roots::below(config.pods.clone(), &config.pods)?,
+    };
+    let requests = Listener::bind_path(&config.socket)
+        .with_context(|| format!("socket: cannot listen at {}", config.socket.display()))?;
     let mut watch = Watch::new(&roots)?;
     let mut pods = Pods {
         finder: Arc::new(Finder::new(roots)?),
@@ -65,6 +77,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     loop {
         let event = tokio::select! {
             event = watch.next() => event?,
+            asked = requests.next() => {
+                let asked = asked?;
+                let answer = pods.install(&asked).unwrap_or_else(|error| Answer::Refused { why: format!("{error:#}") });
+                let text = serde_json::to_vec(&answer)?;
+                // Whoever does not wait for the answer needs none.
+                let _ = asked.send(&text, &[]);
+                continue;
+            }
             signal = shutdown.requested() => {
                 tracing::info!(signal, pods = pods.serving.len(), "the agent stops; its pods go on without it");
                 return Ok(());
@@ -100,6 +120,26 @@ impl Pods {
                 tracing::info!(pod = %pod.path().display(), "a pod is gone");
             }
         }
+    }
+
+    /// Serves the pod that somebody asks for, as if it had been found.
+    fn install(&mut self, asked: &Messages) -> anyhow::Result<Answer> {
+        ensure!(
+            asked.peer()?.is_trusted(),
+            "only root and the agent's own user may ask for that"
+        );
+        let message = asked.receive(Some(FIRST_WORD))?.context("nothing was said")?;
+        let Request::Install(wanted) = serde_json::from_slice(&message.text)? else {
+            bail!("it says its words at another door");
+        };
+        let pod = match wanted {
+            Wanted::Cgroup(path) => self.finder.by_path(&path)?,
+            Wanted::Pid(pid) => self.finder.by_pid(pid)?,
+            Wanted::Uid(uid) => self.finder.by_uid(&uid.parse()?, None)?,
+        };
+        tracing::info!(pod = %pod.path().display(), "a pod is asked for");
+        self.take(Event::Populated(pod));
+        Ok(Answer::Done)
     }
 
     fn is_served(&self, pod: &PodCgroup) -> bool {

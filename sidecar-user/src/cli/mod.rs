@@ -2,6 +2,7 @@
 
 mod attach;
 pub mod ca;
+mod install;
 mod kernel;
 pub mod state_dir;
 pub mod status;
@@ -44,6 +45,8 @@ pub enum Verb {
     ///
     /// A value given by flag wins over the environment, the environment over the file, the file over the default.
     Agent(Role<AgentSettings>),
+    /// Asks the agent of this node to install a pod that it has not found by itself
+    Install(install::Install),
     /// Works on configuration files
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -152,6 +155,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.verb {
         Verb::Proxy(role) => run_proxy(role.config.as_deref(), &role.overrides.0),
         Verb::Control(role) => run_control(role.config.as_deref(), &role.overrides.0),
+        Verb::Install(install) => install.run(),
         Verb::Agent(role) => run_agent(role.config.as_deref(), &role.overrides.0),
         Verb::Config(ConfigVerb::Check { file, kind }) => check_config(&file, kind),
         Verb::Ca(verb) => ca::run(verb),

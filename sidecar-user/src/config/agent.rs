@@ -21,7 +21,7 @@ pub const SETTINGS: [Setting; 6] = [
         flag: "pods",
         env: "OUTRIGGER_PODS",
         value: "DIRS",
-        help: "cgroup2 directories whose children are pods, by commas; the kubelet's are found without",
+        help: "cgroup2 directories whose children are pods, by commas [default: those of the kubelet, which are found]",
         list: true,
     },
     Setting {
@@ -33,11 +33,11 @@ pub const SETTINGS: [Setting; 6] = [
         list: false,
     },
     Setting {
-        path: "adminSocket",
-        flag: "admin-socket",
-        env: "OUTRIGGER_ADMIN_SOCKET",
+        path: "socket",
+        flag: "socket",
+        env: "OUTRIGGER_AGENT_SOCKET",
         value: "PATH",
-        help: "Unix socket where the agent answers questions [default: /run/outrigger/agent.sock]",
+        help: "Unix socket where `outrigger install` asks for pods [default: /run/outrigger/agent.sock]",
         list: false,
     },
     logging::LEVEL,
@@ -57,14 +57,14 @@ pub(super) fn read(layers: &Layers) -> Option<agent::Config> {
         }),
         false => Some("outrigger".to_owned()),
     };
-    let admin_socket = match layers.is_given("adminSocket") {
-        true => layers.read("adminSocket", absolute),
+    let socket = match layers.is_given("socket") {
+        true => layers.read("socket", absolute),
         false => Some("/run/outrigger/agent.sock".into()),
     };
     Some(agent::Config {
         pins: pins?,
         pods: pods.unwrap_or_default(),
         sidecar: sidecar?,
-        admin_socket: admin_socket?,
+        socket: socket?,
     })
 }

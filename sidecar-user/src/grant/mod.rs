@@ -18,7 +18,7 @@ mod door;
 mod words;
 
 pub use door::Door;
-pub use words::{Answer, Ask, Given, Request, STEERED, raw_socket};
+pub use words::{Answer, Ask, Given, Request, STEERED, Wanted, raw_socket};
 
 /// What the words mean. Another number is refused.
 pub const PROTOCOL: u32 = 1;

@@ -1,6 +1,7 @@
 //! The messages, as JSON. Each is one packet, with its descriptors beside it.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,17 @@ pub enum Request {
         listeners: Vec<String>,
     },
     Activate,
+    /// To the agent itself, by whoever may open its socket: a pod is to be installed.
+    Install(Wanted),
+}
+
+/// Which pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Wanted {
+    Cgroup(PathBuf),
+    Pid(u32),
+    Uid(String),
 }
 
 /// What a sidecar is going to be.

@@ -1,8 +1,11 @@
 //! Messages between two processes of one network namespace, each of which may carry descriptors: a unix socket of packets at
 //! an abstract name. Knows nothing of what is said, and trusts nobody: see [`Messages::peer`].
 
+use std::fs::{self, Permissions};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::cmsg_space;
@@ -54,8 +57,23 @@ impl Peer {
 impl Listener {
     /// Nobody else may have the name.
     pub fn bind(name: &str) -> io::Result<Self> {
+        Self::at(&UnixAddr::new_abstract(name.as_bytes())?)
+    }
+
+    /// At a path, for its owner alone. Whatever an earlier process has left there is removed.
+    pub fn bind_path(path: &Path) -> io::Result<Self> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = Self::at(&UnixAddr::new(path)?)?;
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        Ok(listener)
+    }
+
+    fn at(address: &UnixAddr) -> io::Result<Self> {
         let socket = new()?;
-        bind(socket.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
+        bind(socket.as_raw_fd(), address)?;
         listen(&socket, Backlog::new(16)?)?;
         Ok(Self(socket))
     }
@@ -83,6 +101,12 @@ impl Messages {
     pub fn connect(name: &str) -> io::Result<Self> {
         let socket = new()?;
         connect(socket.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
+        Ok(Self(socket))
+    }
+
+    pub fn connect_path(path: &Path) -> io::Result<Self> {
+        let socket = new()?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
         Ok(Self(socket))
     }
 

@@ -1,11 +1,13 @@
 //! A session that the agent of the node has granted: asked for at a door in the pod's network namespace, before the first port
 //! is bound. Installs nothing, and needs no privilege.
 
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tokio::time::sleep;
 
 use crate::datapath::{self, Descriptors, Generation, Session, Steered};
 use crate::grant::{self, Answer, Ask, Door, Given, Request};
@@ -14,6 +16,9 @@ use crate::lifecycle::messages::{Message, Messages};
 
 /// Far more than an agent takes, which loads a program for each session.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// Between two tries where nobody listens yet.
+const AGAIN: Duration = Duration::from_millis(100);
 
 pub(super) struct Granted {
     session: Session,
@@ -27,13 +32,27 @@ pub(super) struct Granted {
 }
 
 impl Granted {
-    pub(super) fn ask(door: &Door, ask: Ask) -> anyhow::Result<Self> {
-        let agent = Messages::connect(door.name()).with_context(|| {
-            format!(
-                "interception.agent: nobody listens at {door} in this network namespace; start `outrigger agent` on this \
-                 node, which opens the door once it has found this pod"
-            )
-        })?;
+    /// Waits until somebody listens at the door: the agent opens it when it has found the pod, by one of its processes.
+    pub(super) async fn ask(door: &Door, ask: Ask) -> anyhow::Result<Self> {
+        let mut told = false;
+        let agent = loop {
+            match Messages::connect(door.name()) {
+                Ok(agent) => break agent,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("interception.agent: {door} cannot be asked"));
+                }
+            }
+            if !told {
+                tracing::warn!(
+                    %door,
+                    "waiting for the agent of this node: nobody listens at interception.agent in this network namespace; \
+                     start `outrigger agent` on this node"
+                );
+                told = true;
+            }
+            sleep(AGAIN).await;
+        };
         let shards = ask.shards;
         let answer = say(&agent, &Request::Ask(ask), &[])?;
         let (Answer::Granted(given), descriptors) = answer else {

@@ -41,7 +41,9 @@ pub(super) async fn run(
     limited: Arc<limits::Shared>,
 ) -> anyhow::Result<()> {
     let mut opened = Opened::new(config, log, limited)?;
-    let owned = Owned::new(&opened, pod)?;
+    let Some(owned) = Owned::new(&mut opened, pod).await? else {
+        return Ok(());
+    };
     let ports = owned.bind(&opened)?;
     let installed = ports.install(&opened)?;
     let filtered = installed.filter()?;

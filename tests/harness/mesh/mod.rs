@@ -1,6 +1,7 @@
 //! Outrigger's own processes around the pods: control, registry and sidecars, one by one or as a whole. Reads no
 //! type of the `outrigger` crate: it uses the documented files, commands and sockets, as a user would.
 
+pub mod agent;
 pub mod binaries;
 pub mod control;
 mod metrics;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::http;
 use crate::mesh::metrics::sum;
-use crate::mesh::{Control, NAMESPACE, RegistryFile, TRUST_DOMAIN, binaries, ports};
+use crate::mesh::{Control, NAMESPACE, RegistryFile, TRUST_DOMAIN, agent, binaries, ports};
 use crate::pod::Pod;
 use crate::process::{Output, Process};
 use crate::wait;
@@ -33,6 +33,8 @@ pub struct Sidecar {
     open_files: Option<u64>,
     manager: Option<(PathBuf, Duration)>,
     only_capabilities: Option<Vec<String>>,
+    /// The agent of the node installs for it, and it has no privilege.
+    by_agent: bool,
     /// Another place for its log than a file of ours, and the level.
     log: Option<(PathBuf, String)>,
     process: Option<Process>,
@@ -76,6 +78,7 @@ impl Sidecar {
             open_files: options.open_files,
             manager: options.manager.clone(),
             only_capabilities: options.only_capabilities.clone(),
+            by_agent: options.by_agent && intercepts,
             log: None,
             process: None,
         };
@@ -89,6 +92,10 @@ impl Sidecar {
             let authority = std::mem::replace(&mut roots, sidecar.dir.join("root-cert.pem"));
             fs::copy(authority, &roots)?;
             confined::give_away(&[&sidecar.dir, &token])?;
+        } else if sidecar.by_agent {
+            let authority = std::mem::replace(&mut roots, sidecar.dir.join("root-cert.pem"));
+            fs::copy(authority, &roots)?;
+            confined::give_to(agent::SIDECAR_USER, &[&sidecar.dir, &roots, &token])?;
         }
         let mut config = format!(
             "workload: {{name: {}, namespace: {NAMESPACE}, serviceAccount: {}, trustDomain: {TRUST_DOMAIN}}}\n\
@@ -142,11 +149,11 @@ impl Sidecar {
                 None => pod.cgroup().to_owned(),
             };
             crate::cgroup::create(&cgroup)?;
-            config += &format!(
-                "interception: {{cgroup: {}, pins: {}{policy}}}\n",
-                cgroup.display(),
-                sidecar.pins().display()
-            );
+            let whose = match sidecar.by_agent {
+                true => format!("agent: \"{}\"", agent::DOOR),
+                false => format!("cgroup: {}, pins: {}", cgroup.display(), sidecar.pins().display()),
+            };
+            config += &format!("interception: {{{whose}{policy}}}\n");
         } else {
             config += "interception: none\n";
         }
@@ -199,6 +206,15 @@ impl Sidecar {
             fs::create_dir_all(self.pins())?;
             confined::give_away(&[&self.pins()])?;
         }
+        if self.by_agent {
+            let own = self.pod.cgroup().join(agent::SIDECAR);
+            crate::cgroup::create(&own)?;
+            let moved = ["sh", "-c", "echo 0 > \"$0\"/cgroup.procs && exec \"$@\""].map(OsString::from);
+            words.extend(moved);
+            words.push(own.into());
+            words.extend(confined::words_of(agent::SIDECAR_USER, &[]));
+            self.pod.fabric().agent().start(self.pod.fabric())?;
+        }
         words.push(outrigger.into());
         let mut command = self.pod.command(&words[0]);
         command.args(&words[1..]);
@@ -210,7 +226,11 @@ impl Sidecar {
             command.env("NOTIFY_SOCKET", socket);
             command.env("WATCHDOG_USEC", watchdog.as_micros().to_string());
         }
-        self.pod.spawn(command)
+        let process = self.pod.spawn(command)?;
+        if self.by_agent {
+            agent::install(&self.pod)?;
+        }
+        Ok(process)
     }
 
     /// Lets a second proxy take the pod over, and gives back the first, which drains.
@@ -419,6 +439,9 @@ impl Sidecar {
     }
 
     pub fn pins(&self) -> PathBuf {
+        if self.by_agent {
+            return agent::pins_of(&self.pod);
+        }
         self.pod.fabric().bpffs().join(self.pod.name())
     }
 

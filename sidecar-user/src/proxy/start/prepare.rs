@@ -32,17 +32,28 @@ enum Claim {
 impl Owned {
     /// The pod before its ports: whoever is not its only proxy has touched nothing yet. From a proxy that serves the pod come
     /// the ports that only one can have.
-    pub(super) fn new(opened: &Opened, pod: Option<PodTarget>) -> anyhow::Result<Self> {
+    ///
+    /// `None`: this process is to end before the agent of the node has answered.
+    pub(super) async fn new(opened: &mut Opened, pod: Option<PodTarget>) -> anyhow::Result<Option<Self>> {
         let config = &opened.config;
-        if let Some((kernel, door)) = config.datapath.as_ref().zip(config.agent.as_ref()) {
-            return Ok(Self {
-                pod: Some(Claim::Granted(Granted::ask(
-                    door,
-                    granted::request(config, kernel),
-                )?)),
-                former: None,
-            });
-        }
+        let Some((kernel, door)) = config.datapath.as_ref().zip(config.agent.as_ref()) else {
+            return Self::own(opened, pod).map(Some);
+        };
+        let asked = tokio::select! {
+            granted = Granted::ask(door, granted::request(config, kernel)) => granted?,
+            reason = opened.shutdown.requested() => {
+                tracing::info!(%reason, "the agent of this node has not answered");
+                return Ok(None);
+            }
+        };
+        Ok(Some(Self {
+            pod: Some(Claim::Granted(asked)),
+            former: None,
+        }))
+    }
+
+    fn own(opened: &Opened, pod: Option<PodTarget>) -> anyhow::Result<Self> {
+        let config = &opened.config;
         let Some((kernel, pod)) = config.datapath.as_ref().zip(pod) else {
             return Ok(Self {
                 pod: None,

@@ -17,8 +17,12 @@ const UNPRIVILEGED: u32 = 65534;
 
 /// Before a command: makes it another user with these capabilities, and no way to others.
 pub(super) fn words(capabilities: &[String]) -> Vec<OsString> {
+    words_of(UNPRIVILEGED, capabilities)
+}
+
+pub(super) fn words_of(user: u32, capabilities: &[String]) -> Vec<OsString> {
     let only: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
-    let ids = ["reuid", "regid"].map(|id| format!("--{id}={UNPRIVILEGED}"));
+    let ids = ["reuid", "regid"].map(|id| format!("--{id}={user}"));
     let sets = ["inh-caps", "ambient-caps", "bounding-set"].map(|set| format!("--{set}=-all{only}"));
     let first = ["setpriv", "--clear-groups", "--no-new-privs"].map(OsString::from);
     first
@@ -29,7 +33,11 @@ pub(super) fn words(capabilities: &[String]) -> Vec<OsString> {
 
 /// To that user.
 pub(super) fn give_away(paths: &[&Path]) -> Result<()> {
-    let id = Some(UNPRIVILEGED);
+    give_to(UNPRIVILEGED, paths)
+}
+
+pub(super) fn give_to(user: u32, paths: &[&Path]) -> Result<()> {
+    let id = Some(user);
     let mut given = paths.iter().map(|path| chown(path, id, id));
     given
         .try_for_each(|given| given)

@@ -40,6 +40,8 @@ pub struct Options {
     pub manager: Option<(PathBuf, Duration)>,
     /// Run it as another user with these capabilities only, by their names without `cap_`.
     pub only_capabilities: Option<Vec<String>>,
+    /// Leave to the node's agent what takes privileges, and run without any.
+    pub by_agent: bool,
 }
 
 impl Options {
@@ -62,6 +64,7 @@ impl Options {
             lifetime: "signal".into(),
             manager: None,
             only_capabilities: None,
+            by_agent: crate::mesh::agent::is_default(),
         }
     }
 
@@ -83,6 +86,11 @@ impl Options {
 
     pub fn only_capabilities(mut self, names: Vec<String>) -> Self {
         self.only_capabilities = Some(names);
+        self
+    }
+
+    pub fn by_agent(mut self) -> Self {
+        self.by_agent = true;
         self
     }
 

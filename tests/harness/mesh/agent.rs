@@ -1,0 +1,102 @@
+//! `outrigger agent` for the pods of one fabric, outside of all of them. The pods are those that it is asked to install.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cgroup;
+use crate::fabric::Shared;
+use crate::mesh::binaries;
+use crate::pod::Pod;
+use crate::process::Process;
+use crate::wait;
+
+/// The user that its sidecars run as.
+pub const SIDECAR_USER: u32 = 65532;
+/// Where they ask.
+pub const DOOR: &str = "@outrigger/agent";
+/// The cgroup below a pod's where they run.
+pub const SIDECAR: &str = "outrigger";
+
+/// Set for a whole run of the tests: sidecars are the agent's unless a test says otherwise.
+const BY_DEFAULT: &str = "OUTRIGGER_TEST_AGENT";
+
+pub fn is_default() -> bool {
+    std::env::var_os(BY_DEFAULT).is_some_and(|word| word == "1")
+}
+
+/// The agent of a fabric, started when it is first needed.
+#[derive(Debug, Default)]
+pub(crate) struct Agent(Mutex<Option<Process>>);
+
+impl Agent {
+    pub(crate) fn kill(&self) {
+        self.lock().take();
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.lock().as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// Starts it where it does not run.
+    pub(crate) fn start(&self, fabric: &Shared) -> Result<()> {
+        let mut running = self.lock();
+        if running.is_some() {
+            return Ok(());
+        }
+        // A directory in which nothing is found: pods are asked for.
+        let nobody = cgroup::mount()?.join(fabric.name()).join("agent");
+        cgroup::create(&nobody)?;
+        let mut command = Command::new(binaries::path("outrigger")?);
+        command
+            .arg("agent")
+            .arg("--pins")
+            .arg(pins(fabric))
+            .arg("--pods")
+            .arg(&nobody)
+            .args(["--sidecar", SIDECAR])
+            .arg("--socket")
+            .arg(socket(fabric));
+        let mut process = Process::spawn(command, &fabric.scratch().join("log"))?;
+        process.until("serves the node", |process| {
+            process.log().contains("the agent serves this node")
+        })?;
+        *running = Some(process);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Process>> {
+        self.0.lock().expect("no test panics with it")
+    }
+}
+
+/// Asks for a pod, which has a process by then or soon.
+pub(crate) fn install(pod: &Pod) -> Result<()> {
+    wait::until("the pod has a process", wait::SOON, || {
+        !cgroup::processes(pod.cgroup()).is_empty()
+    })?;
+    let output = Command::new(binaries::path("outrigger")?)
+        .args(["install", "--socket"])
+        .arg(socket(pod.fabric()))
+        .arg("--cgroup")
+        .arg(pod.cgroup())
+        .output()
+        .context("run outrigger install")?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "outrigger install: {stderr}");
+    Ok(())
+}
+
+pub(crate) fn pins_of(pod: &Pod) -> PathBuf {
+    pins(pod.fabric()).join("pods").join(pod.name())
+}
+
+fn pins(fabric: &Shared) -> PathBuf {
+    fabric.bpffs().join("agent")
+}
+
+fn socket(fabric: &Shared) -> PathBuf {
+    fabric.scratch().join("agent.sock")
+}
