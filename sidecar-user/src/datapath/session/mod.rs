@@ -127,6 +127,8 @@ impl Session {
         let session = Self::new(descriptors, &Policy::default())?;
         Ok(Self {
             first_shard,
+            // The settings may be written only when they come into force.
+            netns: session.pod.netns().cookie()?,
             ..session
         })
     }
