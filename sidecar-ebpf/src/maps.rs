@@ -104,6 +104,39 @@ type SettingsMap = Array<Settings, 1, MAPPED>;
 /// By [`Counter::slot`]. Not the kernel's kind of array for each CPU, which cannot be mapped.
 type CounterMap = Array<u64, { COUNTER_ROWS * COUNTER_SLOTS }, MAPPED>;
 
+// No program uses these: by them the loader makes the maps of one pod. Linux 6.1 takes a map for the place of another only where
+// both have BTF, or neither has.
+
+#[btf_map(name = "or_pending")]
+static OWN_PENDING: PendingMap = HashMap::new();
+
+#[btf_map(name = "or_presented")]
+static OWN_PRESENTED: PresentedMap = HashMap::new();
+
+#[btf_map(name = "or_listeners")]
+static OWN_LISTENERS: Listeners = SockMap::new();
+
+#[btf_map(name = "or_app_ports")]
+static OWN_APP_PORTS: AppPortMap = Array::new();
+
+#[btf_map(name = "or_app_sockets")]
+static OWN_APP_SOCKETS: AppSocketMap = HashMap::new();
+
+#[btf_map(name = "or_inherited")]
+static OWN_INHERITED: InheritedMap = Array::new();
+
+#[btf_map(name = "or_policy")]
+static OWN_POLICY: PolicyMap = LpmTrie::new();
+
+#[btf_map(name = "or_routes")]
+static OWN_ROUTES: RouteMap = LpmTrie::new();
+
+#[btf_map(name = "or_settings")]
+static OWN_SETTINGS: SettingsMap = Array::new();
+
+#[btf_map(name = "or_counters")]
+static OWN_COUNTERS: CounterMap = Array::new();
+
 #[btf_map(name = "or_pod_pending")]
 static PENDING: ByPod<PendingMap> = ArrayOfMaps::new();
 

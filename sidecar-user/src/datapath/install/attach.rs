@@ -14,7 +14,7 @@ use super::lease::Lease;
 use super::links;
 use super::node::{Node, Programs, SHARED};
 use super::object::Owner;
-use super::{Former, Generation, Handover, Logs, NeighbourQuery, detach, pins, shape, whole_host};
+use super::{Former, Generation, Handover, Logs, NeighbourQuery, detach, pins, whole_host};
 
 /// The programs, attached or about to be, and the session by which they are used. Dropping it detaches nothing: see
 /// `detach`.
@@ -173,19 +173,12 @@ fn prepare(
         hooks,
         used,
         shared,
+        own,
         logs,
     } = match node {
-        Some(node) => node.load_for(settings.netns, owner)?,
+        Some(node) => node.load_for(settings.netns, (pins, &renewed), owner)?,
         None => Programs::alone(pins, &renewed, owner(0))?,
     };
-    let own = map::BY_POD.map(|(name, _)| {
-        let fd = match renewed.contains(name) {
-            true => shape::make(name),
-            false => pins::open_map(pins, name),
-        };
-        Ok((name, Arc::new(fd?)))
-    });
-    let own = own.into_iter().collect::<Result<Vec<_>, Error>>()?;
     // Whoever runs a program finds the maps of the pod there.
     numbers.admit(pod_number, settings.netns, &own)?;
 

@@ -1,8 +1,4 @@
-//! What the maps of a pod are made like, as `sidecar-ebpf` declares them. The loader makes those that all pods share; a pod's
-//! own are made here, and the kernel takes them only where they are like the templates in the programs.
-
-use std::io;
-use std::os::fd::OwnedFd;
+//! What the maps are made like, as `sidecar-ebpf` declares them: whether one that is pinned can be used again.
 
 use sidecar_ebpf::abi::{
     APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_ROWS, COUNTER_SLOTS,
@@ -11,8 +7,6 @@ use sidecar_ebpf::abi::{
 };
 use sidecar_ebpf::addr::Ip;
 
-use super::super::Error;
-use super::super::map::create;
 use super::super::sys::MapInfo;
 
 const HASH: u32 = 1;
@@ -86,17 +80,4 @@ impl Shape {
         };
         found == self
     }
-}
-
-/// Makes a map of one pod, empty.
-pub(super) fn make(name: &'static str) -> Result<OwnedFd, Error> {
-    let Shape {
-        kind,
-        key,
-        value,
-        entries,
-        flags,
-    } = Shape::of(name);
-    let made: io::Result<OwnedFd> = create(name, [kind, key, value, entries, flags]);
-    made.map_err(|source| Error::MapIo { map: name, source })
 }

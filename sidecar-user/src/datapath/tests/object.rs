@@ -46,6 +46,10 @@ fn the_maps_have_the_sizes_of_the_abi() {
             flags: built.map_flags(),
         };
         assert_eq!(found, Shape::of(name), "{name}");
+        assert!(
+            object.maps.contains_key(name),
+            "the loader makes {name} of a pod by it"
+        );
     }
 }
 
