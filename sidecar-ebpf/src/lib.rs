@@ -18,7 +18,11 @@
 //! | `or_rings` | array of ring buffers of [`abi::Event`], by shard | the filter, sockops | the shard | when read |
 //! | `or_settings` | array of one [`abi::Settings`] | the proxy | all programs | never |
 //! | `or_counters` | per-CPU array by [`abi::Counter`] | all programs | the proxy | never |
+//! | `or_secret` | array of one [`abi::control::Secret`] | the installer | `or_setsockopt` | never |
+//! | `or_answers` | socket storage: [`abi::control::Answer`] | `or_setsockopt` | getsockopt | with its socket |
 //! | `AYA_LOGS` | ring buffer | all programs, when logging is on | the proxy | when read |
+//!
+//! What the proxy writes it writes by bpf(2), or through `or_setsockopt`, which is asked by [`abi::control`].
 
 #![cfg_attr(not(test), no_std)]
 

@@ -8,6 +8,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, SockMap};
 use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_sk_storage_get, bpf_skc_to_mptcp_sock};
 use aya_ebpf::macros::btf_map;
+use sidecar_ebpf::abi::control::{Answer, Secret};
 use sidecar_ebpf::abi::{
     APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_SLOTS, Counter, Direction,
     Event, INHERITED_SLOTS, Inherited, LISTENER_SLOTS, MAX_SHARDS, Origin, PENDING_ENTRIES, POLICY_ENTRIES,
@@ -106,10 +107,29 @@ static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map(name = "or_counters")]
 static COUNTERS: PerCpuArray<u64, COUNTER_SLOTS> = PerCpuArray::new();
 
+#[btf_map(name = "or_secret")]
+static SECRET: Array<Secret, 1> = Array::new();
+
+/// Of the sockets by which a proxy asks.
+#[btf_map(name = "or_answers")]
+static ANSWERS: SkStorage<Answer> = SkStorage::new();
+
 /// The one entry of an array always exists; the verifier wants the question asked.
 #[inline(always)]
 pub(crate) fn settings() -> Option<&'static Settings> {
     SETTINGS.get(0)
+}
+
+/// To be written word by word.
+#[inline(always)]
+pub(crate) fn settings_mut() -> Option<*mut Settings> {
+    SETTINGS.get_ptr_mut(0)
+}
+
+/// What the installer has given to the proxy of this pod.
+#[inline(always)]
+pub(crate) fn secret() -> Option<&'static Secret> {
+    SECRET.get(0)
 }
 
 /// What the policy in force says about an address: the ranges of its longest prefix.
@@ -229,6 +249,58 @@ pub(crate) unsafe fn bypass<'a>(sk: *mut bpf_sock) -> Option<&'a Bypass> {
             .as_ref()
     };
     mark.filter(|mark| mark.on != 0)
+}
+
+/// Marks one of the proxy's own sockets, over any older mark. False when the kernel has no room for it.
+///
+/// # Safety
+/// As for [`origin`].
+#[inline(always)]
+pub(crate) unsafe fn set_bypass(sk: *mut bpf_sock, mark: &mut Bypass) -> bool {
+    let initial = ptr::from_mut(mark).cast();
+    // SAFETY: as for `set_origin`.
+    let slot = unsafe { storage(&raw const BYPASS, sk, initial, BPF_SK_STORAGE_GET_F_CREATE.into()) };
+    // SAFETY: null, or this socket's value.
+    match unsafe { slot.cast::<Bypass>().as_mut() } {
+        Some(slot) => {
+            *slot = *mark;
+            true
+        }
+        None => false,
+    }
+}
+
+/// Where an answer for a socket goes. `None` when the kernel has no room for it.
+///
+/// # Safety
+/// As for [`origin`].
+#[inline(always)]
+pub(crate) unsafe fn new_answer<'a>(sk: *mut bpf_sock) -> Option<&'a mut Answer> {
+    // SAFETY: as for `origin`. The kernel fills a new value with zeros.
+    unsafe {
+        storage(
+            &raw const ANSWERS,
+            sk,
+            ptr::null_mut(),
+            BPF_SK_STORAGE_GET_F_CREATE.into(),
+        )
+        .cast::<Answer>()
+        .as_mut()
+    }
+}
+
+/// What was found for a socket that has asked.
+///
+/// # Safety
+/// As for [`origin`].
+#[inline(always)]
+pub(crate) unsafe fn answer<'a>(sk: *mut bpf_sock) -> Option<&'a Answer> {
+    // SAFETY: as for `origin`.
+    unsafe {
+        storage(&raw const ANSWERS, sk, ptr::null_mut(), 0)
+            .cast::<Answer>()
+            .as_ref()
+    }
 }
 
 /// The raw helper: aya's own wrapper takes a socket address context and nothing else.

@@ -25,6 +25,8 @@ const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
     ("or_rings", 2, 0xa6d9a4fb9e016c1a),
     ("or_settings", 3, 0xe8a60f4959f25f0d),
     ("or_counters", 1, 0x10e21d654b769be7),
+    ("or_secret", 1, 0xced0d04fb37796c8),
+    ("or_answers", 1, 0xed965e427072defe),
 ];
 
 /// What is in the map although its declaration does not say so: the kernel wants no type of a ring's records.

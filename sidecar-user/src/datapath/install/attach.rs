@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use aya::Ebpf;
 use bytemuck::Zeroable;
-use sidecar_ebpf::abi::{Settings, map};
+use sidecar_ebpf::abi::{Settings, map, program};
 
-use super::super::session::{Descriptors, Hold, Objects, PROGRAMS, Session, settings};
+use super::super::session::{Descriptors, Hold, Objects, PROGRAMS, Secret, Session, settings};
 use super::super::{Config, Error, PodTarget};
 use super::installed::Installed;
 use super::lease::Lease;
@@ -104,6 +104,13 @@ impl Datapath {
         self.installed.descriptors()
     }
 
+    /// Lets a process that has this secret write what a proxy writes without bpf(2), see [`Control`](super::super::Control).
+    /// To be called once the programs are attached; a proxy that is attached later takes it off. Every other setsockopt() of
+    /// the pod takes longer from then on.
+    pub fn open_control(&self, secret: &Secret) -> Result<(), Error> {
+        self.installed.open_control(secret)
+    }
+
     /// The handle that asks who else is attached.
     pub fn neighbours(&self) -> NeighbourQuery {
         NeighbourQuery::new(self.pod().clone(), self.installed.pins.clone())
@@ -178,6 +185,7 @@ fn prepare(
     let session = Session::prepared(pod.clone(), objects, settings, &config.policy)?;
     let programs = HOOKS.map(|hook| links::program(&mut ebpf, hook.program).map(|fd| (hook, fd)));
     let programs = programs.into_iter().collect::<Result<_, Error>>()?;
+    let control = links::program(&mut ebpf, program::SETSOCKOPT)?;
     Ok(Datapath {
         generation: Some(generation),
         is_first: false,
@@ -186,6 +194,7 @@ fn prepare(
             pins: pins.into(),
             pod,
             programs,
+            control,
             maps,
             used,
             renewed,

@@ -11,7 +11,7 @@ use sidecar_ebpf::abi::{GENERATIONS, RING_BYTES, map};
 
 use super::super::map::{Map, ring};
 use super::super::session::settings::Switches;
-use super::super::session::{Descriptors, Objects, PolicyMap};
+use super::super::session::{Descriptors, Objects, PolicyMap, Secret};
 use super::super::{Error, PodTarget, sys};
 use super::lease::Lease;
 use super::links::{self, Hook};
@@ -23,6 +23,8 @@ pub(super) struct Installed {
     pub(super) pod: PodTarget,
     /// In the order of attaching.
     pub(super) programs: Vec<(Hook, OwnedFd)>,
+    /// Of the control path, attached only where somebody needs that.
+    pub(super) control: OwnedFd,
     pub(super) maps: Vec<(&'static str, Arc<OwnedFd>)>,
     /// What a session uses of them without a hook.
     pub(super) used: Vec<(&'static str, Arc<OwnedFd>)>,
@@ -58,6 +60,13 @@ impl Installed {
         pins::forget_other_maps(&self.pins)?;
         self.policy.retire_others();
         Ok(())
+    }
+
+    /// Attaches the program of the control path, for requests with this secret and no others.
+    pub(super) fn open_control(&self, secret: &Secret) -> Result<(), Error> {
+        let map = self.map(map::SECRET)?;
+        Map::new(map::SECRET, map)?.set(&0_u32, secret.words())?;
+        links::attach(self.control.as_fd(), links::CONTROL, &self.pod, &self.pins)
     }
 
     /// Undoes what another proxy has done, or begun to do, that ended before it had taken the pod over.
@@ -108,16 +117,17 @@ impl Installed {
 
     /// A ring for the SYNs that are held for a shard, in its slot already. One that was there before is told of no other.
     pub(super) fn ring(&self, shard: u32) -> Result<OwnedFd, Error> {
-        let rings = self.maps.iter().find(|(name, _)| *name == map::RINGS);
-        let (name, rings) = rings.ok_or(Error::Missing {
-            kind: "map",
-            name: map::RINGS,
-        })?;
-        let slots: Map<u32, RawFd> = Map::new(name, rings.clone())?;
+        let slots: Map<u32, RawFd> = Map::new(map::RINGS, self.map(map::RINGS)?)?;
         let ring = ring(RING_BYTES as u32).map_err(|source| Error::Hold { shard, source })?;
         let first = u32::from(self.switches.wanted().first_shard);
         slots.set(&(first + shard), &ring.as_raw_fd())?;
         Ok(ring)
+    }
+
+    fn map(&self, name: &'static str) -> Result<Arc<OwnedFd>, Error> {
+        let found = self.maps.iter().find(|(known, _)| *known == name);
+        let missing = Error::Missing { kind: "map", name };
+        found.map(|(_, map)| map.clone()).ok_or(missing)
     }
 
     /// What a session of another process is made of, with a new ring for each shard: whoever serves by an earlier one is told

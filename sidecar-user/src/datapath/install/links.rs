@@ -35,6 +35,8 @@ pub(in super::super) const HOOKS: [Hook; 9] = [
     hook(program::CONNECT4, 10),
     hook(program::CONNECT6, 11),
 ];
+/// Attached beside them where the proxy of the pod may not call bpf(2).
+pub(in super::super) const CONTROL: Hook = hook(program::SETSOCKOPT, 22);
 pub(in super::super) const SK_LOOKUP: u32 = 36;
 /// Between the name of a hook and a generation: the one of an earlier proxy, which serves on.
 const FORMER: &str = "_former";

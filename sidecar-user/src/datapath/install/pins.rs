@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{self, BPF_FS_MAGIC, FsType};
+use sidecar_ebpf::abi::control::{Answer, Secret};
 use sidecar_ebpf::abi::schema::TOGETHER;
 use sidecar_ebpf::abi::{
     APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_SLOTS, INHERITED_SLOTS,
@@ -210,6 +211,8 @@ pub(in super::super) fn shape(name: &str) -> [u32; 3] {
         map::LISTENERS => [size_of::<u32>(), size_of::<u32>(), LISTENER_SLOTS],
         map::SETTINGS => [size_of::<u32>(), size_of::<Settings>(), 1],
         map::COUNTERS => [size_of::<u32>(), size_of::<u64>(), COUNTER_SLOTS],
+        map::SECRET => [size_of::<u32>(), size_of::<Secret>(), 1],
+        map::ANSWERS => [size_of::<i32>(), size_of::<Answer>(), 0],
         _ => [0; 3],
     };
     sizes.map(|size| u32::try_from(size).expect("maps are small"))

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytemuck::Zeroable;
+use sidecar_ebpf::abi::control::Word;
 use sidecar_ebpf::abi::{
     ABI_VERSION, Device, MAX_ADDRESSES, MAX_DEVICES, MAX_OPEN_PORTS, MAX_SHARDS, Settings,
 };
@@ -13,11 +14,14 @@ use sidecar_ebpf::addr::Port;
 use super::super::ip::kernel_ip;
 use super::super::map::Map;
 use super::super::{Config, Error, Netns};
+use super::control::Control;
 
 /// Changes single words of the settings in force. The programs see a word before or after, never in between.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Switches {
     map: Map<u32, Settings>,
+    /// By which this process writes, if it may not call bpf(2).
+    control: Option<Control>,
     state: Arc<Mutex<State>>,
 }
 
@@ -54,6 +58,7 @@ impl Switches {
     pub(super) fn new(map: Map<u32, Settings>, settings: Settings) -> Self {
         Self {
             map,
+            control: None,
             state: Arc::new(Mutex::new(State {
                 settings,
                 pen: Pen::Waiting,
@@ -62,7 +67,7 @@ impl Switches {
     }
 
     /// Of programs that are attached: their settings are this process's to change from now on.
-    pub(super) fn in_force(map: Map<u32, Settings>) -> Result<Self, Error> {
+    pub(super) fn in_force(map: Map<u32, Settings>, control: Option<Control>) -> Result<Self, Error> {
         let settings = in_force(&map)?;
         let state = State {
             settings,
@@ -70,6 +75,7 @@ impl Switches {
         };
         Ok(Self {
             map,
+            control,
             state: Arc::new(Mutex::new(state)),
         })
     }
@@ -109,17 +115,44 @@ impl Switches {
         change(&mut changed);
         match state.pen {
             Pen::Waiting => {}
-            Pen::Held if self.current()?.epoch == changed.epoch => self.map.set(&0, &changed)?,
-            Pen::Held | Pen::Laid | Pen::Given => return Err(Error::Superseded),
+            Pen::Held => self.write(&state.settings, &changed)?,
+            Pen::Laid | Pen::Given => return Err(Error::Superseded),
         }
         state.settings = changed;
         Ok(())
     }
 
+    fn write(&self, before: &Settings, changed: &Settings) -> Result<(), Error> {
+        let Some(control) = &self.control else {
+            return match self.current()?.epoch == changed.epoch {
+                true => Ok(self.map.set(&0, changed)?),
+                false => Err(Error::Superseded),
+            };
+        };
+        // Word by word, as it is made for callers that change one.
+        let (before, words) = (words(before), words(changed));
+        let different = words.into_iter().zip(before).filter(|(new, old)| new != old);
+        // Also where nothing is different the epoch may be.
+        let all = [(Word::NONE, 0)].into_iter().chain(different.map(|(new, _)| new));
+        for (word, value) in all {
+            if !control.change(changed.epoch, word, value)? {
+                return Err(Error::Superseded);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_in_force(&self, epoch: u32) -> Result<bool, Error> {
+        match &self.control {
+            None => Ok(self.current()?.epoch == epoch),
+            Some(control) => Ok(control.change(epoch, Word::NONE, 0)?),
+        }
+    }
+
     pub(super) fn ownership(&self) -> Result<Ownership, Error> {
         let state = self.lock();
         match state.pen {
-            Pen::Held if self.current()?.epoch != state.settings.epoch => Ok(Ownership::Lost),
+            Pen::Held if !self.is_in_force(state.settings.epoch)? => Ok(Ownership::Lost),
             Pen::Waiting | Pen::Held => Ok(Ownership::Ours),
             Pen::Laid => Ok(Ownership::Changing),
             Pen::Given => Ok(Ownership::Lost),
@@ -197,6 +230,21 @@ pub(in super::super) fn same_pod(a: &Settings, b: &Settings) -> bool {
         ..*settings
     };
     lasting(a) == lasting(b)
+}
+
+/// The words that may change while the programs run, but for the epoch.
+fn words(of: &Settings) -> [(Word, u32); 6] {
+    [
+        (Word::STRICT, of.strict),
+        (Word::HOLD, of.hold.into()),
+        (
+            Word::SHARDS,
+            u32::from(of.first_shard) | u32::from(of.shards) << 16,
+        ),
+        (Word::POLICY_GENERATION, of.policy_generation),
+        (Word::ROUTES, of.routes),
+        (Word::APP_PORTS, of.app_ports),
+    ]
 }
 
 /// Takes over what an earlier proxy has found out, with the maps that hold it: whether SYNs are held, and whether routes
