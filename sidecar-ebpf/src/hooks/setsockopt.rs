@@ -9,6 +9,7 @@ use core::mem::offset_of;
 use core::ptr;
 
 use aya_ebpf::bindings::bpf_sock;
+use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::macros::cgroup_sockopt;
 use aya_ebpf::programs::SockoptContext;
 use sidecar_ebpf::abi::control::{
@@ -17,7 +18,7 @@ use sidecar_ebpf::abi::control::{
 use sidecar_ebpf::abi::{Bypass, Counter, Settings, StageChange};
 
 use super::{ALLOW, DENY, PAGE_SIZE, load, pending, store};
-use crate::maps::{self, APP_SOCKETS, POLICY, ROUTES};
+use crate::maps::{self, Pod};
 
 /// Not to be told to the kernel.
 const HANDLED: i32 = -1;
@@ -53,13 +54,17 @@ pub(crate) fn or_setsockopt(ctx: SockoptContext) -> i32 {
             sk: load(&raw const (*opt).__bindgen_anon_1.sk),
         }
     };
-    // SAFETY: a field that this hook may read.
-    let name = unsafe { load(&raw const (*opt).optname) };
-    match answer(&request, name) {
+    // SAFETY: a field that this hook may read, and the context of this program. The namespace is the socket's.
+    let (name, netns) = unsafe { (load(&raw const (*opt).optname), bpf_get_netns_cookie(opt.cast())) };
+    // In a namespace that is no pod's nobody has a secret.
+    let Some(pod) = Pod::of(netns) else {
+        return DENY;
+    };
+    match answer(pod, &request, name) {
         Ok(()) => ALLOW,
         Err(errno) => {
             if matches!(errno, control::REFUSED | control::BAD_LENGTH | control::UNKNOWN) {
-                maps::count(Counter::DeniedControl);
+                pod.count(Counter::DeniedControl);
             }
             maps::fail_with(errno);
             DENY
@@ -95,19 +100,20 @@ impl Request {
     }
 
     #[inline(always)]
-    fn is_allowed(&self) -> bool {
+    fn is_allowed(&self, pod: Pod) -> bool {
         if (self.len as usize) < SECRET || self.start.wrapping_byte_add(SECRET) > self.end {
             return false;
         }
         // SAFETY: as the comparison has shown.
         let given = unsafe { ptr::read_unaligned(self.start.cast::<Secret>()) };
-        maps::secret().is_some_and(|secret| !secret.is_none() && secret.is_same(given))
+        pod.secret()
+            .is_some_and(|secret| !secret.is_none() && secret.is_same(given))
     }
 }
 
 #[inline(always)]
-fn answer(request: &Request, name: i32) -> Result<(), u32> {
-    if !request.is_allowed() {
+fn answer(pod: Pod, request: &Request, name: i32) -> Result<(), u32> {
+    if !request.is_allowed(pod) {
         return Err(control::REFUSED);
     }
     match name {
@@ -119,12 +125,12 @@ fn answer(request: &Request, name: i32) -> Result<(), u32> {
         }
         operation::STAGE => {
             let change = request.read::<StageChange>()?;
-            let is_done = pending::change(&change.tuple, change.from, change.to);
+            let is_done = pending::change(pod, &change.tuple, change.from, change.to);
             is_so(is_done, control::NO)
         }
         operation::IS_HELD => {
             let held = request.read::<Held>()?;
-            let found = pending::find(&held.tuple);
+            let found = pending::find(pod, &held.tuple);
             let is_held = found.is_some_and(|e| e.stage.is_waiting() && e.stage.sequence() == held.sequence);
             is_so(is_held, control::NO)
         }
@@ -133,40 +139,49 @@ fn answer(request: &Request, name: i32) -> Result<(), u32> {
             let entry = unsafe { &*request.body::<PolicyEntry>()? };
             let key = (&raw const entry.prefix).cast();
             // SAFETY: a prefix is what the map has as a key, and a key may be anywhere.
-            done(POLICY.insert(unsafe { &*key }, &entry.policy, 0))
+            done(
+                pod.policies()
+                    .ok_or(NO_MEMORY)?
+                    .insert(unsafe { &*key }, &entry.policy, 0),
+            )
         }
         operation::POLICY_REMOVE => {
             let key = request.body::<PolicyPrefix>()?.cast();
             // SAFETY: as above.
-            done(POLICY.remove(unsafe { &*key }))
+            done(pod.policies().ok_or(NO_MEMORY)?.remove(unsafe { &*key }))
         }
         operation::POLICY_GET => {
             let key = request.body::<PolicyPrefix>()?.cast();
             // SAFETY: as above.
-            leave(request, POLICY.get(unsafe { &*key }))
+            leave(request, pod.policies().ok_or(NO_MEMORY)?.get(unsafe { &*key }))
         }
         operation::ROUTE_SET => {
             // SAFETY: as above.
             let entry = unsafe { &*request.body::<RouteEntry>()? };
             let key = (&raw const entry.prefix).cast();
             // SAFETY: as above.
-            done(ROUTES.insert(unsafe { &*key }, &entry.path, 0))
+            done(
+                pod.routes()
+                    .ok_or(NO_MEMORY)?
+                    .insert(unsafe { &*key }, &entry.path, 0),
+            )
         }
         operation::ROUTE_REMOVE => {
             let key = request.body::<RoutePrefix>()?.cast();
             // SAFETY: as above.
-            done(ROUTES.remove(unsafe { &*key }))
+            done(pod.routes().ok_or(NO_MEMORY)?.remove(unsafe { &*key }))
         }
         operation::ROUTE_GET => {
             let key = request.body::<RoutePrefix>()?.cast();
             // SAFETY: as above.
-            leave(request, ROUTES.get(unsafe { &*key }))
+            leave(request, pod.routes().ok_or(NO_MEMORY)?.get(unsafe { &*key }))
         }
-        operation::WORD => change(&request.read()?),
+        operation::WORD => change(pod, &request.read()?),
         operation::HAS_APP_SOCKET => {
             let cookie = request.read::<u64>()?;
+            let counted = pod.app_sockets().ok_or(NO_MEMORY)?;
             // SAFETY: nothing of the value is read.
-            is_so(unsafe { APP_SOCKETS.get(&cookie) }.is_some(), control::NO)
+            is_so(unsafe { counted.get(cookie) }.is_some(), control::NO)
         }
         _ => Err(control::UNKNOWN),
     }
@@ -199,8 +214,8 @@ fn leave<T: Copy>(request: &Request, found: Option<&T>) -> Result<(), u32> {
 
 /// Each word at once, so that other programs see it before or after.
 #[inline(always)]
-fn change(asked: &WordChange) -> Result<(), u32> {
-    let settings: *mut Settings = maps::settings_mut().ok_or(NO_MEMORY)?;
+fn change(pod: Pod, asked: &WordChange) -> Result<(), u32> {
+    let settings: *mut Settings = pod.settings_mut().ok_or(NO_MEMORY)?;
     // SAFETY: fields of the map's value, all of them aligned.
     unsafe {
         if load(&raw const (*settings).epoch) != asked.epoch {
