@@ -21,6 +21,7 @@ mod map;
 mod netns;
 mod pod;
 pub mod policy;
+mod process;
 mod session;
 mod sys;
 #[cfg(test)]
@@ -30,12 +31,13 @@ mod versioned;
 pub use error::{Error, Owner};
 pub use install::{
     ABI_VERSION, Attached, Datapath, Finding, Foreign, Former, Generation, Handover, Hook, Lease, Loaded,
-    Logs, NeighbourQuery, Neighbours, Order, Place, State, attached, cgroup_id, cgroup_of, check, close,
-    detach,
+    Logs, NeighbourQuery, Neighbours, Node, Order, Place, State, attached, cgroup_id, cgroup_of, check,
+    close, detach,
 };
 pub use netns::Netns;
 pub use pod::PodTarget;
 pub use policy::Policy;
+pub use process::Process;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use session::fuzz;
 pub use session::{
