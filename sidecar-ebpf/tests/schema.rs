@@ -25,6 +25,8 @@ const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
     ("or_rings", 2, 0xa6d9a4fb9e016c1a),
     ("or_settings", 4, 0x699aa1f355d54397),
     ("or_counters", 2, 0x01bed34c72a02806),
+    ("or_secret", 1, 0xf9eb8b66a97775de),
+    ("or_answers", 1, 0xed965e427072defe),
 ];
 
 /// What is in the map although its declaration does not say so: the kernel wants no type of a ring's records.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytemuck::Zeroable;
 use sidecar_ebpf::abi::{Settings, map};
 
-use super::super::session::{Descriptors, Hold, Objects, Session, settings};
+use super::super::session::{Descriptors, Hold, Objects, Secret, Session, settings};
 use super::super::{Config, Error, PodTarget};
 use super::installed::Installed;
 use super::lease::Lease;
@@ -114,6 +114,18 @@ impl Datapath {
         self.installed.descriptors()
     }
 
+    /// Lets a process that has this secret write what a proxy writes without bpf(2), see [`Control`](super::super::Control).
+    /// To be called once the programs are attached; a proxy that is attached later takes it off. Every other setsockopt() of
+    /// the pod takes longer from then on.
+    pub fn control(&self, fresh: Secret) -> Result<Secret, Error> {
+        self.installed.control(fresh)
+    }
+
+    /// Attaches the program of the control path, for requests with this secret and no others.
+    pub fn open_control(&self, secret: &Secret) -> Result<(), Error> {
+        self.installed.open_control(secret)
+    }
+
     /// The handle that asks who else is attached.
     pub fn neighbours(&self) -> NeighbourQuery {
         NeighbourQuery::new(self.pod().clone(), self.installed.pins.clone())
@@ -171,6 +183,7 @@ fn prepare(
         number: pod_number,
         numbers,
         hooks,
+        control,
         used,
         shared,
         own,
@@ -179,9 +192,6 @@ fn prepare(
         Some(node) => node.load_for(settings.netns, (pins, &renewed), owner)?,
         None => Programs::alone(pins, &renewed, owner(0))?,
     };
-    // Whoever runs a program finds the maps of the pod there.
-    numbers.admit(pod_number, settings.netns, &own)?;
-
     let maps: Vec<_> = own.iter().chain(&shared).cloned().collect();
     let objects = Objects {
         maps: maps.clone(),
@@ -197,7 +207,10 @@ fn prepare(
             pins: pins.into(),
             pod,
             number: pod_number,
+            numbers,
+            own: own.clone(),
             programs: hooks,
+            control,
             pinned: if node.is_some() { own } else { maps.clone() },
             maps,
             used,

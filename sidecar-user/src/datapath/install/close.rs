@@ -41,6 +41,9 @@ fn adopt(node: &Node, pins: &Path, pod: &PodTarget) -> Result<bool, Error> {
     for (hook, program) in &programs.hooks {
         links::attach(program.as_fd(), *hook, pod, pins)?;
     }
+    if pins::link(pins, links::CONTROL.program).exists() {
+        links::attach(programs.control.as_fd(), links::CONTROL, pod, pins)?;
+    }
     Ok(true)
 }
 

@@ -20,7 +20,7 @@ use super::object::{self, Features, Owner};
 use super::pins;
 
 /// Maps that are one for all pods. Of the others each pod has its own.
-pub(super) const SHARED: [&str; 3] = [map::ORIGIN, map::BYPASS, map::RINGS];
+pub(super) const SHARED: [&str; 4] = [map::ORIGIN, map::BYPASS, map::RINGS, map::ANSWERS];
 
 /// Programs that are not told which pod they run for, and so are loaded for each.
 const FOR_ONE_POD: [&str; 2] = [program::SK_LOOKUP, program::HOLD];
@@ -33,6 +33,8 @@ pub(super) struct Programs {
     pub(super) numbers: Arc<Numbers>,
     /// In the order of attaching.
     pub(super) hooks: Vec<(Hook, Arc<OwnedFd>)>,
+    /// Of the control path.
+    pub(super) control: Arc<OwnedFd>,
     /// What a session uses without a hook.
     pub(super) used: Vec<(&'static str, Arc<OwnedFd>)>,
     pub(super) shared: Maps,
@@ -56,10 +58,12 @@ impl Programs {
         let hooks = hooks.into_iter().collect::<Result<_, Error>>()?;
         let used = PROGRAMS.map(|(name, _)| Ok((name, programs(name)?)));
         let used = used.into_iter().collect::<Result<_, Error>>()?;
+        let control = programs(program::SETSOCKOPT)?;
         Ok(Self {
             number: owner.pod,
             numbers: Arc::new(Numbers::of(&ebpf)?),
             hooks,
+            control,
             used,
             shared: shared(&ebpf)?,
             own: own(&ebpf)?,
@@ -137,6 +141,7 @@ impl Node {
             number,
             numbers: self.numbers.clone(),
             hooks: hooks.into_iter().collect::<Result<_, Error>>()?,
+            control: find(program::SETSOCKOPT)?,
             used: used.into_iter().collect::<Result<_, Error>>()?,
             shared: self.shared.clone(),
             own: of_pod,

@@ -1,5 +1,6 @@
 //! What the maps are made like, as `sidecar-ebpf` declares them: whether one that is pinned can be used again.
 
+use sidecar_ebpf::abi::control::{Answer, Secret};
 use sidecar_ebpf::abi::{
     APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_ROWS, COUNTER_SLOTS,
     INHERITED_SLOTS, Inherited, LISTENER_SLOTS, Origin, PENDING_ENTRIES, POLICY_ENTRIES, PRESENTED_ENTRIES,
@@ -38,6 +39,7 @@ impl Shape {
         const INDEX: usize = size_of::<u32>();
         const SOCKET: usize = size_of::<i32>();
         let hash = |key, value, entries| Self::new(HASH, [key, value, entries], NO_PREALLOC);
+        let array = |value, entries| Self::new(ARRAY, [INDEX, value, entries], 0);
         let mapped = |value, entries| Self::new(ARRAY, [INDEX, value, entries], MMAPABLE);
         let trie = |key, value, entries| Self::new(LPM_TRIE, [PREFIX + key, value, entries], NO_PREALLOC);
         let storage = |value| Self::new(SK_STORAGE, [SOCKET, value, 0], NO_PREALLOC);
@@ -55,6 +57,8 @@ impl Shape {
             map::LISTENERS => Self::new(SOCKMAP, [INDEX, size_of::<u32>(), LISTENER_SLOTS], 0),
             map::SETTINGS => mapped(size_of::<Settings>(), 1),
             map::COUNTERS => mapped(size_of::<u64>(), COUNTER_ROWS * COUNTER_SLOTS),
+            map::SECRET => array(size_of::<Secret>(), 1),
+            map::ANSWERS => storage(size_of::<Answer>()),
             _ => Self::new(0, [0; 3], 0),
         }
     }
