@@ -101,7 +101,7 @@ fn a_held_connection_is_approved_withdrawn_and_asked_for_without_bpf() {
             outbound: Some(listener.as_fd()),
             ..Steered::default()
         };
-        session.steer(0, slots).expect("steer");
+        datapath.session().steer(0, slots).expect("steer");
         let hold = session.hold(0, listener.as_fd()).expect("hold");
         confined(|| {
             session.set_hold(true).expect("the settings are its to change");
