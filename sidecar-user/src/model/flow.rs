@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use super::decision::{Decided, Decision, Decisions};
 use super::identity::SpiffeId;
 use super::service::ServiceName;
 
@@ -160,6 +161,8 @@ pub struct Flow {
     /// The TLS handshake alone, when this flow paid for one.
     pub handshake_time: Option<Duration>,
     pub bytes: Arc<Bytes>,
+    /// What was decided on its way.
+    pub decisions: Decisions,
     /// Set once, at the end.
     pub closed: Option<(SystemTime, Outcome)>,
 }
@@ -182,7 +185,15 @@ impl Flow {
             connect_time: None,
             handshake_time: None,
             bytes: Arc::default(),
+            decisions: Decisions::default(),
             closed: None,
         }
+    }
+
+    /// Remembers a decision that falls now.
+    pub fn decided(&mut self, now: SystemTime, what: Decided) {
+        // The clock may have been set back meanwhile.
+        let after = now.duration_since(self.opened).unwrap_or_default();
+        self.decisions.push(Decision { after, what });
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod addr;
 pub mod authorization;
+pub mod decision;
 pub mod flow;
 pub mod identity;
 pub mod leg;
@@ -15,6 +16,7 @@ pub mod syn;
 pub mod workload;
 
 pub use addr::{ClientAddr, OriginalDst};
+pub use decision::{Decided, Decision, Decisions, Failure, Routed};
 pub use flow::{Cause, Direction, Flow, Outcome, Party, TlsFacts, Transport};
 pub use identity::SpiffeId;
 pub use service::{Service, ServiceName};
