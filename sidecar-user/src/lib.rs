@@ -2,6 +2,7 @@
 //! `proxy/walk/inbound.rs` are the two walks to read first.
 
 pub mod admission;
+pub mod agent;
 pub mod budget;
 pub mod cli;
 pub mod config;

@@ -1,0 +1,3 @@
+//! ROLE: one process for all pods of a node.
+
+pub mod memory;
