@@ -33,7 +33,24 @@ pub mod map {
     pub const RINGS: &str = "or_rings";
     pub const SETTINGS: &str = "or_settings";
     pub const COUNTERS: &str = "or_counters";
+    /// Which pods the programs serve.
+    pub const PODS: &str = "or_pods";
 
+    /// Maps of which each pod has its own, and those by which the programs find them by the pod's number.
+    pub const BY_POD: [(&str, &str); 10] = [
+        (PENDING, "or_pod_pending"),
+        (PRESENTED, "or_pod_present"),
+        (LISTENERS, "or_pod_listen"),
+        (APP_PORTS, "or_pod_ports"),
+        (APP_SOCKETS, "or_pod_sockets"),
+        (INHERITED, "or_pod_found"),
+        (POLICY, "or_pod_policy"),
+        (ROUTES, "or_pod_routes"),
+        (SETTINGS, "or_pod_settings"),
+        (COUNTERS, "or_pod_counters"),
+    ];
+
+    /// Those that are kept from one proxy to the next.
     pub const ALL: [&str; 13] = [
         ORIGIN,
         PENDING,
@@ -117,6 +134,15 @@ pub const MAX_SHARDS: usize = 64;
 pub const GENERATIONS: usize = 4;
 /// Shards of all of them.
 pub const SHARD_SLOTS: usize = GENERATIONS * MAX_SHARDS;
+/// Pods of a node that one load of the programs serves.
+pub const PODS_MOST: usize = 1024;
+
+/// The place of a shard's ring in `or_rings`. The shard is counted through all generations of its pod.
+#[inline(always)]
+pub const fn ring_slot(pod: u32, shard: u32) -> u32 {
+    pod * SHARD_SLOTS as u32 + shard
+}
+
 /// Bytes of one shard's ring: room for some 400 held connections that it has not looked at yet.
 pub const RING_BYTES: usize = 64 * 1024;
 /// Listening sockets that the programs keep count of; those beyond are user space's to find.

@@ -10,9 +10,9 @@ use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_sk_storage_get, bpf_skc_t
 use aya_ebpf::macros::btf_map;
 use sidecar_ebpf::abi::{
     APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_SLOTS, Counter, Direction,
-    Event, INHERITED_SLOTS, Inherited, LISTENER_SLOTS, MAX_SHARDS, Origin, PENDING_ENTRIES, POLICY_ENTRIES,
-    PRESENTED_ENTRIES, Path, Pending, Policy, PolicyKey, RING_BYTES, ROUTE_ENTRIES, SHARD_SLOTS, Settings,
-    Tuple,
+    Event, INHERITED_SLOTS, Inherited, LISTENER_SLOTS, MAX_SHARDS, Origin, PENDING_ENTRIES, PODS_MOST,
+    POLICY_ENTRIES, PRESENTED_ENTRIES, Path, Pending, Policy, PolicyKey, RING_BYTES, ROUTE_ENTRIES,
+    SHARD_SLOTS, Settings, Tuple, ring_slot,
 };
 use sidecar_ebpf::addr::{Endpoint, Ip};
 use sidecar_ebpf::verdict;
@@ -24,14 +24,16 @@ static FEATURE_MPTCP: u8 = 0;
 #[unsafe(no_mangle)]
 static FEATURE_RETVAL: u8 = 0;
 
-/// The shards of the proxy that has loaded the programs. The filter of a listener has to know whose listener it is, whatever
-/// the settings say by now about new connections.
+/// The pod and the shards of the proxy that these programs were loaded for, as far as they serve one: the filter of a listener
+/// has to know whose listener it is, whatever the settings say by now about new connections.
+#[unsafe(no_mangle)]
+static OWN_POD: u32 = 0;
 #[unsafe(no_mangle)]
 static OWN_FIRST_SHARD: u32 = 0;
 #[unsafe(no_mangle)]
 static OWN_SHARDS: u32 = 1;
 
-/// The shard of the proxy that has loaded this program.
+/// The shard of the proxy that this program was loaded for.
 #[inline(always)]
 pub(crate) fn own_shard(from: Endpoint, to: Endpoint) -> u32 {
     // SAFETY: references to constants.
@@ -66,93 +68,177 @@ const GROWS: usize = BPF_F_NO_PREALLOC as usize;
 #[btf_map(name = "or_origin")]
 static ORIGIN: SkStorage<Origin> = SkStorage::new();
 
-#[btf_map(name = "or_pending")]
-pub(crate) static PENDING: HashMap<Tuple, Pending, PENDING_ENTRIES, GROWS> = HashMap::new();
-
-#[btf_map(name = "or_presented")]
-pub(crate) static PRESENTED: HashMap<Tuple, Origin, PRESENTED_ENTRIES, GROWS> = HashMap::new();
-
 #[btf_map(name = "or_bypass")]
 static BYPASS: SkStorage<Bypass> = SkStorage::new();
 
-#[btf_map(name = "or_listeners")]
-pub(crate) static LISTENERS: SockMap<LISTENER_SLOTS> = SockMap::new();
+/// The numbers of the pods, by the cookies of their network namespaces.
+#[btf_map(name = "or_pods")]
+static PODS: HashMap<u64, u32, PODS_MOST, GROWS> = HashMap::new();
 
-/// By [`AppPorts::place`].
-#[btf_map(name = "or_app_ports")]
-pub(crate) static APP_PORTS: Array<AppPorts, APP_PORT_SLOTS> = Array::new();
-
-/// By cookie.
-#[btf_map(name = "or_app_sockets")]
-pub(crate) static APP_SOCKETS: HashMap<u64, AppSocket, APP_SOCKET_ENTRIES, GROWS> = HashMap::new();
-
-/// By [`Inherited::place`].
-#[btf_map(name = "or_inherited")]
-pub(crate) static INHERITED: Array<Inherited, INHERITED_SLOTS> = Array::new();
-
-#[btf_map(name = "or_policy")]
-pub(crate) static POLICY: LpmTrie<PolicyKey, Policy, POLICY_ENTRIES> = LpmTrie::new();
-
-#[btf_map(name = "or_routes")]
-pub(crate) static ROUTES: LpmTrie<Ip, Path, ROUTE_ENTRIES> = LpmTrie::new();
-
-/// By shard, of all generations. A ring is untyped: the kernel wants no size of it.
+/// By pod and shard, of all generations: [`ring_slot`]. A ring is untyped: the kernel wants no size of it.
 #[btf_map(name = "or_rings")]
-pub(crate) static RINGS: ArrayOfMaps<RingBuf<(), RING_BYTES>, SHARD_SLOTS> = ArrayOfMaps::new();
+static RINGS: ArrayOfMaps<RingBuf<(), RING_BYTES>, SHARD_SLOTS> = ArrayOfMaps::new();
 
-#[btf_map(name = "or_settings")]
-static SETTINGS: Array<Settings, 1> = Array::new();
+/// A map of each pod, by its number. The loader makes room for as many pods as it serves.
+type ByPod<M> = ArrayOfMaps<M, 1>;
 
-#[btf_map(name = "or_counters")]
-static COUNTERS: PerCpuArray<u64, COUNTER_SLOTS> = PerCpuArray::new();
+type PendingMap = HashMap<Tuple, Pending, PENDING_ENTRIES, GROWS>;
+type PresentedMap = HashMap<Tuple, Origin, PRESENTED_ENTRIES, GROWS>;
+type Listeners = SockMap<LISTENER_SLOTS>;
+/// By [`AppPorts::place`].
+type AppPortMap = Array<AppPorts, APP_PORT_SLOTS>;
+/// By cookie.
+type AppSocketMap = HashMap<u64, AppSocket, APP_SOCKET_ENTRIES, GROWS>;
+/// By [`Inherited::place`].
+type InheritedMap = Array<Inherited, INHERITED_SLOTS>;
+type PolicyMap = LpmTrie<PolicyKey, Policy, POLICY_ENTRIES>;
+type RouteMap = LpmTrie<Ip, Path, ROUTE_ENTRIES>;
+type SettingsMap = Array<Settings, 1>;
+type CounterMap = PerCpuArray<u64, COUNTER_SLOTS>;
 
-/// The one entry of an array always exists; the verifier wants the question asked.
-#[inline(always)]
-pub(crate) fn settings() -> Option<&'static Settings> {
-    SETTINGS.get(0)
-}
+#[btf_map(name = "or_pod_pending")]
+static PENDING: ByPod<PendingMap> = ArrayOfMaps::new();
 
-/// What the policy in force says about an address: the ranges of its longest prefix.
-#[inline(always)]
-pub(crate) fn policy(settings: &Settings, direction: Direction, ip: Ip) -> Option<&'static Policy> {
-    let key = PolicyKey {
-        generation: settings.policy_generation as u8,
-        direction,
-        reserved: 0,
-        ip,
-    };
-    POLICY.get(&Key::new(PolicyKey::BITS, key))
-}
+#[btf_map(name = "or_pod_present")]
+static PRESENTED: ByPod<PresentedMap> = ArrayOfMaps::new();
 
-#[inline(always)]
-pub(crate) fn count(counter: Counter) {
-    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: the slot belongs to this CPU. A nested program may lose one count, which is no harm.
-        unsafe { *value += 1 };
+#[btf_map(name = "or_pod_listen")]
+static LISTENERS: ByPod<Listeners> = ArrayOfMaps::new();
+
+#[btf_map(name = "or_pod_ports")]
+static APP_PORTS: ByPod<AppPortMap> = ArrayOfMaps::new();
+
+#[btf_map(name = "or_pod_sockets")]
+static APP_SOCKETS: ByPod<AppSocketMap> = ArrayOfMaps::new();
+
+#[btf_map(name = "or_pod_found")]
+static INHERITED: ByPod<InheritedMap> = ArrayOfMaps::new();
+
+#[btf_map(name = "or_pod_policy")]
+static POLICY: ByPod<PolicyMap> = ArrayOfMaps::new();
+
+#[btf_map(name = "or_pod_routes")]
+static ROUTES: ByPod<RouteMap> = ArrayOfMaps::new();
+
+#[btf_map(name = "or_pod_settings")]
+static SETTINGS: ByPod<SettingsMap> = ArrayOfMaps::new();
+
+#[btf_map(name = "or_pod_counters")]
+static COUNTERS: ByPod<CounterMap> = ArrayOfMaps::new();
+
+/// One of the pods that these programs serve. Every map of a pod is there from before its first program is attached; the
+/// verifier wants the question asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Pod(u32);
+
+impl Pod {
+    /// `None`: the namespace is no pod's. A container of the pod may have made one of its own.
+    #[inline(always)]
+    pub(crate) fn of(netns: u64) -> Option<Self> {
+        // SAFETY: copied before anything else touches the map.
+        unsafe { PODS.get(netns) }.map(|number| Self(*number))
     }
-}
 
-/// Tells a shard what has become of a connection, where the SYN does not matter. False, and counted, when its ring has no
-/// room.
-#[inline(always)]
-pub(crate) fn tell(shard: u32, tuple: Tuple, origin: Origin, sequence: u32, kind: u8) -> bool {
-    let record = RINGS.get(shard).and_then(|ring| ring.reserve_untyped::<Event>(0));
-    let Some(mut record) = record else {
-        count(Counter::RingFull);
-        return false;
-    };
-    record.write(Event {
-        tuple,
-        origin,
-        sequence,
-        kind,
-        traffic_class: 0,
-        tcp_len: 0,
-        reserved: 0,
-        tcp: [0; 64],
-    });
-    record.submit(0);
-    true
+    /// The only one that this program has been loaded for: a listener's filter and `sk_lookup` are not told in which namespace
+    /// they run.
+    #[inline(always)]
+    pub(crate) fn own() -> Self {
+        // SAFETY: a reference to a constant.
+        Self(unsafe { ptr::read_volatile(&raw const OWN_POD) })
+    }
+
+    #[inline(always)]
+    pub(crate) fn settings(self) -> Option<&'static Settings> {
+        // A constant would be put where the loader writes: the compiler gives equal constants one place, and the zero of
+        // `OWN_FIRST_SHARD` is one.
+        let first = 0;
+        SETTINGS.get_value(self.0, &first)
+    }
+
+    /// What the policy in force says about an address: the ranges of its longest prefix.
+    #[inline(always)]
+    pub(crate) fn policy(self, settings: &Settings, direction: Direction, ip: Ip) -> Option<&'static Policy> {
+        let key = PolicyKey {
+            generation: settings.policy_generation as u8,
+            direction,
+            reserved: 0,
+            ip,
+        };
+        POLICY.get(self.0)?.get(&Key::new(PolicyKey::BITS, key))
+    }
+
+    /// How this pod reaches an address.
+    #[inline(always)]
+    pub(crate) fn path(self, ip: Ip) -> Option<Path> {
+        ROUTES.get(self.0)?.get(&Key::new(128, ip)).copied()
+    }
+
+    #[inline(always)]
+    pub(crate) fn pending(self) -> Option<&'static PendingMap> {
+        PENDING.get(self.0)
+    }
+
+    #[inline(always)]
+    pub(crate) fn presented(self) -> Option<&'static PresentedMap> {
+        PRESENTED.get(self.0)
+    }
+
+    #[inline(always)]
+    pub(crate) fn listeners(self) -> Option<&'static Listeners> {
+        LISTENERS.get(self.0)
+    }
+
+    /// How many sockets listen on the two ports of this place.
+    #[inline(always)]
+    pub(crate) fn app_ports(self, place: u32) -> Option<*mut AppPorts> {
+        APP_PORTS.get_value_ptr_mut(self.0, &place)
+    }
+
+    #[inline(always)]
+    pub(crate) fn app_sockets(self) -> Option<&'static AppSocketMap> {
+        APP_SOCKETS.get(self.0)
+    }
+
+    #[inline(always)]
+    pub(crate) fn inherited(self, place: u32) -> Option<Inherited> {
+        INHERITED.get_value(self.0, &place).copied()
+    }
+
+    #[inline(always)]
+    pub(crate) fn ring(self, shard: u32) -> Option<&'static RingBuf<(), RING_BYTES>> {
+        RINGS.get(ring_slot(self.0, shard))
+    }
+
+    #[inline(always)]
+    pub(crate) fn count(self, counter: Counter) {
+        if let Some(value) = COUNTERS.get_value_ptr_mut(self.0, &(counter as u32)) {
+            // SAFETY: the slot belongs to this CPU. A nested program may lose one count, which is no harm.
+            unsafe { *value += 1 };
+        }
+    }
+
+    /// Tells a shard what has become of a connection, where the SYN does not matter. False, and counted, when its ring has no
+    /// room.
+    #[inline(always)]
+    pub(crate) fn tell(self, shard: u32, tuple: Tuple, origin: Origin, sequence: u32, kind: u8) -> bool {
+        let record = self.ring(shard).and_then(|ring| ring.reserve_untyped::<Event>(0));
+        let Some(mut record) = record else {
+            self.count(Counter::RingFull);
+            return false;
+        };
+        record.write(Event {
+            tuple,
+            origin,
+            sequence,
+            kind,
+            traffic_class: 0,
+            tcp_len: 0,
+            reserved: 0,
+            tcp: [0; 64],
+        });
+        record.submit(0);
+        true
+    }
 }
 
 /// The origin of a socket, if it has one.

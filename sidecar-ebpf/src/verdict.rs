@@ -125,6 +125,13 @@ pub fn connect(socket: &Connecting, settings: &Settings, facts: impl FnOnce() ->
     })
 }
 
+/// Whether a connection passes from a network namespace that is no pod's, though its socket is of a pod's cgroup: a container
+/// has made it. Nobody listens there for what is redirected.
+#[inline(always)]
+pub fn passes_anywhere(protocol: u32, to: Endpoint) -> bool {
+    protocol != TCP || to.ip.is_loopback()
+}
+
 /// Redirected whatever policy and routes say: it is to find out whether the programs work, not what they are for. One whose
 /// destination was changed on the way here would become a connection to somebody else.
 #[inline(always)]

@@ -13,18 +13,18 @@ use sidecar_ebpf::abi::schema::{FROZEN, TOGETHER, VERSIONS, version};
 /// Each map, the version of its layout, and the hash of what it is made of.
 const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
     ("or_origin", 1, 0xab3fa3784334e661),
-    ("or_pending", 1, 0xe21ebb3f4d7bcafd),
-    ("or_presented", 2, 0xbe655eb3024b1bda),
+    ("or_pending", 1, 0x1b68d1071124d33c),
+    ("or_presented", 2, 0x372494e71adcbb5b),
     ("or_bypass", 1, 0xf71571da9228a233),
-    ("or_listeners", 3, 0x1e50f30cb31f9969),
-    ("or_app_ports", 3, 0x5ffb3983df295bb2),
-    ("or_app_sockets", 2, 0x44a191c98188f879),
-    ("or_inherited", 3, 0x8d3a7dbad0d3d260),
-    ("or_policy", 2, 0x13c156a307777faa),
-    ("or_routes", 1, 0xa41f3571266891a6),
+    ("or_listeners", 3, 0x9fceda188aa53314),
+    ("or_app_ports", 3, 0x311250ca74c1af72),
+    ("or_app_sockets", 2, 0x39c639fc4d7ba3fe),
+    ("or_inherited", 3, 0x3ee3eadc455c2890),
+    ("or_policy", 2, 0xcfa5d68d861b0d02),
+    ("or_routes", 1, 0x1fafefb01467a660),
     ("or_rings", 2, 0xa6d9a4fb9e016c1a),
-    ("or_settings", 3, 0xe8a60f4959f25f0d),
-    ("or_counters", 1, 0x10e21d654b769be7),
+    ("or_settings", 3, 0x623159168aee6965),
+    ("or_counters", 1, 0xf310fb5ee52ae01e),
 ];
 
 /// What is in the map although its declaration does not say so: the kernel wants no type of a ring's records.
@@ -163,7 +163,7 @@ impl Sources {
                         maps.insert(name, made_of.to_owned());
                     }
                 }
-                (Some("struct" | "const"), Some(name)) => {
+                (Some("struct" | "const" | "type"), Some(name)) => {
                     definitions.entry(name.to_owned()).or_default().push_str(&item);
                 }
                 (Some("impl"), Some(name)) => {
@@ -179,14 +179,15 @@ impl Sources {
     }
 
     /// All that a map is made of, as text.
-    fn layout(&self, map: &str) -> String {
+    fn layout(&self, name: &str) -> String {
+        let by_pod = map::BY_POD.into_iter().find(|(own, _)| *own == name);
         let declaration = self
             .maps
-            .get(map)
-            .unwrap_or_else(|| panic!("{map} is not in maps.rs"));
+            .get(by_pod.map_or(name, |(_, all)| all))
+            .unwrap_or_else(|| panic!("{name} is not in maps.rs"));
         let untyped = UNTYPED
             .iter()
-            .filter(|(name, _)| *name == map)
+            .filter(|(untyped, _)| *untyped == name)
             .map(|(_, record)| *record);
         let mut wanted: Vec<&str> = words(declaration).chain(untyped).collect();
         let mut found = BTreeSet::new();

@@ -9,6 +9,7 @@ use aya_ebpf::programs::SkBuffContext;
 use sidecar_ebpf::abi::StageChange;
 
 use super::pending;
+use crate::maps::Pod;
 
 #[socket_filter]
 pub(crate) fn or_approve(ctx: SkBuffContext) -> i64 {
@@ -16,8 +17,8 @@ pub(crate) fn or_approve(ctx: SkBuffContext) -> i64 {
     let Ok(asked) = ctx.load::<StageChange>(0) else {
         return 0;
     };
-    match pending::change(&asked.tuple, asked.from, asked.to) {
-        true => i64::from(StageChange::DONE),
-        false => 0,
+    match Pod::of(asked.tuple.netns) {
+        Some(pod) if pending::change(pod, &asked.tuple, asked.from, asked.to) => i64::from(StageChange::DONE),
+        _ => 0,
     }
 }

@@ -1,8 +1,7 @@
 //! connect(2): remember where the application wants to go, and send it to the proxy instead.
 
 use aya_ebpf::bindings::bpf_sock;
-use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::helpers::generated::{bpf_getsockopt, bpf_setsockopt};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_getsockopt, bpf_setsockopt};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
@@ -11,7 +10,7 @@ use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Connect, Connecting, Facts, Probe};
 
 use super::{ALLOW, DENY, SO_BINDTOIFINDEX, SO_REUSEADDR, SOL_SOCKET, load, set_user_ip6, store, user_ip6};
-use crate::maps::{self, ROUTES};
+use crate::maps::{self, Pod};
 
 const AF_INET: u32 = 2;
 
@@ -20,17 +19,13 @@ pub(crate) fn or_connect4(ctx: SockAddrContext) -> i32 {
     let addr = ctx.sock_addr;
     // SAFETY: fields that this hook may read.
     let to = unsafe { Ip::from_v4(load(&raw const (*addr).user_ip4)) };
-    let Ok(redirect) = decide(&ctx, to) else {
-        return DENY;
-    };
-    if let Some(Endpoint { ip, port }) = redirect {
+    decide(&ctx, to, |Endpoint { ip, port }| {
         // SAFETY: fields that this hook may write.
         unsafe {
             store(&raw mut (*addr).user_ip4, ip.words()[3]);
             store(&raw mut (*addr).user_port, port.to_user_port());
         }
-    }
-    ALLOW
+    })
 }
 
 #[cgroup_sock_addr(connect6)]
@@ -38,23 +33,20 @@ pub(crate) fn or_connect6(ctx: SockAddrContext) -> i32 {
     let addr = ctx.sock_addr;
     // SAFETY: fields that this hook may read.
     let to = unsafe { user_ip6(addr) };
-    let Ok(redirect) = decide(&ctx, to) else {
-        return DENY;
-    };
-    if let Some(Endpoint { ip, port }) = redirect {
+    decide(&ctx, to, |Endpoint { ip, port }| {
         // A v4-mapped destination comes by this hook too, and stays mapped: the target has the same spelling.
         // SAFETY: fields that this hook may write.
         unsafe {
             set_user_ip6(addr, ip);
             store(&raw mut (*addr).user_port, port.to_user_port());
         }
-    }
-    ALLOW
+    })
 }
 
-/// Asks the verdict, and does its bookkeeping. `Err`: refuse.
+/// Asks the verdict, and does its bookkeeping. `write` puts another destination in the place of the socket's: returned from here
+/// it would be one value of several paths, not set on some, which the compiler computes with all the same ("R9 !read_ok").
 #[inline(always)]
-fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
+fn decide(ctx: &SockAddrContext, ip: Ip, write: impl Fn(Endpoint)) -> i32 {
     let addr = ctx.sock_addr;
     // SAFETY: fields that both hooks may read. The kernel gives these hooks a full socket, never null.
     let (sk, protocol, port, bound, from) = unsafe {
@@ -68,7 +60,17 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
         )
     };
     let to = Endpoint { ip, port };
-    let settings = maps::settings().ok_or(())?;
+    // SAFETY: the context is this program's.
+    let Some(pod) = Pod::of(unsafe { bpf_get_netns_cookie(addr.cast()) }) else {
+        return if verdict::passes_anywhere(protocol, to) {
+            ALLOW
+        } else {
+            DENY
+        };
+    };
+    let Some(settings) = pod.settings() else {
+        return DENY;
+    };
     // SAFETY: `sk` is this context's socket.
     let (bypass, earlier) = unsafe { (maps::bypass(sk), maps::origin(sk)) };
     if let Some(origin) = &earlier
@@ -95,8 +97,8 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
         device,
     };
     let mut verdict = verdict::connect(&socket, settings, || Facts {
-        policy: verdict::of_port(maps::policy(settings, Direction::OUTBOUND, ip), port),
-        path: ROUTES.get(&Key::new(128, ip)).copied(),
+        policy: verdict::of_port(pod.policy(settings, Direction::OUTBOUND, ip), port),
+        path: pod.path(ip),
     });
     // A redirected SYN would leave for 127/8 through that device, and time out.
     if let Connect::Redirect(_) = verdict
@@ -107,7 +109,7 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
     }
     match verdict {
         Connect::Pass(why) => {
-            maps::count(why);
+            pod.count(why);
             if let Some(stale) = earlier {
                 // The socket was redirected before, or getpeername would go on showing that destination.
                 stale.role = Role::NONE;
@@ -117,11 +119,12 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
             if device != bound {
                 bind(ctx, device);
             }
-            Ok(None)
+            ALLOW
         }
         Connect::Deliver(application) => {
-            maps::count(Counter::PassedBypass);
-            Ok(Some(application))
+            pod.count(Counter::PassedBypass);
+            write(application);
+            ALLOW
         }
         Connect::Redirect(redirect) => {
             let mut flags = 0;
@@ -144,13 +147,13 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
             };
             // SAFETY: `sk` is this context's socket.
             if unsafe { !maps::set_origin(sk, &mut origin) } {
-                maps::count(Counter::DeniedStorage);
-                return Err(());
+                pod.count(Counter::DeniedStorage);
+                return DENY;
             }
             // SAFETY: as above.
             unsafe { maps::set_parent_origin(sk, &mut origin) };
             if flags & Origin::PROBE == 0 {
-                maps::count(Counter::Redirected);
+                pod.count(Counter::Redirected);
             }
             debug!(
                 ctx,
@@ -159,16 +162,17 @@ fn decide(ctx: &SockAddrContext, ip: Ip) -> Result<Option<Endpoint>, ()> {
                 port.get(),
                 octets(redirect.target.ip)
             );
-            Ok(Some(redirect.target))
+            write(redirect.target);
+            ALLOW
         }
         Connect::Deny(why) => {
-            refused(ctx, to, why);
-            Err(())
+            refused(ctx, pod, to, why);
+            DENY
         }
         Connect::Fail(errno, why) => {
-            refused(ctx, to, why);
+            refused(ctx, pod, to, why);
             maps::fail_with(errno);
-            Err(())
+            DENY
         }
     }
 }
@@ -184,8 +188,9 @@ fn probe(mark: &Bypass) -> Option<Probe> {
     })
 }
 
-fn refused(ctx: &SockAddrContext, to: Endpoint, why: Counter) {
-    maps::count(why);
+#[inline(always)]
+fn refused(ctx: &SockAddrContext, pod: Pod, to: Endpoint, why: Counter) {
+    pod.count(why);
     debug!(
         ctx,
         "connect to {:i} port {} fails, reason {}",

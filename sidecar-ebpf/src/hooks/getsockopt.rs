@@ -7,12 +7,13 @@
 use core::ffi::c_void;
 use core::ptr;
 
+use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::macros::cgroup_sockopt;
 use aya_ebpf::programs::SockoptContext;
 use sidecar_ebpf::abi::{Origin, Role};
 
 use super::{ALLOW, SO_BINDTOIFINDEX, SOL_SOCKET, load, store};
-use crate::maps;
+use crate::maps::{self, Pod};
 
 const SO_BINDTODEVICE: i32 = 25;
 const SOL_IP: i32 = 0;
@@ -86,7 +87,9 @@ fn show_device(ctx: &SockoptContext, name: i32, index: u32) {
         }
         return;
     }
-    let Some(settings) = maps::settings() else {
+    // SAFETY: the context is this program's.
+    let pod = Pod::of(unsafe { bpf_get_netns_cookie(ctx.sockopt.cast()) });
+    let Some(settings) = pod.and_then(Pod::settings) else {
         return;
     };
     if let Some(device) = settings.devices.iter().find(|device| device.index == index) {

@@ -17,7 +17,7 @@ use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 
 use super::load;
 use super::pending::{self, Entry};
-use crate::maps::{self, RINGS};
+use crate::maps::{self, Pod};
 
 /// A filter answers how many bytes to keep.
 const PASS: i64 = -1;
@@ -58,7 +58,8 @@ struct Syn {
 
 #[inline(always)]
 fn hold(ctx: &SkBuffContext, syn: &Syn) -> i64 {
-    let Some(settings) = maps::settings() else {
+    let pod = Pod::own();
+    let Some(settings) = pod.settings() else {
         return DROP;
     };
     if settings.hold == 0 {
@@ -72,8 +73,8 @@ fn hold(ctx: &SkBuffContext, syn: &Syn) -> i64 {
         destination_port: syn.destination_port,
         reserved: 0,
     };
-    let Some(entry) = pending::find(&tuple) else {
-        return refuse(syn, &tuple);
+    let Some(entry) = pending::find(pod, &tuple) else {
+        return refuse(pod, syn, &tuple);
     };
     let Entry { origin, stage, .. } = &entry;
     let is_ours = maps::is_own(stage.shard()) && stage.sequence() == syn.sequence;
@@ -81,26 +82,26 @@ fn hold(ctx: &SkBuffContext, syn: &Syn) -> i64 {
         State::PUBLISHED if origin.flags & Origin::OPTIMISTIC != 0 => return PASS,
         // Of the proxy that this listener belongs to, which has the upstream. An earlier one's is gone with it.
         State::APPROVED if is_ours => return PASS,
-        State::HELD if is_ours => maps::count(Counter::HeldAgain),
+        State::HELD if is_ours => pod.count(Counter::HeldAgain),
         _ => {}
     }
     // Also where the shard knows: what it has lost, or its refusal that was lost, comes right by this. A client sends
     // its SYN again once a second at most.
-    begin(ctx, syn, &tuple, &entry)
+    begin(ctx, pod, syn, &tuple, &entry)
 }
 
 /// Holds the SYN, and tells the shard.
 #[inline(always)]
-fn begin(ctx: &SkBuffContext, syn: &Syn, tuple: &Tuple, entry: &Entry) -> i64 {
+fn begin(ctx: &SkBuffContext, pod: Pod, syn: &Syn, tuple: &Tuple, entry: &Entry) -> i64 {
     let shard = shard(tuple);
     let told = Stage::held(syn.sequence, shard);
-    let Some(ring) = RINGS.get(shard) else {
+    let Some(ring) = pod.ring(shard) else {
         return DROP;
     };
     let Some(mut record) = ring.reserve_untyped::<Event>(0) else {
-        maps::count(Counter::RingFull);
+        pod.count(Counter::RingFull);
         if entry.stage != told && entry.becomes(Stage::untold(syn.sequence, shard)) {
-            count_new(entry);
+            count_new(pod, entry);
         }
         return DROP;
     };
@@ -124,7 +125,7 @@ fn begin(ctx: &SkBuffContext, syn: &Syn, tuple: &Tuple, entry: &Entry) -> i64 {
     // Before the shard is told, which may answer at once. After the record has its place: where sockops sees the
     // connection end, it tells so in a later one. Where it has ended or is approved by now nobody is told.
     if read && entry.becomes(told) {
-        count_new(entry);
+        count_new(pod, entry);
         record.submit(0);
     } else {
         record.discard(0);
@@ -134,19 +135,19 @@ fn begin(ctx: &SkBuffContext, syn: &Syn, tuple: &Tuple, entry: &Entry) -> i64 {
 
 /// Counts a connection once, however often its SYN comes.
 #[inline(always)]
-fn count_new(before: &Entry) {
+fn count_new(pod: Pod, before: &Entry) {
     if before.stage.state() == State::PUBLISHED {
-        maps::count(Counter::Held);
+        pod.count(Counter::Held);
     }
 }
 
 /// Nobody is redirected by this tuple any more, or none ever was: to whoever sends this the port is closed, and the shard
 /// sends what says so.
 #[inline(always)]
-fn refuse(syn: &Syn, tuple: &Tuple) -> i64 {
+fn refuse(pod: Pod, syn: &Syn, tuple: &Tuple) -> i64 {
     let shard = shard(tuple);
-    if maps::tell(shard, *tuple, Origin::zeroed(), syn.sequence, Event::STRAY) {
-        maps::count(Counter::Unclaimed);
+    if pod.tell(shard, *tuple, Origin::zeroed(), syn.sequence, Event::STRAY) {
+        pod.count(Counter::Unclaimed);
     }
     DROP
 }

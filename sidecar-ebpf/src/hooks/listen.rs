@@ -9,12 +9,12 @@ use sidecar_ebpf::abi::{AppPort, AppPorts, AppSocket};
 use sidecar_ebpf::addr::{Ip, Port};
 
 use super::atomic;
-use crate::maps::{self, APP_PORTS, APP_SOCKETS};
+use crate::maps::Pod;
 
 /// A socket listens from now on. Where it cannot be remembered it is not counted either: user space finds it.
 #[inline(always)]
-pub(super) fn begun(cookie: u64, netns: u64, ip: Ip, port: Port) {
-    if maps::settings().is_none_or(|settings| settings.netns != netns) || ip.is_redirected_source() {
+pub(super) fn begun(pod: Pod, cookie: u64, ip: Ip, port: Port) {
+    if ip.is_redirected_source() {
         return;
     }
     let socket = AppSocket {
@@ -22,19 +22,21 @@ pub(super) fn begun(cookie: u64, netns: u64, ip: Ip, port: Port) {
         port,
         reserved: 0,
     };
-    if APP_SOCKETS.insert(cookie, socket, u64::from(BPF_NOEXIST)).is_ok() {
-        change(&socket, Change::Begun);
+    let Some(sockets) = pod.app_sockets() else { return };
+    if sockets.insert(cookie, socket, u64::from(BPF_NOEXIST)).is_ok() {
+        change(pod, &socket, Change::Begun);
     }
 }
 
 /// A socket listens no more.
 #[inline(always)]
-pub(super) fn ended(cookie: u64) {
+pub(super) fn ended(pod: Pod, cookie: u64) {
+    let Some(sockets) = pod.app_sockets() else { return };
     // SAFETY: copied before anything else touches the map.
-    if let Some(socket) = unsafe { APP_SOCKETS.get(cookie).copied() }
-        && APP_SOCKETS.remove(cookie).is_ok()
+    if let Some(socket) = unsafe { sockets.get(cookie).copied() }
+        && sockets.remove(cookie).is_ok()
     {
-        change(&socket, Change::Ended);
+        change(pod, &socket, Change::Ended);
     }
 }
 
@@ -45,10 +47,10 @@ enum Change {
 }
 
 #[inline(always)]
-fn change(socket: &AppSocket, change: Change) {
+fn change(pod: Pod, socket: &AppSocket, change: Change) {
     let ip = socket.ip;
     let (slot, at) = AppPorts::place(socket.port.get());
-    let Some(ports) = APP_PORTS.get_ptr_mut(slot) else {
+    let Some(ports) = pod.app_ports(slot) else {
         return;
     };
     // A socket on :: serves both families, unless it asked not to: then an attempt over IPv4 is steered to the proxy,

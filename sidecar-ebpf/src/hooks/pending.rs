@@ -12,7 +12,7 @@ use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use sidecar_ebpf::abi::{Origin, Pending, Stage, Tuple};
 
 use super::atomic;
-use crate::maps::PENDING;
+use crate::maps::Pod;
 
 /// As often as others may change the stage of a connection that ends: the filter, and the proxy.
 const ATTEMPTS: u32 = 4;
@@ -26,23 +26,26 @@ pub(super) struct Entry {
 
 /// Before the SYN leaves. What an earlier connection has left under the tuple is gone. False where there is no room.
 #[inline(always)]
-pub(super) fn publish(tuple: &Tuple, origin: &Origin) -> bool {
+pub(super) fn publish(pod: Pod, tuple: &Tuple, origin: &Origin) -> bool {
+    let Some(map) = pod.pending() else {
+        return false;
+    };
     // SAFETY: the helper takes nothing.
     let nonce = unsafe { bpf_get_prandom_u32() };
     let pending = Pending {
         origin: *origin,
         stage: Stage::published(nonce),
     };
-    let published = PENDING.insert(tuple, &pending, u64::from(BPF_ANY)).is_ok();
+    let published = map.insert(tuple, &pending, u64::from(BPF_ANY)).is_ok();
     if !published {
-        remove(tuple);
+        let _: Result<(), i32> = map.remove(tuple);
     }
     published
 }
 
 #[inline(always)]
-pub(super) fn find(tuple: &Tuple) -> Option<Entry> {
-    let at = PENDING.get_ptr_mut(tuple)?;
+pub(super) fn find(pod: Pod, tuple: &Tuple) -> Option<Entry> {
+    let at = pod.pending()?.get_ptr_mut(tuple)?;
     // SAFETY: a value of the map, whose memory stays while the program runs. Where another entry has got it meanwhile,
     // `becomes` notices.
     let (stage, origin) = unsafe {
@@ -64,8 +67,8 @@ impl Entry {
 
 /// Whether the connection went from the one stage to the other now, or had done so before.
 #[inline(always)]
-pub(super) fn change(tuple: &Tuple, from: Stage, to: Stage) -> bool {
-    match PENDING.get_ptr_mut(tuple) {
+pub(super) fn change(pod: Pod, tuple: &Tuple, from: Stage, to: Stage) -> bool {
+    match pod.pending().and_then(|map| map.get_ptr_mut(tuple)) {
         Some(at) => exchange(at, from, to) || exchange(at, to, to),
         None => false,
     }
@@ -73,23 +76,25 @@ pub(super) fn change(tuple: &Tuple, from: Stage, to: Stage) -> bool {
 
 /// Takes the connection out: it is accepted, or has ended. `None`: there was none, or somebody else has taken it.
 #[inline(always)]
-pub(super) fn end(tuple: &Tuple) -> Option<Pending> {
+pub(super) fn end(pod: Pod, tuple: &Tuple) -> Option<Pending> {
     for _ in 0..ATTEMPTS {
-        let entry = find(tuple)?;
+        let entry = find(pod, tuple)?;
         if entry.becomes(Stage::OVER) {
-            remove(tuple);
+            remove(pod, tuple);
             let Entry { origin, stage, .. } = entry;
             return Some(Pending { origin, stage });
         }
     }
     // Not left behind, for nobody would remove it.
-    remove(tuple);
+    remove(pod, tuple);
     None
 }
 
 #[inline(always)]
-pub(super) fn remove(tuple: &Tuple) {
-    let _: Result<(), i32> = PENDING.remove(tuple);
+pub(super) fn remove(pod: Pod, tuple: &Tuple) {
+    if let Some(map) = pod.pending() {
+        let _: Result<(), i32> = map.remove(tuple);
+    }
 }
 
 #[inline(always)]

@@ -13,19 +13,20 @@ use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Arriving, InboundFacts, Lookup};
 
 use super::{load, pending};
-use crate::maps::{self, APP_PORTS, INHERITED};
+use crate::maps::Pod;
 
 const AF_INET: u32 = 2;
 
 #[sk_lookup]
 pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
-    let Some(settings) = maps::settings() else {
+    let pod = Pod::own();
+    let Some(settings) = pod.settings() else {
         return sk_action::SK_DROP;
     };
     // SAFETY: the pointer is this program's context.
     let attempt = unsafe { read(ctx.lookup) };
     let (mut listener, mut told) = (Listener::Outbound, None);
-    let redirected = || match redirected(&attempt, settings) {
+    let redirected = || match redirected(pod, &attempt, settings) {
         Redirected::No => false,
         Redirected::Now(meant) => {
             listener = meant;
@@ -38,36 +39,36 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
     };
     let verdict = verdict::lookup(&attempt, settings, redirected, || InboundFacts {
         policy: verdict::of_port(
-            maps::policy(settings, Direction::INBOUND, attempt.from),
+            pod.policy(settings, Direction::INBOUND, attempt.from),
             attempt.to.port,
         ),
-        listening: listening(&attempt),
+        listening: listening(pod, &attempt),
     });
     let dropped = match verdict {
         Lookup::Pass(why) => {
-            maps::count(why);
+            pod.count(why);
             return sk_action::SK_PASS;
         }
-        Lookup::Steer if assign(&ctx, &attempt, settings, Listener::Inbound) => {
-            maps::count(Counter::Steered);
+        Lookup::Steer if assign(&ctx, pod, &attempt, settings, Listener::Inbound) => {
+            pod.count(Counter::Steered);
             return sk_action::SK_PASS;
         }
         // Whoever was told of it has its upstream, and may not be the proxy that new connections go to.
-        Lookup::Redirected if told.is_some_and(|by| give(&ctx, Listener::Outbound, by)) => {
+        Lookup::Redirected if told.is_some_and(|by| give(&ctx, pod, Listener::Outbound, by)) => {
             return sk_action::SK_PASS;
         }
-        Lookup::Redirected if assign(&ctx, &attempt, settings, listener) => {
+        Lookup::Redirected if assign(&ctx, pod, &attempt, settings, listener) => {
             return sk_action::SK_PASS;
         }
         Lookup::Steer | Lookup::Redirected => Counter::DroppedListener,
         Lookup::Tunnel => {
-            assign(&ctx, &attempt, settings, Listener::Hbone);
-            maps::count(Counter::InboundPassed);
+            assign(&ctx, pod, &attempt, settings, Listener::Hbone);
+            pod.count(Counter::InboundPassed);
             return sk_action::SK_PASS;
         }
         Lookup::Drop(why) => why,
     };
-    maps::count(dropped);
+    pod.count(dropped);
     debug!(
         &ctx,
         "attempt from outside on port {} dropped, reason {}",
@@ -79,22 +80,30 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
 
 /// Gives the connection to its shard's listener, and to no other that might have the same port.
 #[inline(always)]
-fn assign(ctx: &SkLookupContext, attempt: &Arriving, settings: &Settings, listener: Listener) -> bool {
+fn assign(
+    ctx: &SkLookupContext,
+    pod: Pod,
+    attempt: &Arriving,
+    settings: &Settings,
+    listener: Listener,
+) -> bool {
     let from = Endpoint {
         ip: attempt.from,
         port: attempt.from_port,
     };
     let shard = verdict::shard(from, attempt.to, settings.shards.into());
-    give(ctx, listener, u32::from(settings.first_shard) + shard)
+    give(ctx, pod, listener, u32::from(settings.first_shard) + shard)
 }
 
 /// Also where the program of an earlier proxy, which was asked first, has found that one's listener.
 #[inline(always)]
-fn give(ctx: &SkLookupContext, listener: Listener, shard: u32) -> bool {
+fn give(ctx: &SkLookupContext, pod: Pod, listener: Listener, shard: u32) -> bool {
     let flags = BPF_SK_LOOKUP_F_NO_REUSEPORT | BPF_SK_LOOKUP_F_REPLACE;
-    maps::LISTENERS
-        .redirect_sk_lookup(ctx, listener.slot(shard), flags.into())
-        .is_ok()
+    pod.listeners().is_some_and(|listeners| {
+        listeners
+            .redirect_sk_lookup(ctx, listener.slot(shard), flags.into())
+            .is_ok()
+    })
 }
 
 enum Redirected {
@@ -107,7 +116,7 @@ enum Redirected {
 
 /// Is this the SYN of a connection that was redirected, or the last acknowledgement of its handshake (SYN cookies)?
 #[inline(always)]
-fn redirected(attempt: &Arriving, settings: &Settings) -> Redirected {
+fn redirected(pod: Pod, attempt: &Arriving, settings: &Settings) -> Redirected {
     let tuple = Tuple {
         netns: settings.netns,
         source: attempt.from,
@@ -116,7 +125,7 @@ fn redirected(attempt: &Arriving, settings: &Settings) -> Redirected {
         destination_port: attempt.to.port,
         reserved: 0,
     };
-    match pending::find(&tuple) {
+    match pending::find(pod, &tuple) {
         None => Redirected::No,
         Some(entry) if entry.stage.is_waiting() => Redirected::Held(entry.stage.shard()),
         // A probe is never held.
@@ -126,17 +135,18 @@ fn redirected(attempt: &Arriving, settings: &Settings) -> Redirected {
 }
 
 #[inline(always)]
-fn listening(attempt: &Arriving) -> bool {
+fn listening(pod: Pod, attempt: &Arriving) -> bool {
     let (port, v4) = (attempt.to.port.get(), attempt.to.ip.is_v4());
     let (slot, at) = AppPorts::place(port);
-    let counted = APP_PORTS.get(slot).is_some_and(|ports| {
+    let counted = pod.app_ports(slot).is_some_and(|ports| {
         // Two comparisons, because a place that is computed is none that the verifier believes.
-        let [even, odd] = ports.0;
+        // SAFETY: one of the values of the array, which are there for good.
+        let [even, odd] = unsafe { (*ports).0 };
         if at == 0 { even } else { odd }.serves(v4)
     });
     counted
-        || INHERITED
-            .get(Inherited::place(port))
+        || pod
+            .inherited(Inherited::place(port))
             .is_some_and(|ports| ports.serves(port, v4))
 }
 

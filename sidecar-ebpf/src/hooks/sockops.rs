@@ -20,7 +20,7 @@ use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict;
 
 use super::{SO_BINDTOIFINDEX, SO_REUSEADDR, SOL_SOCKET, listen, load, pending};
-use crate::maps::{self, PRESENTED};
+use crate::maps::{self, Pod};
 
 const AF_INET: u32 = 2;
 
@@ -61,7 +61,9 @@ pub(crate) fn or_sockops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_TCP_LISTEN_CB => {
             // SAFETY: `ops` is this program's context.
             let (end, cookie) = unsafe { (ends(ops), bpf_get_socket_cookie(ops.cast())) };
-            listen::begun(cookie, end.netns, end.local, end.local_port);
+            if let Some(pod) = Pod::of(end.netns) {
+                listen::begun(pod, cookie, end.local, end.local_port);
+            }
             watch(ops);
         }
         BPF_SOCK_OPS_STATE_CB => {
@@ -88,32 +90,41 @@ pub(crate) fn or_sockops(ctx: SockOpsContext) -> u32 {
 fn publish(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
     // SAFETY: `ops` is this program's context, and `sk` its socket, not null.
     let (tuple, origin, bypass) = unsafe { (outgoing(ops), maps::origin(sk), maps::bypass(sk)) };
+    let Some(pod) = Pod::of(tuple.netns) else { return };
     let client = origin.filter(|origin| origin.role == Role::CLIENT);
     let presents = bypass.filter(|bypass| bypass.client_port.get() != 0 && bypass.probe == Direction::NONE);
     if let Some(origin) = client {
-        if !pending::publish(&tuple, origin) {
-            maps::count(Counter::PublishFailed);
+        if !pending::publish(pod, &tuple, origin) {
+            pod.count(Counter::PublishFailed);
             fail_connect(ops);
         }
         watch(ops);
     } else {
-        pending::remove(&tuple);
+        pending::remove(pod, &tuple);
     }
     if let Some(bypass) = presents {
         let client = Endpoint {
             ip: bypass.client_ip,
             port: bypass.client_port,
         };
-        if PRESENTED
-            .insert(tuple, Origin::new(client, bypass.accepted), 0)
-            .is_err()
+        let shown = Origin::new(client, bypass.accepted);
+        if !pod
+            .presented()
+            .is_some_and(|map| map.insert(tuple, shown, 0).is_ok())
         {
-            maps::count(Counter::PresentFailed);
+            pod.count(Counter::PresentFailed);
             fail_connect(ops);
         }
         watch(ops);
     } else {
-        let _: Result<(), i32> = PRESENTED.remove(tuple);
+        forget_presented(pod, &tuple);
+    }
+}
+
+#[inline(always)]
+fn forget_presented(pod: Pod, tuple: &Tuple) {
+    if let Some(map) = pod.presented() {
+        let _: Result<(), i32> = map.remove(tuple);
     }
 }
 
@@ -229,20 +240,21 @@ fn unshare_address(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
 /// Refused, reset, given up or claimed long ago: the tuple is free for another connection now.
 #[inline(always)]
 fn closed(ops: *mut bpf_sock_ops, old: u32) {
-    if old == BPF_TCP_LISTEN {
-        // SAFETY: `ops` is this program's context.
-        listen::ended(unsafe { bpf_get_socket_cookie(ops.cast()) });
-        return;
-    }
     // SAFETY: `ops` is this program's context.
     let tuple = unsafe { outgoing(ops) };
-    let _: Result<(), i32> = PRESENTED.remove(tuple);
-    if let Some(pending) = pending::end(&tuple)
+    let Some(pod) = Pod::of(tuple.netns) else { return };
+    if old == BPF_TCP_LISTEN {
+        // SAFETY: `ops` is this program's context.
+        listen::ended(pod, unsafe { bpf_get_socket_cookie(ops.cast()) });
+        return;
+    }
+    forget_presented(pod, &tuple);
+    if let Some(pending) = pending::end(pod, &tuple)
         && pending.stage.is_waiting()
     {
         let (shard, sequence) = (pending.stage.shard(), pending.stage.sequence());
         // Without room in its ring the shard finds out when it approves the SYN, or looks for it.
-        maps::tell(shard, tuple, pending.origin, sequence, Event::GONE);
+        pod.tell(shard, tuple, pending.origin, sequence, Event::GONE);
     }
 }
 
@@ -251,25 +263,26 @@ fn closed(ops: *mut bpf_sock_ops, old: u32) {
 fn claim(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     // SAFETY: `ops` is this program's context.
     let (tuple, family) = unsafe { (incoming(ctx.ops), load(&raw const (*ctx.ops).family)) };
+    let Some(pod) = Pod::of(tuple.netns) else { return };
     let at = Endpoint {
         ip: tuple.destination,
         port: tuple.destination_port,
     };
     let outbound = verdict::is_redirect4(at);
     if outbound || verdict::is_spread(at) {
-        claim_destination(ctx, sk, tuple, outbound);
+        claim_destination(ctx, pod, sk, tuple, outbound);
     }
     if !outbound {
-        claim_client(ctx.ops, sk, tuple, family);
+        claim_client(ctx.ops, pod, sk, tuple, family);
     }
 }
 
 /// The proxy's end of a redirected connection; `outbound`: it cannot be anything else.
 #[inline(always)]
-fn claim_destination(ctx: &SockOpsContext, sk: *mut bpf_sock, tuple: Tuple, outbound: bool) {
-    let Some(pending) = pending::end(&tuple) else {
+fn claim_destination(ctx: &SockOpsContext, pod: Pod, sk: *mut bpf_sock, tuple: Tuple, outbound: bool) {
+    let Some(pending) = pending::end(pod, &tuple) else {
         if outbound {
-            maps::count(Counter::Unclaimed);
+            pod.count(Counter::Unclaimed);
             debug!(
                 ctx,
                 "connection from port {} has no original destination",
@@ -283,32 +296,33 @@ fn claim_destination(ctx: &SockOpsContext, sk: *mut bpf_sock, tuple: Tuple, outb
     // SAFETY: `sk` is this context's socket, not null.
     let stored = unsafe { maps::set_origin(sk, &mut origin) };
     if !stored {
-        maps::count(Counter::ClaimFailed);
+        pod.count(Counter::ClaimFailed);
     } else if origin.flags & Origin::PROBE == 0 {
-        maps::count(Counter::Claimed);
+        pod.count(Counter::Claimed);
     }
     if pending.stage.is_waiting() {
-        maps::count(Counter::Approved);
+        pod.count(Counter::Approved);
     }
 }
 
 /// The application's end of a connection from the proxy.
 #[inline(always)]
-fn claim_client(ops: *mut bpf_sock_ops, sk: *mut bpf_sock, tuple: Tuple, family: u32) {
+fn claim_client(ops: *mut bpf_sock_ops, pod: Pod, sk: *mut bpf_sock, tuple: Tuple, family: u32) {
+    let Some(presented) = pod.presented() else { return };
     // SAFETY: copied before anything else touches the map.
-    let Some(mut origin) = (unsafe { PRESENTED.get(tuple).copied() }) else {
+    let Some(mut origin) = (unsafe { presented.get(tuple).copied() }) else {
         return;
     };
-    let _: Result<(), i32> = PRESENTED.remove(tuple);
+    let _: Result<(), i32> = presented.remove(tuple);
     bound_queue(ops);
     let (shown, counter) = verdict::presented(origin.ip, family == AF_INET);
     origin.ip = shown;
     // SAFETY: `sk` is this context's socket, not null.
     let stored = unsafe { maps::set_origin(sk, &mut origin) };
     if !stored {
-        maps::count(Counter::PresentFailed);
+        pod.count(Counter::PresentFailed);
     } else if origin.role == Role::PRESENTED {
-        maps::count(counter);
+        pod.count(counter);
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
+use sidecar_ebpf::abi;
 
 use super::Error;
 use super::sys::{self, bpf, descriptor};
@@ -205,7 +206,29 @@ impl<K: Pod, V: Pod> Map<K, V> {
 /// A ring buffer of its own.
 pub(super) fn ring(bytes: u32) -> io::Result<OwnedFd> {
     const BPF_MAP_TYPE_RINGBUF: u32 = 27;
-    let mut attr: [u32; 5] = [BPF_MAP_TYPE_RINGBUF, 0, 0, bytes, 0];
+    create(abi::map::RINGS, [BPF_MAP_TYPE_RINGBUF, 0, 0, bytes, 0])
+}
+
+/// A map of that name, of which the kernel keeps 15 bytes, and with that type, those sizes of key and value, that many
+/// entries, and those flags.
+pub(super) fn create(name: &str, shape: [u32; 5]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    #[derive(Clone, Copy, Pod, Zeroable)]
+    struct Attr {
+        shape: [u32; 5],
+        inner_map: u32,
+        numa_node: u32,
+        name: [u8; 16],
+    }
+    let mut attr = Attr {
+        shape,
+        ..Attr::zeroed()
+    };
+    let shown = &mut attr.name[..15];
+    shown
+        .iter_mut()
+        .zip(name.bytes())
+        .for_each(|(to, byte)| *to = byte);
     bpf(BPF_MAP_CREATE, &mut attr).map(sys::owned)
 }
 

@@ -75,7 +75,7 @@ pub(super) struct MapInfo {
     pub(super) key_size: u32,
     pub(super) value_size: u32,
     pub(super) max_entries: u32,
-    flags: u32,
+    pub(super) flags: u32,
     name: [u8; 16],
 }
 

@@ -1,11 +1,9 @@
 //! Attaching, from nothing or over what an earlier proxy of the pod left pinned.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use aya::Ebpf;
 use bytemuck::Zeroable;
 use sidecar_ebpf::abi::{Settings, map};
 
@@ -14,8 +12,11 @@ use super::super::{Config, Error, PodTarget};
 use super::installed::Installed;
 use super::lease::Lease;
 use super::links::{self, HOOKS};
+use super::node::{self, Numbers, SHARED};
 use super::object::{Features, Owner};
-use super::{Former, Generation, Handover, Logs, NeighbourQuery, detach, logs, object, pins, whole_host};
+use super::{
+    Former, Generation, Handover, Logs, NeighbourQuery, detach, logs, object, pins, shape, whole_host,
+};
 
 /// The programs, attached or about to be, and the session by which they are used. Dropping it detaches nothing: see
 /// `detach`.
@@ -156,18 +157,25 @@ fn prepare(
     let owner = Owner {
         first_shard,
         shards: settings.shards.into(),
+        ..Owner::ALONE
     };
-    let reused: Vec<_> = map::ALL
-        .into_iter()
-        .filter(|name| !renewed.contains(name))
-        .map(|name| (name, pins::map(pins, name)))
-        .collect();
+    let reused = SHARED.into_iter().filter(|name| !renewed.contains(name));
+    let reused: Vec<_> = reused.map(|name| (name, pins::map(pins, name))).collect();
     let mut ebpf = object::load(features, owner, &reused, log)?;
     let logs = log.then(|| Logs::take(&mut ebpf).ok()).flatten();
-    links::load_all(&mut ebpf)?;
 
-    let maps = map::ALL.map(|name| map_fd(&ebpf, name).map(|fd| (name, Arc::new(fd))));
+    let maps = map::ALL.map(|name| {
+        let fd = match SHARED.contains(&name) {
+            true => node::map_fd(&ebpf, name),
+            false if renewed.contains(name) => shape::make(name),
+            false => node::open(pins, name),
+        };
+        Ok((name, Arc::new(fd?)))
+    });
     let maps = maps.into_iter().collect::<Result<Vec<_>, Error>>()?;
+    // Whoever runs a program finds the maps of the pod there.
+    Numbers::of(&ebpf)?.admit(owner.pod, settings.netns, &maps)?;
+    links::load_all(&mut ebpf)?;
     let used = PROGRAMS.map(|(name, _)| Ok((name, Arc::new(links::program(&mut ebpf, name)?))));
     let used = used.into_iter().collect::<Result<Vec<_>, Error>>()?;
     let objects = Objects {
@@ -197,23 +205,4 @@ fn prepare(
         }),
         session,
     })
-}
-
-/// A descriptor of its own, which outlives the loader.
-fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
-    use aya::maps::Map as Loaded;
-    let data = match ebpf.map(name) {
-        Some(
-            Loaded::Array(data)
-            | Loaded::ArrayOfMaps(data)
-            | Loaded::HashMap(data)
-            | Loaded::LpmTrie(data)
-            | Loaded::PerCpuArray(data)
-            | Loaded::SkStorage(data)
-            | Loaded::SockMap(data),
-        ) => data,
-        _ => return Err(Error::Missing { kind: "map", name }),
-    };
-    let clone: io::Result<OwnedFd> = data.fd().as_fd().try_clone_to_owned();
-    clone.map_err(|source| Error::MapIo { map: name, source })
 }

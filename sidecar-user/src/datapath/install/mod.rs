@@ -16,8 +16,10 @@ pub(super) mod links;
 mod locks;
 mod logs;
 mod neighbours;
+mod node;
 pub(super) mod object;
 pub(super) mod pins;
+pub(super) mod shape;
 mod whole_host;
 
 pub use attach::Datapath;

@@ -53,16 +53,18 @@ impl Features {
     }
 }
 
-/// Whose programs these are: what tells them of their own shards.
+/// Whose programs these are, as far as they serve one pod: what tells them of their pod and their own shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
+    pub(super) pod: u32,
     pub(super) first_shard: u32,
     pub(super) shards: u32,
 }
 
 impl Owner {
-    /// The first proxy of a pod.
+    /// The first proxy of the first pod.
     pub(super) const ALONE: Self = Self {
+        pod: 0,
         first_shard: 0,
         shards: 1,
     };
@@ -86,6 +88,7 @@ pub(super) fn load(
     if !log {
         loader.map_max_entries("AYA_LOGS", NO_LOGS);
     }
+    loader.override_global("OWN_POD", &owner.pod, true);
     loader.override_global("OWN_FIRST_SHARD", &owner.first_shard, true);
     loader.override_global("OWN_SHARDS", &owner.shards, true);
     for (name, pin) in reused {

@@ -11,18 +11,14 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{self, BPF_FS_MAGIC, FsType};
 use sidecar_ebpf::abi::schema::TOGETHER;
-use sidecar_ebpf::abi::{
-    APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_SLOTS, INHERITED_SLOTS,
-    Inherited, LISTENER_SLOTS, Origin, PENDING_ENTRIES, POLICY_ENTRIES, PRESENTED_ENTRIES, Path as RoutePath,
-    Pending, Policy, PolicyKey, ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, map,
-};
-use sidecar_ebpf::addr::Ip;
+use sidecar_ebpf::abi::{Settings, map};
 
 use super::super::map::Map;
 use super::super::session::settings;
-use super::super::sys::{self, MapInfo};
+use super::super::sys;
 use super::super::{Error, versioned};
 use super::generation;
+use super::shape::Shape;
 
 pub(in super::super) fn link(pins: &Path, program: &str) -> PathBuf {
     pins.join("links").join(program)
@@ -169,7 +165,7 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
 pub(in super::super) fn is_usable(pins: &Path, name: &str) -> bool {
     sys::open_pin(&map(pins, name))
         .and_then(|map| sys::map_info(map.as_fd()))
-        .is_ok_and(|info| has_shape(&info, shape(name)))
+        .is_ok_and(|info| Shape::of(name).is_of(&info))
 }
 
 /// The settings that the programs of a directory read, where this version can.
@@ -183,38 +179,4 @@ pub(in super::super) fn pinned_settings(pins: &Path) -> Option<Settings> {
 
 fn says_the_same(pins: &Path, wanted: &Settings) -> bool {
     pinned_settings(pins).is_some_and(|pinned| settings::same_pod(&pinned, wanted))
-}
-
-/// Sizes of key, value and map, as `sidecar-ebpf` declares them.
-pub(in super::super) fn shape(name: &str) -> [u32; 3] {
-    let sizes = match name {
-        map::ORIGIN => [size_of::<i32>(), size_of::<Origin>(), 0],
-        map::PENDING => [size_of::<Tuple>(), size_of::<Pending>(), PENDING_ENTRIES],
-        map::PRESENTED => [size_of::<Tuple>(), size_of::<Origin>(), PRESENTED_ENTRIES],
-        map::APP_PORTS => [size_of::<u32>(), size_of::<AppPorts>(), APP_PORT_SLOTS],
-        map::APP_SOCKETS => [size_of::<u64>(), size_of::<AppSocket>(), APP_SOCKET_ENTRIES],
-        map::INHERITED => [size_of::<u32>(), size_of::<Inherited>(), INHERITED_SLOTS],
-        // A prefix's key begins with its length.
-        map::POLICY => [
-            size_of::<u32>() + size_of::<PolicyKey>(),
-            size_of::<Policy>(),
-            POLICY_ENTRIES,
-        ],
-        map::ROUTES => [
-            size_of::<u32>() + size_of::<Ip>(),
-            size_of::<RoutePath>(),
-            ROUTE_ENTRIES,
-        ],
-        map::RINGS => [size_of::<u32>(), size_of::<u32>(), SHARD_SLOTS],
-        map::BYPASS => [size_of::<i32>(), size_of::<Bypass>(), 0],
-        map::LISTENERS => [size_of::<u32>(), size_of::<u32>(), LISTENER_SLOTS],
-        map::SETTINGS => [size_of::<u32>(), size_of::<Settings>(), 1],
-        map::COUNTERS => [size_of::<u32>(), size_of::<u64>(), COUNTER_SLOTS],
-        _ => [0; 3],
-    };
-    sizes.map(|size| u32::try_from(size).expect("maps are small"))
-}
-
-fn has_shape(info: &MapInfo, shape: [u32; 3]) -> bool {
-    [info.key_size, info.value_size, info.max_entries] == shape
 }

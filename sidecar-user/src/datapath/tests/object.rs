@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aya_obj::Object;
 use sidecar_ebpf::abi::{map, program};
 
-use super::super::install::{links::HOOKS, object::OBJECT, pins};
+use super::super::install::{links::HOOKS, object::OBJECT, shape::Shape};
 
 fn object() -> Object {
     Object::parse(OBJECT).expect("the object parses")
@@ -23,7 +23,8 @@ fn the_object_holds_the_programs_of_the_abi_and_no_other() {
 
 #[test]
 fn program_names_fit_the_kernel() {
-    for name in program::ALL.iter().chain(&map::ALL) {
+    let by_pod = map::BY_POD.map(|(_, all)| all);
+    for name in program::ALL.iter().chain(&map::ALL).chain(&by_pod) {
         assert!(name.len() <= 15, "{name} would be cut");
     }
 }
@@ -32,9 +33,19 @@ fn program_names_fit_the_kernel() {
 fn the_maps_have_the_sizes_of_the_abi() {
     let object = object();
     for name in map::ALL {
-        let built = object.maps.get(name).unwrap_or_else(|| panic!("no map {name}"));
-        let sizes = [built.key_size(), built.value_size(), built.max_entries()];
-        assert_eq!(sizes, pins::shape(name), "{name}: key, value, entries");
+        let by_pod = map::BY_POD.into_iter().find(|(own, _)| *own == name);
+        let shown = by_pod.map_or(name, |(_, all)| all);
+        let built = object.maps.get(shown).unwrap_or_else(|| panic!("no map {shown}"));
+        let inner = built.inner().filter(|_| by_pod.is_some());
+        let built = inner.as_ref().unwrap_or(built);
+        let found = Shape {
+            kind: built.map_type(),
+            key: built.key_size(),
+            value: built.value_size(),
+            entries: built.max_entries(),
+            flags: built.map_flags(),
+        };
+        assert_eq!(found, Shape::of(name), "{name}");
     }
 }
 
