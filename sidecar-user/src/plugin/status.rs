@@ -202,7 +202,7 @@ POD                      SIDECAR  SINCE  OPEN  CLOSED  FAILED  PROBLEMS
 demo/web-7c9d8b6f4-x2x9k  serving  10m    12    340     3       -
 "
             .replace("POD                      ", "POD                       ")
-                + "demo/client               waiting  10m    -     340     3       no sidecar holds…\n\
+                + "demo/client               waiting  10m    -     340     3       no sidecar hold…\n\
                    \ndemo/client: no sidecar holds this pod?[31m\n  start its sidecar\n\
                    \ndemo/client: another\n  do that\n"
         );

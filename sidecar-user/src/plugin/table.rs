@@ -17,10 +17,10 @@ const COLUMNS: [Column; 11] = [
     column("TLS", 5, WHOLE),
     column("SENT", 8, WHOLE),
     column("RECV", 8, WHOLE),
-    column("STATE", 0, 20),
+    column("STATE", 0, 30),
 ];
 /// Before all others, where more than one pod is told of.
-const POD: Column = column("POD", 1, 12);
+const POD: Column = column("POD", 1, 20);
 /// Where it is wide, before STATE. A terminal with room shows them too.
 const WIDE: [Column; 5] = [
     column("ID", 11, WHOLE),
@@ -249,7 +249,7 @@ pub(super) mod tests {
         for part in ["POD", "AGE", "DESTINATION", "connection_refused"] {
             assert!(at(80).contains(part), "{part}: {}", at(80));
         }
-        for part in ["IDENTITY", "SERVICE", "CLIENT", "connection_refused by upstream"] {
+        for part in ["IDENTITY", "SERVICE", "connection_refused by upstream"] {
             assert!(at(120).contains(part), "{part}: {}", at(120));
         }
         for part in ["ENDPOINT", "SENT", "CONNECT", "demo/client-7c9d8b6f4-x2x9k"] {

@@ -62,6 +62,9 @@ pub(super) struct Failures {
     pub(super) connections: u64,
 }
 
+/// A mesh destination is never dialled in plaintext, so nothing went there.
+const NO_TUNNEL: &str = "no tunnel came up";
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     source: (String, &'static str),
@@ -194,7 +197,7 @@ impl Sum {
             tls: self.tls.into_iter().filter(|_| key.is_mesh).collect(),
             reason: match (secured, key.is_mesh) {
                 (true, _) => None,
-                (_, true) => Some("no tunnel came up".to_owned()),
+                (_, true) => Some(NO_TUNNEL.to_owned()),
                 _ => tally.reason.map(str::to_owned),
             },
             failures,
@@ -219,7 +222,8 @@ fn plaintext(flow: &FlowReport) -> &'static str {
 impl Edge {
     /// Nothing has come through.
     pub(super) fn is_down(&self) -> bool {
-        self.failed > 0 && self.failed == self.connections && self.bytes_received == 0
+        let is_silent = self.failed > 0 && self.failed == self.connections && self.bytes_received == 0;
+        is_silent || self.reason.as_deref() == Some(NO_TUNNEL)
     }
 
     /// `mTLS 1.3`, or why not.
@@ -234,7 +238,7 @@ impl Edge {
         }
         let why = self.reason.as_deref().unwrap_or("unknown");
         match self.reason.as_deref() {
-            Some("no tunnel came up") => why.to_owned(),
+            Some(NO_TUNNEL) => why.to_owned(),
             _ => format!("plaintext: {why}"),
         }
     }

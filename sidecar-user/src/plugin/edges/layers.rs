@@ -42,51 +42,44 @@ pub(super) fn assign(nodes: usize, links: &[(usize, usize)]) -> Layers {
     Layers { layer, is_reversed }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Seen {
-    No,
-    OnPath,
-    Done,
-}
-
-/// By a search in depth that begins with those who talk most and are talked to least: links back to the path are those
-/// that close a circle.
+/// Links against an order of the nodes in which few of them are: who talks to nobody that is left goes to its end, to whom
+/// nobody talks that is left to its beginning, and else the one that talks to more than talk to it (Eades, Lin and Smyth).
 fn reversed(nodes: usize, links: &[(usize, usize)]) -> Vec<bool> {
-    let mut next: Vec<Vec<(usize, usize)>> = vec![Vec::new(); nodes];
-    let mut surplus = vec![0_isize; nodes];
-    for (n, (from, to)) in links.iter().enumerate().filter(|(_, (from, to))| from != to) {
-        next[*from].push((*to, n));
-        surplus[*from] -= 1;
-        surplus[*to] += 1;
-    }
-    let mut roots: Vec<usize> = (0..nodes).collect();
-    roots.sort_by_key(|node| (surplus[*node], *node));
-    let mut is_reversed = vec![false; links.len()];
-    let mut seen = vec![Seen::No; nodes];
-    for root in roots {
-        if seen[root] != Seen::No {
-            continue;
-        }
-        seen[root] = Seen::OnPath;
-        let mut path = vec![(root, 0)];
-        while let Some((node, at)) = path.last_mut() {
-            let Some((to, link)) = next[*node].get(*at).copied() else {
-                seen[*node] = Seen::Done;
-                path.pop();
-                continue;
-            };
-            *at += 1;
-            match seen[to] {
-                Seen::OnPath => is_reversed[link] = true,
-                Seen::Done => {}
-                Seen::No => {
-                    seen[to] = Seen::OnPath;
-                    path.push((to, 0));
-                }
-            }
+    let mut is_left = vec![true; nodes];
+    let (mut first, mut last) = (Vec::new(), Vec::new());
+    for _ in 0..nodes {
+        let count = |is_counted: &dyn Fn(usize, usize) -> bool| -> usize {
+            let between = links
+                .iter()
+                .filter(|(from, to)| from != to && is_counted(*from, *to));
+            between.count()
+        };
+        let talks = |node| count(&|from, to| from == node && is_left[to]);
+        let called = |node| count(&|from, to| to == node && is_left[from]);
+        let of_front = |node| count(&|from, to| to == node && first.contains(&from));
+        let remaining = || (0..nodes).filter(|node| is_left[*node]);
+        let end = remaining().find(|node| talks(*node) == 0);
+        let begin = remaining().find(|node| called(*node) == 0);
+        let best = || {
+            remaining().min_by_key(|node| {
+                let surplus = called(*node) as isize - talks(*node) as isize;
+                (surplus, std::cmp::Reverse(of_front(*node)), *node)
+            })
+        };
+        let Some(node) = end.or(begin).or_else(best) else {
+            break;
+        };
+        is_left[node] = false;
+        match end {
+            Some(_) => last.push(node),
+            None => first.push(node),
         }
     }
-    is_reversed
+    let mut rank = vec![0; nodes];
+    for (place, node) in first.into_iter().chain(last.into_iter().rev()).enumerate() {
+        rank[node] = place;
+    }
+    links.iter().map(|(from, to)| rank[*from] > rank[*to]).collect()
 }
 
 #[cfg(test)]

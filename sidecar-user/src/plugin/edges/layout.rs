@@ -142,8 +142,9 @@ pub(super) fn of(nodes: &[Node], links: &[Link]) -> Layout {
         if link.from == link.to {
             let (rect, turn) = (rects[link.from], looped[link.from] as f64);
             looped[link.from] += 1;
-            let right = rect.x + rect.width - 10.0 - 3.0 * turn;
-            let left = rect.x + rect.width - 36.0 + 3.0 * turn;
+            // One within the other.
+            let (middle, half) = (rect.x + rect.width - 28.0, 8.0 + 5.0 * turn.min(3.0));
+            let (left, right) = (middle - half, middle + half);
             return Line::Loop {
                 from: (left, rect.y),
                 to: (right, rect.y),

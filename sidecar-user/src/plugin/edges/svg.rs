@@ -23,7 +23,7 @@ const NAME: f64 = 13.0;
 const NOTE: f64 = 11.0;
 /// Above the graph: title and time.
 const HEAD: f64 = 64.0;
-const LEGEND: f64 = 44.0;
+const LEGEND: f64 = 62.0;
 const LEAST_WIDTH: f64 = 780.0;
 const LONGEST_NAME: usize = 40;
 
@@ -133,7 +133,7 @@ fn legend(y: f64, svg: &mut String) {
         x += 42.0 + width(words, NOTE) + 28.0;
     }
     let words = "×N: connections; wider lines: more bytes a second; dashed boxes: outside the mesh";
-    text((x, y), "note", NOTE, "start", words, false, svg);
+    text((24.0, y + 19.0), "note", NOTE, "start", words, false, svg);
 }
 
 /// Name, and what it is.
