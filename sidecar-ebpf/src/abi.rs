@@ -135,7 +135,7 @@ pub const GENERATIONS: usize = 4;
 /// Shards of all of them.
 pub const SHARD_SLOTS: usize = GENERATIONS * MAX_SHARDS;
 /// Pods of a node that one load of the programs serves.
-pub const PODS_MOST: usize = 1024;
+pub const PODS_MOST: usize = 512;
 
 /// The place of a shard's ring in `or_rings`. The shard is counted through all generations of its pod.
 #[inline(always)]

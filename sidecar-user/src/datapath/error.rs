@@ -69,6 +69,8 @@ pub enum Error {
         path.display()
     )]
     NotCgroup2 { path: PathBuf },
+    #[error("this node has {most} pods, which is all that its programs have room for")]
+    TooManyPods { most: usize },
     #[error("{given} {field}, but the programs have room for {max}; {remedy}")]
     TooMany {
         field: &'static str,

@@ -30,8 +30,8 @@ mod versioned;
 pub use error::{Error, Owner};
 pub use install::{
     ABI_VERSION, Attached, Datapath, Finding, Foreign, Former, Generation, Handover, Hook, Lease, Loaded,
-    Logs, NeighbourQuery, Neighbours, Order, Place, State, attached, cgroup_id, cgroup_of, check, close,
-    detach,
+    Logs, NeighbourQuery, Neighbours, Node, Order, Place, State, attached, cgroup_id, cgroup_of, check,
+    close, detach,
 };
 pub use netns::Netns;
 pub use pod::PodTarget;

@@ -13,6 +13,7 @@ mod lease;
 mod lifecycle;
 mod map;
 mod memory;
+mod node;
 mod object;
 mod options;
 mod outbound;

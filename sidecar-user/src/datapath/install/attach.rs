@@ -7,16 +7,14 @@ use std::sync::{Arc, Mutex};
 use bytemuck::Zeroable;
 use sidecar_ebpf::abi::{Settings, map};
 
-use super::super::session::{Descriptors, Hold, Objects, PROGRAMS, Session, settings};
+use super::super::session::{Descriptors, Hold, Objects, Session, settings};
 use super::super::{Config, Error, PodTarget};
 use super::installed::Installed;
 use super::lease::Lease;
-use super::links::{self, HOOKS};
-use super::node::{self, Numbers, SHARED};
-use super::object::{Features, Owner};
-use super::{
-    Former, Generation, Handover, Logs, NeighbourQuery, detach, logs, object, pins, shape, whole_host,
-};
+use super::links;
+use super::node::{Node, Programs, SHARED};
+use super::object::Owner;
+use super::{Former, Generation, Handover, Logs, NeighbourQuery, detach, pins, shape, whole_host};
 
 /// The programs, attached or about to be, and the session by which they are used. Dropping it detaches nothing: see
 /// `detach`.
@@ -41,6 +39,17 @@ impl Datapath {
     ///
     /// The lease is of [`Config::pins`]. Nobody listens yet: see [`Session::steer`].
     pub fn prepare(config: &Config, pod: PodTarget, lease: Lease, former: Former) -> Result<Self, Error> {
+        Self::prepare_on(None, config, pod, lease, former)
+    }
+
+    /// As [`Self::prepare`], with the programs that a node has loaded for all of its pods.
+    pub fn prepare_on(
+        node: Option<&Node>,
+        config: &Config,
+        pod: PodTarget,
+        lease: Lease,
+        former: Former,
+    ) -> Result<Self, Error> {
         let settings = settings::settings(config, pod.netns())?;
         if !config.allow_whole_host {
             whole_host::refuse(&pod)?;
@@ -50,7 +59,7 @@ impl Datapath {
         links::check_pins(&config.pins, &pod)?;
 
         let intercepted = pins::any_link(&config.pins);
-        let mut prepared = prepare(config, lease, pod, settings, former);
+        let mut prepared = prepare(config, lease, pod, settings, former, node);
         if let Ok(datapath) = &mut prepared {
             datapath.is_first = !intercepted;
         }
@@ -133,13 +142,12 @@ fn prepare(
     pod: PodTarget,
     mut settings: Settings,
     former: Former,
+    node: Option<&Node>,
 ) -> Result<Datapath, Error> {
     let pins: &Path = &config.pins;
-    let renewed = pins::to_renew(pins, &settings, former);
-    let log = logs::enabled();
-    let features = Features::probe();
-    for [feature, consequence, remedy] in features.absent() {
-        tracing::warn!(feature, "{consequence}; {remedy}");
+    let mut renewed = pins::to_renew(pins, &settings, former);
+    if node.is_some() {
+        renewed.retain(|name| !SHARED.contains(name));
     }
     let in_force = pins::pinned_settings(pins).unwrap_or_else(Settings::zeroed);
     let generation = Generation::take(pins, &in_force)?;
@@ -154,38 +162,40 @@ fn prepare(
     if renewed.contains(map::APP_PORTS) || renewed.contains(map::INHERITED) {
         settings.app_ports = 0;
     }
-    let owner = Owner {
+    let owner = |pod| Owner {
+        pod,
         first_shard,
         shards: settings.shards.into(),
-        ..Owner::ALONE
     };
-    let reused = SHARED.into_iter().filter(|name| !renewed.contains(name));
-    let reused: Vec<_> = reused.map(|name| (name, pins::map(pins, name))).collect();
-    let mut ebpf = object::load(features, owner, &reused, log)?;
-    let logs = log.then(|| Logs::take(&mut ebpf).ok()).flatten();
-
-    let maps = map::ALL.map(|name| {
-        let fd = match SHARED.contains(&name) {
-            true => node::map_fd(&ebpf, name),
-            false if renewed.contains(name) => shape::make(name),
-            false => node::open(pins, name),
+    let Programs {
+        number: pod_number,
+        numbers,
+        hooks,
+        used,
+        shared,
+        logs,
+    } = match node {
+        Some(node) => node.load_for(settings.netns, owner)?,
+        None => Programs::alone(pins, &renewed, owner(0))?,
+    };
+    let own = map::BY_POD.map(|(name, _)| {
+        let fd = match renewed.contains(name) {
+            true => shape::make(name),
+            false => pins::open_map(pins, name),
         };
         Ok((name, Arc::new(fd?)))
     });
-    let maps = maps.into_iter().collect::<Result<Vec<_>, Error>>()?;
+    let own = own.into_iter().collect::<Result<Vec<_>, Error>>()?;
     // Whoever runs a program finds the maps of the pod there.
-    Numbers::of(&ebpf)?.admit(owner.pod, settings.netns, &maps)?;
-    links::load_all(&mut ebpf)?;
-    let used = PROGRAMS.map(|(name, _)| Ok((name, Arc::new(links::program(&mut ebpf, name)?))));
-    let used = used.into_iter().collect::<Result<Vec<_>, Error>>()?;
+    numbers.admit(pod_number, settings.netns, &own)?;
+
+    let maps: Vec<_> = own.iter().chain(&shared).cloned().collect();
     let objects = Objects {
         maps: maps.clone(),
         programs: used.clone(),
         rings: Vec::new(),
     };
     let session = Session::prepared(pod.clone(), objects, settings, &config.policy)?;
-    let programs = HOOKS.map(|hook| links::program(&mut ebpf, hook.program).map(|fd| (hook, fd)));
-    let programs = programs.into_iter().collect::<Result<_, Error>>()?;
     Ok(Datapath {
         generation: Some(generation),
         is_first: false,
@@ -193,7 +203,9 @@ fn prepare(
         installed: Arc::new(Installed {
             pins: pins.into(),
             pod,
-            programs,
+            number: pod_number,
+            programs: hooks,
+            pinned: if node.is_some() { own } else { maps.clone() },
             maps,
             used,
             renewed,

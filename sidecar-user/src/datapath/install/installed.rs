@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sidecar_ebpf::abi::{GENERATIONS, RING_BYTES, map};
+use sidecar_ebpf::abi::{GENERATIONS, RING_BYTES, map, ring_slot};
 
 use super::super::map::{Map, ring};
 use super::super::session::settings::Switches;
@@ -21,9 +21,13 @@ use super::{Former, generation, pins};
 pub(super) struct Installed {
     pub(super) pins: PathBuf,
     pub(super) pod: PodTarget,
+    /// Among those that the programs serve.
+    pub(super) number: u32,
     /// In the order of attaching.
-    pub(super) programs: Vec<(Hook, OwnedFd)>,
+    pub(super) programs: Vec<(Hook, Arc<OwnedFd>)>,
     pub(super) maps: Vec<(&'static str, Arc<OwnedFd>)>,
+    /// Those of them that belong into the pod's directory.
+    pub(super) pinned: Vec<(&'static str, Arc<OwnedFd>)>,
     /// What a session uses of them without a hook.
     pub(super) used: Vec<(&'static str, Arc<OwnedFd>)>,
     /// Those that are not pinned yet.
@@ -52,7 +56,7 @@ impl Installed {
             links::set_aside(&self.pins, generation)?;
         }
         self.attach()?;
-        let renewed = self.maps.iter().filter(|(name, _)| self.renewed.contains(name));
+        let renewed = self.pinned.iter().filter(|(name, _)| self.renewed.contains(name));
         self.pin(renewed)?;
         links::remove_others(&self.pins)?;
         pins::forget_other_maps(&self.pins)?;
@@ -67,7 +71,7 @@ impl Installed {
             .begin(|settings| settings.policy_generation = generation)?;
         links::take_back(&self.pins, self.generation)?;
         self.attach()?;
-        self.pin(&self.maps)?;
+        self.pin(&self.pinned)?;
         links::remove_others(&self.pins)?;
         pins::forget_other_maps(&self.pins)?;
         self.policy.retire_others();
@@ -116,7 +120,7 @@ impl Installed {
         let slots: Map<u32, RawFd> = Map::new(name, rings.clone())?;
         let ring = ring(RING_BYTES as u32).map_err(|source| Error::Hold { shard, source })?;
         let first = u32::from(self.switches.wanted().first_shard);
-        slots.set(&(first + shard), &ring.as_raw_fd())?;
+        slots.set(&ring_slot(self.number, first + shard), &ring.as_raw_fd())?;
         Ok(ring)
     }
 

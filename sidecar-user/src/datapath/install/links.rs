@@ -333,7 +333,7 @@ pub(super) fn refused(ebpf: &mut Ebpf) -> Vec<Error> {
 pub(in super::super) fn attach_exclusively(cgroup: &Path) -> Ebpf {
     let features = super::object::Features::probe();
     let owner = super::object::Owner::ALONE;
-    let mut ebpf = super::object::load(features, owner, &[], false).expect("maps");
+    let mut ebpf = super::object::load(features, owner, 1, &[], false).expect("maps");
     load_all(&mut ebpf).expect("programs");
     let program = program_mut(&mut ebpf, program::CONNECT4).expect("built");
     let cgroup = File::open(cgroup).expect("a cgroup");

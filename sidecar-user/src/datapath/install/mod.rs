@@ -32,4 +32,5 @@ pub use handover::Handover;
 pub use lease::Lease;
 pub use logs::Logs;
 pub use neighbours::{Foreign, NeighbourQuery, Neighbours, Order};
+pub use node::Node;
 pub use pins::Former;

@@ -1,31 +1,180 @@
-//! What one load of the programs has for all the pods that it serves: the maps that they share, and those by which a program
-//! finds the maps of its pod. Attaches nothing.
+//! One load of the programs for all pods of a node: the maps that the pods share, those by which a program finds the maps of
+//! its pod, and the programs that are the same for every pod. Attaches nothing.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::Map as Loaded;
-use sidecar_ebpf::abi::map;
+use aya::maps::Map as LoadedMap;
+use sidecar_ebpf::abi::{PODS_MOST, map, program};
 
+use super::super::Error;
 use super::super::map::Map;
-use super::super::{Error, sys};
+use super::super::session::PROGRAMS;
+use super::links::{self, HOOKS, Hook};
+use super::logs::{self, Logs};
+use super::object::{self, Features, Owner};
 use super::pins;
 
 /// Maps that are one for all pods. Of the others each pod has its own.
 pub(super) const SHARED: [&str; 3] = [map::ORIGIN, map::BYPASS, map::RINGS];
 
-/// Gives a pod its number.
+/// Programs that are not told which pod they run for, and so are loaded for each.
+const FOR_ONE_POD: [&str; 2] = [program::SK_LOOKUP, program::HOLD];
+
+type Maps = Vec<(&'static str, Arc<OwnedFd>)>;
+
+/// What is loaded for a pod, by itself or with others.
+pub(super) struct Programs {
+    pub(super) number: u32,
+    pub(super) numbers: Arc<Numbers>,
+    /// In the order of attaching.
+    pub(super) hooks: Vec<(Hook, Arc<OwnedFd>)>,
+    /// What a session uses without a hook.
+    pub(super) used: Vec<(&'static str, Arc<OwnedFd>)>,
+    pub(super) shared: Maps,
+    pub(super) logs: Option<Logs>,
+}
+
+impl Programs {
+    /// Programs for one pod, which share nothing with others.
+    pub(super) fn alone(pins: &Path, renewed: &BTreeSet<&str>, owner: Owner) -> Result<Self, Error> {
+        let log = logs::enabled();
+        let reused = SHARED.into_iter().filter(|name| !renewed.contains(name));
+        let reused: Vec<_> = reused.map(|name| (name, pins::map(pins, name))).collect();
+        let mut ebpf = object::load(features(), owner, 1, &reused, log)?;
+        let logs = log.then(|| Logs::take(&mut ebpf).ok()).flatten();
+        links::load_all(&mut ebpf)?;
+        let mut programs = |name| links::program(&mut ebpf, name).map(Arc::new);
+        let hooks = HOOKS.map(|hook| Ok((hook, programs(hook.program)?)));
+        let hooks = hooks.into_iter().collect::<Result<_, Error>>()?;
+        let used = PROGRAMS.map(|(name, _)| Ok((name, programs(name)?)));
+        let used = used.into_iter().collect::<Result<_, Error>>()?;
+        Ok(Self {
+            number: owner.pod,
+            numbers: Arc::new(Numbers::of(&ebpf)?),
+            hooks,
+            used,
+            shared: shared(&ebpf)?,
+            logs,
+        })
+    }
+}
+
+/// The programs of a node. What they share is pinned below a directory of the node's own, and found again there by whoever
+/// loads them next: the pods keep their numbers.
+pub struct Node {
+    pins: PathBuf,
+    features: Features,
+    numbers: Arc<Numbers>,
+    shared: Maps,
+    /// All but [`FOR_ONE_POD`].
+    programs: Vec<(&'static str, Arc<OwnedFd>)>,
+}
+
+impl Node {
+    /// Loads them. Blocks for as long as the kernel's verifier takes, some tens of milliseconds.
+    pub fn load(pins: &Path) -> Result<Self, Error> {
+        pins::prepare(pins)?;
+        let features = features();
+        // No log: its ring would be one for each load.
+        let mut ebpf = object::load(features, Owner::ALONE, PODS_MOST as u32, &node_maps(pins), false)?;
+        let programs = program::ALL
+            .into_iter()
+            .filter(|name| !FOR_ONE_POD.contains(name));
+        let programs = programs.map(|name| {
+            links::load(&mut ebpf, name)?;
+            Ok((name, Arc::new(links::program(&mut ebpf, name)?)))
+        });
+        Ok(Self {
+            programs: programs.collect::<Result<_, Error>>()?,
+            pins: pins.into(),
+            features,
+            numbers: Arc::new(Numbers::of(&ebpf)?),
+            shared: shared(&ebpf)?,
+        })
+    }
+
+    /// Loads what is loaded for each pod: the one in the network namespace of that cookie, which has a number from now on.
+    pub(super) fn load_for(&self, netns: u64, owner: impl FnOnce(u32) -> Owner) -> Result<Programs, Error> {
+        let number = self.numbers.of_pod(netns)?;
+        let owner = owner(number);
+        let mut ebpf = object::load(
+            self.features,
+            owner,
+            PODS_MOST as u32,
+            &node_maps(&self.pins),
+            false,
+        )?;
+        let own = FOR_ONE_POD.map(|name| {
+            links::load(&mut ebpf, name)?;
+            Ok((name, Arc::new(links::program(&mut ebpf, name)?)))
+        });
+        let own = own.into_iter().collect::<Result<Vec<_>, Error>>()?;
+        let find = |name| {
+            let mut all = own.iter().chain(&self.programs);
+            let found = all
+                .find(|(known, _)| *known == name)
+                .map(|(_, program)| program.clone());
+            found.ok_or(Error::Missing {
+                kind: "program",
+                name,
+            })
+        };
+        let hooks = HOOKS.map(|hook| Ok((hook, find(hook.program)?)));
+        let used = PROGRAMS.map(|(name, _)| Ok((name, find(name)?)));
+        Ok(Programs {
+            number,
+            numbers: self.numbers.clone(),
+            hooks: hooks.into_iter().collect::<Result<_, Error>>()?,
+            used: used.into_iter().collect::<Result<_, Error>>()?,
+            shared: self.shared.clone(),
+            logs: None,
+        })
+    }
+
+    /// Gives up the number of a pod that is gone, and its maps as far as the programs hold them.
+    pub fn forget(&self, netns: u64) -> Result<(), Error> {
+        self.numbers.forget(netns)
+    }
+}
+
+/// Those that are found again, and where.
+fn node_maps(pins: &Path) -> Vec<(&'static str, PathBuf)> {
+    let by_pod = map::BY_POD.map(|(own, all)| (all, format!("{all}_{}", super::super::versioned(own))));
+    let pinned = by_pod.map(|(all, name)| (all, pins::maps(pins).join(name)));
+    let shared = SHARED.map(|name| (name, pins::map(pins, name)));
+    let pods = (map::PODS, pins::map(pins, map::PODS));
+    pinned.into_iter().chain(shared).chain([pods]).collect()
+}
+
+fn features() -> Features {
+    let features = Features::probe();
+    for [feature, consequence, remedy] in features.absent() {
+        tracing::warn!(feature, "{consequence}; {remedy}");
+    }
+    features
+}
+
+fn shared(ebpf: &Ebpf) -> Result<Maps, Error> {
+    let shared = SHARED.map(|name| map_fd(ebpf, name).map(|fd| (name, Arc::new(fd))));
+    shared.into_iter().collect()
+}
+
+/// Gives pods their numbers.
 pub(super) struct Numbers {
     pods: Map<u64, u32>,
     /// For each map that a pod has, the one that has those of all pods.
     by_pod: Vec<(&'static str, Map<u32, RawFd>)>,
+    /// Numbers that are given to pods whose maps are not there yet.
+    given: Mutex<Vec<(u64, u32)>>,
 }
 
 impl Numbers {
-    pub(super) fn of(ebpf: &Ebpf) -> Result<Self, Error> {
+    fn of(ebpf: &Ebpf) -> Result<Self, Error> {
         let by_pod = map::BY_POD.map(|(own, all)| {
             let map = Map::new(all, Arc::new(map_fd(ebpf, all)?))?;
             Ok((own, map))
@@ -33,17 +182,28 @@ impl Numbers {
         Ok(Self {
             pods: Map::new(map::PODS, Arc::new(map_fd(ebpf, map::PODS)?))?,
             by_pod: by_pod.into_iter().collect::<Result<_, Error>>()?,
+            given: Mutex::default(),
         })
+    }
+
+    /// The one that it has, or the lowest that is free.
+    fn of_pod(&self, netns: u64) -> Result<u32, Error> {
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.pods.entries()?;
+        taken.extend(given.iter().copied());
+        if let Some((_, number)) = taken.iter().find(|(of, _)| *of == netns) {
+            return Ok(*number);
+        }
+        let taken: BTreeSet<u32> = taken.into_iter().map(|(_, number)| number).collect();
+        let number = (0..PODS_MOST as u32).find(|number| !taken.contains(number));
+        let number = number.ok_or(Error::TooManyPods { most: PODS_MOST })?;
+        given.push((netns, number));
+        Ok(number)
     }
 
     /// The pod in the network namespace of that cookie has that number, and these maps. The programs find the pod last, so
     /// that they see all of its maps or none.
-    pub(super) fn admit(
-        &self,
-        number: u32,
-        netns: u64,
-        maps: &[(&'static str, Arc<OwnedFd>)],
-    ) -> Result<(), Error> {
+    pub(super) fn admit(&self, number: u32, netns: u64, maps: &Maps) -> Result<(), Error> {
         for (name, all) in &self.by_pod {
             let (_, map) = maps
                 .iter()
@@ -51,28 +211,33 @@ impl Numbers {
                 .ok_or(Error::Missing { kind: "map", name })?;
             all.set(&number, &map.as_raw_fd())?;
         }
-        Ok(self.pods.set(&netns, &number)?)
+        self.pods.set(&netns, &number)?;
+        self.no_longer_given(netns);
+        Ok(())
+    }
+
+    fn forget(&self, netns: u64) -> Result<(), Error> {
+        self.no_longer_given(netns);
+        let Some(number) = self.pods.get(&netns)? else {
+            return Ok(());
+        };
+        self.pods.remove(&netns)?;
+        for (_, all) in &self.by_pod {
+            all.remove(&number)?;
+        }
+        Ok(())
+    }
+
+    fn no_longer_given(&self, netns: u64) {
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        given.retain(|(of, _)| *of != netns);
     }
 }
 
-/// A pod's own map, as it is pinned.
-pub(super) fn open(pins: &Path, name: &'static str) -> Result<OwnedFd, Error> {
-    let pin = pins::map(pins, name);
-    sys::open_pin(&pin).map_err(Error::path("pinned map", pin))
-}
-
 /// A descriptor of its own, which outlives the loader.
-pub(super) fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
+fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
     let data = match ebpf.map(name) {
-        Some(
-            Loaded::Array(data)
-            | Loaded::ArrayOfMaps(data)
-            | Loaded::HashMap(data)
-            | Loaded::LpmTrie(data)
-            | Loaded::PerCpuArray(data)
-            | Loaded::SkStorage(data)
-            | Loaded::SockMap(data),
-        ) => data,
+        Some(LoadedMap::ArrayOfMaps(data) | LoadedMap::HashMap(data) | LoadedMap::SkStorage(data)) => data,
         _ => return Err(Error::Missing { kind: "map", name }),
     };
     let clone: io::Result<OwnedFd> = data.fd().as_fd().try_clone_to_owned();

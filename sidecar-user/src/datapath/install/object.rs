@@ -6,6 +6,8 @@ use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 
+use sidecar_ebpf::abi::{map, ring_slot};
+
 use super::super::Error;
 
 /// Built by `build.rs`; aligned, because it is parsed in place.
@@ -70,11 +72,12 @@ impl Owner {
     };
 }
 
-/// Makes the maps, and prepares the programs. `reused` are opened where they are pinned; the others die with the returned
-/// value unless somebody pins them.
+/// Makes the maps, with room for so many pods, and prepares the programs. `reused` are opened where they are pinned, or made
+/// and pinned there; the others die with the returned value unless somebody pins them.
 pub(super) fn load(
     features: Features,
     owner: Owner,
+    pods: u32,
     reused: &[(&'static str, PathBuf)],
     log: bool,
 ) -> Result<Ebpf, Error> {
@@ -91,6 +94,12 @@ pub(super) fn load(
     loader.override_global("OWN_POD", &owner.pod, true);
     loader.override_global("OWN_FIRST_SHARD", &owner.first_shard, true);
     loader.override_global("OWN_SHARDS", &owner.shards, true);
+    if pods > 1 {
+        for (_, by_pod) in map::BY_POD {
+            loader.map_max_entries(by_pod, pods);
+        }
+        loader.map_max_entries(map::RINGS, ring_slot(pods, 0));
+    }
     for (name, pin) in reused {
         loader.map_pin_path(name, pin);
     }
