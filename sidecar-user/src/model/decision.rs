@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::authorization::PolicyName;
-use super::flow::{Cause, Outcome, Transport};
+use super::outcome::{Cause, Outcome, Transport};
 
 /// One decision, and when it fell.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@ pub mod flow;
 pub mod identity;
 pub mod leg;
 pub mod network;
+pub mod outcome;
 mod policies;
 pub mod service;
 pub mod snapshot;
@@ -17,8 +18,9 @@ pub mod workload;
 
 pub use addr::{ClientAddr, OriginalDst};
 pub use decision::{Decided, Decision, Decisions, Failure, Routed};
-pub use flow::{Cause, Direction, Flow, Outcome, Party, TlsFacts, Transport};
+pub use flow::{Direction, Flow, TlsFacts};
 pub use identity::SpiffeId;
+pub use outcome::{Cause, Outcome, Party, Transport};
 pub use service::{Service, ServiceName};
 pub use snapshot::{Endpoint, Snapshot};
 pub use syn::{HeldEvent, HeldSyn, Pair};

@@ -53,7 +53,7 @@ impl Columns {
     }
 
     /// Makes room for what is to come, so that later lines stay under the header.
-    pub(super) fn expect(&mut self, usual: &[usize]) {
+    pub(super) fn await_more(&mut self, usual: &[usize]) {
         for (width, usual) in self.widths.iter_mut().zip(usual) {
             *width = (*usual).max(*width);
         }
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(line(None), "a-long-name/of-a-thing   words and words   open");
         assert_eq!(line(Some(48)), line(None));
         assert_eq!(line(Some(40)), "a-long-name/of-a-thing  words an…  open");
-        assert_eq!(line(Some(30)), "a-long-name/of-…  words…  open");
+        assert_eq!(line(Some(30)), "a-long-name/of…  words…  open");
         assert_eq!(line(Some(20)), "a-long-name/…  open");
         assert_eq!(line(Some(6)), "a-lon…");
     }

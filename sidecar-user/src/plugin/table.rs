@@ -73,7 +73,7 @@ impl Table {
         if self.pods {
             usual.insert(0, USUAL_POD);
         }
-        self.columns.expect(&usual);
+        self.columns.await_more(&usual);
         self
     }
 
@@ -265,7 +265,8 @@ pub(super) mod tests {
         .expecting_more();
         let header = watch.text();
         let row = watch.line(&reports()[1]);
-        assert_eq!(row.find("open"), header.find("STATE"), "{header}{row}");
+        let place = |line: &str, part| line.find(part).map(|at| line[..at].chars().count());
+        assert_eq!(place(&row, "open"), place(&header, "STATE"), "{header}{row}");
         assert!(row.trim_end().chars().count() <= 80, "{row}");
     }
 

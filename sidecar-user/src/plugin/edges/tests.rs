@@ -120,23 +120,25 @@ fn twelve() -> EdgeList {
     ])
 }
 
+/// Five tiers of eight, each of which talks to the next one or two, and now and then to one before.
 fn forty() -> EdgeList {
     let mut random = fastrand::Rng::with_seed(7);
-    let names: Vec<String> = (0..40)
-        .map(|n| format!("team-{}/service-{n:02}", n % 5))
-        .collect();
+    let name = |n: usize| format!("tier-{}/service-{n:02}", n / 8);
+    let names: Vec<String> = (0..40).map(name).collect();
     let mut talks = Vec::new();
     for n in 0..40 {
         for _ in 0..random.usize(1..3) {
-            // Mostly from the front to the back, and sometimes not.
-            let to = if random.u8(..8) == 0 {
-                random.usize(..40)
-            } else {
-                (n + random.usize(1..12)).min(39)
+            let tier = match random.u8(..12) {
+                0 => (n / 8).saturating_sub(1),
+                1..3 => n / 8 + 2,
+                _ => n / 8 + 1,
             };
+            let to = tier.min(4) * 8 + random.usize(..8);
             let port = [8080, 9090, 5432][random.usize(..3)];
-            let end = ["eof", "eof", "eof", "eof", "denied"][random.usize(..5)];
-            let bytes = if end == "eof" { 1 << random.u32(8..34) } else { 0 };
+            let (end, bytes) = match random.u8(..6) {
+                0 => ("denied", 0),
+                _ => ("eof", 1 << random.u32(8..34)),
+            };
             talks.push(talk(&names[n], &names[to], port, bytes, end));
         }
     }
