@@ -21,6 +21,7 @@ mod map;
 mod netns;
 mod pod;
 pub mod policy;
+mod process;
 mod session;
 mod sys;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use install::{
 pub use netns::Netns;
 pub use pod::PodTarget;
 pub use policy::Policy;
+pub use process::Process;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use session::fuzz;
 pub use session::{

@@ -10,11 +10,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::libc::ESRCH;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use nix::unistd::gettid;
 
 use super::netns::{Netns, path_of};
+use super::process::has_ended;
 use super::{Config, Error, sys};
 
 /// Cheap to clone.
@@ -62,7 +62,8 @@ impl PodTarget {
         Self::new(cgroup.into(), path, Netns::of_descriptor(netns)?)
     }
 
-    fn new(cgroup: File, path: PathBuf, netns: Netns) -> Result<Self, Error> {
+    /// Of a directory that was opened by this path, and a network namespace that was found otherwise.
+    pub fn new(cgroup: File, path: PathBuf, netns: Netns) -> Result<Self, Error> {
         let looked = || -> io::Result<_> { Ok((fstatfs(&cgroup)?, cgroup.metadata()?)) };
         let (file_system, metadata) = looked().map_err(Error::path("cgroup", &path))?;
         if file_system.filesystem_type() != CGROUP2_SUPER_MAGIC || !metadata.is_dir() {
@@ -141,11 +142,6 @@ struct Undecided;
 fn is_visitor(task: u32) -> bool {
     let stays = [std::process::id(), gettid().as_raw().cast_unsigned()];
     !stays.contains(&task) && Path::new(&format!("/proc/self/task/{task}")).exists()
-}
-
-/// A task leaves its namespaces, and then `/proc`, before it leaves its cgroup.
-fn has_ended(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH)
 }
 
 /// The directory in the cgroup2 hierarchy.
