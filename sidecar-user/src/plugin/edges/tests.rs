@@ -126,7 +126,7 @@ fn forty() -> EdgeList {
     let name = |n: usize| format!("tier-{}/service-{n:02}", n / 8);
     let names: Vec<String> = (0..40).map(name).collect();
     let mut talks = Vec::new();
-    for n in 0..40 {
+    for n in 0..40_usize {
         for _ in 0..random.usize(1..3) {
             let tier = match random.u8(..12) {
                 0 => (n / 8).saturating_sub(1),
