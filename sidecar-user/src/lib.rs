@@ -12,6 +12,7 @@ pub mod discovery;
 pub mod document;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub mod grant;
 pub mod host;
 pub mod identity;
 pub mod intercept;

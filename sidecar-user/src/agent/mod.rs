@@ -1,11 +1,13 @@
-//! ROLE: the agent of a node. Today it is the part that finds pods: their cgroups by path, process or UID, their network
-//! namespaces, and those that come and go.
+//! ROLE: the agent of a node. It finds pods, installs interception for each of them, and gives their sidecars sessions, so that
+//! those need no privilege.
 //!
-//! [`Roots`] says where pods are, [`Finder`] finds one of them, [`Watch`] tells of all of them; [`memory`] keeps their
-//! flows. Attaches nothing: what it finds
-//! is a [`PodTarget`](crate::datapath::PodTarget).
+//! [`Roots`] says where pods are, [`Finder`] finds one of them, [`Watch`] tells of all of them. `run.rs` installs what they
+//! find; `door.rs` answers the sidecars of one pod, `session.rs` makes what they are given, `caller.rs` knows who asks. `memory.rs` keeps
+//! the flows of all pods.
 
+mod caller;
 mod cgroup;
+mod door;
 mod error;
 mod event;
 mod find;
@@ -14,6 +16,8 @@ mod mounts;
 mod path;
 mod role;
 mod roots;
+mod run;
+mod session;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -27,5 +31,6 @@ pub use event::Event;
 pub use find::Finder;
 pub use path::{Driver, PodPath, Qos};
 pub use roots::{Root, Roots};
+pub use run::{Config, run};
 pub use uid::{NotUid, PodUid};
 pub use watch::Watch;

@@ -14,7 +14,7 @@ pub(super) fn attach(file: Option<&Path>, overrides: &Overrides) -> anyhow::Resu
         return Ok(());
     };
     println!("attached to {cgroup}: its connections are refused until a proxy takes over");
-    let Settled { kept, destroyed } = proxy::settle(&kernel, existing);
+    let Settled { kept, destroyed } = proxy::settle(kernel.session(), kernel.is_first(), existing);
     if kept + destroyed > 0 {
         println!("connections from before: {kept} go on in plaintext, {destroyed} were ended");
     }

@@ -15,7 +15,7 @@ use anyhow::Context;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{self, Kind, Overrides, Setting};
-use crate::{control, lifecycle, plugin, proxy};
+use crate::{agent, control, lifecycle, plugin, proxy};
 
 /// Transparent mutual TLS for unmodified programs, by eBPF.
 #[derive(Debug, Parser)]
@@ -40,6 +40,10 @@ pub enum Verb {
     ///
     /// A value given by flag wins over the environment, the environment over the file, the file over the default.
     Control(Role<ControlSettings>),
+    /// Runs the agent of a node: it installs interception for pods, whose sidecars then need no privilege
+    ///
+    /// A value given by flag wins over the environment, the environment over the file, the file over the default.
+    Agent(Role<AgentSettings>),
     /// Works on configuration files
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -128,6 +132,13 @@ pub enum ProxySettings {}
 #[derive(Debug)]
 pub enum ControlSettings {}
 
+#[derive(Debug)]
+pub enum AgentSettings {}
+
+impl Settings for AgentSettings {
+    const TABLE: &'static [Setting] = &config::AGENT;
+}
+
 impl Settings for ProxySettings {
     const TABLE: &'static [Setting] = &config::PROXY;
 }
@@ -141,6 +152,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.verb {
         Verb::Proxy(role) => run_proxy(role.config.as_deref(), &role.overrides.0),
         Verb::Control(role) => run_control(role.config.as_deref(), &role.overrides.0),
+        Verb::Agent(role) => run_agent(role.config.as_deref(), &role.overrides.0),
         Verb::Config(ConfigVerb::Check { file, kind }) => check_config(&file, kind),
         Verb::Ca(verb) => ca::run(verb),
         Verb::Token(verb) => token::run(verb),
@@ -165,6 +177,13 @@ fn run_control(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<()>
     lifecycle::start_logging(&loaded.logging)?;
     supervised()?;
     control::run(loaded.role).context("the control process ended")
+}
+
+fn run_agent(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<()> {
+    let loaded = config::load_agent(file, overrides)?;
+    lifecycle::start_logging(&loaded.logging)?;
+    supervised()?;
+    agent::run(loaded.role).context("the agent ended")
 }
 
 /// The variable is the service manager's, not a setting.

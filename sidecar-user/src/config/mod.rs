@@ -1,6 +1,7 @@
 //! One validated configuration from flags, environment and file, in this order of precedence. The only reader of
 //! the environment. Nobody but the door imports this: each room gets its own `Config` by value.
 
+mod agent;
 mod check;
 mod control;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -18,6 +19,7 @@ use crate::datapath::policy::PolicyFile;
 use crate::document::{Problem, Problems};
 use crate::lifecycle::Logging;
 
+pub use agent::SETTINGS as AGENT;
 pub use check::{Kind, check};
 pub use control::SETTINGS as CONTROL;
 pub use host::addresses as own_addresses;
@@ -70,6 +72,10 @@ pub fn load_kernel(
         kernel.policy = PolicyFile::check(&policy)?;
     }
     Ok((kernel, existing))
+}
+
+pub fn load_agent(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded<crate::agent::Config>, Error> {
+    load(file, &AGENT, overrides, agent::read)
 }
 
 pub fn load_control(

@@ -15,6 +15,7 @@ use super::values::{
     absolute, address, admin, admin_socket, authority, duration, id_segment, lifetime, non_empty, path, port,
     server_name, trust_domain, word, workers,
 };
+use crate::grant::Door;
 use crate::model::SpiffeId;
 use crate::proxy::Existing;
 use crate::{budget, datapath, discovery, identity, intercept, observe, policy, proxy, route};
@@ -64,6 +65,10 @@ pub(super) fn read(
     let (addresses, mode, workers) = (addresses?, mode?, workers?);
     Some(proxy::Config {
         name: name?,
+        agent: interception
+            .as_ref()?
+            .as_ref()
+            .and_then(|target| target.agent.clone()),
         datapath: interception?
             .map(|target| kernel(target, ports, observe.status_port, workers, &addresses, mode)),
         existing: existing?,
@@ -109,10 +114,10 @@ pub(super) fn read_kernel(
     let (policy, existing) = (read_policy(layers), read_existing(layers));
     let (ports, observe) = (ports?, observe?);
     check_distinct(layers, &ports, &observe);
-    let Some(target) = interception? else {
+    let Some(target) = interception?.filter(|target| target.agent.is_none()) else {
         layers.problem(
             "interception",
-            "it is `none`, so there is nothing to attach".into(),
+            "it is `none` or an agent's, so there is nothing to attach".into(),
             "set interception.cgroup and interception.pins",
         );
         return None;
@@ -126,6 +131,8 @@ pub(super) fn read_kernel(
 
 /// The fields of the section.
 struct Target {
+    /// Whoever installs it, in the place of this process: then the next three are empty.
+    agent: Option<Door>,
     cgroup: PathBuf,
     netns: Option<PathBuf>,
     pins: PathBuf,
@@ -222,6 +229,7 @@ fn read_addresses(
 }
 
 const NETNS: &str = "interception.netns";
+const AGENT: &str = "interception.agent";
 
 fn read_identity(layers: &Layers) -> Option<identity::Config> {
     let (authority, server) = (
@@ -325,6 +333,29 @@ fn read_interception(layers: &Layers) -> Option<Option<Target>> {
             layers.problem(FIELD, "it is missing".into(), REMEDY);
             None
         }
+        (false, true) if layers.is_given(AGENT) => {
+            let own = ["interception.cgroup", "interception.pins", NETNS];
+            for field in own.into_iter().filter(|field| layers.is_given(field)) {
+                let what =
+                    "it is given, and interception.agent too, where the agent knows the pod".to_owned();
+                layers.problem(field, what, "keep the one or the other");
+            }
+            let agent = layers.read(AGENT, |text| {
+                text.parse().map_err(|wrong| {
+                    (
+                        format!("`{text}`: {wrong}"),
+                        "write the agent's door, such as @outrigger/agent".to_owned(),
+                    )
+                })
+            });
+            Some(Some(Target {
+                agent: Some(agent?),
+                cgroup: PathBuf::new(),
+                netns: None,
+                pins: PathBuf::new(),
+                allow_whole_host: false,
+            }))
+        }
         (false, true) => {
             let (cgroup, pins) = (
                 layers.require("interception.cgroup", absolute),
@@ -335,6 +366,7 @@ fn read_interception(layers: &Layers) -> Option<Option<Target>> {
             });
             let netns = or(layers, NETNS, None, |path| layers.read(path, absolute).map(Some));
             Some(Some(Target {
+                agent: None,
                 cgroup: cgroup?,
                 netns: netns?,
                 pins: pins?,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -25,6 +26,20 @@ impl RawSockets {
             Err(error) => return Err(error),
         };
         Ok(Self { v4, v6 })
+    }
+
+    /// Those that another process has opened.
+    pub fn of(v4: OwnedFd, v6: Option<OwnedFd>) -> Self {
+        Self {
+            v4: v4.into(),
+            v6: v6.map(Socket::from),
+        }
+    }
+
+    /// By family, for handing them over.
+    pub fn named(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        let v6 = self.v6.iter().map(|socket| ("v6", socket.as_fd()));
+        [("v4", self.v4.as_fd())].into_iter().chain(v6).collect()
     }
 
     pub fn send(&self, packet: &Packet) -> io::Result<()> {

@@ -17,9 +17,9 @@ use tokio::io::Interest;
 use super::sys;
 
 /// Longer ones are cut, and then make no sense.
-const LONGEST: usize = 4096;
+const LONGEST: usize = 16384;
 /// In one message.
-pub const MOST_DESCRIPTORS: usize = 16;
+pub const MOST_DESCRIPTORS: usize = 250;
 
 /// One end of a conversation.
 #[derive(Debug)]
@@ -64,6 +64,13 @@ impl Listener {
     pub fn accept(&self) -> io::Result<Messages> {
         let accepted = accept4(self.0.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
         Ok(Messages(sys::own(accepted)))
+    }
+
+    /// As [`Self::accept`], without a thread that waits. Within a tokio runtime.
+    pub async fn next(&self) -> io::Result<Messages> {
+        let watched = sys::watch(self.0.try_clone()?, Interest::READABLE)?;
+        let _ready = watched.readable().await?;
+        self.accept()
     }
 
     /// Whoever waits here waits no longer.

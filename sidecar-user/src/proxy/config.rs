@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::existing::Existing;
 use super::stop;
 use super::takeover::Takeover;
+use crate::grant::Door;
 use crate::model::Own;
 use crate::{datapath, discovery, identity, intercept, observe, policy, route};
 
@@ -19,6 +20,8 @@ pub struct Config {
     pub unknown: route::Unknown,
     pub intercept: intercept::Config,
     pub datapath: Option<datapath::Config>,
+    /// Whoever installs that, in the place of this process.
+    pub agent: Option<Door>,
     /// What becomes of the connections that were there before the first attachment.
     pub existing: Existing,
     /// What is intercepted, watched for changes; `None`: the default.

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::datapath::{Action, Datapath, Explain};
+use crate::datapath::{Action, Explain, Session};
 use crate::error_chain;
 use crate::host::{self, Connection};
 
@@ -30,7 +30,10 @@ const IPPROTO_TCP: u32 = 6;
 
 /// To be called right after attaching, before the proxy accepts or opens anything. Where the programs were attached before,
 /// it is none of ours what was before that.
-pub fn settle(kernel: &Datapath, existing: Existing) -> Settled {
+pub fn settle(kernel: &Session, is_first: bool, existing: Existing) -> Settled {
+    if !is_first {
+        return Settled::default();
+    }
     let settled = kernel.pod().netns().within(|| settle_here(kernel, existing));
     settled.unwrap_or_else(|error| {
         unknown(&error);
@@ -39,11 +42,8 @@ pub fn settle(kernel: &Datapath, existing: Existing) -> Settled {
 }
 
 /// For a thread in the pod's network namespace.
-fn settle_here(kernel: &Datapath, existing: Existing) -> Settled {
+fn settle_here(kernel: &Session, existing: Existing) -> Settled {
     let mut settled = Settled::default();
-    if !kernel.is_first() {
-        return settled;
-    }
     let connections = match host::connections() {
         Ok(connections) => connections,
         Err(error) => {
@@ -52,7 +52,7 @@ fn settle_here(kernel: &Datapath, existing: Existing) -> Settled {
         }
     };
     let (explain, cgroups, own) = (
-        kernel.session().explain(),
+        kernel.explain(),
         cgroups(kernel.pod().cgroup_path()),
         own_sockets(),
     );

@@ -10,11 +10,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::config::Config;
+use super::kernel::Kernel;
 use super::proving::{self, Found, Nonces};
 use crate::datapath::policy::{Error, PolicyFile, Status};
-use crate::datapath::{
-    Datapath, Family, Foreign, NeighbourQuery, Neighbours, Order, Ownership, Proof, Unseen,
-};
+use crate::datapath::{Family, Foreign, NeighbourQuery, Neighbours, Order, Ownership, Proof, Unseen};
 use crate::error_chain;
 use crate::observe::{Condition, Observer};
 use crate::policy::Mode;
@@ -32,7 +31,7 @@ pub(super) struct Proving(#[expect(dead_code, reason = "it is dropped, not used"
 /// The condition is met while connections are seen to get to this proxy by way of the programs. Without programs it is met
 /// where nobody relies on them. A thread of its own looks, because connect() blocks; nobody waits for its end.
 pub(super) fn prove(
-    kernel: Option<&Datapath>,
+    kernel: Option<&Kernel>,
     mode: Mode,
     condition: Condition,
     nonces: Nonces,
@@ -79,7 +78,8 @@ struct Prover {
     condition: Condition,
     observer: Observer,
     standing: Standing,
-    around: NeighbourQuery,
+    /// `None`: it is the agent who may ask.
+    around: Option<NeighbourQuery>,
     neighbours: Neighbours,
 }
 
@@ -133,9 +133,10 @@ impl Prover {
 
     /// Who else is attached, told when it changes.
     fn look_around(&mut self) {
-        let neighbours = match self.around.ask() {
-            Ok(neighbours) => neighbours,
-            Err(error) => {
+        let neighbours = match self.around.as_ref().map(NeighbourQuery::ask) {
+            None => return,
+            Some(Ok(neighbours)) => neighbours,
+            Some(Err(error)) => {
                 // The cgroup is gone, which the nonces notice, or a right was given up.
                 tracing::debug!(error = error_chain(&error), "nobody tells who else is attached");
                 return;
@@ -246,11 +247,7 @@ pub(super) fn open(config: &mut Config) -> Result<Option<PolicyFile>, Error> {
 /// Follows the file from now on, in the background, until the answer is dropped. A proxy that drains has to: the next
 /// one may be writing the same maps.
 #[must_use]
-pub(super) fn follow(
-    file: Option<PolicyFile>,
-    kernel: Option<&Datapath>,
-    observer: &Observer,
-) -> JoinSet<()> {
+pub(super) fn follow(file: Option<PolicyFile>, kernel: Option<&Kernel>, observer: &Observer) -> JoinSet<()> {
     let mut following = JoinSet::new();
     if let (Some(file), Some(kernel)) = (file, kernel) {
         let (status, follow) = file.follow(kernel.session().policy());

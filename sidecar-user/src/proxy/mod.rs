@@ -10,7 +10,9 @@ mod contain;
 mod doors;
 mod existing;
 mod fixed;
+mod granted;
 mod interception;
+mod kernel;
 mod limits;
 mod live;
 mod network;
@@ -42,7 +44,9 @@ pub use takeover::Takeover;
 /// Runs until it has drained. Blocks.
 pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
     lifecycle::raise_file_limit();
-    let pod = config.datapath.as_ref().map(PodTarget::of).transpose()?;
+    // A pod that an agent serves is the one that this process is in.
+    let own = config.datapath.as_ref().filter(|_| config.agent.is_none());
+    let pod = own.map(PodTarget::of).transpose()?;
     if let Some(pod) = &pod {
         // Before there is another thread, so that every one of them is in the pod, with all sockets that it makes.
         pod.netns().enter()?;

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::datapath::{AppPorts, Datapath, Netns, RouteMap};
+use super::kernel::Kernel;
+use crate::datapath::{AppPorts, Netns, RouteMap};
 use crate::host::{self, Change, Changes, RouteTable, Routes};
 use crate::model::Snapshot;
 use crate::model::network::Path;
@@ -32,7 +33,7 @@ const REST: Duration = Duration::from_millis(100);
 /// Follows until the answer is dropped. A proxy that drains has to: the next one may be writing the same maps.
 #[must_use]
 pub(super) fn follow(
-    kernel: &Datapath,
+    kernel: &Kernel,
     addresses: Vec<IpAddr>,
     world: watch::Receiver<Arc<Snapshot>>,
 ) -> JoinSet<()> {

@@ -7,8 +7,8 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::config::Config;
+use super::kernel::Kernel;
 use super::stop::Lifetime;
-use crate::datapath::Datapath;
 use crate::discovery::Feed;
 use crate::identity::{self, Svid};
 use crate::model::authorization::PolicyName;
@@ -130,7 +130,7 @@ fn expiry(svid: &Svid) -> i64 {
 }
 
 /// The kernel side's counters, read at each scrape. The attachment itself lives on in its pins.
-pub(super) fn kernel_counters(observer: &Observer, kernel: Datapath) {
+pub(super) fn kernel_counters(observer: &Observer, kernel: Kernel) {
     observer.kernel_counters(move || {
         kernel.session().counters().unwrap_or_else(|error| {
             tracing::warn!(%error, "kernel counters cannot be read");

@@ -11,7 +11,8 @@ use tokio::sync::watch;
 
 use super::authorize;
 use super::config::{self, Config};
-use crate::datapath::{Action, Connect, Datapath, Explain, Verdict};
+use super::kernel::Kernel;
+use crate::datapath::{Action, Connect, Explain, Verdict};
 use crate::identity::Svid;
 use crate::model::{OriginalDst, Own, Snapshot};
 use crate::observe::{EndpointReport, Question, WhyReport};
@@ -39,7 +40,7 @@ pub(super) struct Why {
 impl Why {
     pub(super) fn new(
         config: &Config,
-        kernel: Option<&Datapath>,
+        kernel: Option<&Kernel>,
         world: watch::Receiver<Arc<Snapshot>>,
         svid: watch::Receiver<Option<Arc<Svid>>>,
     ) -> Self {

@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 35] = [
+pub const SETTINGS: [Setting; 36] = [
     Setting {
         path: "workload.name",
         flag: "name",
@@ -147,6 +147,14 @@ pub const SETTINGS: [Setting; 35] = [
         env: "OUTRIGGER_PINS",
         value: "DIR",
         help: "Directory on a bpffs for pinned links and maps",
+        list: false,
+    },
+    Setting {
+        path: "interception.agent",
+        flag: "agent",
+        env: "OUTRIGGER_AGENT",
+        value: "DOOR",
+        help: "The node's agent, as @outrigger/agent, installs for this proxy. In the place of --cgroup and --pins",
         list: false,
     },
     Setting {

@@ -1,8 +1,50 @@
 //! Attaching before there is a proxy: what is redirected or steered finds no listener and is refused, until a proxy takes the
 //! programs over. Does not touch those of a proxy that has attached already, alive or dead.
 
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytemuck::Zeroable;
+use sidecar_ebpf::abi::{Settings, map};
+
 use super::super::{Config, Error, PodTarget};
-use super::{Datapath, Lease, links};
+use super::node::Node;
+use super::object::Owner;
+use super::{Datapath, Former, Lease, links, pins};
+
+/// As [`close`], with the programs that a node has loaded for all of its pods. Where programs are attached already these take
+/// their place, without a gap, and the maps stay: whoever serves the pod goes on. False: the maps are those of another version,
+/// and so are the programs until the next sidecar of the pod comes.
+pub fn close_on(node: &Node, config: &Config, pod: PodTarget) -> Result<bool, Error> {
+    if links::are_attached(&config.pins, &pod)? {
+        return adopt(node, &config.pins, &pod);
+    }
+    let lease = Lease::take(&config.pins)?;
+    let datapath = Datapath::prepare_on(Some(node), config, pod, lease, Former::Gone)?;
+    datapath.activate()?;
+    Ok(true)
+}
+
+fn adopt(node: &Node, pins: &Path, pod: &PodTarget) -> Result<bool, Error> {
+    if !map::BY_POD.iter().all(|(name, _)| pins::is_usable(pins, name)) {
+        return Ok(false);
+    }
+    let netns = pod.netns().cookie()?;
+    let settings = pins::pinned_settings(pins).unwrap_or_else(Settings::zeroed);
+    let programs = node.load_for(netns, |pod| Owner {
+        pod,
+        first_shard: settings.first_shard.into(),
+        shards: settings.shards.into(),
+    })?;
+    let own = map::BY_POD.map(|(name, _)| pins::open_map(pins, name).map(|fd| (name, Arc::new(fd))));
+    let own = own.into_iter().collect::<Result<Vec<_>, Error>>()?;
+    programs.numbers.admit(programs.number, netns, &own)?;
+    for (hook, program) in &programs.hooks {
+        links::attach(program.as_fd(), *hook, pod, pins)?;
+    }
+    Ok(true)
+}
 
 /// As [`Datapath::attach`], with a lease of its own, which ends with the value. `None`: all of the programs are attached
 /// already, because a proxy serves the pod, or did, or this was asked before.

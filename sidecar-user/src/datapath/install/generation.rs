@@ -5,6 +5,8 @@
 //! the process. So whoever comes next finds the free ones without asking anybody.
 
 use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use sidecar_ebpf::abi::{GENERATIONS, MAX_SHARDS, Settings};
@@ -16,7 +18,7 @@ use super::locks;
 #[derive(Debug)]
 pub struct Generation {
     number: usize,
-    _lock: File,
+    lock: File,
 }
 
 impl Generation {
@@ -29,18 +31,31 @@ impl Generation {
             fs::create_dir_all(&path).map_err(Error::path("pins", &path))?;
             let lock = File::open(&path).map_err(Error::path("pins", &path))?;
             if locks::take(&lock, &path)? {
-                return Ok(Self { number, _lock: lock });
+                return Ok(Self { number, lock });
             }
         }
         Err(Error::NoGeneration { pins: pins.into() })
     }
 
-    pub(super) fn number(&self) -> usize {
+    /// The one that another process hands over by its descriptor, which has the lock.
+    pub fn received(number: usize, lock: OwnedFd) -> Self {
+        Self {
+            number,
+            lock: lock.into(),
+        }
+    }
+
+    /// For handing it over.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.lock.as_fd().try_clone_to_owned()
+    }
+
+    pub fn number(&self) -> usize {
         self.number
     }
 
     /// Its first shard, counted through all generations.
-    pub(super) fn first_shard(&self) -> u32 {
+    pub fn first_shard(&self) -> u32 {
         (self.number * MAX_SHARDS) as u32
     }
 }

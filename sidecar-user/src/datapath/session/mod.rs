@@ -111,6 +111,23 @@ impl Session {
         Self::of(pod, objects, switches, policy)
     }
 
+    /// As [`Self::new`], before the programs are told of this process: its shards are counted from this one on. What the
+    /// settings say is this process's to change once they were [taken over](Self::takes_over).
+    pub fn granted(descriptors: Descriptors, first_shard: u32) -> Result<Self, Error> {
+        let session = Self::new(descriptors, &Policy::default())?;
+        Ok(Self {
+            first_shard,
+            ..session
+        })
+    }
+
+    /// The settings in force are those of this process now.
+    pub fn takes_over(&self) -> Result<(), Error> {
+        self.switches.renew()?;
+        self.policy.renew();
+        Ok(())
+    }
+
     /// Of programs that are about to be attached: these settings are in force once they are written.
     pub(super) fn prepared(
         pod: PodTarget,

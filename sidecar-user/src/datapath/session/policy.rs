@@ -47,6 +47,11 @@ impl PolicyMap {
         made
     }
 
+    /// The generation in force is the one that the settings say.
+    pub(super) fn renew(&self) {
+        self.lock().generation = self.switches.wanted().policy_generation as u8;
+    }
+
     /// Before any program runs, or while those of an earlier proxy go on with the policy that `before` has. Answers what
     /// the settings have to say for it to count.
     pub(in super::super) fn write(&self, before: &Settings) -> Result<u32, Error> {

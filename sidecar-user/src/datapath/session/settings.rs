@@ -74,6 +74,14 @@ impl Switches {
         })
     }
 
+    /// Those in force are this process's own: whoever has attached the programs has written them for it.
+    pub(super) fn renew(&self) -> Result<(), Error> {
+        let mut state = self.lock();
+        state.settings = self.current()?;
+        state.pen = Pen::Held;
+        Ok(())
+    }
+
     /// As this process has written them, or is going to.
     pub(in super::super) fn wanted(&self) -> Settings {
         self.lock().settings

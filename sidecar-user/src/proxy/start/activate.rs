@@ -6,13 +6,13 @@ use tokio::task::JoinSet;
 
 use super::super::existing::{Settled, settle};
 use super::super::fixed::Fixed;
+use super::super::kernel::Kernel;
 use super::super::shard::Truthful;
 use super::super::takeover::Former;
 use super::super::{interception, network};
 use super::identity::Identity;
 use super::opened::Opened;
 use super::shards::Active;
-use crate::datapath::Datapath;
 use crate::identity::Mark;
 use crate::intercept::Listeners;
 use crate::observe::Observer;
@@ -20,7 +20,7 @@ use crate::observe::Observer;
 pub(super) struct Listening {
     /// What each shard accepts from.
     pub(super) shards: Vec<(Listeners, Option<Truthful>)>,
-    pub(super) kernel: Option<Datapath>,
+    pub(super) kernel: Option<Kernel>,
     pub(super) fixed: Fixed,
     pub(super) former: Option<Former>,
 }
@@ -54,7 +54,7 @@ impl Listening {
 }
 
 /// How the control work's own connections stay out of our own way.
-fn own_sockets(kernel: Option<&Datapath>) -> Mark {
+fn own_sockets(kernel: Option<&Kernel>) -> Mark {
     match kernel.map(|kernel| kernel.session().bypass()) {
         Some(bypass) => Arc::new(move |fd| bypass.mark(fd)),
         None => Arc::new(|_| Ok(())),
@@ -64,7 +64,7 @@ fn own_sockets(kernel: Option<&Datapath>) -> Mark {
 pub(super) struct TakenOver {
     identity: Identity,
     shards: Vec<(Listeners, Option<Truthful>)>,
-    kernel: Option<Datapath>,
+    kernel: Option<Kernel>,
     fixed: Fixed,
     former: Option<Former>,
 }
@@ -85,7 +85,11 @@ impl TakenOver {
         let followed_network = followed.or_else(follow);
         opened.conditions.listeners.met();
         if let Some(kernel) = &self.kernel {
-            count_existing(&opened.observer, settle(kernel, opened.config.existing));
+            let existing = opened.config.existing;
+            count_existing(
+                &opened.observer,
+                settle(kernel.session(), kernel.is_first(), existing),
+            );
         }
         let policy = opened.interception_policy.take();
         Ok(Active {

@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::super::fixed::Fixed;
+use super::super::granted::{self, Granted};
+use super::super::kernel::Kernel;
 use super::super::shard::Truthful;
 use super::super::takeover::{self, Former};
 use super::activate::Listening;
@@ -14,9 +16,17 @@ use crate::intercept::{Bound, Listeners, RawSockets};
 
 pub(super) struct Owned {
     /// `None`: nothing is intercepted.
-    pod: Option<(PodTarget, Lease)>,
+    pod: Option<Claim>,
     /// A proxy that serves the pod.
     former: Option<Former>,
+}
+
+/// Whoever has one is the pod's only proxy.
+enum Claim {
+    /// To install what it needs by itself.
+    Own(PodTarget, Lease),
+    /// The agent of the node has installed it.
+    Granted(Granted),
 }
 
 impl Owned {
@@ -24,6 +34,15 @@ impl Owned {
     /// the ports that only one can have.
     pub(super) fn new(opened: &Opened, pod: Option<PodTarget>) -> anyhow::Result<Self> {
         let config = &opened.config;
+        if let Some((kernel, door)) = config.datapath.as_ref().zip(config.agent.as_ref()) {
+            return Ok(Self {
+                pod: Some(Claim::Granted(Granted::ask(
+                    door,
+                    granted::request(config, kernel),
+                )?)),
+                former: None,
+            });
+        }
         let Some((kernel, pod)) = config.datapath.as_ref().zip(pod) else {
             return Ok(Self {
                 pod: None,
@@ -32,7 +51,7 @@ impl Owned {
         };
         let (lease, former) = takeover::own(&kernel.pins, config.takeover, &config.identity.id)?;
         Ok(Self {
-            pod: Some((pod, lease)),
+            pod: Some(Claim::Own(pod, lease)),
             former,
         })
     }
@@ -54,7 +73,7 @@ impl Owned {
 pub(super) struct Ports {
     bound: Vec<Bound>,
     fixed: Fixed,
-    pod: Option<(PodTarget, Lease)>,
+    pod: Option<Claim>,
     former: Option<Former>,
 }
 
@@ -65,7 +84,10 @@ impl Ports {
             datapath::Former::Serving(former.generation())
         });
         let kernel = match opened.config.datapath.as_ref().zip(self.pod) {
-            Some((kernel, (pod, lease))) => Some(Datapath::prepare(kernel, pod, lease, whose)?),
+            Some((kernel, Claim::Own(pod, lease))) => {
+                Some(Kernel::Installed(Datapath::prepare(kernel, pod, lease, whose)?))
+            }
+            Some((_, Claim::Granted(granted))) => Some(Kernel::Granted(granted)),
             None => None,
         };
         Ok(Installed {
@@ -78,7 +100,7 @@ impl Ports {
 }
 
 pub(super) struct Installed {
-    kernel: Option<Datapath>,
+    kernel: Option<Kernel>,
     bound: Vec<Bound>,
     fixed: Fixed,
     former: Option<Former>,
@@ -103,9 +125,13 @@ impl Installed {
 }
 
 /// Prepares every shard for truthful connects: one each, or none where the raw socket cannot be had.
-fn hold_syns(kernel: &Datapath, bound: &[Bound]) -> anyhow::Result<Vec<Truthful>> {
+fn hold_syns(kernel: &Kernel, bound: &[Bound]) -> anyhow::Result<Vec<Truthful>> {
     let open = || bound.iter().map(|_| RawSockets::open()).collect();
-    let raw: io::Result<Vec<RawSockets>> = kernel.pod().netns().within(open)?;
+    let raw: io::Result<Vec<RawSockets>> = match kernel {
+        // The agent has said so in the settings already, as it has opened them.
+        Kernel::Granted(granted) => return filters(kernel, bound, granted.raw_sockets()),
+        Kernel::Installed(_) => kernel.pod().netns().within(open)?,
+    };
     let raw = match raw {
         Ok(raw) => raw,
         Err(error) => {
@@ -118,18 +144,23 @@ fn hold_syns(kernel: &Datapath, bound: &[Bound]) -> anyhow::Result<Vec<Truthful>
             return Ok(Vec::new());
         }
     };
+    let truthful = filters(kernel, bound, raw)?;
+    kernel.session().set_hold(true)?;
+    Ok(truthful)
+}
+
+fn filters(kernel: &Kernel, bound: &[Bound], raw: Vec<RawSockets>) -> anyhow::Result<Vec<Truthful>> {
     let mut truthful = Vec::new();
     let sockets = bound.iter().filter_map(Bound::outbound);
     for ((shard, outbound), raw) in (0..).zip(sockets).zip(raw) {
         truthful.push((kernel.hold(shard, outbound)?, raw));
     }
-    kernel.session().set_hold(true)?;
     Ok(truthful)
 }
 
 pub(super) struct Filtered {
     truthful: Vec<Truthful>,
-    kernel: Option<Datapath>,
+    kernel: Option<Kernel>,
     bound: Vec<Bound>,
     fixed: Fixed,
     former: Option<Former>,
@@ -145,7 +176,7 @@ impl Filtered {
         if let Some(kernel) = &self.kernel {
             for (shard, listeners) in (0..).zip(&listeners) {
                 let steered = listeners.steered.as_ref();
-                kernel.session().steer(
+                kernel.steer(
                     shard,
                     datapath::Steered {
                         inbound: steered.map(|steered| steered.inbound.as_fd()),

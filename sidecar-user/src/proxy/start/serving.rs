@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::super::config::Config;
 use super::super::fixed::{Fixed, Named};
 use super::super::interception::{self, Proving};
+use super::super::kernel::Kernel;
 use super::super::phase::Phase;
 use super::super::proving::Nonces;
 use super::super::stop::{self, Lifetime};
@@ -18,7 +19,6 @@ use super::super::threads::Threads;
 use super::super::{config, watchers, why};
 use super::identity::Identity;
 use super::opened::Opened;
-use crate::datapath::Datapath;
 use crate::lifecycle::{self, Application, LogFilter};
 use crate::observe::{self, Admin, LogLevel, Observer, SharedSocket};
 
@@ -34,7 +34,7 @@ pub(super) struct Running {
     pub(super) admin_socket: Option<SharedSocket>,
     pub(super) followed: (Option<JoinSet<()>>, JoinSet<()>),
     pub(super) identity: Identity,
-    pub(super) kernel: Option<Datapath>,
+    pub(super) kernel: Option<Kernel>,
     pub(super) fixed: Fixed,
     pub(super) former: Option<Former>,
 }
@@ -80,8 +80,8 @@ impl Serving {
             ..
         } = self.running;
         let (config, observer) = (&opened.config, &opened.observer);
-        let handover = kernel.as_ref().map(Datapath::handover);
-        if let Some(logs) = kernel.as_mut().and_then(Datapath::logs) {
+        let handover = kernel.as_ref().and_then(Kernel::handover);
+        if let Some(logs) = kernel.as_mut().and_then(Kernel::logs) {
             tokio::spawn(logs.run());
         }
         if let Some(kernel) = kernel {

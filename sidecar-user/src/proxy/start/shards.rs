@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::super::doors::Doors;
 use super::super::fixed::Fixed;
+use super::super::kernel::Kernel;
 use super::super::phase::{self, Phase};
 use super::super::proving::Nonces;
 use super::super::shard::Truthful;
@@ -18,7 +19,6 @@ use super::identity::Identity;
 use super::opened::Opened;
 use super::serving::Running;
 use crate::budget::Budget;
-use crate::datapath::Datapath;
 use crate::intercept::Listeners;
 use crate::{lifecycle, relay};
 
@@ -28,7 +28,7 @@ pub(super) struct Active {
     pub(super) followed_network: Option<JoinSet<()>>,
     pub(super) identity: Identity,
     pub(super) shards: Vec<(Listeners, Option<Truthful>)>,
-    pub(super) kernel: Option<Datapath>,
+    pub(super) kernel: Option<Kernel>,
     pub(super) fixed: Fixed,
     pub(super) former: Option<Former>,
 }
@@ -46,10 +46,11 @@ impl Active {
             .fixed
             .share(hbone)
             .context("cannot share the listeners with the proxy after this one")?;
-        let offer = self.kernel.as_ref().map(|kernel| takeover::Offer {
+        let handover = self.kernel.as_ref().and_then(Kernel::handover);
+        let offer = handover.map(|handover| takeover::Offer {
             takeover: opened.config.takeover,
             identity: opened.config.identity.id.clone(),
-            handover: kernel.handover(),
+            handover,
             admin_socket: admin_socket.clone(),
             observer: observer.clone(),
             phase: phase.clone(),
@@ -84,7 +85,7 @@ impl Active {
     ) -> Settings {
         let config = &opened.config;
         let own = config::own(config);
-        let generation = self.kernel.as_mut().and_then(Datapath::generation);
+        let generation = self.kernel.as_mut().and_then(Kernel::generation);
         Settings {
             id: own.identity.clone(),
             addresses: own.addresses.clone(),

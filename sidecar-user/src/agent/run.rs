@@ -1,0 +1,191 @@
+//! From the start of the agent to its end: what is pinned is adopted, what is missing installed, what is nobody's removed. Then
+//! it follows the pods that come and go. Its end changes nothing for any of them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, io};
+
+use anyhow::Context;
+use tokio::task::JoinHandle;
+
+use super::door::{self, Pod};
+use super::{Event, Finder, PodCgroup, Roots, Watch};
+use crate::datapath::{self, Lease, Node, PodTarget};
+use crate::error_chain;
+use crate::lifecycle::{self, Shutdown};
+use crate::observe::Observer;
+
+/// Everything that an agent needs to know, validated.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub pins: PathBuf,
+    /// Directories whose children are pods.
+    pub pods: Vec<PathBuf>,
+    /// The cgroup in a pod's cgroup where its sidecar runs.
+    pub sidecar: String,
+    pub admin_socket: PathBuf,
+}
+
+/// How long a pod may be in several namespaces, or in the host's, before that is an error: a runtime starts processes on the
+/// host and moves them.
+const SETTLING: Duration = Duration::from_secs(10);
+/// Before a failure is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    lifecycle::raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime of the agent")?;
+    let ended = runtime.block_on(serve(config));
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut shutdown = Shutdown::catch()?;
+    let pins = config.pins.join("node");
+    let _lease = Lease::take(&pins).context("pins: another agent serves this node")?;
+    let node = Arc::new(Node::load(&pins)?);
+    let roots = Roots::of_host(&config.pods)?;
+    let mut watch = Watch::new(&roots)?;
+    let mut pods = Pods {
+        finder: Arc::new(Finder::new(roots)?),
+        serving: HashMap::new(),
+        node,
+        config,
+    };
+    pods.sweep(watch.pods().map(|pod| name_of(pod)).collect());
+    tracing::info!(pins = %pods.config.pins.display(), pods = watch.pods().count(), "the agent serves this node");
+    tokio::spawn(lifecycle::notify::follow(Observer::plain().readiness().clone()));
+    loop {
+        let event = tokio::select! {
+            event = watch.next() => event?,
+            signal = shutdown.requested() => {
+                tracing::info!(signal, pods = pods.serving.len(), "the agent stops; its pods go on without it");
+                return Ok(());
+            }
+        };
+        pods.take(event);
+    }
+}
+
+struct Pods {
+    config: Config,
+    node: Arc<Node>,
+    finder: Arc<Finder>,
+    /// By the number of the cgroup.
+    serving: HashMap<u64, JoinHandle<()>>,
+}
+
+impl Pods {
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Appeared(pod) => tracing::debug!(pod = %pod.path().display(), "a pod appears"),
+            Event::Populated(pod) if !self.is_served(&pod) => {
+                let serving = self.serve(pod.clone());
+                self.serving.insert(pod.id(), tokio::spawn(serving));
+            }
+            // Its namespace may be another one when a process comes again.
+            Event::Emptied(pod) => self.end(&pod),
+            Event::Populated(_) => {}
+            Event::Gone(pod) => {
+                self.end(&pod);
+                let pins = self.pins_of(&name_of(&pod));
+                remove(&pins);
+                tracing::info!(pod = %pod.path().display(), "a pod is gone");
+            }
+        }
+    }
+
+    fn is_served(&self, pod: &PodCgroup) -> bool {
+        let serving = self.serving.get(&pod.id());
+        serving.is_some_and(|serving| !serving.is_finished())
+    }
+
+    fn end(&mut self, pod: &PodCgroup) {
+        if let Some(serving) = self.serving.remove(&pod.id()) {
+            serving.abort();
+        }
+    }
+
+    /// Installs a pod, closed, and answers its sidecars until it is aborted.
+    fn serve(&self, pod: PodCgroup) -> impl Future<Output = ()> + use<> {
+        let (finder, node) = (self.finder.clone(), self.node.clone());
+        let (pins, sidecar) = (self.pins_of(&name_of(&pod)), self.config.sidecar.clone());
+        async move {
+            loop {
+                let target = match finder.settled(&pod, &[], SETTLING).await {
+                    Ok(Some(target)) => target,
+                    // Its last process has ended: whoever comes next is told of.
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::warn!(pod = %pod.path().display(), error = error_chain(&error), "a pod is not installed");
+                        return;
+                    }
+                };
+                let served = serve_one(&node, &pod, target, pins.clone(), &sidecar).await;
+                if let Err(error) = served {
+                    tracing::warn!(pod = %pod.path().display(), error = format!("{error:#}"), "a pod is not served; tried again");
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+
+    fn pins_of(&self, name: &str) -> PathBuf {
+        self.config.pins.join("pods").join(name)
+    }
+
+    /// Removes what is pinned of pods that are not there any more.
+    fn sweep(&self, there: Vec<String>) {
+        for entry in fs::read_dir(self.config.pins.join("pods"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !there.contains(&name) {
+                tracing::info!(pod = name, "what is pinned of a pod that is gone is removed");
+                remove(&entry.path());
+            }
+        }
+    }
+}
+
+/// Its directory below the pins.
+fn name_of(pod: &PodCgroup) -> String {
+    match pod.uid() {
+        Some(uid) => uid.to_string(),
+        None => pod.name().to_string_lossy().into_owned(),
+    }
+}
+
+fn remove(pins: &Path) {
+    if let Err(error) = datapath::detach(pins, true) {
+        tracing::warn!(pins = %pins.display(), error = error_chain(&error), "what is pinned of a pod cannot be removed");
+    }
+}
+
+async fn serve_one(
+    node: &Arc<Node>,
+    cgroup: &PodCgroup,
+    target: PodTarget,
+    pins: PathBuf,
+    sidecar: &str,
+) -> anyhow::Result<()> {
+    let pod = Arc::new(Pod {
+        node: node.clone(),
+        sidecar: cgroup.path().join(sidecar),
+        name: name_of(cgroup),
+        target,
+        pins,
+    });
+    let installing = pod.clone();
+    tokio::task::spawn_blocking(move || installing.close()).await??;
+    door::serve(pod).await.map_err(io::Error::into)
+}

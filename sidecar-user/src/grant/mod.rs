@@ -1,0 +1,31 @@
+//! THE GRANT: what a sidecar and the agent of its node say to each other. The sidecar asks at a door in its own network
+//! namespace, and is given a session: descriptors, and the right to nothing else. Knows the words; who is asked and what is
+//! given `agent/` decides, and what becomes of it `proxy/`.
+//!
+//! ```text
+//!   sidecar                                      agent
+//!   ask: ports, shards, addresses       ──▶      who is it, by its cgroup
+//!                                       ◀──      granted: descriptors by name, its part of the slots
+//!   steer: the listeners of a shard     ──▶      they stand in the slots
+//!                                       ◀──      done
+//!   activate                            ──▶      connections are brought to them
+//!                                       ◀──      done
+//! ```
+//!
+//! The conversation stays open for as long as the sidecar lives. The agent may end before it: the session does not.
+
+mod door;
+mod words;
+
+pub use door::Door;
+pub use words::{Answer, Ask, Given, Request, STEERED, raw_socket};
+
+/// What the words mean. Another number is refused.
+pub const PROTOCOL: u32 = 1;
+
+/// Where a pod's agent listens, in the abstract namespace of the pod's network namespace.
+pub const DOOR: &str = "outrigger/agent";
+
+/// Names of what is given beside a session's own descriptors.
+pub const LEASE: &str = "lease";
+pub const SLOTS: &str = "slots";

@@ -1,0 +1,95 @@
+//! The messages, as JSON. Each is one packet, with its descriptors beside it.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// What a sidecar says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "say")]
+pub enum Request {
+    Ask(Ask),
+    /// The listeners of a shard come with it, those of [`STEERED`] by their names.
+    Steer {
+        shard: u32,
+        listeners: Vec<String>,
+    },
+    Activate,
+}
+
+/// What a sidecar is going to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ask {
+    pub protocol: u32,
+    /// For the log.
+    pub version: String,
+    pub hbone_port: u16,
+    pub shards: usize,
+    pub open_ports: Vec<u16>,
+    pub addresses: Vec<IpAddr>,
+    pub strict: bool,
+}
+
+/// What the agent says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "say")]
+pub enum Answer {
+    Granted(Given),
+    Done,
+    /// For a person to read.
+    Refused {
+        why: String,
+    },
+}
+
+/// A session. The descriptors come with it, in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Given {
+    pub descriptors: Vec<String>,
+    /// Its part of the slots.
+    pub generation: usize,
+    /// Whether SYNs wait for their upstream.
+    pub holds: bool,
+    /// Whether nothing of the pod was intercepted before.
+    pub is_first: bool,
+}
+
+/// Names of a shard's listeners.
+pub const STEERED: [&str; 3] = ["inbound", "outbound", "hbone"];
+
+/// The name of one of a shard's raw sockets.
+pub fn raw_socket(shard: usize, family: &str) -> String {
+    format!("raw/{shard}/{family}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_is_read_as_it_was_written() {
+        let ask = Ask {
+            protocol: 1,
+            version: "0.1.0".into(),
+            hbone_port: 15008,
+            shards: 2,
+            open_ports: vec![15008, 15020],
+            addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            strict: true,
+        };
+        let steer = Request::Steer {
+            shard: 1,
+            listeners: STEERED.map(String::from).into(),
+        };
+        for request in [Request::Ask(ask), steer, Request::Activate] {
+            let text = serde_json::to_vec(&request).unwrap();
+            assert_eq!(serde_json::from_slice::<Request>(&text).unwrap(), request);
+        }
+        let refused = Answer::Refused { why: "no".into() };
+        let text = serde_json::to_string(&refused).unwrap();
+        assert_eq!(text, r#"{"say":"refused","why":"no"}"#);
+        assert_eq!(serde_json::from_str::<Answer>(&text).unwrap(), refused);
+    }
+}

@@ -1,0 +1,97 @@
+//! The kernel side of a proxy: programs that it has installed itself, or a session that the agent of its node has granted.
+//! Which of the two it is nobody else asks.
+
+use std::os::fd::BorrowedFd;
+
+use super::granted::Granted;
+use crate::datapath::{
+    Datapath, Error, Generation, Handover, Hold, Logs, NeighbourQuery, PodTarget, Session, Steered,
+};
+
+pub(super) enum Kernel {
+    Installed(Datapath),
+    Granted(Granted),
+}
+
+impl Kernel {
+    pub(super) fn session(&self) -> &Session {
+        match self {
+            Self::Installed(datapath) => datapath.session(),
+            Self::Granted(granted) => granted.session(),
+        }
+    }
+
+    pub(super) fn pod(&self) -> &PodTarget {
+        self.session().pod()
+    }
+
+    /// Prepares a shard for holding SYNs.
+    pub(super) fn hold(&self, shard: u32, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
+        match self {
+            Self::Installed(datapath) => datapath.hold(shard, listener),
+            Self::Granted(granted) => granted.session().hold(shard, listener),
+        }
+    }
+
+    /// Fills the slots of a shard.
+    pub(super) fn steer(&self, shard: u32, listeners: Steered<'_>) -> anyhow::Result<()> {
+        match self {
+            Self::Installed(datapath) => Ok(datapath.session().steer(shard, listeners)?),
+            Self::Granted(granted) => granted.steer(shard, listeners),
+        }
+    }
+
+    /// From here on connections are brought to the listeners.
+    pub(super) fn activate(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Installed(datapath) => Ok(datapath.activate()?),
+            Self::Granted(granted) => granted.activate(),
+        }
+    }
+
+    /// Whether connections of the pod pass programs of another version until then.
+    pub(super) fn is_apart(&self) -> bool {
+        match self {
+            Self::Installed(datapath) => datapath.is_apart(),
+            Self::Granted(_) => false,
+        }
+    }
+
+    /// Whether nothing of the pod was intercepted before.
+    pub(super) fn is_first(&self) -> bool {
+        match self {
+            Self::Installed(datapath) => datapath.is_first(),
+            Self::Granted(granted) => granted.is_first(),
+        }
+    }
+
+    pub(super) fn generation(&mut self) -> Option<Generation> {
+        match self {
+            Self::Installed(datapath) => datapath.generation(),
+            Self::Granted(granted) => granted.generation(),
+        }
+    }
+
+    /// `None`: it is the agent's to give the pod to another proxy.
+    pub(super) fn handover(&self) -> Option<Handover> {
+        match self {
+            Self::Installed(datapath) => Some(datapath.handover()),
+            Self::Granted(_) => None,
+        }
+    }
+
+    /// `None`: asking takes rights that this process has not.
+    pub(super) fn neighbours(&self) -> Option<NeighbourQuery> {
+        match self {
+            Self::Installed(datapath) => Some(datapath.neighbours()),
+            Self::Granted(_) => None,
+        }
+    }
+
+    pub(super) fn logs(&mut self) -> Option<Logs> {
+        match self {
+            Self::Installed(datapath) => datapath.logs(),
+            Self::Granted(_) => None,
+        }
+    }
+}
