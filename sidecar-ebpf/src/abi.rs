@@ -12,7 +12,7 @@ mod pending;
 mod ports;
 pub mod schema;
 
-pub use counters::{COUNTER_SLOTS, Counter};
+pub use counters::{COUNTER_ROWS, COUNTER_SLOTS, Counter};
 pub use pending::{Pending, Stage, StageChange, State};
 pub use ports::{APP_PORT_SLOTS, AppPort, AppPorts, INHERITED_SLOTS, Inherited};
 

@@ -22,7 +22,7 @@
 //! | `or_routes` | LPM trie: [`addr::Ip`] → [`abi::Path`] | the proxy, from the kernel's routes | connect hooks | with its route |
 //! | `or_rings` | array of ring buffers of [`abi::Event`], by [`abi::ring_slot`] | the filter, sockops | the shard | when read |
 //! | `or_settings` | array of one [`abi::Settings`] | the proxy | all programs | never |
-//! | `or_counters` | per-CPU array by [`abi::Counter`] | all programs | the proxy | never |
+//! | `or_counters` | array by [`abi::Counter::slot`], a row for each CPU | all programs | the proxy | never |
 //! | `AYA_LOGS` | ring buffer | all programs, when logging is on | the proxy | when read |
 
 #![cfg_attr(not(test), no_std)]

@@ -3,19 +3,23 @@
 use core::ffi::c_void;
 use core::ptr;
 
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, SockMap};
-use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_sk_storage_get, bpf_skc_to_mptcp_sock};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, RingBuf, SkStorage, SockMap};
+use aya_ebpf::helpers::generated::{
+    bpf_get_smp_processor_id, bpf_set_retval, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
+};
 use aya_ebpf::macros::btf_map;
 use sidecar_ebpf::abi::{
-    APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_SLOTS, Counter, Direction,
-    Event, INHERITED_SLOTS, Inherited, LISTENER_SLOTS, MAX_SHARDS, Origin, PENDING_ENTRIES, PODS_MOST,
-    POLICY_ENTRIES, PRESENTED_ENTRIES, Path, Pending, Policy, PolicyKey, RING_BYTES, ROUTE_ENTRIES,
-    SHARD_SLOTS, Settings, Tuple, ring_slot,
+    APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_ROWS, COUNTER_SLOTS, Counter,
+    Direction, Event, INHERITED_SLOTS, Inherited, LISTENER_SLOTS, MAX_SHARDS, Origin, PENDING_ENTRIES,
+    PODS_MOST, POLICY_ENTRIES, PRESENTED_ENTRIES, Path, Pending, Policy, PolicyKey, RING_BYTES,
+    ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, ring_slot,
 };
 use sidecar_ebpf::addr::{Endpoint, Ip};
 use sidecar_ebpf::verdict;
+
+use crate::hooks::atomic;
 
 /// What the loader has found the kernel able to do. Known to the verifier as constants, so that it never looks at the
 /// calls that would not be there.
@@ -65,6 +69,9 @@ fn has(feature: &'static u8) -> bool {
 /// Most pods have few entries; what is not there takes no memory.
 const GROWS: usize = BPF_F_NO_PREALLOC as usize;
 
+/// User space reads it as its own memory, without bpf(2). Takes whole pages.
+const MAPPED: usize = BPF_F_MMAPABLE as usize;
+
 #[btf_map(name = "or_origin")]
 static ORIGIN: SkStorage<Origin> = SkStorage::new();
 
@@ -86,15 +93,16 @@ type PendingMap = HashMap<Tuple, Pending, PENDING_ENTRIES, GROWS>;
 type PresentedMap = HashMap<Tuple, Origin, PRESENTED_ENTRIES, GROWS>;
 type Listeners = SockMap<LISTENER_SLOTS>;
 /// By [`AppPorts::place`].
-type AppPortMap = Array<AppPorts, APP_PORT_SLOTS>;
+type AppPortMap = Array<AppPorts, APP_PORT_SLOTS, MAPPED>;
 /// By cookie.
 type AppSocketMap = HashMap<u64, AppSocket, APP_SOCKET_ENTRIES, GROWS>;
 /// By [`Inherited::place`].
-type InheritedMap = Array<Inherited, INHERITED_SLOTS>;
+type InheritedMap = Array<Inherited, INHERITED_SLOTS, MAPPED>;
 type PolicyMap = LpmTrie<PolicyKey, Policy, POLICY_ENTRIES>;
 type RouteMap = LpmTrie<Ip, Path, ROUTE_ENTRIES>;
-type SettingsMap = Array<Settings, 1>;
-type CounterMap = PerCpuArray<u64, COUNTER_SLOTS>;
+type SettingsMap = Array<Settings, 1, MAPPED>;
+/// By [`Counter::slot`]. Not the kernel's kind of array for each CPU, which cannot be mapped.
+type CounterMap = Array<u64, { COUNTER_ROWS * COUNTER_SLOTS }, MAPPED>;
 
 #[btf_map(name = "or_pod_pending")]
 static PENDING: ByPod<PendingMap> = ArrayOfMaps::new();
@@ -211,9 +219,11 @@ impl Pod {
 
     #[inline(always)]
     pub(crate) fn count(self, counter: Counter) {
-        if let Some(value) = COUNTERS.get_value_ptr_mut(self.0, &(counter as u32)) {
-            // SAFETY: the slot belongs to this CPU. A nested program may lose one count, which is no harm.
-            unsafe { *value += 1 };
+        // SAFETY: the helper takes nothing.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        if let Some(value) = COUNTERS.get_value_ptr_mut(self.0, &counter.slot(cpu)) {
+            // SAFETY: one of the values of the array, which are aligned to 8 bytes and there for good.
+            unsafe { atomic::add_u64(value, 1) };
         }
     }
 

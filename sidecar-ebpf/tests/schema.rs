@@ -17,14 +17,14 @@ const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
     ("or_presented", 2, 0x372494e71adcbb5b),
     ("or_bypass", 1, 0xf71571da9228a233),
     ("or_listeners", 3, 0x9fceda188aa53314),
-    ("or_app_ports", 3, 0x311250ca74c1af72),
+    ("or_app_ports", 4, 0x1e6080f3413507fa),
     ("or_app_sockets", 2, 0x39c639fc4d7ba3fe),
-    ("or_inherited", 3, 0x3ee3eadc455c2890),
+    ("or_inherited", 4, 0x1763e8636578fcd0),
     ("or_policy", 2, 0xcfa5d68d861b0d02),
     ("or_routes", 1, 0x1fafefb01467a660),
     ("or_rings", 2, 0xa6d9a4fb9e016c1a),
-    ("or_settings", 3, 0x623159168aee6965),
-    ("or_counters", 1, 0xf310fb5ee52ae01e),
+    ("or_settings", 4, 0x098c1ed3be838b55),
+    ("or_counters", 2, 0xcf66eae0a256dc80),
 ];
 
 /// What is in the map although its declaration does not say so: the kernel wants no type of a ring's records.

@@ -1,8 +1,12 @@
 //! What the programs count. New counters go to the end: the map has room for more than there are, so that a proxy that
 //! knows one more keeps the pinned maps of the one before it, and each count keeps its meaning.
 
-/// Slots of the map.
+/// Slots of a row.
 pub const COUNTER_SLOTS: usize = 64;
+/// A CPU counts in a row of its own, so that none waits for another's cache line. Beyond so many CPUs some share one, which
+/// their atomic additions allow: a connection is counted a few times in its life, and rows are memory of every pod. The
+/// reader adds them up.
+pub const COUNTER_ROWS: usize = 16;
 
 const _: () = assert!(
     Counter::COUNT <= COUNTER_SLOTS,
@@ -21,6 +25,12 @@ macro_rules! counters {
         impl Counter {
             pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$variant, $name),)*];
             pub const COUNT: usize = Self::ALL.len();
+
+            /// Its place in `or_counters`, where this CPU counts.
+            #[inline(always)]
+            pub const fn slot(self, cpu: u32) -> u32 {
+                cpu % COUNTER_ROWS as u32 * COUNTER_SLOTS as u32 + self as u32
+            }
         }
     };
 }

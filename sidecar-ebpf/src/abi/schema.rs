@@ -13,14 +13,14 @@ pub const VERSIONS: [(&str, u32); map::ALL.len()] = [
     (map::PRESENTED, 2),
     (map::BYPASS, 1),
     (map::LISTENERS, 3),
-    (map::APP_PORTS, 3),
+    (map::APP_PORTS, 4),
     (map::APP_SOCKETS, 2),
-    (map::INHERITED, 3),
+    (map::INHERITED, 4),
     (map::POLICY, 2),
     (map::ROUTES, 1),
     (map::RINGS, 2),
-    (map::SETTINGS, 3),
-    (map::COUNTERS, 1),
+    (map::SETTINGS, 4),
+    (map::COUNTERS, 2),
 ];
 
 /// Maps that say something only together, and so are kept together or not at all.

@@ -11,6 +11,14 @@ pub(super) unsafe fn add(to: *mut u32, by: u32) {
     unsafe { asm!("lock *(u32 *)({to} + 0) += {by}", to = in(reg) to, by = in(reg) u64::from(by)) };
 }
 
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub(crate) unsafe fn add_u64(to: *mut u64, by: u64) {
+    // SAFETY: as the caller's.
+    unsafe { asm!("lock *(u64 *)({to} + 0) += {by}", to = in(reg) to, by = in(reg) by) };
+}
+
 /// Whether the value was `from`. Then it is `to` now; otherwise it is unchanged.
 ///
 /// # Safety

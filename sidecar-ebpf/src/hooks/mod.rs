@@ -1,7 +1,7 @@
 //! One file a hook. Every context field is read with [`load`] and written with [`store`].
 
 mod approve;
-mod atomic;
+pub(crate) mod atomic;
 mod connect;
 mod getpeername;
 mod getsockname;

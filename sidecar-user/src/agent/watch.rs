@@ -53,8 +53,10 @@ impl Watch {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
             }
-            self.look()?;
+            let looked = self.look();
             if self.events.is_empty() {
+                // What failed is still marked: with events to tell first, it fails again after them.
+                looked?;
                 let mut ready = self.queue.readable().await.map_err(failed)?;
                 // Before the queue is read, so that what comes afterwards wakes again.
                 ready.clear_ready();

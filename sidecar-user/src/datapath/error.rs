@@ -5,7 +5,6 @@ use std::io;
 use std::path::PathBuf;
 
 use aya::EbpfError;
-use aya::maps::MapError;
 use aya::programs::ProgramError;
 
 /// Who holds a lease that was not to be had.
@@ -172,8 +171,6 @@ pub enum Error {
     },
     #[error("the pinned link {} cannot be given the new program: {source}", pin.display())]
     Update { pin: PathBuf, source: io::Error },
-    #[error("map {map}: {source}")]
-    Map { map: &'static str, source: MapError },
     #[error(
         "the interception policy of {networks} networks cannot be written to the kernel ({source}), and the one before \
          it stays in force; join networks, or give the node more memory"
@@ -181,6 +178,15 @@ pub enum Error {
     Policy { networks: usize, source: io::Error },
     #[error("map {map}: {source}")]
     MapIo { map: &'static str, source: io::Error },
+    #[error(
+        "map {map} cannot be mapped as an array of {bytes} bytes ({source}): it belongs to another version; let the same version install \
+         and serve"
+    )]
+    MapMemory {
+        map: &'static str,
+        bytes: usize,
+        source: io::Error,
+    },
     #[error(
         "map {map} has keys and values of {found:?} bytes, not of {wanted:?}: it belongs to another version; run `outrigger \
          detach` with the version that made it"

@@ -2,8 +2,8 @@
 //! maps.
 //!
 //! The kernel reads and writes as many bytes as a map says, and takes their place from us: with other sizes it would write over
-//! whatever comes after. So a [`Map`] exists only where both sizes are those of its types. The counters, which have a value
-//! for each CPU, are aya's.
+//! whatever comes after. So a [`Map`] exists only where both sizes are those of its types. Arrays that are read again and again
+//! are mapped: `session/mapped.rs`.
 
 use std::io;
 use std::marker::PhantomData;

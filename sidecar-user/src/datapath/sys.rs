@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use bytemuck::{Pod, Zeroable};
 use nix::libc;
@@ -205,7 +204,6 @@ pub(super) fn watch<T: Ring>(ring: T) -> io::Result<AsyncFd<T>> {
 /// What [`watch`] may rely on.
 pub(super) trait Ring: AsRawFd {}
 impl<T> Ring for EbpfLogger<T> {}
-impl Ring for RingBuf<MapData> {}
 
 /// Attaches without a link and without letting anything join, as old tools do.
 #[cfg(test)]

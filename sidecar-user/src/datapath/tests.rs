@@ -27,3 +27,4 @@ mod session;
 mod takeover;
 mod target;
 mod upgrade;
+mod without_bpf;

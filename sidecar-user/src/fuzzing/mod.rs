@@ -29,7 +29,7 @@ const fn target(name: &'static str, run: fn(&[u8]) -> Told) -> Target {
 }
 
 /// By name. Each has a file in `tests/fuzz/targets` and inputs in `tests/fuzz/corpus`.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     // A query string: what a caller of the admin endpoint asks for.
     target("admin_query", |data| text(data, observe::fuzz::query)),
     // Frames of DER or of PEM, the last one the bundle: what an authority answered.
@@ -68,6 +68,8 @@ pub const TARGETS: [Target; 17] = [
     target("plugin_answer", |data| text(data, plugin::fuzz::answer)),
     // YAML: what exists.
     target("registry", |data| text(data, discovery::file::fuzz::registry)),
+    // Two positions of 8 bytes each, then the data: the memory of a ring of the kernel.
+    target("ring", datapath::fuzz::ring),
     // PEM: the roots of the authority that the proxy asks.
     target("root_bundle", identity::fuzz::roots),
     // The token that the proxy shows to the authority.

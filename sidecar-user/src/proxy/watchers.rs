@@ -131,12 +131,7 @@ fn expiry(svid: &Svid) -> i64 {
 
 /// The kernel side's counters, read at each scrape. The attachment itself lives on in its pins.
 pub(super) fn kernel_counters(observer: &Observer, kernel: Kernel) {
-    observer.kernel_counters(move || {
-        kernel.session().counters().unwrap_or_else(|error| {
-            tracing::warn!(%error, "kernel counters cannot be read");
-            Vec::new()
-        })
-    });
+    observer.kernel_counters(move || kernel.session().counters());
 }
 
 /// The configuration in force, for the admin endpoint. Whoever is not the owner sees no name of a file and not the

@@ -44,7 +44,7 @@ impl Installed {
     /// From now on these programs and settings count, for connections to come.
     pub(super) fn activate(&self) -> Result<(), Error> {
         // Everything that the programs ask for is in place before the first of them runs.
-        let generation = self.policy.write(&self.switches.current()?)?;
+        let generation = self.policy.write(&self.switches.current())?;
         self.switches
             .begin(|settings| settings.policy_generation = generation)?;
         // Whoever had these slots before has no listeners any more.
@@ -66,7 +66,7 @@ impl Installed {
 
     /// Undoes what another proxy has done, or begun to do, that ended before it had taken the pod over.
     pub(super) fn restore(&self) -> Result<(), Error> {
-        let generation = self.policy.write(&self.switches.current()?)?;
+        let generation = self.policy.write(&self.switches.current())?;
         self.switches
             .begin(|settings| settings.policy_generation = generation)?;
         links::take_back(&self.pins, self.generation)?;

@@ -5,9 +5,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use sidecar_ebpf::abi::{
-    APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_SLOTS, INHERITED_SLOTS,
-    Inherited, LISTENER_SLOTS, Origin, PENDING_ENTRIES, POLICY_ENTRIES, PRESENTED_ENTRIES, Path, Pending,
-    Policy, PolicyKey, ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, map,
+    APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_ROWS, COUNTER_SLOTS,
+    INHERITED_SLOTS, Inherited, LISTENER_SLOTS, Origin, PENDING_ENTRIES, POLICY_ENTRIES, PRESENTED_ENTRIES,
+    Path, Pending, Policy, PolicyKey, ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, map,
 };
 use sidecar_ebpf::addr::Ip;
 
@@ -17,7 +17,6 @@ use super::super::sys::MapInfo;
 
 const HASH: u32 = 1;
 const ARRAY: u32 = 2;
-const PERCPU_ARRAY: u32 = 6;
 const LPM_TRIE: u32 = 11;
 const ARRAY_OF_MAPS: u32 = 12;
 const SOCKMAP: u32 = 15;
@@ -25,6 +24,8 @@ const SK_STORAGE: u32 = 24;
 
 /// Memory is taken when an entry is.
 const NO_PREALLOC: u32 = 1;
+/// Read by mmap(2).
+const MMAPABLE: u32 = 1 << 10;
 
 /// Of `struct bpf_map_info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl Shape {
         const INDEX: usize = size_of::<u32>();
         const SOCKET: usize = size_of::<i32>();
         let hash = |key, value, entries| Self::new(HASH, [key, value, entries], NO_PREALLOC);
-        let array = |value, entries| Self::new(ARRAY, [INDEX, value, entries], 0);
+        let mapped = |value, entries| Self::new(ARRAY, [INDEX, value, entries], MMAPABLE);
         let trie = |key, value, entries| Self::new(LPM_TRIE, [PREFIX + key, value, entries], NO_PREALLOC);
         let storage = |value| Self::new(SK_STORAGE, [SOCKET, value, 0], NO_PREALLOC);
         match name {
@@ -51,15 +52,15 @@ impl Shape {
             map::BYPASS => storage(size_of::<Bypass>()),
             map::PENDING => hash(size_of::<Tuple>(), size_of::<Pending>(), PENDING_ENTRIES),
             map::PRESENTED => hash(size_of::<Tuple>(), size_of::<Origin>(), PRESENTED_ENTRIES),
-            map::APP_PORTS => array(size_of::<AppPorts>(), APP_PORT_SLOTS),
+            map::APP_PORTS => mapped(size_of::<AppPorts>(), APP_PORT_SLOTS),
             map::APP_SOCKETS => hash(size_of::<u64>(), size_of::<AppSocket>(), APP_SOCKET_ENTRIES),
-            map::INHERITED => array(size_of::<Inherited>(), INHERITED_SLOTS),
+            map::INHERITED => mapped(size_of::<Inherited>(), INHERITED_SLOTS),
             map::POLICY => trie(size_of::<PolicyKey>(), size_of::<Policy>(), POLICY_ENTRIES),
             map::ROUTES => trie(size_of::<Ip>(), size_of::<Path>(), ROUTE_ENTRIES),
             map::RINGS => Self::new(ARRAY_OF_MAPS, [INDEX, size_of::<u32>(), SHARD_SLOTS], 0),
             map::LISTENERS => Self::new(SOCKMAP, [INDEX, size_of::<u32>(), LISTENER_SLOTS], 0),
-            map::SETTINGS => array(size_of::<Settings>(), 1),
-            map::COUNTERS => Self::new(PERCPU_ARRAY, [INDEX, size_of::<u64>(), COUNTER_SLOTS], 0),
+            map::SETTINGS => mapped(size_of::<Settings>(), 1),
+            map::COUNTERS => mapped(size_of::<u64>(), COUNTER_ROWS * COUNTER_SLOTS),
             _ => Self::new(0, [0; 3], 0),
         }
     }

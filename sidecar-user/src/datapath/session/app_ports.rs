@@ -18,18 +18,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::maps::{MapData, PerCpuArray};
-use sidecar_ebpf::abi::{APP_SOCKET_ENTRIES, AppSocket, Counter, INHERITED_SLOTS, Inherited};
+use sidecar_ebpf::abi::{APP_SOCKET_ENTRIES, AppSocket, Counter, Inherited};
 use tokio::sync::Notify;
 
 use super::super::Error;
 use super::super::map::Map;
+use super::counters::Counters;
+use super::mapped::Writable;
 use super::settings::Switches;
 use crate::model::network::Listening;
 
 /// From here on there may soon be no room for another socket.
 const CROWD: usize = APP_SOCKET_ENTRIES / 8 * 7;
-/// How often refused attempts are counted. One system call.
+/// How often refused attempts are counted. No system call.
 const COUNT: Duration = Duration::from_secs(1);
 
 pub struct AppPorts {
@@ -52,8 +53,8 @@ pub struct AppPorts {
 pub(super) struct AppPortMaps {
     /// The sockets that the programs count.
     pub(super) counted: Map<u64, AppSocket>,
-    pub(super) inherited: Map<u32, Inherited>,
-    pub(super) counters: Arc<PerCpuArray<MapData, u64>>,
+    pub(super) inherited: Writable<Inherited>,
+    pub(super) counters: Counters,
 }
 
 /// What the shards have met that only a look explains.
@@ -66,20 +67,11 @@ pub(super) struct Doubts {
 }
 
 impl AppPorts {
-    pub(super) fn new(
-        maps: AppPortMaps,
-        doubts: Arc<Doubts>,
-        switches: Switches,
-        cgroup: PathBuf,
-    ) -> Result<Self, Error> {
+    pub(super) fn new(maps: AppPortMaps, doubts: Arc<Doubts>, switches: Switches, cgroup: PathBuf) -> Self {
         // What an earlier proxy has found stays open until the first look: cleared, a port that is served would be refused.
-        let mut written: HashMap<_, _> = maps
-            .inherited
-            .entries_at_once(INHERITED_SLOTS)?
-            .into_iter()
-            .collect();
-        written.retain(|_, ports| *ports != Inherited::NONE);
-        Ok(Self {
+        let all = maps.inherited.read().values();
+        let written = all.filter(|(_, ports)| *ports != Inherited::NONE).collect();
+        Self {
             maps,
             doubts,
             switches,
@@ -90,7 +82,7 @@ impl AppPorts {
             refused: None,
             crowded: false,
             complete: false,
-        })
+        }
     }
 
     /// Completes when somebody has been refused a port since the last look. Most such ports are closed; on some a program
@@ -100,7 +92,7 @@ impl AppPorts {
         loop {
             tokio::select! {
                 () = self.doubts.closed.notified() => return,
-                _ = count.tick() => if self.refusals() != self.refused {
+                _ = count.tick() => if Some(self.refusals()) != self.refused {
                     return;
                 },
             }
@@ -117,9 +109,8 @@ impl AppPorts {
         self.crowded
     }
 
-    fn refusals(&self) -> Option<u64> {
-        let by_cpu = self.maps.counters.get(&(Counter::DroppedClosed as u32), 0).ok()?;
-        Some(by_cpu.iter().sum())
+    fn refusals(&self) -> u64 {
+        self.maps.counters.sum(Counter::DroppedClosed)
     }
 
     /// Looks at all sockets that listen, after the programs were attached. From the first time on, attempts at other ports
@@ -133,7 +124,7 @@ impl AppPorts {
         &mut self,
         mut look: impl FnMut() -> Result<Vec<Listening>, E>,
     ) -> Result<bool, E> {
-        self.refused = self.refusals();
+        self.refused = Some(self.refusals());
         let listening = look()?;
         let others = self.outside.clone();
         self.leave_out(&listening);
@@ -185,7 +176,7 @@ impl AppPorts {
         all.extend(&wanted);
         for (slot, ports) in all {
             if self.written.get(&slot) != Some(&ports) {
-                self.maps.inherited.set(&slot, &ports)?;
+                self.maps.inherited.set(slot, &ports);
             }
         }
         self.written = wanted;

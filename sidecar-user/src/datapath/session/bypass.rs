@@ -47,9 +47,8 @@ impl Bypass {
         self.write(socket, &abi::Bypass::ON)
     }
 
-    /// Where the kernel cannot be asked, nobody has told of another proxy.
     pub(super) fn ownership(&self) -> Ownership {
-        self.switches.ownership().unwrap_or(Ownership::Ours)
+        self.switches.ownership()
     }
 
     /// As [`Self::mark`], for a socket that dials an application of this pod: accept() and getpeername() show it
@@ -64,7 +63,7 @@ impl Bypass {
         client: SocketAddr,
         application: SocketAddr,
     ) -> io::Result<()> {
-        if !self.is_served(application)? {
+        if !self.is_served(application) {
             self.doubts.closed.notify_one();
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
@@ -73,16 +72,14 @@ impl Bypass {
 
     /// Whether a program that the hooks see listens, as far as is known: until the first look at all listeners nobody
     /// knows of those that were there before the hooks.
-    fn is_served(&self, application: SocketAddr) -> io::Result<bool> {
-        Ok(self.ports.is_served(application)?
-            || self.switches.current().map_err(io::Error::other)?.app_ports == 0)
+    fn is_served(&self, application: SocketAddr) -> bool {
+        self.ports.is_served(application) || self.switches.current().app_ports == 0
     }
 
     /// An application has refused a connection. Where user space has found its listener, that one has ended: the programs
     /// did not see it.
     pub fn refused_by(&self, application: SocketAddr) {
-        // Where the map cannot be asked, looking is the safe answer.
-        if self.ports.is_inherited(application).unwrap_or(true) {
+        if self.ports.is_inherited(application) {
             self.doubts.ended.notify_one();
         }
     }
@@ -147,10 +144,7 @@ impl Bypass {
     /// `None` where a program might be shown it, and take the client for one of its own host: where somebody listens
     /// that is no program of the pod's cgroup, which the hooks do not see. IPv6 has no such addresses.
     pub fn spare_source(&self, to: SocketAddr, number: u16) -> Option<IpAddr> {
-        let is_hidden =
-            || -> io::Result<bool> { Ok(self.ports.is_counted(to)? && !self.ports.is_inherited(to)?) };
-        // Where the maps cannot be asked, nobody knows that it is.
-        let hidden = to.is_ipv4() && is_hidden().unwrap_or(false);
+        let hidden = to.is_ipv4() && self.ports.is_counted(to) && !self.ports.is_inherited(to);
         hidden.then(|| user_ip(Ip::spare_source(number)))
     }
 }

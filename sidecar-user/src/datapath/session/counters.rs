@@ -1,38 +1,27 @@
-//! What the programs count. They alone write it, each CPU a number of its own.
+//! What the programs count. They alone write it.
 
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use sidecar_ebpf::abi::{COUNTER_ROWS, Counter};
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray};
-use sidecar_ebpf::abi::{Counter, map};
+use super::mapped::Mapped;
 
-use super::super::Error;
-
-pub(super) struct Counters(Arc<PerCpuArray<MapData, u64>>);
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Counters(Mapped<u64>);
 
 impl Counters {
-    /// Of a map that has been asked for its name, its kind and its sizes.
-    pub(super) fn new(counters: OwnedFd) -> Result<Self, Error> {
-        let array = MapData::from_fd(counters).and_then(|data| PerCpuArray::try_from(Map::PerCpuArray(data)));
-        array.map(|array| Self(Arc::new(array))).map_err(failed)
+    pub(super) fn new(rows: Mapped<u64>) -> Self {
+        Self(rows)
     }
 
-    pub(super) fn array(&self) -> Arc<PerCpuArray<MapData, u64>> {
-        self.0.clone()
+    /// What all CPUs have counted.
+    pub(super) fn sum(&self, counter: Counter) -> u64 {
+        let rows = 0..COUNTER_ROWS as u32;
+        rows.map(|cpu| self.0.get(counter.slot(cpu))).sum()
     }
 
-    pub(super) fn read(&self) -> Result<Vec<(&'static str, u64)>, Error> {
-        let sum = |(counter, name): &(Counter, &'static str)| {
-            let by_cpu = self.0.get(&(*counter as u32), 0).map_err(failed)?;
-            Ok((*name, by_cpu.iter().sum()))
-        };
-        Counter::ALL.iter().map(sum).collect()
-    }
-}
-
-fn failed(source: MapError) -> Error {
-    Error::Map {
-        map: map::COUNTERS,
-        source,
+    /// All of them, by name.
+    pub(super) fn read(&self) -> Vec<(&'static str, u64)> {
+        let all = Counter::ALL.iter();
+        all.map(|(counter, name)| (*name, self.sum(*counter))).collect()
     }
 }

@@ -1,12 +1,14 @@
 //! What a session is made of, as a list of descriptors with names: one process can hand it to another over a Unix socket, the
 //! names in a message and the descriptors beside it (SCM_RIGHTS, unix(7)).
 //!
-//! The receiver believes no name. Each descriptor is asked what it is: a map for the name, the kind and the sizes that the
-//! kernel has of it, a program for its name and kind, the cgroup and the namespace for their file systems. A map's name in the
+//! The receiver believes no name. Each descriptor is asked what it is: a map for the name and the sizes that the kernel has of
+//! it, one that is read as memory and a ring for how much memory they have (which takes no bpf(2)), a program for its name and
+//! kind, the cgroup and the namespace for their file systems. A map's name in the
 //! list has the version of its layout in it, as its pin has, so that a receiver of another version finds it missing. Which pod
 //! the objects belong to nobody can ask them: whoever hands them over answers for that.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -16,6 +18,8 @@ use sidecar_ebpf::abi::{map, program};
 use super::super::map::Map;
 use super::super::sys::{self, MapInfo};
 use super::super::{Error, versioned};
+use super::mapped::Mapped;
+use super::ring::Ring;
 
 const CGROUP: &str = "cgroup";
 const NETNS: &str = "netns";
@@ -40,8 +44,6 @@ pub(in super::super) const PROGRAMS: [(&str, u32); 2] = [
     (program::APPROVE, BPF_PROG_TYPE_SOCKET_FILTER),
 ];
 
-const BPF_MAP_TYPE_PERCPU_ARRAY: u32 = 6;
-const BPF_MAP_TYPE_RINGBUF: u32 = 27;
 const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
 
 /// All that a session is made of.
@@ -123,16 +125,14 @@ impl Objects {
         Map::new(name, map.clone())
     }
 
-    /// Of the map that has a value for each CPU.
-    pub(super) fn descriptor(&self, name: &'static str) -> Result<OwnedFd, Error> {
-        let map = find("map", &self.maps, name)?;
-        let sizes = [size_of::<u32>(), size_of::<u64>()].map(|size| size as u32);
-        asked(name, map.as_fd(), |info| {
-            (info.name(), info.kind) == (name, BPF_MAP_TYPE_PERCPU_ARRAY)
-                && [info.key_size, info.value_size] == sizes
-        })?;
-        map.try_clone()
-            .map_err(|source| Error::MapIo { map: name, source })
+    /// An array that is read without bpf(2).
+    pub(super) fn mapped<T: Pod>(&self, name: &'static str, slots: usize) -> Result<Mapped<T>, Error> {
+        Mapped::new(name, find("map", &self.maps, name)?.as_fd(), slots)
+    }
+
+    /// Of a map, which is not asked what it is.
+    pub(super) fn descriptor(&self, name: &'static str) -> Result<Arc<OwnedFd>, Error> {
+        find("map", &self.maps, name).cloned()
     }
 
     pub(super) fn program(&self, name: &'static str) -> Result<Arc<OwnedFd>, Error> {
@@ -148,14 +148,16 @@ impl Objects {
     }
 
     pub(super) fn rings(&self) -> Result<Vec<OwnedFd>, Error> {
-        let ring = |ring: &OwnedFd| {
-            asked(map::RINGS, ring.as_fd(), |info| info.kind == BPF_MAP_TYPE_RINGBUF)?;
-            ring.try_clone().map_err(|source| Error::MapIo {
-                map: map::RINGS,
-                source,
-            })
+        let ring = |ring: &OwnedFd| -> io::Result<OwnedFd> {
+            // Mapped here, it is one; whoever holds SYNs maps it again.
+            Ring::new(ring.try_clone()?)?;
+            ring.try_clone()
         };
-        self.rings.iter().map(ring).collect()
+        let rings = self.rings.iter().map(ring).collect::<io::Result<_>>();
+        rings.map_err(|source| Error::MapIo {
+            map: map::RINGS,
+            source,
+        })
     }
 }
 

@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use aya::maps::{MapData, RingBuf};
 use bytemuck::{Pod, Zeroable};
 use sidecar_ebpf::abi::{self, Pending, Stage, StageChange, Tuple};
 use sidecar_ebpf::addr::{Ip, Port};
@@ -16,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use super::super::ip::{kernel_ip, user_ip};
 use super::super::map::Map;
 use super::super::sys;
+use super::ring::Ring;
 use crate::model::{HeldEvent, HeldSyn, OriginalDst, Pair};
 
 /// Records read in one turn.
@@ -23,7 +23,7 @@ const AT_ONCE: usize = 128;
 
 /// Made on any thread; started on the shard's.
 pub struct Hold {
-    ring: RingBuf<MapData>,
+    ring: Ring,
     approvals: Approvals,
 }
 
@@ -39,16 +39,13 @@ pub struct Approvals {
 
 /// What happens to the connections of one shard before they are accepted.
 pub struct HeldEvents {
-    ring: AsyncFd<RingBuf<MapData>>,
+    ring: AsyncFd<Ring>,
 }
 
 impl Hold {
     pub(super) fn new(ring: OwnedFd, approvals: Approvals) -> io::Result<Self> {
-        let data = MapData::from_fd(ring).map_err(io::Error::other)?;
-        Ok(Self {
-            ring: RingBuf::try_from(aya::maps::Map::RingBuf(data)).map_err(io::Error::other)?,
-            approvals,
-        })
+        let ring = Ring::new(ring)?;
+        Ok(Self { ring, approvals })
     }
 
     /// Registers the ring with the current tokio runtime.
@@ -115,7 +112,7 @@ impl HeldEvents {
                 && let Some(record) = ring.next()
             {
                 seen += 1;
-                if let Some(event) = held_event(&record) {
+                if let Some(event) = held_event(record) {
                     each(event);
                 }
             }

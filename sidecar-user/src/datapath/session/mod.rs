@@ -4,12 +4,14 @@
 //!
 //! What it asks of the kernel, and what that takes:
 //!
-//! - bpf(2), each by a descriptor: `BPF_OBJ_GET_INFO_BY_FD` once for each descriptor, `BPF_MAP_LOOKUP_ELEM`,
-//!   `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_DELETE_ELEM` for everything below, `BPF_MAP_GET_NEXT_KEY` for what an earlier proxy has
-//!   written (routes, policies), `BPF_MAP_LOOKUP_BATCH` for the sockets that listen and the inherited ports, `BPF_PROG_TEST_RUN` of
-//!   `or_approve` for the connections that are held. Since Linux 5.19 none of them takes a capability, whatever `kernel.unprivileged_bpf_disabled` says. On 5.17 and 5.18 all of them take CAP_BPF, unless that
-//!   is 0.
-//! - `setsockopt(SO_ATTACH_BPF)` on a listener of its own, mmap(2) of a ring, and membarrier(2) take nothing.
+//! - mmap(2) of the rings, the settings, the ports and the counters, and epoll(7) of a ring, take nothing: whatever is read while
+//!   connections come is read without bpf(2).
+//! - bpf(2), each by a descriptor, for what is written, and for what is not an array: `BPF_OBJ_GET_INFO_BY_FD` once for each
+//!   map that is not mapped alone, `BPF_MAP_LOOKUP_ELEM`, `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_DELETE_ELEM`,
+//!   `BPF_MAP_GET_NEXT_KEY` for what an earlier proxy has written (routes, policies), `BPF_MAP_LOOKUP_BATCH` for the sockets
+//!   that listen, `BPF_PROG_TEST_RUN` of `or_approve` for the connections that are held. Since Linux 5.19 none of them takes a
+//!   capability, whatever `kernel.unprivileged_bpf_disabled` says. On 5.17 and 5.18 all of them take CAP_BPF, unless that is 0.
+//! - `setsockopt(SO_ATTACH_BPF)` on a listener of its own, and membarrier(2), take nothing.
 //! - [`Proof`] binds to a device where it has CAP_NET_RAW, and does without where it has not.
 //! - [`AppPorts`] reads the directories of the pod's cgroup, by the path that its descriptor has here.
 //! - setns(2), with CAP_SYS_ADMIN, only from a thread of another network namespace than the pod's.
@@ -20,12 +22,16 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use sidecar_ebpf::abi::{Listener, Pending, Settings, Tuple, map, program};
+use sidecar_ebpf::abi::{
+    APP_PORT_SLOTS, COUNTER_ROWS, COUNTER_SLOTS, INHERITED_SLOTS, Listener, Pending, Settings, Tuple, map,
+    program,
+};
 
 use super::map::Map;
 use super::{Error, PodTarget, Policy, sys};
 use app_ports::{AppPortMaps, Doubts};
 use counters::Counters;
+use mapped::Writable;
 use port_maps::PortMaps;
 use settings::Switches;
 
@@ -37,9 +43,12 @@ mod explain;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod hold;
+pub(super) mod mapped;
+mod memory;
 mod policy;
 mod port_maps;
 mod proof;
+pub(super) mod ring;
 mod routes;
 pub(super) mod settings;
 
@@ -79,6 +88,7 @@ struct Maps {
     pending: Map<Tuple, Pending>,
     routes: Map<routes::Key, sidecar_ebpf::abi::Path>,
     ports: PortMaps,
+    inherited: Arc<OwnedFd>,
     counted: Map<u64, sidecar_ebpf::abi::AppSocket>,
 }
 
@@ -106,7 +116,7 @@ impl Session {
             objects,
         } = descriptors;
         let pod = PodTarget::of_descriptors(cgroup, netns)?;
-        let switches = Switches::in_force(objects.map(map::SETTINGS)?)?;
+        let switches = Switches::in_force(objects.map(map::SETTINGS)?, objects.mapped(map::SETTINGS, 1)?);
         let policy = PolicyMap::in_force(objects.map(map::POLICY)?, switches.clone(), policy);
         Self::of(pod, objects, switches, policy)
     }
@@ -122,10 +132,9 @@ impl Session {
     }
 
     /// The settings in force are those of this process now.
-    pub fn takes_over(&self) -> Result<(), Error> {
-        self.switches.renew()?;
+    pub fn takes_over(&self) {
+        self.switches.renew();
         self.policy.renew();
-        Ok(())
     }
 
     /// Of programs that are about to be attached: these settings are in force once they are written.
@@ -135,7 +144,8 @@ impl Session {
         settings: Settings,
         policy: &Policy,
     ) -> Result<Self, Error> {
-        let switches = Switches::new(objects.map(map::SETTINGS)?, settings);
+        let (map, in_force) = (objects.map(map::SETTINGS)?, objects.mapped(map::SETTINGS, 1)?);
+        let switches = Switches::new(map, in_force, settings);
         let policy = PolicyMap::new(objects.map(map::POLICY)?, switches.clone(), policy);
         Self::of(pod, objects, switches, policy)
     }
@@ -146,12 +156,13 @@ impl Session {
             pending: objects.map(map::PENDING)?,
             routes: objects.map(map::ROUTES)?,
             ports: PortMaps {
-                counted: objects.map(map::APP_PORTS)?,
-                inherited: objects.map(map::INHERITED)?,
+                counted: objects.mapped(map::APP_PORTS, APP_PORT_SLOTS)?,
+                inherited: objects.mapped(map::INHERITED, INHERITED_SLOTS)?,
             },
+            inherited: objects.descriptor(map::INHERITED)?,
             counted: objects.map(map::APP_SOCKETS)?,
         };
-        let counters = Counters::new(objects.descriptor(map::COUNTERS)?)?;
+        let counters = Counters::new(objects.mapped(map::COUNTERS, COUNTER_ROWS * COUNTER_SLOTS)?);
         let (filter, approve) = (
             objects.program(program::HOLD)?,
             objects.program(program::APPROVE)?,
@@ -266,16 +277,18 @@ impl Session {
 
     /// The handle that tells the programs which ports listen; one is enough.
     pub fn app_ports(&self) -> Result<AppPorts, Error> {
-        AppPorts::new(
-            AppPortMaps {
-                counted: self.maps.counted.clone(),
-                inherited: self.maps.ports.inherited.clone(),
-                counters: self.counters.array(),
-            },
+        let inherited = self.maps.inherited.as_fd();
+        let maps = AppPortMaps {
+            counted: self.maps.counted.clone(),
+            inherited: Writable::new(map::INHERITED, inherited, INHERITED_SLOTS)?,
+            counters: self.counters.clone(),
+        };
+        Ok(AppPorts::new(
+            maps,
             self.doubts.clone(),
             self.switches.clone(),
             self.pod.cgroup_path().into(),
-        )
+        ))
     }
 
     /// The handle that tells the programs how this host reaches its destinations; one is enough.
@@ -284,7 +297,7 @@ impl Session {
     }
 
     /// What the programs have counted since the pod was first attached, by name.
-    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, Error> {
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
         self.counters.read()
     }
 

@@ -69,7 +69,7 @@ impl PolicyMap {
     /// other. After an error the one before is in force. Blocks for some milliseconds.
     pub fn apply(&self, policy: &Policy) -> Result<(), Error> {
         let mut in_force = self.lock();
-        if self.switches.ownership()? != Ownership::Ours {
+        if self.switches.ownership() != Ownership::Ours {
             return Err(Error::Superseded);
         }
         let generation = write(&self.map, in_force.generation, policy)?;

@@ -4,32 +4,31 @@ use std::net::SocketAddr;
 
 use sidecar_ebpf::abi::{AppPorts, Inherited};
 
-use super::super::map::{Failed, Map};
+use super::mapped::Mapped;
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct PortMaps {
-    pub(super) counted: Map<u32, AppPorts>,
-    pub(super) inherited: Map<u32, Inherited>,
+    pub(super) counted: Mapped<AppPorts>,
+    pub(super) inherited: Mapped<Inherited>,
 }
 
 impl PortMaps {
     /// Whether a socket that an attempt at this address would reach is counted by the programs.
-    pub(super) fn is_counted(&self, at: SocketAddr) -> Result<bool, Failed> {
+    pub(super) fn is_counted(&self, at: SocketAddr) -> bool {
         let (slot, place) = AppPorts::place(at.port());
-        let ports = self.counted.get(&slot)?;
-        Ok(ports.is_some_and(|ports| ports.0[place].serves(is_v4(at))))
+        self.counted.get(slot).0[place].serves(is_v4(at))
     }
 
     /// Whether user space has found such a socket that they do not count.
-    pub(super) fn is_inherited(&self, at: SocketAddr) -> Result<bool, Failed> {
-        let ports = self.inherited.get(&Inherited::place(at.port()))?;
-        Ok(ports.is_some_and(|ports| ports.serves(at.port(), is_v4(at))))
+    pub(super) fn is_inherited(&self, at: SocketAddr) -> bool {
+        let ports = self.inherited.get(Inherited::place(at.port()));
+        ports.serves(at.port(), is_v4(at))
     }
 
     /// Whether there is either.
-    pub(super) fn is_served(&self, at: SocketAddr) -> Result<bool, Failed> {
-        Ok(self.is_counted(at)? || self.is_inherited(at)?)
+    pub(super) fn is_served(&self, at: SocketAddr) -> bool {
+        self.is_counted(at) || self.is_inherited(at)
     }
 }
 

@@ -13,11 +13,15 @@ use sidecar_ebpf::addr::Port;
 use super::super::ip::kernel_ip;
 use super::super::map::Map;
 use super::super::{Config, Error, Netns};
+use super::mapped::Mapped;
 
 /// Changes single words of the settings in force. The programs see a word before or after, never in between.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Switches {
+    /// For writing alone.
     map: Map<u32, Settings>,
+    /// What the programs read now.
+    in_force: Mapped<Settings>,
     state: Arc<Mutex<State>>,
 }
 
@@ -51,9 +55,10 @@ pub enum Ownership {
 
 impl Switches {
     /// Writes nothing until [`Self::begin`].
-    pub(super) fn new(map: Map<u32, Settings>, settings: Settings) -> Self {
+    pub(super) fn new(map: Map<u32, Settings>, in_force: Mapped<Settings>, settings: Settings) -> Self {
         Self {
             map,
+            in_force,
             state: Arc::new(Mutex::new(State {
                 settings,
                 pen: Pen::Waiting,
@@ -62,24 +67,17 @@ impl Switches {
     }
 
     /// Of programs that are attached: their settings are this process's to change from now on.
-    pub(super) fn in_force(map: Map<u32, Settings>) -> Result<Self, Error> {
-        let settings = in_force(&map)?;
-        let state = State {
-            settings,
-            pen: Pen::Held,
-        };
-        Ok(Self {
-            map,
-            state: Arc::new(Mutex::new(state)),
-        })
+    pub(super) fn in_force(map: Map<u32, Settings>, in_force: Mapped<Settings>) -> Self {
+        let made = Self::new(map, in_force.clone(), in_force.get(0));
+        made.lock().pen = Pen::Held;
+        made
     }
 
     /// Those in force are this process's own: whoever has attached the programs has written them for it.
-    pub(super) fn renew(&self) -> Result<(), Error> {
+    pub(super) fn renew(&self) {
         let mut state = self.lock();
-        state.settings = self.current()?;
+        state.settings = self.current();
         state.pen = Pen::Held;
-        Ok(())
     }
 
     /// As this process has written them, or is going to.
@@ -117,20 +115,20 @@ impl Switches {
         change(&mut changed);
         match state.pen {
             Pen::Waiting => {}
-            Pen::Held if self.current()?.epoch == changed.epoch => self.map.set(&0, &changed)?,
+            Pen::Held if self.current().epoch == changed.epoch => self.map.set(&0, &changed)?,
             Pen::Held | Pen::Laid | Pen::Given => return Err(Error::Superseded),
         }
         state.settings = changed;
         Ok(())
     }
 
-    pub(super) fn ownership(&self) -> Result<Ownership, Error> {
+    pub(super) fn ownership(&self) -> Ownership {
         let state = self.lock();
         match state.pen {
-            Pen::Held if self.current()?.epoch != state.settings.epoch => Ok(Ownership::Lost),
-            Pen::Waiting | Pen::Held => Ok(Ownership::Ours),
-            Pen::Laid => Ok(Ownership::Changing),
-            Pen::Given => Ok(Ownership::Lost),
+            Pen::Held if self.current().epoch != state.settings.epoch => Ownership::Lost,
+            Pen::Waiting | Pen::Held => Ownership::Ours,
+            Pen::Laid => Ownership::Changing,
+            Pen::Given => Ownership::Lost,
         }
     }
 
@@ -139,9 +137,9 @@ impl Switches {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the programs read now.
-    pub(in super::super) fn current(&self) -> Result<Settings, Error> {
-        in_force(&self.map)
+    /// What the programs read now: zeros where nobody has written any yet. No system call.
+    pub(in super::super) fn current(&self) -> Settings {
+        self.in_force.get(0)
     }
 }
 

@@ -1,10 +1,15 @@
 //! Maps with types, against the kernel's own.
 
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use sidecar_ebpf::abi::{APP_SOCKET_ENTRIES, AppPorts, AppSocket, INHERITED_SLOTS, Inherited, Settings, map};
 use sidecar_ebpf::addr::{Ip, Port};
 
 use super::super::Error;
 use super::super::map::Map;
+use super::super::sys;
 use super::pod::in_pod;
 
 #[test]
@@ -28,8 +33,9 @@ fn a_map_of_other_sizes_is_refused_with_its_name() {
             assert!(error.to_string().contains(map::APP_PORTS), "{error}");
         }
         // Its value is written once for each CPU.
-        let counters = pod.map::<u32, u64>(map::COUNTERS).map(drop).unwrap_err();
-        assert!(matches!(counters, Error::MapShape { .. }), "{counters}");
+        let by_cpu = Arc::new(per_cpu_array().expect("an array"));
+        let by_cpu = Map::<u32, u64>::new("by_cpu", by_cpu).map(drop).unwrap_err();
+        assert!(matches!(by_cpu, Error::MapShape { .. }), "{by_cpu}");
         let absent = pod.map::<u32, Settings>("nothing").map(drop).unwrap_err();
         assert!(matches!(absent, Error::Path { .. }), "{absent}");
     });
@@ -92,4 +98,11 @@ fn an_array_is_read_at_once_whether_written_or_not() {
         let written = entries.iter().filter(|(_, ports)| *ports != Inherited::NONE);
         assert_eq!(written.collect::<Vec<_>>(), [&(2, ports)]);
     });
+}
+
+fn per_cpu_array() -> io::Result<OwnedFd> {
+    const BPF_MAP_CREATE: i32 = 0;
+    const BPF_MAP_TYPE_PERCPU_ARRAY: u32 = 6;
+    let mut attr: [u32; 5] = [BPF_MAP_TYPE_PERCPU_ARRAY, 4, 8, 1, 0];
+    sys::bpf(BPF_MAP_CREATE, &mut attr).map(sys::owned)
 }

@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -21,6 +22,8 @@ use std::{env, process, thread};
 use bytemuck::Pod as Plain;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use sidecar_ebpf::abi::{Listener, map};
 use socket2::{Domain, Socket, Type};
 
@@ -127,7 +130,12 @@ impl Pod {
             None::<&str>,
         )
         .expect("bpffs");
-        let sleeper = Command::new("sleep").arg("infinity").spawn().expect("sleep");
+        let mut sleeper = Command::new("sleep");
+        sleeper.arg("infinity");
+        // SAFETY: a system call with a number. Without it the sleeper outlives a test whose process is killed, and with it the
+        // pipe that the test's output is read from until its end.
+        unsafe { sleeper.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+        let sleeper = sleeper.spawn().expect("sleep");
         ip("link set lo up");
         let sockets = |domain| {
             RefCell::new(

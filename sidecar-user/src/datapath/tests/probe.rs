@@ -33,7 +33,7 @@ pub(super) fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
 }
 
 pub(super) fn counter(datapath: &Datapath, name: &str) -> u64 {
-    let counters = datapath.session().counters().expect("counters");
+    let counters = datapath.session().counters();
     counters
         .into_iter()
         .find(|(known, _)| *known == name)

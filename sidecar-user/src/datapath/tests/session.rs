@@ -36,7 +36,7 @@ fn session(named: Named) -> Result<Session, Error> {
 }
 
 /// The installer has ended, and whoever serves sees no pins and may do nothing that not everybody may.
-fn unprivileged(pod: &Pod, serve: impl FnOnce(Session) + Send) {
+pub(super) fn unprivileged(pod: &Pod, serve: impl FnOnce(Session) + Send) {
     let datapath = pod.attach(None);
     let named = handed_over(&datapath);
     drop(datapath);
@@ -77,13 +77,13 @@ fn give_up_capabilities() {
     assert!(left.contains("CapEff:\t0000000000000000"), "{left}");
 }
 
-fn count(session: &Session, name: &str) -> u64 {
-    let counters = session.counters().expect("counters").into_iter();
+pub(super) fn count(session: &Session, name: &str) -> u64 {
+    let counters = session.counters().into_iter();
     let mut found = counters.filter(|(known, _)| *known == name);
     found.next().expect("a known counter").1
 }
 
-fn dial(to: &str) -> Socket {
+pub(super) fn dial(to: &str) -> Socket {
     let to = address(to);
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("socket");
     socket.set_nonblocking(true).expect("non-blocking");
