@@ -84,9 +84,10 @@ pub(super) const ROOMS: &[Room] = &[
     room("grant", "", "serde"),
     // Roles assemble rooms. The plugin is only a client of the admin endpoint: it reads its JSON and prints it.
     room("proxy", ALL_ROOMS, ROLE_CRATES),
-    room("agent", ALL_ROOMS, ROLE_CRATES),
     room("control", ALL_ROOMS, ROLE_CRATES),
-    room("plugin", "model observe", "clap humantime serde_json"),
+    room("agent", ALL_ROOMS, ROLE_CRATES),
+    // nix for the width of a terminal.
+    room("plugin", "model observe", "clap humantime nix serde serde_json"),
     // Test support, which every room's tests may import and which imports none.
     room(TESTING, "", "rcgen rustls tokio"),
 ];
