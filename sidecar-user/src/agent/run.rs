@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::door;
 use super::pod::Pod;
 use super::{Event, Finder, PodCgroup, Roots, Watch};
+use crate::budget;
 use crate::datapath::{self, Lease, Node, PodTarget};
 use crate::error_chain;
 use crate::grant::{Answer, Request, Wanted};
@@ -228,5 +229,7 @@ async fn serve_one(
     });
     let installing = pod.clone();
     tokio::task::spawn_blocking(move || installing.close()).await??;
+    // Of the object that was loaded.
+    budget::trim();
     door::serve(pod).await.map_err(io::Error::into)
 }

@@ -81,6 +81,8 @@ pub struct Node {
     shared: Maps,
     /// All but [`FOR_ONE_POD`].
     programs: Vec<(&'static str, Arc<OwnedFd>)>,
+    /// One load at a time: each takes some megabytes while it lasts.
+    loading: Mutex<()>,
 }
 
 impl Node {
@@ -103,6 +105,7 @@ impl Node {
             features,
             numbers: Arc::new(Numbers::of(&ebpf)?),
             shared: shared(&ebpf)?,
+            loading: Mutex::new(()),
         })
     }
 
@@ -114,6 +117,7 @@ impl Node {
         (pins, renewed): (&Path, &BTreeSet<&str>),
         owner: impl FnOnce(u32) -> Owner,
     ) -> Result<Programs, Error> {
+        let _turn = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let number = self.numbers.of_pod(netns)?;
         let owner = owner(number);
         let mut reused = node_maps(&self.pins);
