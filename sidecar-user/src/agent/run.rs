@@ -14,7 +14,7 @@ use super::door;
 use super::pod::Pod;
 use super::{Event, Finder, PodCgroup, Roots, Watch};
 use crate::budget;
-use crate::datapath::{self, Lease, Node, PodTarget};
+use crate::datapath::{self, Lease, Node, Place, PodTarget};
 use crate::error_chain;
 use crate::grant::{Answer, Request, Wanted};
 use crate::lifecycle::messages::{Listener, Messages};
@@ -73,7 +73,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         node,
         config,
     };
-    pods.sweep(watch.pods().map(name_of).collect());
+    pods.sweep(&watch.pods().map(name_of).collect::<Vec<_>>());
     tracing::info!(pins = %pods.config.pins.display(), pods = watch.pods().count(), "the agent serves this node");
     tokio::spawn(lifecycle::notify::follow(Observer::plain().readiness().clone()));
     loop {
@@ -118,7 +118,7 @@ impl Pods {
             Event::Gone(pod) => {
                 self.end(&pod);
                 let pins = self.pins_of(&name_of(&pod));
-                remove(&pins);
+                self.remove(&pins);
                 tracing::info!(pod = %pod.path().display(), "a pod is gone");
             }
         }
@@ -183,19 +183,52 @@ impl Pods {
         self.config.pins.join("pods").join(name)
     }
 
-    /// Removes what is pinned of pods that are not there any more.
-    fn sweep(&self, there: Vec<String>) {
-        for entry in fs::read_dir(self.config.pins.join("pods"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+    /// Adopts the pods that were asked for, and removes what is pinned of those that are gone.
+    fn sweep(&mut self, found: &[String]) {
+        let pinned = fs::read_dir(self.config.pins.join("pods"));
+        for entry in pinned.into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if !there.contains(&name) {
-                tracing::info!(pod = name, "what is pinned of a pod that is gone is removed");
-                remove(&entry.path());
+            if found.contains(&name) {
+                continue;
+            }
+            match cgroup_of(&entry.path()) {
+                Ok(Some(path)) => match PodCgroup::open(&path) {
+                    Ok(pod) => self.take(Event::Populated(pod)),
+                    Err(error) => {
+                        tracing::warn!(pod = name, error = error_chain(&error), "a pod is not adopted")
+                    }
+                },
+                Ok(None) => {
+                    tracing::info!(pod = name, "what is pinned of a pod that is gone is removed");
+                    self.remove(&entry.path());
+                }
+                // What cannot be asked may hold a pod closed.
+                Err(error) => tracing::warn!(pod = name, error, "what is pinned stays"),
             }
         }
+    }
+
+    fn remove(&self, pins: &Path) {
+        if let Err(error) = self.node.give_up(pins) {
+            tracing::warn!(pins = %pins.display(), error = error_chain(&error), "what is pinned of a pod cannot be removed");
+        }
+    }
+}
+
+/// The cgroup that pinned links are attached to. `None`: it is gone.
+fn cgroup_of(pins: &Path) -> Result<Option<PathBuf>, String> {
+    let attached = datapath::attached(pins).map_err(|error| error_chain(&error));
+    let hooks = attached?.hooks;
+    let id = hooks.iter().find_map(|hook| match hook.place {
+        Place::Cgroup(id) => Some(id),
+        _ => None,
+    });
+    let Some(id) = id else { return Ok(None) };
+    match datapath::cgroup_of(id) {
+        Some(path) => Ok(Some(path)),
+        None => Err(format!(
+            "the cgroup with inode {id} is below no mount that is seen here"
+        )),
     }
 }
 
@@ -204,12 +237,6 @@ fn name_of(pod: &PodCgroup) -> String {
     match pod.uid() {
         Some(uid) => uid.to_string(),
         None => pod.name().to_string_lossy().into_owned(),
-    }
-}
-
-fn remove(pins: &Path) {
-    if let Err(error) = datapath::detach(pins, true) {
-        tracing::warn!(pins = %pins.display(), error = error_chain(&error), "what is pinned of a pod cannot be removed");
     }
 }
 

@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 
 pub(super) struct Granted {
     session: Session,
-    /// Open for as long as this process lives: by its end the agent notices that this one has gone.
+    /// Until the session is in force.
     agent: Messages,
     generation: Mutex<Option<Generation>>,
     raw: Mutex<Vec<RawSockets>>,

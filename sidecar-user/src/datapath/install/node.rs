@@ -17,7 +17,7 @@ use super::super::session::PROGRAMS;
 use super::links::{self, HOOKS, Hook};
 use super::logs::{self, Logs};
 use super::object::{self, Features, Owner};
-use super::pins;
+use super::{detach, pins};
 
 /// Maps that are one for all pods. Of the others each pod has its own.
 pub(super) const SHARED: [&str; 4] = [map::ORIGIN, map::BYPASS, map::RINGS, map::ANSWERS];
@@ -151,6 +151,13 @@ impl Node {
             own: of_pod,
             logs: None,
         })
+    }
+
+    /// Takes away what is attached and pinned of a pod that is gone, and gives its number up.
+    pub fn give_up(&self, pins: &Path) -> Result<(), Error> {
+        let settings = pins::pinned_settings(pins);
+        detach::detach(pins, true)?;
+        settings.map_or(Ok(()), |settings| self.forget(settings.netns))
     }
 
     /// Gives up the number of a pod that is gone, and its maps as far as the programs hold them.
