@@ -7,6 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::addr::{Endpoint, Ip, Port};
 
+pub mod control;
 mod counters;
 mod pending;
 mod ports;
@@ -33,11 +34,13 @@ pub mod map {
     pub const RINGS: &str = "or_rings";
     pub const SETTINGS: &str = "or_settings";
     pub const COUNTERS: &str = "or_counters";
+    pub const SECRET: &str = "or_secret";
+    pub const ANSWERS: &str = "or_answers";
     /// Which pods the programs serve.
     pub const PODS: &str = "or_pods";
 
     /// Maps of which each pod has its own, and those by which the programs find them by the pod's number.
-    pub const BY_POD: [(&str, &str); 10] = [
+    pub const BY_POD: [(&str, &str); 11] = [
         (PENDING, "or_pod_pending"),
         (PRESENTED, "or_pod_present"),
         (LISTENERS, "or_pod_listen"),
@@ -48,10 +51,11 @@ pub mod map {
         (ROUTES, "or_pod_routes"),
         (SETTINGS, "or_pod_settings"),
         (COUNTERS, "or_pod_counters"),
+        (SECRET, "or_pod_secret"),
     ];
 
     /// Those that are kept from one proxy to the next.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 15] = [
         ORIGIN,
         PENDING,
         PRESENTED,
@@ -65,6 +69,8 @@ pub mod map {
         RINGS,
         SETTINGS,
         COUNTERS,
+        SECRET,
+        ANSWERS,
     ];
 }
 
@@ -84,8 +90,10 @@ pub mod program {
     pub const HOLD: &str = "or_hold";
     /// Attached to nothing: the proxy runs it.
     pub const APPROVE: &str = "or_approve";
+    /// Attached only where a proxy may not call bpf(2): every other setsockopt() of the pod passes it.
+    pub const SETSOCKOPT: &str = "or_setsockopt";
 
-    pub const ALL: [&str; 11] = [
+    pub const ALL: [&str; 12] = [
         CONNECT4,
         CONNECT6,
         SOCKOPS,
@@ -97,6 +105,7 @@ pub mod program {
         SK_LOOKUP,
         HOLD,
         APPROVE,
+        SETSOCKOPT,
     ];
 }
 
@@ -341,7 +350,7 @@ pub struct AppSocket {
 
 /// The key of the policy: a prefix of it matches. Most significant byte first.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct PolicyKey {
     /// [`Settings::policy_generation`]: a new policy is written beside the old one, and takes effect at once.
     pub generation: u8,
@@ -359,7 +368,7 @@ impl PolicyKey {
 }
 
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Direction(u8);
 
 impl Direction {

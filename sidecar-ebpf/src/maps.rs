@@ -10,6 +10,7 @@ use aya_ebpf::helpers::generated::{
     bpf_get_smp_processor_id, bpf_set_retval, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
 };
 use aya_ebpf::macros::btf_map;
+use sidecar_ebpf::abi::control::{Answer, Secret};
 use sidecar_ebpf::abi::{
     APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_ROWS, COUNTER_SLOTS, Counter,
     Direction, Event, INHERITED_SLOTS, Inherited, LISTENER_SLOTS, MAX_SHARDS, Origin, PENDING_ENTRIES,
@@ -78,6 +79,10 @@ static ORIGIN: SkStorage<Origin> = SkStorage::new();
 #[btf_map(name = "or_bypass")]
 static BYPASS: SkStorage<Bypass> = SkStorage::new();
 
+/// Of the sockets by which a proxy asks.
+#[btf_map(name = "or_answers")]
+static ANSWERS: SkStorage<Answer> = SkStorage::new();
+
 /// The numbers of the pods, by the cookies of their network namespaces.
 #[btf_map(name = "or_pods")]
 static PODS: HashMap<u64, u32, PODS_MOST, GROWS> = HashMap::new();
@@ -101,8 +106,45 @@ type InheritedMap = Array<Inherited, INHERITED_SLOTS, MAPPED>;
 type PolicyMap = LpmTrie<PolicyKey, Policy, POLICY_ENTRIES>;
 type RouteMap = LpmTrie<Ip, Path, ROUTE_ENTRIES>;
 type SettingsMap = Array<Settings, 1, MAPPED>;
+type SecretMap = Array<Secret, 1>;
 /// By [`Counter::slot`]. Not the kernel's kind of array for each CPU, which cannot be mapped.
 type CounterMap = Array<u64, { COUNTER_ROWS * COUNTER_SLOTS }, MAPPED>;
+
+// No program uses these: by them the loader makes the maps of one pod. Linux 6.1 takes a map for the place of another only where
+// both have BTF, or neither has.
+
+#[btf_map(name = "or_pending")]
+static OWN_PENDING: PendingMap = HashMap::new();
+
+#[btf_map(name = "or_presented")]
+static OWN_PRESENTED: PresentedMap = HashMap::new();
+
+#[btf_map(name = "or_listeners")]
+static OWN_LISTENERS: Listeners = SockMap::new();
+
+#[btf_map(name = "or_app_ports")]
+static OWN_APP_PORTS: AppPortMap = Array::new();
+
+#[btf_map(name = "or_app_sockets")]
+static OWN_APP_SOCKETS: AppSocketMap = HashMap::new();
+
+#[btf_map(name = "or_inherited")]
+static OWN_INHERITED: InheritedMap = Array::new();
+
+#[btf_map(name = "or_policy")]
+static OWN_POLICY: PolicyMap = LpmTrie::new();
+
+#[btf_map(name = "or_routes")]
+static OWN_ROUTES: RouteMap = LpmTrie::new();
+
+#[btf_map(name = "or_settings")]
+static OWN_SETTINGS: SettingsMap = Array::new();
+
+#[btf_map(name = "or_counters")]
+static OWN_COUNTERS: CounterMap = Array::new();
+
+#[btf_map(name = "or_secret")]
+static OWN_SECRET: SecretMap = Array::new();
 
 #[btf_map(name = "or_pod_pending")]
 static PENDING: ByPod<PendingMap> = ArrayOfMaps::new();
@@ -134,6 +176,9 @@ static SETTINGS: ByPod<SettingsMap> = ArrayOfMaps::new();
 #[btf_map(name = "or_pod_counters")]
 static COUNTERS: ByPod<CounterMap> = ArrayOfMaps::new();
 
+#[btf_map(name = "or_pod_secret")]
+static SECRET: ByPod<SecretMap> = ArrayOfMaps::new();
+
 /// One of the pods that these programs serve. Every map of a pod is there from before its first program is attached; the
 /// verifier wants the question asked.
 #[derive(Clone, Copy)]
@@ -161,6 +206,30 @@ impl Pod {
         // `OWN_FIRST_SHARD` is one.
         let first = 0;
         SETTINGS.get_value(self.0, &first)
+    }
+
+    /// To be written word by word.
+    #[inline(always)]
+    pub(crate) fn settings_mut(self) -> Option<*mut Settings> {
+        let first = 0;
+        SETTINGS.get_value_ptr_mut(self.0, &first)
+    }
+
+    /// What the installer has given to the proxy of this pod.
+    #[inline(always)]
+    pub(crate) fn secret(self) -> Option<&'static Secret> {
+        let first = 0;
+        SECRET.get_value(self.0, &first)
+    }
+
+    #[inline(always)]
+    pub(crate) fn policies(self) -> Option<&'static PolicyMap> {
+        POLICY.get(self.0)
+    }
+
+    #[inline(always)]
+    pub(crate) fn routes(self) -> Option<&'static RouteMap> {
+        ROUTES.get(self.0)
     }
 
     /// What the policy in force says about an address: the ranges of its longest prefix.
@@ -325,6 +394,58 @@ pub(crate) unsafe fn bypass<'a>(sk: *mut bpf_sock) -> Option<&'a Bypass> {
             .as_ref()
     };
     mark.filter(|mark| mark.on != 0)
+}
+
+/// Marks one of the proxy's own sockets, over any older mark. False when the kernel has no room for it.
+///
+/// # Safety
+/// As for [`origin`].
+#[inline(always)]
+pub(crate) unsafe fn set_bypass(sk: *mut bpf_sock, mark: &mut Bypass) -> bool {
+    let initial = ptr::from_mut(mark).cast();
+    // SAFETY: as for `set_origin`.
+    let slot = unsafe { storage(&raw const BYPASS, sk, initial, BPF_SK_STORAGE_GET_F_CREATE.into()) };
+    // SAFETY: null, or this socket's value.
+    match unsafe { slot.cast::<Bypass>().as_mut() } {
+        Some(slot) => {
+            *slot = *mark;
+            true
+        }
+        None => false,
+    }
+}
+
+/// Where an answer for a socket goes. `None` when the kernel has no room for it.
+///
+/// # Safety
+/// As for [`origin`].
+#[inline(always)]
+pub(crate) unsafe fn new_answer<'a>(sk: *mut bpf_sock) -> Option<&'a mut Answer> {
+    // SAFETY: as for `origin`. The kernel fills a new value with zeros.
+    unsafe {
+        storage(
+            &raw const ANSWERS,
+            sk,
+            ptr::null_mut(),
+            BPF_SK_STORAGE_GET_F_CREATE.into(),
+        )
+        .cast::<Answer>()
+        .as_mut()
+    }
+}
+
+/// What was found for a socket that has asked.
+///
+/// # Safety
+/// As for [`origin`].
+#[inline(always)]
+pub(crate) unsafe fn answer<'a>(sk: *mut bpf_sock) -> Option<&'a Answer> {
+    // SAFETY: as for `origin`.
+    unsafe {
+        storage(&raw const ANSWERS, sk, ptr::null_mut(), 0)
+            .cast::<Answer>()
+            .as_ref()
+    }
 }
 
 /// The raw helper: aya's own wrapper takes a socket address context and nothing else.

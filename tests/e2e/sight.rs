@@ -1,6 +1,6 @@
 //! What an operator sees is what happened.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use harness::apps::{self, Dialogue};
@@ -8,7 +8,7 @@ use harness::mesh::{binaries, identity};
 use harness::{Mesh, Sidecar, wait};
 use serde_json::Value;
 
-use crate::expect::outbound;
+use crate::expect::{outbound, refused_for};
 
 #[test]
 fn a_flow_is_listed_while_open_and_after_with_its_bytes() -> Result<()> {
@@ -138,16 +138,103 @@ fn the_kubectl_plugin_shows_the_flows_of_a_socket() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn what_was_decided_of_a_failed_connection_is_told_afterwards() -> Result<()> {
+    let mesh = Mesh::start("decided")?;
+    // The server's proxy answers, and no application does.
+    refused_for(&mesh.client, mesh.vip4(80), "connection_refused")?;
+    let why = |sidecar: &Sidecar, to: &str| verb(sidecar, "why", &[to, "--past"]);
+
+    let told = why(&mesh.client.sidecar, "10.96.0.10:80")?;
+    let order = [
+        "failed at",
+        "the kernel gave the application's connection to the proxy",
+        "the registry says: it is the service demo/server.demo.svc.cluster.local",
+        "was dialled through the mesh: connection_refused by upstream",
+    ];
+    let places: Vec<_> = order.iter().map(|part| told.find(part)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{told}");
+
+    let flows = mesh.server().sidecar.all_flows()?;
+    let refused = flows
+        .iter()
+        .find(|flow| flow["closeCause"] == "connection_refused");
+    let to = refused
+        .and_then(|flow| flow["originalDst"].as_str())
+        .context("no flow at the server")?;
+    let told = why(&mesh.server().sidecar, to)?;
+    for part in [
+        &*format!("its peer proved to be {}", identity("client")),
+        "no policy that allows restricts this workload",
+        "was dialled: connection_refused by upstream",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    Ok(())
+}
+
+#[test]
+fn edges_say_who_talks_to_whom_and_a_reader_may_leave() -> Result<()> {
+    let mut mesh = Mesh::start("edges")?;
+    mesh.serve(apps::nginx, 8080)?;
+    apps::curl(&mesh.client.pod, &apps::url(mesh.vip4(80)))?.ok()?;
+    let sidecar = &mesh.client.sidecar;
+    sidecar.until_flow("a closed flow", |flow| {
+        outbound(flow) && flow["state"] == "closed"
+    })?;
+    let json: Value = serde_json::from_str(&verb(sidecar, "edges", &["-o", "json"])?)?;
+    assert_eq!(
+        (&json["apiVersion"], &json["kind"]),
+        (&"outrigger.io/v1alpha1".into(), &"EdgeList".into())
+    );
+    let edge = json["edges"]
+        .as_array()
+        .and_then(|edges| edges.iter().find(|edge| edge["port"] == 8080))
+        .with_context(|| format!("no edge to the server: {json:#}"))?;
+    assert_eq!(edge["destination"]["name"], "demo/server", "{edge:#}");
+    assert_eq!(
+        (&edge["secured"], &edge["tls"][0]),
+        (&true.into(), &"TLSv1.3".into()),
+        "{edge:#}"
+    );
+    for (format, start) in [
+        ("svg", "<svg "),
+        ("dot", "digraph "),
+        ("yaml", "apiVersion: outrigger.io/v1alpha1\n"),
+        ("table", "SOURCE "),
+    ] {
+        let text = verb(sidecar, "edges", &["-o", format])?;
+        assert!(text.starts_with(start) && text.contains("demo/server"), "{text}");
+        let mut child = command(sidecar, "edges", &["-o", format])?
+            .stdout(Stdio::piped())
+            .spawn()?;
+        drop(child.stdout.take());
+        assert!(child.wait()?.success(), "{format}: the reader has left");
+    }
+    Ok(())
+}
+
 fn plugin(sidecar: &Sidecar, options: &[&str]) -> Result<String> {
-    let output = Command::new(binaries::path("kubectl-outrigger")?)
-        .args(["flows", "--unix"])
-        .arg(sidecar.admin_socket())
-        .args(options)
-        .output()?;
+    verb(sidecar, "flows", options)
+}
+
+fn verb(sidecar: &Sidecar, verb: &str, options: &[&str]) -> Result<String> {
+    let output = command(sidecar, verb, options)?.output()?;
     anyhow::ensure!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(String::from_utf8(output.stdout)?)
+}
+
+fn command(sidecar: &Sidecar, verb: &str, options: &[&str]) -> Result<Command> {
+    let mut command = Command::new(binaries::path("kubectl-outrigger")?);
+    command
+        .arg(verb)
+        .args(options)
+        .arg("--unix")
+        .arg(sidecar.admin_socket())
+        .env_remove("COLUMNS");
+    Ok(command)
 }

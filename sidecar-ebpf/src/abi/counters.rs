@@ -102,4 +102,6 @@ counters! {
     PresentedNobody = "presented_nobody",
     /// Probes of the proxy's own whose destination somebody had changed before they were seen here.
     DeniedProbe = "denied_probe",
+    /// Requests of the control path without the pod's secret, or such as no proxy of this version makes.
+    DeniedControl = "denied_control",
 }

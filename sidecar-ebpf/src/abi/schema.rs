@@ -21,6 +21,8 @@ pub const VERSIONS: [(&str, u32); map::ALL.len()] = [
     (map::RINGS, 2),
     (map::SETTINGS, 4),
     (map::COUNTERS, 2),
+    (map::SECRET, 1),
+    (map::ANSWERS, 1),
 ];
 
 /// Maps that say something only together, and so are kept together or not at all.

@@ -1,5 +1,6 @@
 //! getsockopt(2): answer SO_ORIGINAL_DST on the sockets that the proxy accepted, as netfilter would, and show a
-//! redirected client the device that it has bound itself to, which the redirection had to undo.
+//! redirected client the device that it has bound itself to, which the redirection had to undo. Also the second half of
+//! a question of the control path, see `setsockopt.rs`.
 //!
 //! An application that asks for the original destination on its own sockets gets the plain kernel's answer. This
 //! runs for every getsockopt() of the pod, so the first comparison sends nearly all of them away.
@@ -10,9 +11,9 @@ use core::ptr;
 use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::macros::cgroup_sockopt;
 use aya_ebpf::programs::SockoptContext;
-use sidecar_ebpf::abi::{Origin, Role};
+use sidecar_ebpf::abi::{Origin, Role, control};
 
-use super::{ALLOW, SO_BINDTOIFINDEX, SOL_SOCKET, load, store};
+use super::{ALLOW, PAGE_SIZE, SO_BINDTOIFINDEX, SOL_SOCKET, load, store};
 use crate::maps::{self, Pod};
 
 const SO_BINDTODEVICE: i32 = 25;
@@ -23,8 +24,6 @@ const SO_ORIGINAL_DST: i32 = 80;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const EINVAL: u32 = 22;
-/// A longer answer than this has no room in the hook's buffer.
-const PAGE_SIZE: i32 = 4096;
 
 #[repr(C)]
 struct SockaddrIn {
@@ -57,7 +56,9 @@ pub(crate) fn or_getsockopt(ctx: SockoptContext) -> i32 {
     };
     let device = level == SOL_SOCKET && (name == SO_BINDTODEVICE || name == SO_BINDTOIFINDEX);
     if !device && (name != SO_ORIGINAL_DST || (level != SOL_IP && level != SOL_IPV6)) {
-        if len > PAGE_SIZE {
+        if level == control::LEVEL {
+            found(&ctx, name);
+        } else if len > PAGE_SIZE {
             // 0 means "untouched"; older kernels fail long answers with EFAULT otherwise.
             // SAFETY: a field that this hook may write.
             unsafe { store(&raw mut (*opt).optlen, 0) };
@@ -76,6 +77,18 @@ pub(crate) fn or_getsockopt(ctx: SockoptContext) -> i32 {
         _ => {}
     }
     ALLOW
+}
+
+/// What a request of the control path has left for its socket, of which only its owner has a descriptor.
+#[inline(always)]
+fn found(ctx: &SockoptContext, name: i32) {
+    // SAFETY: the kernel gives this hook a full socket, never null.
+    let answer = unsafe { maps::answer(load(&raw const (*ctx.sockopt).__bindgen_anon_1.sk)) };
+    if name == control::operation::ANSWER
+        && let Some(answer) = answer
+    {
+        write(ctx, *answer);
+    }
 }
 
 /// As sk_getsockopt() does: SO_BINDTOIFINDEX is cut to the caller's buffer, SO_BINDTODEVICE wants one of IFNAMSIZ bytes.

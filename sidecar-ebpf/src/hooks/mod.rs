@@ -9,6 +9,7 @@ mod getsockopt;
 mod hold;
 mod listen;
 mod pending;
+mod setsockopt;
 mod sk_lookup;
 mod sockops;
 
@@ -22,6 +23,8 @@ const SO_BINDTOIFINDEX: i32 = 62;
 /// What a cgroup hook answers.
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
+/// An option that is longer has no room in the buffer of a hook.
+const PAGE_SIZE: i32 = 4096;
 
 /// Reads a context field, unmerged and in place. LLVM turns a choice between two fields into arithmetic on the
 /// context pointer ("dereference of modified ctx ptr"), so callers load every field first and choose afterwards.

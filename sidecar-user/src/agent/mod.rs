@@ -2,7 +2,8 @@
 //! those need no privilege.
 //!
 //! [`Roots`] says where pods are, [`Finder`] finds one of them, [`Watch`] tells of all of them. `run.rs` installs what they
-//! find; `door.rs` answers the sidecars of one pod, `session.rs` makes what they are given, `caller.rs` knows who asks.
+//! find; `door.rs` answers the sidecars of one pod, `session.rs` makes what they are given, `caller.rs` knows who asks. `memory.rs` keeps
+//! the flows of all pods.
 
 mod caller;
 mod cgroup;
@@ -10,6 +11,7 @@ mod door;
 mod error;
 mod event;
 mod find;
+pub mod memory;
 mod mounts;
 mod path;
 mod role;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use aya::EbpfError;
 use aya::programs::ProgramError;
+use nix::libc;
 
 /// Who holds a lease that was not to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +177,11 @@ pub enum Error {
          it stays in force; join networks, or give the node more memory"
     )]
     Policy { networks: usize, source: io::Error },
+    #[error("the control path does not {operation}: {source}{}", control_hint(source))]
+    Control {
+        operation: &'static str,
+        source: io::Error,
+    },
     #[error("map {map}: {source}")]
     MapIo { map: &'static str, source: io::Error },
     #[error(
@@ -202,6 +208,22 @@ impl Error {
     pub(super) fn path(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Path { what, path, source }
+    }
+}
+
+fn control_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            "; the secret is not the one of this pod (or the kernel is older than Linux 5.18, which is the least for this): \
+             ask whoever has installed the programs for another session"
+        }
+        Some(libc::ENOPROTOOPT) => {
+            "; no program answers here: run in the pod's cgroup, and let the installer attach or_setsockopt to it"
+        }
+        Some(libc::EINVAL | libc::EOPNOTSUPP) => {
+            "; the programs are of another version: let the same version install and serve"
+        }
+        _ => "",
     }
 }
 

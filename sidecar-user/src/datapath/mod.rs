@@ -41,8 +41,8 @@ pub use process::Process;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use session::fuzz;
 pub use session::{
-    Action, AppPorts, Approvals, Bypass, Connect, Descriptors, Dialled, Explain, Family, HeldEvents, Hold,
-    Lost, Ownership, PolicyMap, Proof, RouteMap, Session, Steered, Unseen, Verdict,
+    Action, AppPorts, Approvals, Bypass, Connect, Control, Descriptors, Dialled, Explain, Family, HeldEvents,
+    Hold, Lost, Ownership, PolicyMap, Proof, RouteMap, Secret, Session, Steered, Unseen, Verdict,
 };
 use versioned::versioned;
 

@@ -232,7 +232,7 @@ pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
 /// The kernel's number of a socket, never used twice.
 #[cfg(test)]
 pub(super) fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    query(socket, libc::SO_COOKIE)
+    option(socket, libc::SOL_SOCKET, libc::SO_COOKIE)
 }
 
 /// The kernel's number of the calling thread's network namespace.
@@ -240,7 +240,7 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
     /// Of `asm-generic/socket.h`, since 5.14.
     const SO_NETNS_COOKIE: i32 = 71;
     let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
-    query(socket.as_fd(), SO_NETNS_COOKIE)
+    option(socket.as_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE)
 }
 
 /// `CLONE_NEWNET` for a network namespace. To be asked of a file of nsfs only: elsewhere the number means something else.
@@ -283,26 +283,6 @@ pub(super) fn pidfd_exists(process: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-fn query(socket: BorrowedFd<'_>, option: i32) -> io::Result<u64> {
-    let mut value = 0_u64;
-    let mut len = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes to `value`.
-    let failed = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            (&raw mut value).cast(),
-            &raw mut len,
-        )
-    };
-    if failed == 0 {
-        Ok(value)
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
 /// Returns once every program that is running now has ended. `membarrier(MEMBARRIER_CMD_GLOBAL)` is an RCU grace
 /// period, and programs run within RCU. Fails where the kernel keeps CPUs free of the tick (`nohz_full`).
 pub(super) fn wait_for_programs() -> io::Result<()> {
@@ -318,21 +298,46 @@ pub(super) fn wait_for_programs() -> io::Result<()> {
 
 /// Makes the program the filter of a socket, in the place of any other.
 pub(super) fn attach_filter(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let program = program.as_raw_fd();
-    // SAFETY: the kernel reads a descriptor, which is what is there.
-    let failed = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_BPF,
-            (&raw const program).cast(),
-            size_of::<RawFd>() as libc::socklen_t,
-        )
-    };
+    set_option(
+        socket,
+        libc::SOL_SOCKET,
+        libc::SO_ATTACH_BPF,
+        &program.as_raw_fd(),
+    )
+}
+
+/// The kernel, or a program of the cgroup, reads as many bytes as the value has.
+pub(super) fn set_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<T>()).expect("options are small");
+    // SAFETY: the kernel reads the bytes of `value`, and no more.
+    let failed =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const *value).cast(), len) };
     if failed == 0 {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// An option that is exactly as long as its type.
+pub(super) fn option<T: Pod>(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<T> {
+    let mut value = T::zeroed();
+    let size = libc::socklen_t::try_from(size_of::<T>()).expect("options are small");
+    let mut len = size;
+    // SAFETY: the kernel writes at most `len` bytes to `value`, of which any are one.
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    match failed {
+        0 if len == size => Ok(value),
+        0 => Err(io::ErrorKind::InvalidData.into()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -29,3 +29,5 @@ pub const DOOR: &str = "outrigger/agent";
 /// Names of what is given beside a session's own descriptors.
 pub const LEASE: &str = "lease";
 pub const SLOTS: &str = "slots";
+/// A file of 16 bytes, by which the session is written to.
+pub const SECRET: &str = "secret";

@@ -9,7 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use super::decision::{Decided, Decision, Decisions};
 use super::identity::SpiffeId;
+use super::outcome::{Outcome, Transport};
 use super::service::ServiceName;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -25,77 +27,6 @@ impl Direction {
             Self::Inbound => "inbound",
             Self::Outbound => "outbound",
         }
-    }
-}
-
-/// How the bytes travel on the mesh side of the proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    Plain,
-    Hbone,
-}
-
-/// Who ended a flow, or made it fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Party {
-    /// The application or proxy that opened the connection.
-    Client,
-    /// The endpoint that was dialled, or its proxy.
-    Upstream,
-    Policy,
-    /// This proxy.
-    Us,
-}
-
-/// Why a flow ended. `Eof` is the one good end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    /// Both directions were finished in order.
-    Eof,
-    /// A reset, passed on to the other side.
-    Reset,
-    ConnectionRefused,
-    Unreachable,
-    TimedOut,
-    /// The TLS handshake failed: certificate, protocol or alert.
-    TlsFailed,
-    /// The peer proved an identity, but not the expected one.
-    WrongIdentity,
-    /// This proxy holds no valid certificate.
-    NoIdentity,
-    Denied,
-    NoEndpoint,
-    /// The registry does not know the destination and `registryOnly` is set.
-    UnknownDestination,
-    /// The redirect left no original destination behind.
-    NoOriginalDestination,
-    /// Somebody dialled one of the proxy's own ports.
-    Loop,
-    LimitReached,
-    /// The half-closed connection was silent for too long.
-    IdleTimeout,
-    /// The peer broke HTTP/2 or HBONE.
-    ProtocolError,
-    /// The proxy shut down before the flow ended.
-    Shutdown,
-    /// Another system error; the log has it.
-    Io,
-    /// A bug of this proxy: the code that served the connection panicked; the log has it.
-    Internal,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-pub struct Outcome {
-    pub by: Party,
-    pub cause: Cause,
-}
-
-impl Outcome {
-    pub const fn new(by: Party, cause: Cause) -> Self {
-        Self { by, cause }
     }
 }
 
@@ -160,6 +91,8 @@ pub struct Flow {
     /// The TLS handshake alone, when this flow paid for one.
     pub handshake_time: Option<Duration>,
     pub bytes: Arc<Bytes>,
+    /// What was decided on its way.
+    pub decisions: Decisions,
     /// Set once, at the end.
     pub closed: Option<(SystemTime, Outcome)>,
 }
@@ -182,7 +115,15 @@ impl Flow {
             connect_time: None,
             handshake_time: None,
             bytes: Arc::default(),
+            decisions: Decisions::default(),
             closed: None,
         }
+    }
+
+    /// Remembers a decision that falls now.
+    pub fn decided(&mut self, now: SystemTime, what: Decided) {
+        // The clock may have been set back meanwhile.
+        let after = now.duration_since(self.opened).unwrap_or_default();
+        self.decisions.push(Decision { after, what });
     }
 }

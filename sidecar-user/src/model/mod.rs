@@ -4,10 +4,12 @@
 
 pub mod addr;
 pub mod authorization;
+pub mod decision;
 pub mod flow;
 pub mod identity;
 pub mod leg;
 pub mod network;
+pub mod outcome;
 mod policies;
 pub mod service;
 pub mod snapshot;
@@ -15,8 +17,10 @@ pub mod syn;
 pub mod workload;
 
 pub use addr::{ClientAddr, OriginalDst};
-pub use flow::{Cause, Direction, Flow, Outcome, Party, TlsFacts, Transport};
+pub use decision::{Decided, Decision, Decisions, Failure, Routed};
+pub use flow::{Direction, Flow, TlsFacts};
 pub use identity::SpiffeId;
+pub use outcome::{Cause, Outcome, Party, Transport};
 pub use service::{Service, ServiceName};
 pub use snapshot::{Endpoint, Snapshot};
 pub use syn::{HeldEvent, HeldSyn, Pair};

@@ -1,34 +1,51 @@
-//! The query string of `/flows`: which flows, how many, once or as they happen.
+//! The query string of `/flows`: which flows, how many, once or as they happen. The same question to a proxy, whose flows are
+//! records, and to who has only their reports.
 
+use std::net::SocketAddr;
+
+use super::labels::direction;
+use super::report::FlowReport;
 use super::standing::Standing;
-use crate::model::{Direction, Flow, SpiffeId};
+use crate::model::{Cause, Direction, Flow};
 
 #[derive(Debug, Default)]
-pub(super) struct Query {
-    pub filter: Filter,
+pub struct Query {
+    pub filter: FlowFilter,
     pub state: Option<State>,
     pub limit: Option<usize>,
     pub watch: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub enum State {
     Open,
     Closed,
 }
 
 /// Which flows pass; a field that is `None` lets all pass.
 #[derive(Debug, Default)]
-pub(super) struct Filter {
+pub struct FlowFilter {
     direction: Option<Direction>,
     service: Option<String>,
     identity: Option<String>,
     standing: Option<Standing>,
+    /// What the client asked for, or the endpoint that it got.
+    destination: Option<SocketAddr>,
+    /// Whether it ended other than in order.
+    failed: Option<bool>,
 }
 
 impl Query {
     /// An error is a sentence for the caller.
-    pub(super) fn parse(query: &str) -> Result<Self, String> {
+    pub fn parse(query: &str) -> Result<Self, String> {
+        Self::parse_with(query, |_, _| Ok(false))
+    }
+
+    /// With parameters of the caller's own: `further` says whether it knows one.
+    pub fn parse_with(
+        query: &str,
+        mut further: impl FnMut(&str, &str) -> Result<bool, String>,
+    ) -> Result<Self, String> {
         let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let wrong = |want: &str| Err(misfit(&name, &value, want));
@@ -46,15 +63,23 @@ impl Query {
                     Ok(n) => parsed.limit = Some(n),
                     Err(_) => return wrong("a whole number"),
                 },
+                ("failed", "" | "true" | "1") => parsed.filter.failed = Some(true),
+                ("failed", "false" | "0") => parsed.filter.failed = Some(false),
+                ("failed", _) => return wrong("true or false"),
+                ("destination", at) => match at.parse() {
+                    Ok(at) => parsed.filter.destination = Some(at),
+                    Err(_) => return wrong("an address and a port such as 10.0.0.1:80 or [fd00::1]:80"),
+                },
                 ("service", _) => parsed.filter.service = Some(value.into_owned()),
                 ("identity", _) => parsed.filter.identity = Some(value.into_owned()),
                 ("standing", name) => match Standing::named(name) {
                     Some(standing) => parsed.filter.standing = Some(standing),
                     None => return wrong("own, proven, plaintext or stranger"),
                 },
+                _ if further(&name, &value)? => {}
                 _ => {
                     return Err(format!(
-                        "unknown parameter `{}`; there are direction, service, identity, standing, state, limit, watch",
+                        "unknown parameter `{}`; there are direction, service, identity, standing, destination, failed, state, limit, watch",
                         name.escape_debug()
                     ));
                 }
@@ -64,40 +89,84 @@ impl Query {
     }
 }
 
-impl Filter {
+impl FlowFilter {
     pub(super) fn passes(&self, flow: &Flow) -> bool {
-        let direction = self.direction.is_none_or(|d| d == flow.direction);
-        let service = self.service.as_deref().is_none_or(|wanted| {
+        let service = flow.service.as_ref();
+        self.lets_pass(&Seen {
+            direction: direction(flow.direction),
+            service: service.map(|name| (&*name.namespace, &*name.hostname)),
+            identities: [&flow.source_identity, &flow.destination_identity]
+                .map(|id| id.as_ref().map(|id| id.as_str())),
+            standing: Standing::of(flow).name(),
+            is_to: &|at| [flow.original_dst, flow.chosen_dst].contains(&Some(at)),
+            is_failed: flow
+                .closed
+                .is_some_and(|(_, outcome)| outcome.cause != Cause::Eof),
+        })
+    }
+
+    /// The same of a report.
+    pub fn passes_report(&self, flow: &FlowReport) -> bool {
+        self.lets_pass(&Seen {
+            direction: &flow.direction,
+            service: flow.service.as_deref().and_then(|name| name.split_once('/')),
+            identities: [
+                flow.source_identity.as_deref(),
+                flow.destination_identity.as_deref(),
+            ],
+            standing: &flow.standing,
+            is_to: &|at| {
+                let at = at.to_string();
+                [&flow.original_dst, &flow.chosen_dst]
+                    .into_iter()
+                    .flatten()
+                    .any(|to| *to == at)
+            },
+            is_failed: flow.close_cause.as_deref().is_some_and(|cause| cause != "eof"),
+        })
+    }
+
+    fn lets_pass(&self, flow: &Seen<'_>) -> bool {
+        let service = |wanted: &str| {
             flow.service
-                .as_ref()
-                .is_some_and(|name| match wanted.split_once('/') {
-                    Some((namespace, hostname)) => {
-                        *name.namespace == *namespace && *name.hostname == *hostname
-                    }
-                    None => *name.hostname == *wanted,
+                .is_some_and(|(namespace, hostname)| match wanted.split_once('/') {
+                    Some(wanted) => (namespace, hostname) == wanted,
+                    None => hostname == wanted,
                 })
-        });
-        let identity = self.identity.as_deref().is_none_or(|wanted| {
-            [&flow.source_identity, &flow.destination_identity]
-                .into_iter()
-                .flatten()
-                .any(|id| names(id, wanted))
-        });
-        let standing = self.standing.is_none_or(|wanted| wanted == Standing::of(flow));
-        direction && service && identity && standing
+        };
+        let identity = |wanted: &str| flow.identities.into_iter().flatten().any(|id| names(id, wanted));
+        self.direction
+            .is_none_or(|wanted| direction(wanted) == flow.direction)
+            && self.service.as_deref().is_none_or(service)
+            && self.identity.as_deref().is_none_or(identity)
+            && self.standing.is_none_or(|wanted| wanted.name() == flow.standing)
+            && self.destination.is_none_or(flow.is_to)
+            && self.failed.is_none_or(|wanted| wanted == flow.is_failed)
     }
 }
 
+/// What a filter looks at.
+struct Seen<'a> {
+    direction: &'a str,
+    /// Namespace and hostname.
+    service: Option<(&'a str, &'a str)>,
+    identities: [Option<&'a str>; 2],
+    standing: &'a str,
+    is_to: &'a dyn Fn(SocketAddr) -> bool,
+    is_failed: bool,
+}
+
 /// The whole identity, or `namespace/account`.
-fn names(id: &SpiffeId, wanted: &str) -> bool {
-    id.as_str() == wanted
-        || wanted.split_once('/').is_some_and(|(namespace, account)| {
-            id.namespace() == namespace && id.service_account() == account
-        })
+fn names(id: &str, wanted: &str) -> bool {
+    let path = id
+        .strip_prefix("spiffe://")
+        .and_then(|rest| rest.split_once("/ns/"));
+    let account = path.and_then(|(_, account)| account.split_once("/sa/"));
+    id == wanted || (account.is_some() && account == wanted.split_once('/'))
 }
 
 /// Escaped, because the answer is printed on terminals.
-pub(super) fn misfit(name: &str, value: &str, want: &str) -> String {
+pub fn misfit(name: &str, value: &str, want: &str) -> String {
     let (name, value) = (name.escape_debug(), value.escape_debug());
     format!("`{name}={value}`: it must be {want}")
 }
@@ -123,10 +192,62 @@ mod tests {
             ("limit=-1", "whole number"),
             ("state=half", "open or closed"),
             ("standing=known", "own, proven, plaintext or stranger"),
+            ("destination=web:80", "an address and a port"),
+            ("failed=maybe", "true or false"),
             ("colour=red", "unknown parameter `colour`"),
         ] {
             let error = Query::parse(query).unwrap_err();
             assert!(error.contains(part), "{query}: {error}");
         }
+    }
+
+    /// A report says of its flow whatever a filter asks.
+    #[test]
+    fn a_flow_and_its_report_pass_the_same_filters() {
+        use crate::model::{Outcome, Party, ServiceName, SpiffeId};
+        use std::time::SystemTime;
+        let mut flow = Flow::new(
+            Direction::Outbound,
+            "10.0.0.1:4000".parse().unwrap(),
+            SystemTime::now(),
+        );
+        let mut both = vec![flow.clone()];
+        flow.service = Some(ServiceName {
+            namespace: "demo".into(),
+            hostname: "web.demo.svc".into(),
+        });
+        flow.original_dst = Some("[fd00::1]:80".parse().unwrap());
+        flow.source_identity = Some(SpiffeId::new("td.test", "demo", "client").unwrap());
+        flow.closed = Some((SystemTime::now(), Outcome::new(Party::Us, Cause::NoEndpoint)));
+        both.push(flow.clone());
+        flow.direction = Direction::Inbound;
+        both.push(flow);
+        let mut passed = 0;
+        for query in [
+            "direction=inbound",
+            "service=demo/web.demo.svc",
+            "service=web.demo.svc",
+            "service=other/web.demo.svc",
+            "identity=demo/client",
+            "identity=spiffe://td.test/ns/demo/sa/client",
+            "identity=demo",
+            "standing=proven",
+            "destination=[fd00::1]:80",
+            "destination=10.0.0.1:80",
+            "failed",
+            "failed=false",
+        ] {
+            let filter = Query::parse(query).unwrap().filter;
+            for flow in &both {
+                let report = FlowReport::new(flow, SystemTime::now());
+                assert_eq!(
+                    filter.passes(flow),
+                    filter.passes_report(&report),
+                    "{query}: {report:?}"
+                );
+                passed += usize::from(filter.passes(flow));
+            }
+        }
+        assert_eq!(passed, 1 + 2 + 2 + 2 + 2 + 1 + 2 + 2 + 1);
     }
 }

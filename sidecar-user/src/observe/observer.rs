@@ -21,7 +21,7 @@ use super::shard::{Common, Shard, SlotId};
 use super::watch::{Watchers, Watching};
 use crate::admission::Admission;
 use crate::model::flow::Bytes;
-use crate::model::{Cause, Flow, Outcome, Party};
+use crate::model::{Cause, Decided, Flow, Outcome, Party};
 
 /// Bounds on what is kept; the defaults are those of `docs/observability.md`.
 #[derive(Clone, Copy, Debug)]
@@ -229,6 +229,11 @@ impl OpenFlow {
     /// transport and `handshake_time` belong into it or before it. `bytes` must stay the same.
     pub fn update(&self, change: impl FnOnce(&mut Flow)) {
         self.shard.update(self.slot, change);
+    }
+
+    /// Writes down a decision on the connection's way, as one that fell now.
+    pub fn decided(&self, what: Decided) {
+        self.update(|flow| flow.decided(SystemTime::now(), what));
     }
 
     /// The counters that the relay writes.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::filter::Filter;
+use super::filter::FlowFilter;
 use super::observer::Observer;
 use super::shard::{Shard, SlotId};
 use crate::model::Flow;
@@ -26,7 +26,12 @@ struct Found {
 impl OpenFlows {
     /// The newest flows that pass, at most `limit`, and whether more passed. `settled` leaves out those whose upstream is
     /// not usable yet.
-    pub(super) fn find(observer: &Observer, filter: &Filter, limit: usize, settled: bool) -> (Self, bool) {
+    pub(super) fn find(
+        observer: &Observer,
+        filter: &FlowFilter,
+        limit: usize,
+        settled: bool,
+    ) -> (Self, bool) {
         let shards = observer.shards();
         let mut found = Vec::new();
         for (shard, of) in (0..).zip(&shards) {

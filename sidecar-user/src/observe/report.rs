@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::decided::DecisionReport;
 use super::labels::{cause, direction, party, transport};
 use super::standing::Standing;
 use crate::model::Flow;
@@ -19,6 +20,20 @@ pub struct FlowList {
     pub closed: Vec<FlowReport>,
     /// More flows passed the filter than `limit` lets through, or than are kept: the oldest were left off.
     pub truncated: bool,
+}
+
+/// What a node's agent answers to `GET /flows?after=CURSOR`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowsSince {
+    /// Oldest first.
+    pub flows: Vec<FlowReport>,
+    /// For the next question.
+    pub cursor: String,
+    /// So many flows of any pod came in between and are no longer here, or never were.
+    pub lost: u64,
+    /// The cursor was of an agent before this one: nobody knows what was lost with that.
+    pub restarted: bool,
 }
 
 /// One line of `GET /flows?watch=true`.
@@ -45,6 +60,9 @@ pub enum WatchEvent {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FlowReport {
+    /// `namespace/name` of its pod, from an agent that knows many; `null` where the pod's own proxy answers.
+    #[serde(default)]
+    pub pod: Option<String>,
     pub id: u64,
     /// `connecting`, `open` or `closed`.
     pub state: Cow<'static, str>,
@@ -71,6 +89,12 @@ pub struct FlowReport {
     pub handshake_seconds: Option<f64>,
     pub bytes_sent: u64,
     pub bytes_received: u64,
+    /// What was decided on its way, in order.
+    #[serde(default)]
+    pub decisions: Vec<DecisionReport>,
+    /// So many were left out in the middle.
+    #[serde(default)]
+    pub decisions_left_out: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,6 +115,7 @@ impl FlowReport {
         };
         let end = flow.closed.map_or(now, |(at, _)| at);
         Self {
+            pod: None,
             id: flow.id,
             state: state.into(),
             direction: direction(flow.direction).into(),
@@ -118,6 +143,8 @@ impl FlowReport {
             handshake_seconds: flow.handshake_time.map(|t| t.as_secs_f64()),
             bytes_sent: flow.bytes.sent(),
             bytes_received: flow.bytes.received(),
+            decisions: flow.decisions.all().iter().map(DecisionReport::new).collect(),
+            decisions_left_out: flow.decisions.left_out(),
         }
     }
 }

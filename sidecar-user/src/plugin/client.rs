@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::columns::printable;
 use super::error::Error;
-use super::table::printable;
 
 #[derive(Debug)]
 pub(super) enum Target {
@@ -65,6 +65,20 @@ fn call(target: &Target, method: &str, path: &str, patience: Option<Duration>) -
         length,
         body,
     })
+}
+
+/// A value of a query: what is neither a letter, a digit nor of a few marks is written by its bytes.
+pub(super) fn escaped(value: &str) -> String {
+    let mut text = String::new();
+    for byte in value.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b':' | b'.' | b'-' | b'_' | b'[' | b']' => {
+                text.push(char::from(byte));
+            }
+            byte => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
 }
 
 /// Status and body of an admin socket's answer, whatever the status.

@@ -48,6 +48,8 @@ pub enum Error {
     NotWhy { target: String, reason: String },
     #[error("{target} answered what is no flow list ({reason}): is it the admin endpoint of this version?")]
     NotFlows { target: String, reason: String },
+    #[error("{target} answered what is no list of pods ({reason}): is it the socket of a node's agent?")]
+    NotPods { target: String, reason: String },
     #[error("{target} ended the stream: {reason}; start the command again")]
     Ended { target: String, reason: String },
     #[error("cannot write the output: {source}")]

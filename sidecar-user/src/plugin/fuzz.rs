@@ -1,6 +1,6 @@
 //! What has to hold of what the plugin prints, whatever an endpoint answers: a row is a line, and names drive no terminal.
 
-use super::table::Table;
+use super::table::{Shape, Table};
 use super::why::render;
 use crate::observe::{FlowList, FlowReport, WatchEvent, WhyReport};
 
@@ -23,9 +23,22 @@ pub(crate) fn answer(text: &str) -> Result<String, String> {
 }
 
 fn rows(flows: &[FlowReport], wide: bool) -> String {
-    let text = Table::new(wide, true, flows).text();
+    let all: Vec<&FlowReport> = flows.iter().collect();
+    let shape = Shape {
+        wide,
+        full: wide,
+        headers: true,
+        ..Shape::default()
+    };
+    let text = Table::new(shape, &all).text();
     assert_eq!(text.lines().count(), flows.len() + 1, "{text}");
-    let mut table = Table::new(wide, false, []).expecting_more();
+    let narrow = Shape {
+        room: Some(80),
+        ..shape
+    };
+    let narrow = Table::new(narrow, &all).text();
+    assert_eq!(narrow.lines().count(), flows.len() + 1, "{narrow}");
+    let mut table = Table::new(shape, &[]).expecting_more();
     for flow in flows {
         let line = table.line(flow);
         assert_eq!(line.lines().count(), 1, "{line}");

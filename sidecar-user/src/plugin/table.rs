@@ -1,98 +1,115 @@
 //! Flows as aligned columns for people; programs take the JSON.
 
+use super::columns::{Column, Columns, WHOLE, column};
+use super::words::{age, known, short_time, size};
 use crate::model::SpiffeId;
 use crate::observe::FlowReport;
 
-const COLUMNS: [&str; 11] = [
-    "AGE",
-    "DIR",
-    "CLIENT",
-    "DESTINATION",
-    "ENDPOINT",
-    "SERVICE",
-    "IDENTITY",
-    "TLS",
-    "SENT",
-    "RECV",
-    "STATE",
+/// STATE stays last because it may hold spaces.
+const COLUMNS: [Column; 11] = [
+    column("AGE", 1, WHOLE),
+    column("DIR", 2, WHOLE),
+    column("CLIENT", 6, WHOLE),
+    column("DESTINATION", 0, WHOLE),
+    column("ENDPOINT", 7, WHOLE),
+    column("SERVICE", 4, 12),
+    column("IDENTITY", 3, 14),
+    column("TLS", 5, WHOLE),
+    column("SENT", 8, WHOLE),
+    column("RECV", 8, WHOLE),
+    column("STATE", 0, 30),
 ];
-/// More of them, before STATE, which stays last because it may hold spaces.
-const WIDE: [&str; 5] = ["ID", "CONNECT", "HANDSHAKE", "CIPHER", "KEX"];
+/// Before all others, where more than one pod is told of.
+const POD: Column = column("POD", 1, 20);
+/// Where it is wide, before STATE. A terminal with room shows them too.
+const WIDE: [Column; 5] = [
+    column("ID", 11, WHOLE),
+    column("CONNECT", 9, WHOLE),
+    column("HANDSHAKE", 10, WHOLE),
+    column("CIPHER", 12, 12),
+    column("KEX", 12, WHOLE),
+];
 
 /// Widths that most values of the first columns keep to: IPv4 with port, `namespace/host`, two short identities.
 const USUAL: [usize; 10] = [5, 3, 21, 21, 21, 28, 28, 7, 9, 9];
+/// `namespace/name` of a pod.
+const USUAL_POD: usize = 28;
 
 pub(super) struct Table {
     wide: bool,
-    widths: Vec<usize>,
-    rows: Vec<Vec<String>>,
+    full: bool,
+    pods: bool,
+    columns: Columns,
 }
 
 impl Table {
-    pub(super) fn new<'a>(
-        wide: bool,
-        headers: bool,
-        flows: impl IntoIterator<Item = &'a FlowReport>,
-    ) -> Self {
-        let mut names: Vec<String> = COLUMNS.map(String::from).into();
-        if wide {
+    /// `room`: as many columns of characters as there are; `None` for all that it takes.
+    pub(super) fn new(shape: Shape, flows: &[&FlowReport]) -> Self {
+        let pods = shape.pods || flows.iter().any(|flow| flow.pod.is_some());
+        let mut columns: Vec<Column> = COLUMNS.into();
+        if shape.wide {
             let state = COLUMNS.len() - 1;
-            names.splice(state..state, WIDE.map(String::from));
+            columns.splice(state..state, WIDE);
+        }
+        if pods {
+            columns.insert(0, POD);
         }
         let mut table = Self {
-            wide,
-            widths: vec![0; names.len()],
-            rows: Vec::new(),
+            wide: shape.wide,
+            full: shape.full,
+            pods,
+            columns: Columns::new(columns, shape.room, shape.headers),
         };
-        table.widen(&names);
-        if headers {
-            table.rows.push(names);
-        }
         for flow in flows {
-            let row = row(flow, wide);
-            table.widen(&row);
-            table.rows.push(row);
+            let row = table.row(flow);
+            table.columns.push(row);
         }
         table
     }
 
     /// Makes room for what is to come, so that a watch's rows stay under its header.
     pub(super) fn expecting_more(mut self) -> Self {
-        for (width, usual) in self.widths.iter_mut().zip(USUAL) {
-            *width = usual.max(*width);
+        let mut usual: Vec<usize> = USUAL.into();
+        if self.pods {
+            usual.insert(0, USUAL_POD);
         }
+        self.columns.await_more(&usual);
         self
     }
 
     pub(super) fn text(&self) -> String {
-        self.rows.iter().map(|row| self.aligned(row)).collect()
+        self.columns.text()
     }
 
     /// One more flow, under the columns as wide as they have become.
     pub(super) fn line(&mut self, flow: &FlowReport) -> String {
-        let row = row(flow, self.wide);
-        self.widen(&row);
-        self.aligned(&row)
+        let row = self.row(flow);
+        self.columns.line(row)
     }
 
-    fn widen(&mut self, row: &[String]) {
-        for (width, cell) in self.widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+    fn row(&self, flow: &FlowReport) -> Vec<String> {
+        let mut row = row(flow, self.wide, self.full);
+        if self.pods {
+            row.insert(0, known(flow.pod.as_deref()));
         }
-    }
-
-    fn aligned(&self, row: &[String]) -> String {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&self.widths) {
-            line.push_str(&format!("{cell:<width$}   "));
-        }
-        line.truncate(line.trim_end().len());
-        line.push('\n');
-        line
+        row
     }
 }
 
-fn row(flow: &FlowReport, wide: bool) -> Vec<String> {
+/// Which columns, and in how much room.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Shape {
+    /// All columns.
+    pub(super) wide: bool,
+    /// Identities in full.
+    pub(super) full: bool,
+    /// Even where none of the first flows names one.
+    pub(super) pods: bool,
+    pub(super) headers: bool,
+    pub(super) room: Option<usize>,
+}
+
+fn row(flow: &FlowReport, wide: bool, full: bool) -> Vec<String> {
     let direction = match &*flow.direction {
         "outbound" => "out",
         "inbound" => "in",
@@ -106,7 +123,7 @@ fn row(flow: &FlowReport, wide: bool) -> Vec<String> {
         known(flow.original_dst.as_deref()),
         known(flow.chosen_dst.as_deref()),
         known(flow.service.as_deref()),
-        identities(flow, wide),
+        identities(flow, full),
         known(tls.map(|tls| &*tls.version)),
         size(flow.bytes_sent),
         size(flow.bytes_received),
@@ -125,22 +142,11 @@ fn row(flow: &FlowReport, wide: bool) -> Vec<String> {
         (Some(cause), Some(by)) => format!("{cause} by {by}"),
         _ => flow.state.clone().into_owned(),
     });
-    row.iter().map(|cell| printable(cell)).collect()
-}
-
-fn known(value: Option<&str>) -> String {
-    value.unwrap_or("-").to_owned()
-}
-
-/// A name from the other side may not drive this terminal.
-pub(super) fn printable(cell: &str) -> String {
-    cell.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    row
 }
 
 /// `demo/client→demo/web`; in full where it is wide.
-fn identities(flow: &FlowReport, wide: bool) -> String {
+fn identities(flow: &FlowReport, full: bool) -> String {
     let (source, destination) = (
         flow.source_identity.as_deref(),
         flow.destination_identity.as_deref(),
@@ -153,7 +159,7 @@ fn identities(flow: &FlowReport, wide: bool) -> String {
     let foreign = both.is_some_and(|(a, b)| a.trust_domain() != b.trust_domain());
     let name = |id: Option<&str>| match (id, parsed(id)) {
         (None, _) => "-".into(),
-        (Some(_), Some(parsed)) if !wide => {
+        (Some(_), Some(parsed)) if !full => {
             let domain = if foreign {
                 format!("{}/", parsed.trust_domain())
             } else {
@@ -164,42 +170,6 @@ fn identities(flow: &FlowReport, wide: bool) -> String {
         (Some(id), _) => id.to_owned(),
     };
     format!("{}→{}", name(source), name(destination))
-}
-
-/// As kubectl writes ages: one unit when it is enough, two while the second still says something.
-fn age(seconds: f64) -> String {
-    let s = seconds as u64;
-    match s {
-        0 => format!("{}ms", (seconds * 1e3) as u64),
-        1..120 => format!("{s}s"),
-        120..600 => format!("{}m{}s", s / 60, s % 60),
-        600..10_800 => format!("{}m", s / 60),
-        10_800..172_800 => format!("{}h", s / 3600),
-        _ => format!("{}d", s / 86_400),
-    }
-}
-
-fn short_time(seconds: f64) -> String {
-    match seconds {
-        s if s < 1e-3 => format!("{:.0}us", s * 1e6),
-        s if s < 1.0 => format!("{:.1}ms", s * 1e3),
-        s => format!("{s:.1}s"),
-    }
-}
-
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes}B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    // 1023.95 would print as 1024.0.
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1}{}", UNITS[unit])
 }
 
 #[cfg(test)]
@@ -216,7 +186,7 @@ pub(super) mod tests {
         flow
     }
 
-    fn reports() -> Vec<FlowReport> {
+    pub(in crate::plugin) fn reports() -> Vec<FlowReport> {
         let mut mesh = flow();
         mesh.chosen_dst = Some("[fd99::3]:8080".parse().unwrap());
         mesh.service = Some(ServiceName {
@@ -245,6 +215,61 @@ pub(super) mod tests {
             .collect()
     }
 
+    fn table(shape: Shape, flows: &[FlowReport]) -> Table {
+        let flows: Vec<&FlowReport> = flows.iter().collect();
+        let headers = true;
+        Table::new(Shape { headers, ..shape }, &flows)
+    }
+
+    const WIDE_SHAPE: Shape = Shape {
+        wide: true,
+        full: true,
+        pods: false,
+        headers: true,
+        room: None,
+    };
+
+    #[test]
+    fn eighty_columns_hold_what_matters_and_two_hundred_all_of_it() {
+        let mut flows = reports();
+        for flow in &mut flows {
+            flow.pod = Some("demo/client-7c9d8b6f4-x2x9k".into());
+        }
+        let at = |room| {
+            let shape = Shape {
+                wide: true,
+                room: Some(room),
+                ..Shape::default()
+            };
+            let text = table(shape, &flows).text();
+            assert!(text.lines().all(|line| line.chars().count() <= room), "{text}");
+            assert_eq!(text.lines().count(), 4, "{text}");
+            text
+        };
+        for part in ["POD", "AGE", "DESTINATION", "connection_refused"] {
+            assert!(at(80).contains(part), "{part}: {}", at(80));
+        }
+        for part in ["IDENTITY", "SERVICE", "connection_refused by upstream"] {
+            assert!(at(120).contains(part), "{part}: {}", at(120));
+        }
+        for part in ["ENDPOINT", "SENT", "CONNECT", "demo/client-7c9d8b6f4-x2x9k"] {
+            assert!(at(200).contains(part), "{part}: {}", at(200));
+        }
+        let mut watch = table(
+            Shape {
+                room: Some(80),
+                ..Shape::default()
+            },
+            &[],
+        )
+        .expecting_more();
+        let header = watch.text();
+        let row = watch.line(&reports()[1]);
+        let place = |line: &str, part| line.find(part).map(|at| line[..at].chars().count());
+        assert_eq!(place(&row, "open"), place(&header, "STATE"), "{header}{row}");
+        assert!(row.trim_end().chars().count() <= 80, "{row}");
+    }
+
     #[test]
     fn the_table_is_aligned_and_harmless() {
         let golden = "\
@@ -253,12 +278,12 @@ AGE    DIR   CLIENT            DESTINATION     ENDPOINT         SERVICE         
 2m5s   out   10.99.0.2:40000   10.96.0.10:80   [fd99::3]:8080   demo/web.demo.svc?[31m   demo/client→demo/web   TLSv1.3   78B    5.0MiB   open
 3ms    out   10.99.0.2:40000   10.96.0.10:80   -                -                        -                      -         0B     0B       connection_refused by upstream
 ";
-        assert_eq!(Table::new(false, true, &reports()).text(), golden);
+        assert_eq!(table(Shape::default(), &reports()).text(), golden);
     }
 
     #[test]
     fn wide_rows_hold_identities_and_tls_in_full() {
-        let text = Table::new(true, true, &reports()).text();
+        let text = table(WIDE_SHAPE, &reports()).text();
         let row = text.lines().nth(2).unwrap();
         let ids = "spiffe://td.test/ns/demo/sa/client→spiffe://td.test/ns/demo/sa/web";
         for part in [
@@ -270,22 +295,18 @@ AGE    DIR   CLIENT            DESTINATION     ENDPOINT         SERVICE         
         ] {
             assert!(row.contains(part), "{part}: {row}");
         }
-        assert_eq!(Table::new(true, false, &[]).text(), "");
+        let none = Shape {
+            headers: false,
+            ..Shape::default()
+        };
+        assert_eq!(Table::new(none, &[]).text(), "");
     }
 
     #[test]
     fn rows_of_a_watch_stay_under_its_header() {
-        let mut table = Table::new(false, true, &[]).expecting_more();
+        let mut table = table(Shape::default(), &[]).expecting_more();
         let header = table.text();
         let column = header.find("STATE").unwrap();
         assert_eq!(table.line(&reports()[0]).find("connecting"), Some(column));
-    }
-
-    #[test]
-    fn units_change_where_people_expect_it() {
-        let sizes = [0, 1023, 1024, 1536, 1_048_575, 1 << 30].map(size);
-        assert_eq!(sizes, ["0B", "1023B", "1.0KiB", "1.5KiB", "1.0MiB", "1.0GiB"]);
-        let ages = [0.25, 1.0, 119.0, 120.0, 700.0, 11_000.0, 200_000.0].map(age);
-        assert_eq!(ages, ["250ms", "1s", "119s", "2m0s", "11m", "3h", "2d"]);
     }
 }

@@ -4,13 +4,15 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde_json::Value;
 
 use super::client::{self, ANSWER_TIMEOUT, Target};
+use super::columns::printable;
 use super::error::{Error, unwritten};
-use super::table::printable;
+use super::screen::{Screen, ScreenArgs, Syntax};
 use crate::model::SpiffeId;
-use crate::observe::WhyReport;
+use crate::observe::{FlowList, WhyReport};
 
 /// Of `listen.admin`, unless it is configured.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:15000";
@@ -36,9 +38,25 @@ pub struct Why {
     /// UDP instead of TCP
     #[arg(long)]
     udp: bool,
-    /// The answer as the proxy gives it
-    #[arg(long)]
+    /// What happened to the connections to there that did not end in order, and not what would happen
+    #[arg(long, conflicts_with_all = ["inbound", "udp"])]
+    past: bool,
+    /// Only those of this pod, `namespace/name`, of the ones that a node's agent knows
+    #[arg(long, value_name = "POD")]
+    pod: Option<String>,
+    /// Only those that ended since then: how long ago, such as 10m, or a time; of a node's agent
+    #[arg(long, value_name = "TIME", requires = "past")]
+    since: Option<String>,
+    /// Those that ended in order too
+    #[arg(long, requires = "past")]
+    all: bool,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// The same as -o json
+    #[arg(long, conflicts_with = "output")]
     json: bool,
+    #[command(flatten)]
+    screen: ScreenArgs,
     /// Admin endpoint of the proxy [default: 127.0.0.1:15000]
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "unix")]
     address: Option<String>,
@@ -46,6 +64,17 @@ pub struct Why {
     #[arg(long, value_name = "PATH")]
     unix: Option<PathBuf>,
 }
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    #[default]
+    Text,
+    Json,
+    Yaml,
+}
+
+/// The last connections that are explained.
+const PAST: usize = 10;
 
 fn destination(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
@@ -64,20 +93,66 @@ impl Why {
         };
         let answer = client::get(&target, &self.path(), Some(ANSWER_TIMEOUT)).map_err(explain)?;
         let body = answer.whole().map_err(explain)?;
-        let text = if self.json {
-            body
-        } else {
-            let report: WhyReport = serde_json::from_str(&body).map_err(|error| Error::NotWhy {
-                target: target.to_string(),
-                reason: error.to_string(),
-            })?;
-            render(&report)
+        let unlike = |error: serde_json::Error| Error::NotWhy {
+            target: target.to_string(),
+            reason: error.to_string(),
         };
-        out.write_all(text.as_bytes()).map_err(unwritten)
+        let screen = self.screen.stdout();
+        if self.past {
+            let list: FlowList = serde_json::from_str(&body).map_err(unlike)?;
+            return self.told(&list, &screen, out);
+        }
+        if let Some(syntax) = self.syntax() {
+            let report: Value = serde_json::from_str(&body).map_err(unlike)?;
+            return screen.document(out, syntax, "Explanation", &report);
+        }
+        let report: WhyReport = serde_json::from_str(&body).map_err(unlike)?;
+        out.write_all(render(&report).as_bytes()).map_err(unwritten)
+    }
+
+    /// The newest first.
+    fn told(&self, list: &FlowList, screen: &Screen, out: &mut impl Write) -> Result<(), Error> {
+        let newest = list.closed.iter().rev().take(PAST);
+        let past: Vec<WhyReport> = newest.map(WhyReport::of_flow).collect();
+        if let Some(syntax) = self.syntax() {
+            let body = serde_json::json!({ "explanations": past });
+            return screen.document(out, syntax, "ExplanationList", &body);
+        }
+        if past.is_empty() {
+            let what = if self.all {
+                "connection"
+            } else {
+                "failed connection"
+            };
+            eprintln!("no {what} to {} is remembered", self.destination);
+        }
+        let texts: Vec<String> = past.iter().map(render).collect();
+        out.write_all(texts.join("\n").as_bytes()).map_err(unwritten)
+    }
+
+    fn syntax(&self) -> Option<Syntax> {
+        match self.output {
+            _ if self.json => Some(Syntax::Json),
+            Output::Json => Some(Syntax::Json),
+            Output::Yaml => Some(Syntax::Yaml),
+            Output::Text => None,
+        }
     }
 
     fn path(&self) -> String {
+        if self.past {
+            let mut path = format!(
+                "/flows?state=closed&destination={}&limit={PAST}",
+                self.destination
+            );
+            if !self.all {
+                path.push_str("&failed=true");
+            }
+            self.of_agent(&mut path);
+            return path;
+        }
         let mut path = format!("/why?destination={}", self.destination);
+        self.of_agent(&mut path);
         if let Some(from) = self.from {
             path.push_str(&format!("&source={from}"));
         }
@@ -88,6 +163,17 @@ impl Why {
             path.push_str("&protocol=udp");
         }
         path
+    }
+}
+
+impl Why {
+    /// What only a node's agent understands.
+    fn of_agent(&self, path: &mut String) {
+        for (name, value) in [("pod", &self.pod), ("since", &self.since)] {
+            if let Some(value) = value {
+                path.push_str(&format!("&{name}={}", client::escaped(value)));
+            }
+        }
     }
 }
 
@@ -154,6 +240,14 @@ mod tests {
         assert_eq!(
             path(&["10.0.0.2:80", "--inbound", "--from", "10.0.0.1", "--identity", id]),
             format!("/why?destination=10.0.0.2:80&source=10.0.0.1&identity={id}")
+        );
+        assert_eq!(
+            path(&["10.0.0.1:80", "--past", "--pod", "demo/a", "--since", "10m"]),
+            "/flows?state=closed&destination=10.0.0.1:80&limit=10&failed=true&pod=demo/a&since=10m"
+        );
+        assert!(
+            why(&["10.0.0.1:80", "--since", "10m"]).is_err(),
+            "only of what was"
         );
         assert!(why(&["10.0.0.2:80", "--identity", id]).is_err(), "only inbound");
         assert!(

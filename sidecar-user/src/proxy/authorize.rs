@@ -7,8 +7,8 @@ use std::rc::Rc;
 use super::live::{Inbound, LiveConnection};
 use super::shard::context::Shard;
 use crate::model::snapshot::Standing;
-use crate::model::{Cause, Outcome, Own, Party, Snapshot, SpiffeId};
-use crate::observe::Meters;
+use crate::model::{Cause, Decided, Outcome, Own, Party, Snapshot, SpiffeId};
+use crate::observe::{Meters, OpenFlow};
 use crate::policy::authorization::Decision;
 use crate::policy::{self, Denied, Facts, Mode, Permit};
 use crate::transport::hbone::Refusal;
@@ -49,14 +49,24 @@ pub(super) fn judge<'w>(
 
 /// Lets the connection in, by the world as it is now. From here on it is among those that a change of policy can end:
 /// nothing is awaited between the decision and the entry, so that no change falls between the two.
-pub(super) fn admit(shard: &Shard, inbound: Inbound) -> Result<(Permit, LiveConnection), Refusal> {
+pub(super) fn admit(
+    shard: &Shard,
+    flow: &OpenFlow,
+    inbound: Inbound,
+) -> Result<(Permit, LiveConnection), Refusal> {
     let world = shard.world();
     let judgement = judge_inbound(shard, &world, &inbound);
     rehearsed(shard, &inbound, &judgement);
     match judgement.verdict {
-        Ok(permit) => Ok((permit, shard.live.enter(Some(inbound)))),
+        Ok(permit) => {
+            let by = permit.by();
+            let by = by.map(|by| (by.policy.clone(), u32::try_from(by.rule).unwrap_or(u32::MAX)));
+            flow.decided(Decided::Admitted(by));
+            Ok((permit, shard.live.enter(Some(inbound))))
+        }
         Err(denied) => {
             count_denied(&shard.meters, &denied, inbound.source.as_ref());
+            flow.decided(Decided::Denied(denied.to_string().into()));
             let (client, destination, peer) = shown(&inbound);
             tracing::info!(%client, %destination, peer, %denied, "denied");
             Err(Refusal::Denied)

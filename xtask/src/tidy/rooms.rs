@@ -58,11 +58,12 @@ pub(super) const ROOMS: &[Room] = &[
     ),
     // aya-log speaks log, which the door passes on to tracing. The interception policy is read and followed here,
     // because only this room knows what of it the kernel can hold. socket2 and fastrand are for the connection by which a
-    // proxy proves that the programs see its sockets.
+    // proxy proves that the programs see its sockets, zeroize for the secret of the control path.
     room(
         "datapath",
         "model document",
-        "aya aya_log bytemuck fastrand ipnet log nix notify sidecar_ebpf socket2 tokio tracing",
+        "aya aya_log bytemuck fastrand ipnet log nix notify sidecar_ebpf socket2 tokio tracing \
+         zeroize",
     ),
     // nix for the permissions and the lock of the state directory, serde_json for its list of tokens, pem writes what
     // pki_types only reads, tokio_io_timeout ends connections that fall silent.
@@ -83,9 +84,10 @@ pub(super) const ROOMS: &[Room] = &[
     room("grant", "", "serde"),
     // Roles assemble rooms. The plugin is only a client of the admin endpoint: it reads its JSON and prints it.
     room("proxy", ALL_ROOMS, ROLE_CRATES),
-    room("agent", ALL_ROOMS, ROLE_CRATES),
     room("control", ALL_ROOMS, ROLE_CRATES),
-    room("plugin", "model observe", "clap humantime serde_json"),
+    room("agent", ALL_ROOMS, ROLE_CRATES),
+    // nix for the width of a terminal.
+    room("plugin", "model observe", "clap humantime nix serde serde_json"),
     // Test support, which every room's tests may import and which imports none.
     room(TESTING, "", "rcgen rustls tokio"),
 ];

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use bytemuck::Zeroable;
 use sidecar_ebpf::abi::{Settings, map};
 
-use super::super::session::{Descriptors, Hold, Objects, Session, settings};
+use super::super::session::{Descriptors, Hold, Objects, Secret, Session, settings};
 use super::super::{Config, Error, PodTarget};
 use super::installed::Installed;
 use super::lease::Lease;
 use super::links;
 use super::node::{Node, Programs, SHARED};
 use super::object::Owner;
-use super::{Former, Generation, Handover, Logs, NeighbourQuery, detach, pins, shape, whole_host};
+use super::{Former, Generation, Handover, Logs, NeighbourQuery, detach, pins, whole_host};
 
 /// The programs, attached or about to be, and the session by which they are used. Dropping it detaches nothing: see
 /// `detach`.
@@ -114,6 +114,18 @@ impl Datapath {
         self.installed.descriptors()
     }
 
+    /// Lets a process that has this secret write what a proxy writes without bpf(2), see [`Control`](super::super::Control).
+    /// To be called once the programs are attached; a proxy that is attached later takes it off. Every other setsockopt() of
+    /// the pod takes longer from then on.
+    pub fn control(&self, fresh: Secret) -> Result<Secret, Error> {
+        self.installed.control(fresh)
+    }
+
+    /// Attaches the program of the control path, for requests with this secret and no others.
+    pub fn open_control(&self, secret: &Secret) -> Result<(), Error> {
+        self.installed.open_control(secret)
+    }
+
     /// The handle that asks who else is attached.
     pub fn neighbours(&self) -> NeighbourQuery {
         NeighbourQuery::new(self.pod().clone(), self.installed.pins.clone())
@@ -171,24 +183,15 @@ fn prepare(
         number: pod_number,
         numbers,
         hooks,
+        control,
         used,
         shared,
+        own,
         logs,
     } = match node {
-        Some(node) => node.load_for(settings.netns, owner)?,
+        Some(node) => node.load_for(settings.netns, (pins, &renewed), owner)?,
         None => Programs::alone(pins, &renewed, owner(0))?,
     };
-    let own = map::BY_POD.map(|(name, _)| {
-        let fd = match renewed.contains(name) {
-            true => shape::make(name),
-            false => pins::open_map(pins, name),
-        };
-        Ok((name, Arc::new(fd?)))
-    });
-    let own = own.into_iter().collect::<Result<Vec<_>, Error>>()?;
-    // Whoever runs a program finds the maps of the pod there.
-    numbers.admit(pod_number, settings.netns, &own)?;
-
     let maps: Vec<_> = own.iter().chain(&shared).cloned().collect();
     let objects = Objects {
         maps: maps.clone(),
@@ -204,7 +207,10 @@ fn prepare(
             pins: pins.into(),
             pod,
             number: pod_number,
+            numbers,
+            own: own.clone(),
             programs: hooks,
+            control,
             pinned: if node.is_some() { own } else { maps.clone() },
             maps,
             used,

@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(finding.state, State::Missing);
         assert_eq!(
             finding.detail,
-            "the kernel refuses 2 of 11: or_sk_lookup, or_hold"
+            "the kernel refuses 2 of 12: or_sk_lookup, or_hold"
         );
         assert!(
             finding

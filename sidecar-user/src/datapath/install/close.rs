@@ -1,9 +1,9 @@
 //! Attaching before there is a proxy: what is redirected or steered finds no listener and is refused, until a proxy takes the
 //! programs over. Does not touch those of a proxy that has attached already, alive or dead.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
 
 use bytemuck::Zeroable;
 use sidecar_ebpf::abi::{Settings, map};
@@ -32,16 +32,17 @@ fn adopt(node: &Node, pins: &Path, pod: &PodTarget) -> Result<bool, Error> {
     }
     let netns = pod.netns().cookie()?;
     let settings = pins::pinned_settings(pins).unwrap_or_else(Settings::zeroed);
-    let programs = node.load_for(netns, |pod| Owner {
+    let programs = node.load_for(netns, (pins, &BTreeSet::new()), |pod| Owner {
         pod,
         first_shard: settings.first_shard.into(),
         shards: settings.shards.into(),
     })?;
-    let own = map::BY_POD.map(|(name, _)| pins::open_map(pins, name).map(|fd| (name, Arc::new(fd))));
-    let own = own.into_iter().collect::<Result<Vec<_>, Error>>()?;
-    programs.numbers.admit(programs.number, netns, &own)?;
+    programs.numbers.admit(programs.number, netns, &programs.own)?;
     for (hook, program) in &programs.hooks {
         links::attach(program.as_fd(), *hook, pod, pins)?;
+    }
+    if pins::link(pins, links::CONTROL.program).exists() {
+        links::attach(programs.control.as_fd(), links::CONTROL, pod, pins)?;
     }
     Ok(true)
 }

@@ -7,14 +7,16 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sidecar_ebpf::abi::{GENERATIONS, RING_BYTES, map, ring_slot};
+use bytemuck::Zeroable;
+use sidecar_ebpf::abi::{self, GENERATIONS, RING_BYTES, map, ring_slot};
 
 use super::super::map::{Map, ring};
 use super::super::session::settings::Switches;
-use super::super::session::{Descriptors, Objects, PolicyMap};
+use super::super::session::{Descriptors, Objects, PolicyMap, Secret};
 use super::super::{Error, PodTarget, sys};
 use super::lease::Lease;
 use super::links::{self, Hook};
+use super::node::Numbers;
 use super::{Former, generation, pins};
 
 /// Kept for as long as the proxy lives, which may have to put its own back.
@@ -23,8 +25,13 @@ pub(super) struct Installed {
     pub(super) pod: PodTarget,
     /// Among those that the programs serve.
     pub(super) number: u32,
+    pub(super) numbers: Arc<Numbers>,
+    /// The maps by which the programs are to know the pod.
+    pub(super) own: Vec<(&'static str, Arc<OwnedFd>)>,
     /// In the order of attaching.
     pub(super) programs: Vec<(Hook, Arc<OwnedFd>)>,
+    /// Of the control path, attached only where somebody needs that.
+    pub(super) control: Arc<OwnedFd>,
     pub(super) maps: Vec<(&'static str, Arc<OwnedFd>)>,
     /// Those of them that belong into the pod's directory.
     pub(super) pinned: Vec<(&'static str, Arc<OwnedFd>)>,
@@ -47,6 +54,7 @@ impl Installed {
         let generation = self.policy.write(&self.switches.current())?;
         self.switches
             .begin(|settings| settings.policy_generation = generation)?;
+        self.admit()?;
         // Whoever had these slots before has no listeners any more.
         links::put_away(&self.pins, self.generation)?;
         self.forget_formers()?;
@@ -64,11 +72,31 @@ impl Installed {
         Ok(())
     }
 
+    /// Attaches the program of the control path, for requests with this secret and no others.
+    pub(super) fn open_control(&self, secret: &Secret) -> Result<(), Error> {
+        let map = self.map(map::SECRET)?;
+        Map::new(map::SECRET, map)?.set(&0_u32, secret.words())?;
+        links::attach(self.control.as_fd(), links::CONTROL, &self.pod, &self.pins)
+    }
+
+    /// As [`Self::open_control`], with the secret that the pod has, or this one where it has none: a process that has it may
+    /// still be draining.
+    pub(super) fn control(&self, fresh: Secret) -> Result<Secret, Error> {
+        let map: Map<u32, abi::control::Secret> = Map::new(map::SECRET, self.map(map::SECRET)?)?;
+        let secret = match map.get(&0)? {
+            Some(known) if known != abi::control::Secret::zeroed() => Secret::of_words(known),
+            _ => fresh,
+        };
+        self.open_control(&secret)?;
+        Ok(secret)
+    }
+
     /// Undoes what another proxy has done, or begun to do, that ended before it had taken the pod over.
     pub(super) fn restore(&self) -> Result<(), Error> {
         let generation = self.policy.write(&self.switches.current())?;
         self.switches
             .begin(|settings| settings.policy_generation = generation)?;
+        self.admit()?;
         links::take_back(&self.pins, self.generation)?;
         self.attach()?;
         self.pin(&self.pinned)?;
@@ -92,6 +120,12 @@ impl Installed {
         Ok(all)
     }
 
+    /// The programs find these maps from now on, with all that stands in them.
+    fn admit(&self) -> Result<(), Error> {
+        let netns = self.switches.wanted().netns;
+        self.numbers.admit(self.number, netns, &self.own)
+    }
+
     fn attach(&self) -> Result<(), Error> {
         let mut programs = self.programs.iter();
         programs.try_for_each(|(hook, program)| links::attach(program.as_fd(), *hook, &self.pod, &self.pins))
@@ -112,16 +146,17 @@ impl Installed {
 
     /// A ring for the SYNs that are held for a shard, in its slot already. One that was there before is told of no other.
     pub(super) fn ring(&self, shard: u32) -> Result<OwnedFd, Error> {
-        let rings = self.maps.iter().find(|(name, _)| *name == map::RINGS);
-        let (name, rings) = rings.ok_or(Error::Missing {
-            kind: "map",
-            name: map::RINGS,
-        })?;
-        let slots: Map<u32, RawFd> = Map::new(name, rings.clone())?;
+        let slots: Map<u32, RawFd> = Map::new(map::RINGS, self.map(map::RINGS)?)?;
         let ring = ring(RING_BYTES as u32).map_err(|source| Error::Hold { shard, source })?;
         let first = u32::from(self.switches.wanted().first_shard);
         slots.set(&ring_slot(self.number, first + shard), &ring.as_raw_fd())?;
         Ok(ring)
+    }
+
+    fn map(&self, name: &'static str) -> Result<Arc<OwnedFd>, Error> {
+        let found = self.maps.iter().find(|(known, _)| *known == name);
+        let missing = Error::Missing { kind: "map", name };
+        found.map(|(_, map)| map.clone()).ok_or(missing)
     }
 
     /// What a session of another process is made of, with a new ring for each shard: whoever serves by an earlier one is told

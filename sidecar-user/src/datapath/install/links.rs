@@ -35,6 +35,8 @@ pub(in super::super) const HOOKS: [Hook; 9] = [
     hook(program::CONNECT4, 10),
     hook(program::CONNECT6, 11),
 ];
+/// Attached beside them where the proxy of the pod may not call bpf(2).
+pub(in super::super) const CONTROL: Hook = hook(program::SETSOCKOPT, 22);
 pub(in super::super) const SK_LOOKUP: u32 = 36;
 /// Between the name of a hook and a generation: the one of an earlier proxy, which serves on.
 const FORMER: &str = "_former";
@@ -79,7 +81,10 @@ pub(super) fn check_pins(pins: &Path, target: &PodTarget) -> Result<(), Error> {
     for pin in pins::links(pins)? {
         let Some((_, found)) = open(&pin)? else { continue };
         let held = found.target();
-        let hook = HOOKS.into_iter().find(|hook| pin.ends_with(hook.program));
+        let hook = HOOKS
+            .into_iter()
+            .chain([CONTROL])
+            .find(|hook| pin.ends_with(hook.program));
         let expected = match (hook, held) {
             (Some(hook), _) => target.expected(hook),
             // A hook of another version, to be removed: what is left to compare is the pod.
@@ -106,7 +111,8 @@ pub(super) fn check_pins(pins: &Path, target: &PodTarget) -> Result<(), Error> {
 /// What is set aside stays: see [`put_away`].
 pub(super) fn remove_others(pins: &Path) -> Result<Vec<PathBuf>, Error> {
     let aside: Vec<PathBuf> = all_formers(pins).collect();
-    let is_ours = |pin: &PathBuf| aside.contains(pin) || HOOKS.iter().any(|hook| pin.ends_with(hook.program));
+    let hooks = || HOOKS.iter().chain([&CONTROL]);
+    let is_ours = |pin: &PathBuf| aside.contains(pin) || hooks().any(|hook| pin.ends_with(hook.program));
     let others = pins::links(pins)?.into_iter().filter(|pin| !is_ours(pin));
     let removed = others.map(|pin| remove(&pin));
     removed.filter_map(Result::transpose).collect()
@@ -118,6 +124,7 @@ pub(super) fn remove_all(pins: &Path) -> Result<Vec<PathBuf>, Error> {
     for former in all_formers(pins) {
         removed.extend(remove(&former)?);
     }
+    removed.extend(remove(&pins::link(pins, CONTROL.program))?);
     // What redirects goes first, so that no connection is sent to a proxy that cannot tell where it belongs.
     for hook in HOOKS.iter().rev() {
         removed.extend(remove(&pins::link(pins, hook.program))?);

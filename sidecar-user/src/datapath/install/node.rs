@@ -20,7 +20,7 @@ use super::object::{self, Features, Owner};
 use super::pins;
 
 /// Maps that are one for all pods. Of the others each pod has its own.
-pub(super) const SHARED: [&str; 3] = [map::ORIGIN, map::BYPASS, map::RINGS];
+pub(super) const SHARED: [&str; 4] = [map::ORIGIN, map::BYPASS, map::RINGS, map::ANSWERS];
 
 /// Programs that are not told which pod they run for, and so are loaded for each.
 const FOR_ONE_POD: [&str; 2] = [program::SK_LOOKUP, program::HOLD];
@@ -33,9 +33,13 @@ pub(super) struct Programs {
     pub(super) numbers: Arc<Numbers>,
     /// In the order of attaching.
     pub(super) hooks: Vec<(Hook, Arc<OwnedFd>)>,
+    /// Of the control path.
+    pub(super) control: Arc<OwnedFd>,
     /// What a session uses without a hook.
     pub(super) used: Vec<(&'static str, Arc<OwnedFd>)>,
     pub(super) shared: Maps,
+    /// The pod's own.
+    pub(super) own: Maps,
     pub(super) logs: Option<Logs>,
 }
 
@@ -43,8 +47,9 @@ impl Programs {
     /// Programs for one pod, which share nothing with others.
     pub(super) fn alone(pins: &Path, renewed: &BTreeSet<&str>, owner: Owner) -> Result<Self, Error> {
         let log = logs::enabled();
-        let reused = SHARED.into_iter().filter(|name| !renewed.contains(name));
-        let reused: Vec<_> = reused.map(|name| (name, pins::map(pins, name))).collect();
+        let mut reused = own_maps(pins, renewed);
+        let kept = SHARED.into_iter().filter(|name| !renewed.contains(name));
+        reused.extend(kept.map(|name| (name, pins::map(pins, name))));
         let mut ebpf = object::load(features(), owner, 1, &reused, log)?;
         let logs = log.then(|| Logs::take(&mut ebpf).ok()).flatten();
         links::load_all(&mut ebpf)?;
@@ -53,12 +58,15 @@ impl Programs {
         let hooks = hooks.into_iter().collect::<Result<_, Error>>()?;
         let used = PROGRAMS.map(|(name, _)| Ok((name, programs(name)?)));
         let used = used.into_iter().collect::<Result<_, Error>>()?;
+        let control = programs(program::SETSOCKOPT)?;
         Ok(Self {
             number: owner.pod,
             numbers: Arc::new(Numbers::of(&ebpf)?),
             hooks,
+            control,
             used,
             shared: shared(&ebpf)?,
+            own: own(&ebpf)?,
             logs,
         })
     }
@@ -99,16 +107,19 @@ impl Node {
     }
 
     /// Loads what is loaded for each pod: the one in the network namespace of that cookie, which has a number from now on.
-    pub(super) fn load_for(&self, netns: u64, owner: impl FnOnce(u32) -> Owner) -> Result<Programs, Error> {
+    /// Of its own maps those are kept that are pinned there and not to be made anew.
+    pub(super) fn load_for(
+        &self,
+        netns: u64,
+        (pins, renewed): (&Path, &BTreeSet<&str>),
+        owner: impl FnOnce(u32) -> Owner,
+    ) -> Result<Programs, Error> {
         let number = self.numbers.of_pod(netns)?;
         let owner = owner(number);
-        let mut ebpf = object::load(
-            self.features,
-            owner,
-            PODS_MOST as u32,
-            &node_maps(&self.pins),
-            false,
-        )?;
+        let mut reused = node_maps(&self.pins);
+        reused.extend(own_maps(pins, renewed));
+        let mut ebpf = object::load(self.features, owner, PODS_MOST as u32, &reused, false)?;
+        let of_pod = own(&ebpf)?;
         let own = FOR_ONE_POD.map(|name| {
             links::load(&mut ebpf, name)?;
             Ok((name, Arc::new(links::program(&mut ebpf, name)?)))
@@ -130,8 +141,10 @@ impl Node {
             number,
             numbers: self.numbers.clone(),
             hooks: hooks.into_iter().collect::<Result<_, Error>>()?,
+            control: find(program::SETSOCKOPT)?,
             used: used.into_iter().collect::<Result<_, Error>>()?,
             shared: self.shared.clone(),
+            own: of_pod,
             logs: None,
         })
     }
@@ -149,6 +162,19 @@ fn node_maps(pins: &Path) -> Vec<(&'static str, PathBuf)> {
     let shared = SHARED.map(|name| (name, pins::map(pins, name)));
     let pods = (map::PODS, pins::map(pins, map::PODS));
     pinned.into_iter().chain(shared).chain([pods]).collect()
+}
+
+/// Those of a pod that are kept, and where they are pinned.
+fn own_maps(pins: &Path, renewed: &BTreeSet<&str>) -> Vec<(&'static str, PathBuf)> {
+    let kept = map::BY_POD
+        .into_iter()
+        .filter(|(name, _)| !renewed.contains(name));
+    kept.map(|(name, _)| (name, pins::map(pins, name))).collect()
+}
+
+fn own(ebpf: &Ebpf) -> Result<Maps, Error> {
+    let own = map::BY_POD.map(|(name, _)| map_fd(ebpf, name).map(|fd| (name, Arc::new(fd))));
+    own.into_iter().collect()
 }
 
 fn features() -> Features {
@@ -237,7 +263,14 @@ impl Numbers {
 /// A descriptor of its own, which outlives the loader.
 fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
     let data = match ebpf.map(name) {
-        Some(LoadedMap::ArrayOfMaps(data) | LoadedMap::HashMap(data) | LoadedMap::SkStorage(data)) => data,
+        Some(
+            LoadedMap::Array(data)
+            | LoadedMap::ArrayOfMaps(data)
+            | LoadedMap::HashMap(data)
+            | LoadedMap::LpmTrie(data)
+            | LoadedMap::SkStorage(data)
+            | LoadedMap::SockMap(data),
+        ) => data,
         _ => return Err(Error::Missing { kind: "map", name }),
     };
     let clone: io::Result<OwnedFd> = data.fd().as_fd().try_clone_to_owned();

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{self, BPF_FS_MAGIC, FsType};
@@ -160,12 +160,6 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         other => other.map_err(Error::path("pins", directory)),
     }
-}
-
-/// A map, as it is pinned.
-pub(super) fn open_map(pins: &Path, name: &str) -> Result<OwnedFd, Error> {
-    let pin = map(pins, name);
-    sys::open_pin(&pin).map_err(Error::path("pinned map", pin))
 }
 
 pub(in super::super) fn is_usable(pins: &Path, name: &str) -> bool {

@@ -1,9 +1,6 @@
-//! What the maps of a pod are made like, as `sidecar-ebpf` declares them. The loader makes those that all pods share; a pod's
-//! own are made here, and the kernel takes them only where they are like the templates in the programs.
+//! What the maps are made like, as `sidecar-ebpf` declares them: whether one that is pinned can be used again.
 
-use std::io;
-use std::os::fd::OwnedFd;
-
+use sidecar_ebpf::abi::control::{Answer, Secret};
 use sidecar_ebpf::abi::{
     APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_ROWS, COUNTER_SLOTS,
     INHERITED_SLOTS, Inherited, LISTENER_SLOTS, Origin, PENDING_ENTRIES, POLICY_ENTRIES, PRESENTED_ENTRIES,
@@ -11,8 +8,6 @@ use sidecar_ebpf::abi::{
 };
 use sidecar_ebpf::addr::Ip;
 
-use super::super::Error;
-use super::super::map::create;
 use super::super::sys::MapInfo;
 
 const HASH: u32 = 1;
@@ -44,6 +39,7 @@ impl Shape {
         const INDEX: usize = size_of::<u32>();
         const SOCKET: usize = size_of::<i32>();
         let hash = |key, value, entries| Self::new(HASH, [key, value, entries], NO_PREALLOC);
+        let array = |value, entries| Self::new(ARRAY, [INDEX, value, entries], 0);
         let mapped = |value, entries| Self::new(ARRAY, [INDEX, value, entries], MMAPABLE);
         let trie = |key, value, entries| Self::new(LPM_TRIE, [PREFIX + key, value, entries], NO_PREALLOC);
         let storage = |value| Self::new(SK_STORAGE, [SOCKET, value, 0], NO_PREALLOC);
@@ -61,6 +57,8 @@ impl Shape {
             map::LISTENERS => Self::new(SOCKMAP, [INDEX, size_of::<u32>(), LISTENER_SLOTS], 0),
             map::SETTINGS => mapped(size_of::<Settings>(), 1),
             map::COUNTERS => mapped(size_of::<u64>(), COUNTER_ROWS * COUNTER_SLOTS),
+            map::SECRET => array(size_of::<Secret>(), 1),
+            map::ANSWERS => storage(size_of::<Answer>()),
             _ => Self::new(0, [0; 3], 0),
         }
     }
@@ -86,17 +84,4 @@ impl Shape {
         };
         found == self
     }
-}
-
-/// Makes a map of one pod, empty.
-pub(super) fn make(name: &'static str) -> Result<OwnedFd, Error> {
-    let Shape {
-        kind,
-        key,
-        value,
-        entries,
-        flags,
-    } = Shape::of(name);
-    let made: io::Result<OwnedFd> = create(name, [kind, key, value, entries, flags]);
-    made.map_err(|source| Error::MapIo { map: name, source })
 }

@@ -36,7 +36,7 @@ pub(in super::super) struct Prefix {
 
 /// The entry's key as the kernel has it: how many bits of it count, then its bytes.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bytemuck::Pod, bytemuck::Zeroable)]
 pub(in super::super) struct Key {
     pub(super) bits: u32,
     pub(in super::super) key: PolicyKey,

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 
 use super::super::Error;
 use super::super::map::Map;
+use super::control::Control;
 use super::counters::Counters;
 use super::mapped::Writable;
 use super::settings::Switches;
@@ -51,10 +52,34 @@ pub struct AppPorts {
 }
 
 pub(super) struct AppPortMaps {
-    /// The sockets that the programs count.
-    pub(super) counted: Map<u64, AppSocket>,
+    pub(super) counted: Counted,
     pub(super) inherited: Writable<Inherited>,
     pub(super) counters: Counters,
+}
+
+/// The sockets that the programs count, by cookie.
+#[derive(Clone, Debug)]
+pub(super) enum Counted {
+    Map(Map<u64, AppSocket>),
+    Control(Control),
+}
+
+impl Counted {
+    /// Those of the pod, of which `listening` are all that listen now.
+    fn cookies(&self, listening: &[Listening]) -> Result<HashSet<u64>, Error> {
+        match self {
+            Self::Map(map) => Ok(map.keys_at_once(APP_SOCKET_ENTRIES)?.into_iter().collect()),
+            Self::Control(control) => {
+                let mut counted = HashSet::new();
+                for socket in listening {
+                    if control.has_app_socket(socket.cookie)? {
+                        counted.insert(socket.cookie);
+                    }
+                }
+                Ok(counted)
+            }
+        }
+    }
 }
 
 /// What the shards have met that only a look explains.
@@ -189,9 +214,8 @@ impl AppPorts {
 
     /// Those that the programs do not count, and that outsiders could reach.
     fn uncounted(&mut self, listening: &[Listening]) -> Result<HashMap<u64, SocketAddr>, Error> {
-        let counted = self.maps.counted.keys_at_once(APP_SOCKET_ENTRIES)?;
+        let counted = self.maps.counted.cookies(listening)?;
         self.note_crowd(counted.len());
-        let counted: HashSet<u64> = counted.into_iter().collect();
         let is_stranger = |socket: &&Listening| {
             !socket.at.ip().to_canonical().is_loopback()
                 && !self.outside.contains(&socket.cookie)

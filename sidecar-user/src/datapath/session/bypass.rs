@@ -1,6 +1,6 @@
 //! How the proxy's own sockets stay out of its own way: a flag in the socket's storage, set before connect().
 //!
-//! Unforgeable (it takes the map's descriptor) and tied to nothing but the socket: no uid, no mark. The same flag names
+//! Unforgeable (it takes the map's descriptor, or the secret of the control path) and tied to nothing but the socket: no uid, no mark. The same flag names
 //! the client that an accepting application of this pod is to see, and the connect hook dials for it: where the client
 //! cannot be shown there is no connection. Whether to believe that client is not asked here.
 
@@ -15,6 +15,7 @@ use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use super::super::ip::{kernel_ip, user_ip};
 use super::super::map::Map;
 use super::app_ports::Doubts;
+use super::control::Control;
 use super::port_maps::PortMaps;
 use super::settings::{Ownership, Switches};
 use crate::model::Direction;
@@ -22,21 +23,24 @@ use crate::model::Direction;
 #[derive(Clone, Debug)]
 pub struct Bypass {
     switches: Switches,
-    map: Map<RawFd, abi::Bypass>,
+    marks: Marks,
     ports: PortMaps,
     doubts: Arc<Doubts>,
 }
 
+/// How a mark gets into the storage of a socket.
+#[derive(Clone, Debug)]
+pub(super) enum Marks {
+    /// Its key is a descriptor of the socket.
+    Map(Map<RawFd, abi::Bypass>),
+    Control(Control),
+}
+
 impl Bypass {
-    pub(super) fn new(
-        switches: Switches,
-        map: Map<RawFd, abi::Bypass>,
-        ports: PortMaps,
-        doubts: Arc<Doubts>,
-    ) -> Self {
+    pub(super) fn new(switches: Switches, marks: Marks, ports: PortMaps, doubts: Arc<Doubts>) -> Self {
         Self {
             switches,
-            map,
+            marks,
             ports,
             doubts,
         }
@@ -134,9 +138,11 @@ impl Bypass {
         self.write(socket, &mark)
     }
 
-    /// The key of a socket's storage is a descriptor of it.
     fn write(&self, socket: BorrowedFd<'_>, mark: &abi::Bypass) -> io::Result<()> {
-        Ok(self.map.set(&socket.as_raw_fd(), mark)?)
+        match &self.marks {
+            Marks::Map(map) => Ok(map.set(&socket.as_raw_fd(), mark)?),
+            Marks::Control(control) => Ok(control.mark(socket, mark)?),
+        }
     }
 
     /// One of many addresses of loopback to dial an application from that has no port left for the pod's own address.

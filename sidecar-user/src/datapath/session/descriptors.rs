@@ -8,6 +8,7 @@
 //! the objects belong to nobody can ask them: whoever hands them over answers for that.
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -18,8 +19,11 @@ use sidecar_ebpf::abi::{map, program};
 use super::super::map::Map;
 use super::super::sys::{self, MapInfo};
 use super::super::{Error, versioned};
+use super::control::Control;
 use super::mapped::Mapped;
 use super::ring::Ring;
+use super::settings::Writer;
+use super::table::{Operations, Table};
 
 const CGROUP: &str = "cgroup";
 const NETNS: &str = "netns";
@@ -45,6 +49,11 @@ pub(in super::super) const PROGRAMS: [(&str, u32); 2] = [
 ];
 
 const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
+
+/// What of it a process needs that may not call bpf(2): arrays to be mapped, and the filter of its own listeners. Everything else
+/// it asks for by the control path.
+const MAPS_WITHOUT_BPF: [&str; 4] = [map::SETTINGS, map::APP_PORTS, map::INHERITED, map::COUNTERS];
+const PROGRAMS_WITHOUT_BPF: [&str; 1] = [program::HOLD];
 
 /// All that a session is made of.
 #[derive(Debug)]
@@ -76,14 +85,26 @@ impl Descriptors {
 
     /// For handing them over, in any order.
     pub fn named(&self) -> Vec<(String, BorrowedFd<'_>)> {
+        self.named_of(&MAPS, &PROGRAMS.map(|(name, _)| name))
+    }
+
+    /// Those that are of use without bpf(2).
+    pub fn named_without_bpf(&self) -> Vec<(String, BorrowedFd<'_>)> {
+        self.named_of(&MAPS_WITHOUT_BPF, &PROGRAMS_WITHOUT_BPF)
+    }
+
+    fn named_of(&self, maps: &[&str], programs: &[&str]) -> Vec<(String, BorrowedFd<'_>)> {
         let objects = &self.objects;
         let mut named = vec![
             (CGROUP.into(), self.cgroup.as_fd()),
             (NETNS.into(), self.netns.as_fd()),
         ];
-        let programs = objects.programs.iter();
+        let programs = objects
+            .programs
+            .iter()
+            .filter(|(name, _)| programs.contains(name));
         named.extend(programs.map(|(name, program)| ((*name).into(), program.as_fd())));
-        let maps = objects.maps.iter().filter(|(name, _)| MAPS.contains(name));
+        let maps = objects.maps.iter().filter(|(name, _)| maps.contains(name));
         named.extend(maps.map(|(name, map)| (versioned(name), map.as_fd())));
         let rings = objects.rings.iter().enumerate();
         named.extend(rings.map(|(shard, ring)| (of_ring(shard), ring.as_fd())));
@@ -92,6 +113,19 @@ impl Descriptors {
 
     /// Of what was handed over. Closes what it does not know: another version may need more.
     pub fn of_named(given: impl IntoIterator<Item = (String, OwnedFd)>) -> Result<Self, Error> {
+        Self::of_these(given, &MAPS, &PROGRAMS.map(|(name, _)| name))
+    }
+
+    /// Of those that [`Self::named_without_bpf`] names.
+    pub fn of_named_without_bpf(given: impl IntoIterator<Item = (String, OwnedFd)>) -> Result<Self, Error> {
+        Self::of_these(given, &MAPS_WITHOUT_BPF, &PROGRAMS_WITHOUT_BPF)
+    }
+
+    fn of_these(
+        given: impl IntoIterator<Item = (String, OwnedFd)>,
+        maps: &[&'static str],
+        programs: &[&'static str],
+    ) -> Result<Self, Error> {
         let mut given: BTreeMap<String, OwnedFd> = given.into_iter().collect();
         let rings = (0..).map_while(|shard| given.remove(&of_ring(shard))).collect();
         let mut take = |name: &str| {
@@ -99,14 +133,20 @@ impl Descriptors {
                 .remove(name)
                 .ok_or_else(|| Error::NotHandedOver { name: name.into() })
         };
-        let maps = MAPS.map(|name| take(&versioned(name)).map(|map| (name, Arc::new(map))));
-        let programs = PROGRAMS.map(|(name, _)| take(name).map(|program| (name, Arc::new(program))));
+        let maps = maps
+            .iter()
+            .map(|name| Ok((*name, Arc::new(take(&versioned(name))?))))
+            .collect::<Result<_, Error>>()?;
+        let programs = programs
+            .iter()
+            .map(|name| Ok((*name, Arc::new(take(name)?))))
+            .collect::<Result<_, Error>>()?;
         Ok(Self {
             cgroup: take(CGROUP)?,
             netns: take(NETNS)?,
             objects: Objects {
-                maps: maps.into_iter().collect::<Result<_, _>>()?,
-                programs: programs.into_iter().collect::<Result<_, _>>()?,
+                maps,
+                programs,
                 rings,
             },
         })
@@ -133,6 +173,31 @@ impl Objects {
     /// Of a map, which is not asked what it is.
     pub(super) fn descriptor(&self, name: &'static str) -> Result<Arc<OwnedFd>, Error> {
         find("map", &self.maps, name).cloned()
+    }
+
+    /// By which the settings are written.
+    pub(super) fn writer(&self, control: Option<&Control>) -> Result<Writer, Error> {
+        match control {
+            None => self.map(map::SETTINGS).map(Writer::Map),
+            Some(control) => Ok(Writer::Control(control.clone())),
+        }
+    }
+
+    pub(super) fn table<K: Pod + Eq + Hash, V: Pod>(
+        &self,
+        name: &'static str,
+        control: Option<&Control>,
+        operations: Operations,
+    ) -> Result<Table<K, V>, Error> {
+        match control {
+            None => self.map(name).map(Table::Map),
+            Some(control) => Ok(Table::of_control(control, operations)),
+        }
+    }
+
+    /// A program that is not asked what it is, which takes bpf(2). The kernel takes none but a socket's filter for one.
+    pub(super) fn filter(&self) -> Result<Arc<OwnedFd>, Error> {
+        find("program", &self.programs, program::HOLD).cloned()
     }
 
     pub(super) fn program(&self, name: &'static str) -> Result<Arc<OwnedFd>, Error> {

@@ -10,10 +10,10 @@ use sidecar_ebpf::verdict::{self, Arriving, Connecting, Facts, InboundFacts, Loo
 
 use super::super::Error;
 use super::super::ip::kernel_ip;
-use super::super::map::Map;
 use super::super::policy::{Direction, Rule};
 use super::port_maps::PortMaps;
 use super::settings::Switches;
+use super::table::Table;
 use super::{PolicyMap, routes};
 
 /// Cheap to clone.
@@ -21,7 +21,7 @@ use super::{PolicyMap, routes};
 pub struct Explain {
     switches: Switches,
     policy: PolicyMap,
-    routes: Map<routes::Key, Path>,
+    routes: Table<routes::Key, Path>,
     ports: PortMaps,
 }
 
@@ -65,7 +65,7 @@ impl Explain {
     pub(super) fn new(
         switches: Switches,
         policy: PolicyMap,
-        routes: Map<routes::Key, Path>,
+        routes: Table<routes::Key, Path>,
         ports: PortMaps,
     ) -> Self {
         Self {

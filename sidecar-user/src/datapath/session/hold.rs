@@ -4,18 +4,16 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
 
-use bytemuck::{Pod, Zeroable};
-use sidecar_ebpf::abi::{self, Pending, Stage, StageChange, Tuple};
+use sidecar_ebpf::abi::{self, Stage, StageChange, Tuple};
 use sidecar_ebpf::addr::{Ip, Port};
 use tokio::io::unix::AsyncFd;
 
 use super::super::ip::{kernel_ip, user_ip};
-use super::super::map::Map;
 use super::super::sys;
 use super::ring::Ring;
+use super::stages::Stages;
 use crate::model::{HeldEvent, HeldSyn, OriginalDst, Pair};
 
 /// Records read in one turn.
@@ -30,8 +28,7 @@ pub struct Hold {
 /// Lets held SYNs of one shard pass.
 #[derive(Clone, Debug)]
 pub struct Approvals {
-    pub(super) program: Arc<OwnedFd>,
-    pub(super) pending: Map<Tuple, Pending>,
+    pub(super) stages: Stages,
     pub(super) netns: u64,
     /// Counted through all generations.
     pub(super) shard: u32,
@@ -71,8 +68,7 @@ impl Approvals {
 
     /// Whether the kernel still holds that SYN. News of its end can be lost, when the ring is full.
     pub fn is_held(&self, pair: Pair, sequence: u32) -> io::Result<bool> {
-        let pending = self.pending.get(&self.key(pair))?;
-        Ok(pending.is_some_and(|pending| pending.stage.is_waiting() && pending.stage.sequence() == sequence))
+        self.stages.is_held(self.key(pair), sequence)
     }
 
     fn stages(&self, sequence: u32) -> (Stage, Stage) {
@@ -84,8 +80,7 @@ impl Approvals {
 
     fn change(&self, pair: Pair, from: Stage, to: Stage) -> io::Result<bool> {
         let tuple = self.key(pair);
-        let change = StageChange { tuple, from, to };
-        Ok(run(&self.program, &change)? == StageChange::DONE)
+        self.stages.change(StageChange { tuple, from, to })
     }
 
     fn key(&self, pair: Pair) -> Tuple {
@@ -169,42 +164,4 @@ fn tcp_header(bytes: &[u8]) -> Option<Vec<u8>> {
 
 fn address(from: Ip, port: Port) -> SocketAddr {
     SocketAddr::new(user_ip(from), port.get())
-}
-
-/// Runs a socket filter on a request, and returns what it answers.
-fn run(program: &OwnedFd, request: &StageChange) -> io::Result<u32> {
-    const BPF_PROG_TEST_RUN: i32 = 10;
-    /// The start of what the command takes, which the kernel fills with zeros.
-    #[repr(C)]
-    #[derive(Clone, Copy, Pod, Zeroable)]
-    struct Attr {
-        program: u32,
-        answer: u32,
-        size_in: u32,
-        size_out: u32,
-        data_in: u64,
-        data_out: u64,
-        repeat: u32,
-        duration: u32,
-    }
-    let packet = Packet {
-        ethernet: [0; 14],
-        request: *request,
-    };
-    let mut attr = Attr {
-        program: sys::descriptor(program.as_fd()),
-        size_in: u32::try_from(size_of::<Packet>()).expect("it is small"),
-        data_in: &raw const packet as u64,
-        ..Attr::zeroed()
-    };
-    sys::bpf(BPF_PROG_TEST_RUN, &mut attr)?;
-    Ok(attr.answer)
-}
-
-/// What the kernel takes for a packet: it has an Ethernet header, which a program for sockets is not shown.
-#[repr(C, packed)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Packet {
-    ethernet: [u8; 14],
-    request: StageChange,
 }

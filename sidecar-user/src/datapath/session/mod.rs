@@ -16,6 +16,8 @@
 //! - [`AppPorts`] reads the directories of the pod's cgroup, by the path that its descriptor has here.
 //! - setns(2), with CAP_SYS_ADMIN, only from a thread of another network namespace than the pod's.
 //!
+//! For a process that may not call bpf(2) at all the handles write by the [`Control`] path, one `setsockopt` each.
+//!
 //! Not here, because they take CAP_BPF: making rings, and asking who else is attached. `install/` does both.
 
 use std::io;
@@ -23,20 +25,23 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use sidecar_ebpf::abi::{
-    APP_PORT_SLOTS, COUNTER_ROWS, COUNTER_SLOTS, INHERITED_SLOTS, Listener, Pending, Settings, Tuple, map,
-    program,
+    APP_PORT_SLOTS, COUNTER_ROWS, COUNTER_SLOTS, INHERITED_SLOTS, Listener, Settings, map, program,
 };
 
 use super::map::Map;
 use super::{Error, PodTarget, Policy, sys};
-use app_ports::{AppPortMaps, Doubts};
+use app_ports::{AppPortMaps, Counted, Doubts};
+use bypass::Marks;
 use counters::Counters;
 use mapped::Writable;
 use port_maps::PortMaps;
 use settings::Switches;
+use stages::Stages;
+use table::{Operations, Table};
 
 mod app_ports;
 mod bypass;
+mod control;
 mod counters;
 mod descriptors;
 mod explain;
@@ -51,9 +56,12 @@ mod proof;
 pub(super) mod ring;
 mod routes;
 pub(super) mod settings;
+mod stages;
+mod table;
 
 pub use app_ports::AppPorts;
 pub use bypass::Bypass;
+pub use control::{Control, Secret};
 pub use descriptors::Descriptors;
 pub(super) use descriptors::{Objects, PROGRAMS};
 pub use explain::{Action, Connect, Explain, Verdict};
@@ -71,7 +79,7 @@ pub struct Session {
     /// Counted through all generations.
     first_shard: u32,
     filter: Arc<OwnedFd>,
-    approve: Arc<OwnedFd>,
+    stages: Stages,
     rings: Vec<OwnedFd>,
     maps: Maps,
     switches: Switches,
@@ -84,12 +92,12 @@ pub struct Session {
 
 /// Those of which handles are made when they are asked for.
 struct Maps {
-    listeners: Map<u32, RawFd>,
-    pending: Map<Tuple, Pending>,
-    routes: Map<routes::Key, sidecar_ebpf::abi::Path>,
+    /// `None`: filling the slots is the installer's.
+    listeners: Option<Map<u32, RawFd>>,
+    routes: Table<routes::Key, sidecar_ebpf::abi::Path>,
     ports: PortMaps,
     inherited: Arc<OwnedFd>,
-    counted: Map<u64, sidecar_ebpf::abi::AppSocket>,
+    counted: Counted,
 }
 
 /// The listeners of a shard, which `sk_lookup` brings connections to. Each is a TCP socket of the pod's network namespace
@@ -110,21 +118,33 @@ impl Session {
     ///
     /// Refuses descriptors of other objects than their names say, and maps of another layout.
     pub fn new(descriptors: Descriptors, policy: &Policy) -> Result<Self, Error> {
+        Self::in_force(descriptors, policy, None)
+    }
+
+    /// As [`Self::new`], for handles that write by the control path and not by bpf(2). Whoever hands over the descriptors has
+    /// removed the policies and routes of earlier proxies, but for the policy in force.
+    pub fn by_control(descriptors: Descriptors, policy: &Policy, control: &Control) -> Result<Self, Error> {
+        Self::in_force(descriptors, policy, Some(control))
+    }
+
+    fn in_force(descriptors: Descriptors, policy: &Policy, control: Option<&Control>) -> Result<Self, Error> {
         let Descriptors {
             cgroup,
             netns,
             objects,
         } = descriptors;
         let pod = PodTarget::of_descriptors(cgroup, netns)?;
-        let switches = Switches::in_force(objects.map(map::SETTINGS)?, objects.mapped(map::SETTINGS, 1)?);
-        let policy = PolicyMap::in_force(objects.map(map::POLICY)?, switches.clone(), policy);
-        Self::of(pod, objects, switches, policy)
+        let in_force = objects.mapped(map::SETTINGS, 1)?;
+        let switches = Switches::in_force(objects.writer(control)?, in_force);
+        let table = objects.table(map::POLICY, control, Operations::POLICY)?;
+        let policy = PolicyMap::in_force(table, switches.clone(), policy);
+        Self::of(pod, objects, switches, policy, control)
     }
 
     /// As [`Self::new`], before the programs are told of this process: its shards are counted from this one on. What the
     /// settings say is this process's to change once they were [taken over](Self::takes_over).
-    pub fn granted(descriptors: Descriptors, first_shard: u32) -> Result<Self, Error> {
-        let session = Self::new(descriptors, &Policy::default())?;
+    pub fn granted(descriptors: Descriptors, first_shard: u32, control: &Control) -> Result<Self, Error> {
+        let session = Self::by_control(descriptors, &Policy::default(), control)?;
         Ok(Self {
             first_shard,
             // The settings may be written only when they come into force.
@@ -146,37 +166,55 @@ impl Session {
         settings: Settings,
         policy: &Policy,
     ) -> Result<Self, Error> {
-        let (map, in_force) = (objects.map(map::SETTINGS)?, objects.mapped(map::SETTINGS, 1)?);
-        let switches = Switches::new(map, in_force, settings);
-        let policy = PolicyMap::new(objects.map(map::POLICY)?, switches.clone(), policy);
-        Self::of(pod, objects, switches, policy)
+        let in_force = objects.mapped(map::SETTINGS, 1)?;
+        let switches = Switches::new(objects.writer(None)?, in_force, settings);
+        let table = objects.table(map::POLICY, None, Operations::POLICY)?;
+        let policy = PolicyMap::new(table, switches.clone(), policy);
+        Self::of(pod, objects, switches, policy, None)
     }
 
-    fn of(pod: PodTarget, objects: Objects, switches: Switches, policy: PolicyMap) -> Result<Self, Error> {
+    fn of(
+        pod: PodTarget,
+        objects: Objects,
+        switches: Switches,
+        policy: PolicyMap,
+        control: Option<&Control>,
+    ) -> Result<Self, Error> {
         let maps = Maps {
-            listeners: objects.map(map::LISTENERS)?,
-            pending: objects.map(map::PENDING)?,
-            routes: objects.map(map::ROUTES)?,
+            listeners: match control {
+                None => Some(objects.map(map::LISTENERS)?),
+                Some(_) => None,
+            },
+            routes: objects.table(map::ROUTES, control, Operations::ROUTES)?,
             ports: PortMaps {
                 counted: objects.mapped(map::APP_PORTS, APP_PORT_SLOTS)?,
                 inherited: objects.mapped(map::INHERITED, INHERITED_SLOTS)?,
             },
             inherited: objects.descriptor(map::INHERITED)?,
-            counted: objects.map(map::APP_SOCKETS)?,
+            counted: match control {
+                None => Counted::Map(objects.map(map::APP_SOCKETS)?),
+                Some(control) => Counted::Control(control.clone()),
+            },
+        };
+        let stages = match control {
+            None => Stages::Bpf {
+                approve: objects.program(program::APPROVE)?,
+                pending: objects.map(map::PENDING)?,
+            },
+            Some(control) => Stages::Control(control.clone()),
+        };
+        let marks = match control {
+            None => Marks::Map(objects.map(map::BYPASS)?),
+            Some(control) => Marks::Control(control.clone()),
         };
         let counters = Counters::new(objects.mapped(map::COUNTERS, COUNTER_ROWS * COUNTER_SLOTS)?);
-        let (filter, approve) = (
-            objects.program(program::HOLD)?,
-            objects.program(program::APPROVE)?,
-        );
+        let filter = match control {
+            None => objects.program(program::HOLD)?,
+            Some(_) => objects.filter()?,
+        };
         let rings = objects.rings()?;
         let doubts = Arc::<Doubts>::default();
-        let bypass = Bypass::new(
-            switches.clone(),
-            objects.map(map::BYPASS)?,
-            maps.ports.clone(),
-            doubts.clone(),
-        );
+        let bypass = Bypass::new(switches.clone(), marks, maps.ports.clone(), doubts.clone());
         let explain = Explain::new(
             switches.clone(),
             policy.clone(),
@@ -189,7 +227,7 @@ impl Session {
             netns: settings.netns,
             first_shard: settings.first_shard.into(),
             filter,
-            approve,
+            stages,
             rings,
             maps,
             switches,
@@ -215,7 +253,11 @@ impl Session {
         for (of, listener) in given {
             if let Some(listener) = listener {
                 let slot = of.slot(self.first_shard + shard);
-                self.maps.listeners.set(&slot, &listener.as_raw_fd())?;
+                let slots = self.maps.listeners.as_ref();
+                let slots = slots.ok_or(Error::NotHandedOver {
+                    name: map::LISTENERS.into(),
+                })?;
+                slots.set(&slot, &listener.as_raw_fd())?;
             }
         }
         Ok(())
@@ -237,8 +279,7 @@ impl Session {
     /// By a ring that is in the shard's slot already: the filter is put on its outbound listener.
     pub(super) fn hold_by(&self, shard: u32, ring: OwnedFd, listener: BorrowedFd<'_>) -> Result<Hold, Error> {
         let approvals = Approvals {
-            program: self.approve.clone(),
-            pending: self.maps.pending.clone(),
+            stages: self.stages.clone(),
             netns: self.netns,
             shard: self.first_shard + shard,
         };

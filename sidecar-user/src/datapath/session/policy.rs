@@ -7,15 +7,15 @@ use sidecar_ebpf::abi::{self, PolicyKey, Range, Settings};
 use sidecar_ebpf::addr::Port;
 use sidecar_ebpf::verdict;
 
-use super::super::map::{Failed, Map};
 use super::super::policy::{Direction, Key, Policy, Rule, host};
 use super::super::{Error, sys};
 use super::settings::{Ownership, Switches};
+use super::table::{Failed, Table};
 
 /// The policy of an attached datapath. Cheap to clone; changes happen one at a time.
 #[derive(Clone, Debug)]
 pub struct PolicyMap {
-    map: Map<Key, abi::Policy>,
+    map: Table<Key, abi::Policy>,
     switches: Switches,
     in_force: Arc<Mutex<InForce>>,
 }
@@ -28,7 +28,7 @@ struct InForce {
 
 impl PolicyMap {
     /// Writes nothing yet.
-    pub(super) fn new(map: Map<Key, abi::Policy>, switches: Switches, policy: &Policy) -> Self {
+    pub(super) fn new(map: Table<Key, abi::Policy>, switches: Switches, policy: &Policy) -> Self {
         Self {
             map,
             switches,
@@ -40,7 +40,7 @@ impl PolicyMap {
     }
 
     /// Of programs that are attached: this policy, in the generation that their settings say.
-    pub(super) fn in_force(map: Map<Key, abi::Policy>, switches: Switches, policy: &Policy) -> Self {
+    pub(super) fn in_force(map: Table<Key, abi::Policy>, switches: Switches, policy: &Policy) -> Self {
         let generation = switches.wanted().policy_generation as u8;
         let made = Self::new(map, switches, policy);
         made.lock().generation = generation;
@@ -118,7 +118,7 @@ impl PolicyMap {
 }
 
 /// Writes a policy beside the one in force, and answers its generation. Leaves nothing behind when it fails.
-fn write(map: &Map<Key, abi::Policy>, in_force: u8, policy: &Policy) -> Result<u8, Error> {
+fn write(map: &Table<Key, abi::Policy>, in_force: u8, policy: &Policy) -> Result<u8, Error> {
     // What a proxy left that died while it changed its policy.
     remove(map, |generation| generation != in_force);
     // Zero says that there is no policy.
@@ -138,14 +138,14 @@ fn write(map: &Map<Key, abi::Policy>, in_force: u8, policy: &Policy) -> Result<u
 
 /// Takes the other generations away, once no program looks at them any more. Where the kernel does not let us know,
 /// they stay until the next change.
-fn retire_others(map: &Map<Key, abi::Policy>, in_force: u8) {
+fn retire_others(map: &Table<Key, abi::Policy>, in_force: u8) {
     if sys::wait_for_programs().is_ok() {
         remove(map, |generation| generation != in_force);
     }
 }
 
 /// Best effort: entries that do not count do no harm but take room, and are removed before the next policy is written.
-fn remove(map: &Map<Key, abi::Policy>, which: impl Fn(u8) -> bool) {
+fn remove(map: &Table<Key, abi::Policy>, which: impl Fn(u8) -> bool) {
     let _: Result<(), Failed> = map.retain(|key| !which(key.key.generation));
 }
 

@@ -13,12 +13,12 @@ use sidecar_ebpf::addr::Ip;
 
 use super::super::Error;
 use super::super::ip::{kernel_ip, user_ip};
-use super::super::map::Map;
 use super::settings::Switches;
+use super::table::Table;
 use crate::model::network::Path;
 
 pub struct RouteMap {
-    map: Map<Key, abi::Path>,
+    map: Table<Key, abi::Path>,
     switches: Switches,
     written: BTreeMap<Key, Path>,
     complete: bool,
@@ -26,14 +26,14 @@ pub struct RouteMap {
 
 /// Of an LPM trie: IPv4 is v4-mapped, its prefixes are 96 bits longer.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
 pub(super) struct Key {
     bits: u32,
     ip: [u8; 16],
 }
 
 impl RouteMap {
-    pub(super) fn new(map: Map<Key, abi::Path>, switches: Switches) -> Result<Self, Error> {
+    pub(super) fn new(map: Table<Key, abi::Path>, switches: Switches) -> Result<Self, Error> {
         // What an earlier proxy has written is in force, and is changed where it is no longer so.
         let written = written(&map)?;
         let complete = switches.current().routes != 0;
@@ -111,7 +111,7 @@ pub(super) fn key(net: &IpNet) -> Key {
     }
 }
 
-fn written(map: &Map<Key, abi::Path>) -> Result<BTreeMap<Key, Path>, Error> {
+fn written(map: &Table<Key, abi::Path>) -> Result<BTreeMap<Key, Path>, Error> {
     let path = |value: abi::Path| match value.errno {
         0 => Path::From(user_ip(value.source)),
         errno => Path::Fails(errno),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytemuck::Zeroable;
+use sidecar_ebpf::abi::control::Word;
 use sidecar_ebpf::abi::{
     ABI_VERSION, Device, MAX_ADDRESSES, MAX_DEVICES, MAX_OPEN_PORTS, MAX_SHARDS, Settings,
 };
@@ -13,16 +14,24 @@ use sidecar_ebpf::addr::Port;
 use super::super::ip::kernel_ip;
 use super::super::map::Map;
 use super::super::{Config, Error, Netns};
+use super::control::Control;
 use super::mapped::Mapped;
 
 /// Changes single words of the settings in force. The programs see a word before or after, never in between.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Switches {
-    /// For writing alone.
-    map: Map<u32, Settings>,
+    writer: Writer,
     /// What the programs read now.
     in_force: Mapped<Settings>,
     state: Arc<Mutex<State>>,
+}
+
+/// By which this process writes.
+#[derive(Clone, Debug)]
+pub(super) enum Writer {
+    Map(Map<u32, Settings>),
+    /// Where it may not call bpf(2).
+    Control(Control),
 }
 
 #[derive(Debug)]
@@ -55,9 +64,9 @@ pub enum Ownership {
 
 impl Switches {
     /// Writes nothing until [`Self::begin`].
-    pub(super) fn new(map: Map<u32, Settings>, in_force: Mapped<Settings>, settings: Settings) -> Self {
+    pub(super) fn new(writer: Writer, in_force: Mapped<Settings>, settings: Settings) -> Self {
         Self {
-            map,
+            writer,
             in_force,
             state: Arc::new(Mutex::new(State {
                 settings,
@@ -67,8 +76,8 @@ impl Switches {
     }
 
     /// Of programs that are attached: their settings are this process's to change from now on.
-    pub(super) fn in_force(map: Map<u32, Settings>, in_force: Mapped<Settings>) -> Self {
-        let made = Self::new(map, in_force.clone(), in_force.get(0));
+    pub(super) fn in_force(writer: Writer, in_force: Mapped<Settings>) -> Self {
+        let made = Self::new(writer, in_force.clone(), in_force.get(0));
         made.lock().pen = Pen::Held;
         made
     }
@@ -90,7 +99,11 @@ impl Switches {
         let mut state = self.lock();
         let mut settings = state.settings;
         change(&mut settings);
-        self.map.set(&0, &settings)?;
+        match &self.writer {
+            Writer::Map(map) => map.set(&0, &settings)?,
+            // All of the settings are the installer's to write.
+            Writer::Control(_) => return Err(Error::Superseded),
+        }
         *state = State {
             settings,
             pen: Pen::Held,
@@ -115,10 +128,33 @@ impl Switches {
         change(&mut changed);
         match state.pen {
             Pen::Waiting => {}
-            Pen::Held if self.current().epoch == changed.epoch => self.map.set(&0, &changed)?,
-            Pen::Held | Pen::Laid | Pen::Given => return Err(Error::Superseded),
+            Pen::Held => self.write(&state.settings, &changed)?,
+            Pen::Laid | Pen::Given => return Err(Error::Superseded),
         }
         state.settings = changed;
+        Ok(())
+    }
+
+    fn write(&self, before: &Settings, changed: &Settings) -> Result<(), Error> {
+        let control = match &self.writer {
+            Writer::Map(map) => {
+                return match self.current().epoch == changed.epoch {
+                    true => Ok(map.set(&0, changed)?),
+                    false => Err(Error::Superseded),
+                };
+            }
+            Writer::Control(control) => control,
+        };
+        // Word by word, as it is made for callers that change one.
+        let (before, words) = (words(before), words(changed));
+        let different = words.into_iter().zip(before).filter(|(new, old)| new != old);
+        // Also where nothing is different the epoch may be.
+        let all = [(Word::NONE, 0)].into_iter().chain(different.map(|(new, _)| new));
+        for (word, value) in all {
+            if !control.change(changed.epoch, word, value)? {
+                return Err(Error::Superseded);
+            }
+        }
         Ok(())
     }
 
@@ -203,6 +239,21 @@ pub(in super::super) fn same_pod(a: &Settings, b: &Settings) -> bool {
         ..*settings
     };
     lasting(a) == lasting(b)
+}
+
+/// The words that may change while the programs run, but for the epoch.
+fn words(of: &Settings) -> [(Word, u32); 6] {
+    [
+        (Word::STRICT, of.strict),
+        (Word::HOLD, of.hold.into()),
+        (
+            Word::SHARDS,
+            u32::from(of.first_shard) | u32::from(of.shards) << 16,
+        ),
+        (Word::POLICY_GENERATION, of.policy_generation),
+        (Word::ROUTES, of.routes),
+        (Word::APP_PORTS, of.app_ports),
+    ]
 }
 
 /// Takes over what an earlier proxy has found out, with the maps that hold it: whether SYNs are held, and whether routes

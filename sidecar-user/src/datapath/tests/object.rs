@@ -5,7 +5,11 @@ use std::collections::BTreeSet;
 use aya_obj::Object;
 use sidecar_ebpf::abi::{map, program};
 
-use super::super::install::{links::HOOKS, object::OBJECT, shape::Shape};
+use super::super::install::{
+    links::{CONTROL, HOOKS},
+    object::OBJECT,
+    shape::Shape,
+};
 
 fn object() -> Object {
     Object::parse(OBJECT).expect("the object parses")
@@ -17,7 +21,7 @@ fn the_object_holds_the_programs_of_the_abi_and_no_other() {
     let built: BTreeSet<&str> = object.programs.keys().map(String::as_str).collect();
     assert_eq!(built, BTreeSet::from(program::ALL));
     let mut attached: BTreeSet<&str> = HOOKS.iter().map(|hook| hook.program).collect();
-    attached.extend([program::HOLD, program::APPROVE]);
+    attached.extend([program::HOLD, program::APPROVE, CONTROL.program]);
     assert_eq!(built, attached, "every program is attached, or run by the shards");
 }
 
@@ -46,6 +50,10 @@ fn the_maps_have_the_sizes_of_the_abi() {
             flags: built.map_flags(),
         };
         assert_eq!(found, Shape::of(name), "{name}");
+        assert!(
+            object.maps.contains_key(name),
+            "the loader makes {name} of a pod by it"
+        );
     }
 }
 

@@ -93,6 +93,8 @@ pub(super) fn in_pod<F: FnOnce(&Pod)>(body: F) {
         "in the pod:\n{text}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    // What it measures, see `control_cost`.
+    println!("{text}");
 }
 
 /// Waits for something that is bound to happen.
@@ -422,7 +424,8 @@ fn config(directory: &Path) -> Config {
 fn again(name: &str) -> Command {
     let mut command = Command::new(env::current_exe().expect("this binary"));
     command
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .args(["--exact", name, "--include-ignored", "--nocapture"])
+        .arg("--test-threads=1")
         .env(NAME, name);
     command
 }

@@ -125,7 +125,9 @@ fn every_field_of_a_flow_stands_there_with_its_type_and_no_other() {
     let mut flow = flow(Direction::Outbound);
     connected(&mut flow, "web");
     flow.closed = Some((SystemTime::now(), EOF));
-    let report = serde_json::to_value(FlowReport::new(&flow, SystemTime::now())).unwrap();
+    let mut report = FlowReport::new(&flow, SystemTime::now());
+    report.pod = Some("demo/web".into());
+    let report = serde_json::to_value(report).unwrap();
     let fields = report.as_object().unwrap();
     let mut documented = BTreeSet::new();
     for row in table("A flow; what is not known is `null`, never absent:") {
@@ -134,6 +136,7 @@ fn every_field_of_a_flow_stands_there_with_its_type_and_no_other() {
             let has_type = match row[1] {
                 "number" => value.is_number(),
                 "object" => value.is_object(),
+                "list" => value.is_array(),
                 _ => value.is_string(),
             };
             assert!(has_type, "`{field}` is no {}: {value}", row[1]);
@@ -145,6 +148,26 @@ fn every_field_of_a_flow_stands_there_with_its_type_and_no_other() {
         }
     }
     assert_eq!(documented, set(fields.keys().cloned()));
+}
+
+#[test]
+fn every_field_of_a_decision_stands_there_and_no_other() {
+    let decision = DecisionReport {
+        after_seconds: 0.0,
+        step: "dial".into(),
+        result: Some("failed".into()),
+        endpoint: Some(String::new()),
+        transport: Some("plain".into()),
+        policy: Some(String::new()),
+        rule: Some(0),
+        by: Some("us".into()),
+        cause: Some("io".into()),
+        detail: Some(String::new()),
+    };
+    let fields = serde_json::to_value(decision).unwrap();
+    let rows = table("A decision; what does not apply is absent:");
+    let documented = set(rows.iter().flat_map(|row| quoted(row[0])));
+    assert_eq!(documented, set(fields.as_object().unwrap().keys().cloned()));
 }
 
 #[test]

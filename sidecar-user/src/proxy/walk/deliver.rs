@@ -5,13 +5,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::super::limits::Resources;
 use super::super::outcome;
 use super::super::shard::context::Shard;
 use crate::error_chain;
-use crate::model::ClientAddr;
+use crate::model::{ClientAddr, Decided, Failure, Transport};
 use crate::observe::OpenFlow;
 use crate::policy::Permit;
 use crate::transport::Error;
@@ -51,10 +51,15 @@ pub(super) async fn deliver(
     };
     match dialled {
         Ok(app) => {
-            flow.update(|f| f.connect_time = Some(start.elapsed()));
+            flow.update(|f| {
+                f.decided(SystemTime::now(), tried(destination, None));
+                f.connect_time = Some(start.elapsed());
+            });
             Ok(app)
         }
         Err(error) => {
+            let failure = Failure::new(outcome::of_error(&error), &error_chain(&error));
+            flow.decided(tried(destination, Some(failure)));
             match outcome::lacking(&error) {
                 Some(what) => shard.limited.report(what),
                 None if outcome::is_everyday(outcome::of_error(&error)) => {
@@ -66,6 +71,14 @@ pub(super) async fn deliver(
             }
             Err(error)
         }
+    }
+}
+
+fn tried(application: SocketAddr, failure: Option<Failure>) -> Decided {
+    Decided::Tried {
+        endpoint: application,
+        transport: Transport::Plain,
+        failure: failure.map(Box::new),
     }
 }
 

@@ -2,14 +2,15 @@
 //! is next, `search.rs` says. Knows nothing of the application's socket; `outbound.rs` does.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::super::outcome;
 use super::super::shard::context::Shard;
 use super::search::{Failed, Search};
+use crate::error_chain;
 use crate::model::addr::is_local_only;
 use crate::model::snapshot::LoadGuard;
-use crate::model::{Cause, Flow, OriginalDst, Outcome, Party, Transport};
+use crate::model::{Cause, Decided, Failure, Flow, OriginalDst, Outcome, Party, Routed, Transport};
 use crate::observe::OpenFlow;
 use crate::policy::Mode;
 use crate::relay::Port;
@@ -58,7 +59,11 @@ pub(super) async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow)
     let mut search = Search::new(asked.dst, shard.unknown, asked.held, shard.world());
     loop {
         let Some((up, transport)) = search.next() else {
+            if let Some(refusal) = search.refusal() {
+                flow.decided(Decided::Routed(Routed::Refused(refusal)));
+            }
             search.another_round(|| shard.world()).await?;
+            flow.decided(Decided::Again);
             continue;
         };
         flow.update(|f| chosen(f, &up, transport));
@@ -72,7 +77,10 @@ pub(super) async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow)
         };
         match dialled {
             Ok(stream) => {
-                flow.update(|f| f.connect_time = Some(start.elapsed()));
+                flow.update(|f| {
+                    f.decided(SystemTime::now(), tried(&up, transport, None));
+                    f.connect_time = Some(start.elapsed());
+                });
                 return Ok(Conn { stream, _load: load });
             }
             Err(error) => {
@@ -80,6 +88,8 @@ pub(super) async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow)
                     Some(what) => shard.limited.report(what),
                     None => outcome::log(&error, (asked.client, asked.dst), up.endpoint),
                 }
+                let failure = Failure::new(outcome::of_error(&error), &error_chain(&error));
+                flow.decided(tried(&up, transport, Some(failure)));
                 let absent_for = shard.pool.absent_for(shard.gateway(&up));
                 search.failed((&up, transport), &error, absent_for)?;
             }
@@ -97,8 +107,25 @@ impl Conn {
     }
 }
 
-/// What the flow shows of the chosen endpoint, also when it then fails.
+fn tried(up: &Upstream, transport: Transport, failure: Option<Failure>) -> Decided {
+    Decided::Tried {
+        endpoint: up.endpoint,
+        transport,
+        failure: failure.map(Box::new),
+    }
+}
+
+/// What the flow shows of the chosen endpoint, also when it then fails. Where it is not the first one, the flow has said
+/// what the destination is.
 fn chosen(flow: &mut Flow, up: &Upstream, transport: Transport) {
+    if flow.chosen_dst.is_none() {
+        let routed = match (&up.service, &up.target) {
+            (Some(_), _) => Routed::Service,
+            (None, Some(_)) => Routed::Workload,
+            (None, None) => Routed::Unknown,
+        };
+        flow.decided(SystemTime::now(), Decided::Routed(routed));
+    }
     flow.chosen_dst = Some(up.endpoint);
     flow.service = up.service.as_ref().map(|s| s.name.clone());
     flow.destination_identity = up.target.as_ref().map(|t| t.workload.identity.clone());

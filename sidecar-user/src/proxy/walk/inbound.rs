@@ -59,6 +59,7 @@ pub(super) async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: I
         } else {
             let (permit, live) = admit(
                 &shard,
+                &flow,
                 Inbound {
                     source: Some(tunnel.peer.id.clone()),
                     from: tunnel.client.0,
@@ -173,7 +174,7 @@ pub(in crate::proxy) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
             destination,
             tunnel: None,
         };
-        let (permit, live) = admit(&shard, inbound).map_err(outcome::of_answer)?;
+        let (permit, live) = admit(&shard, &flow, inbound).map_err(outcome::of_answer)?;
         shard.meters.plaintext_accepted.inc();
         let app = live
             .unless_cut(deliver(

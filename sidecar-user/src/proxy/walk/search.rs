@@ -32,6 +32,8 @@ pub(super) struct Search {
     world: Arc<Snapshot>,
     /// In this round.
     tried: Vec<SocketAddr>,
+    /// Why `route` named nobody, the last time that it was asked.
+    refused: Option<Cause>,
     /// The failure that the application will hear of.
     failed: Option<Failed>,
     patience: Patience,
@@ -45,6 +47,7 @@ impl Search {
             held,
             world,
             tried: Vec::new(),
+            refused: None,
             failed: None,
             patience: Patience::default(),
         }
@@ -60,11 +63,17 @@ impl Search {
             Route::Mesh(up) => Some((up, Transport::Hbone)),
             Route::Direct(up) => Some((up, Transport::Plain)),
             Route::Refuse(refusal) => {
-                self.failed
-                    .get_or_insert(Failed::refused(outcome::of_refusal(refusal)));
+                let refused = outcome::of_refusal(refusal);
+                self.refused = Some(refused.cause);
+                self.failed.get_or_insert(Failed::refused(refused));
                 None
             }
         }
+    }
+
+    /// Why `route` named nobody at all, where no endpoint has failed.
+    pub(super) fn refusal(&self) -> Option<Cause> {
+        self.refused.filter(|_| self.tried.is_empty())
     }
 
     /// The application still waits for what nobody knew when it asked.

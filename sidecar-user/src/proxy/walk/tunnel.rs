@@ -13,7 +13,7 @@ use super::inbound::{self, Tunnel};
 use super::patience;
 use crate::error_chain;
 use crate::model::addr::canonical;
-use crate::model::{Cause, ClientAddr, Direction, Flow, Outcome, Party, Transport};
+use crate::model::{Cause, ClientAddr, Decided, Direction, Failure, Flow, Outcome, Party, Transport};
 use crate::relay::Port;
 use crate::transport::hbone::Refusal;
 use crate::transport::hbone::server::{Ended, Incoming, Session};
@@ -33,6 +33,8 @@ pub(in crate::proxy) async fn serve(shard: Rc<Shard>, arrival: Arrival) {
             let mut flow = Flow::new(Direction::Inbound, client.0, opened);
             flow.transport = Transport::Hbone;
             flow.destination_identity = Some(shard.id.clone());
+            let failure = Failure::new(outcome, &error_chain(&error));
+            flow.decided(SystemTime::now(), Decided::Unproved(Box::new(failure)));
             shard.observe.open(flow).close(outcome);
         }
     }

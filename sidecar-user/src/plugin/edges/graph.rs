@@ -1,0 +1,256 @@
+//! Flows added up to edges. A connection of which the proxies of both its ends tell counts once. Draws nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::naming::{Names, is_outbound};
+use crate::observe::{FlowList, FlowReport};
+
+/// The body of the kind `EdgeList`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::plugin) struct EdgeList {
+    /// By source, destination and port.
+    pub(super) edges: Vec<Edge>,
+    /// How many were added up.
+    pub(super) flows: usize,
+    /// When the first of them was opened, and the last one closed.
+    pub(super) from: Option<String>,
+    pub(super) until: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Edge {
+    pub(super) source: Node,
+    pub(super) destination: Node,
+    /// The one that clients asked for, `namespace/hostname`.
+    pub(super) service: Option<String>,
+    /// Of the endpoint.
+    pub(super) port: Option<u16>,
+    pub(super) connections: u64,
+    pub(super) open: u64,
+    pub(super) failed: u64,
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
+    /// By mutual TLS, with both identities proven.
+    pub(super) secured: bool,
+    /// Its versions.
+    pub(super) tls: Vec<String>,
+    /// Why it is not secured.
+    pub(super) reason: Option<String>,
+    /// The most frequent first.
+    pub(super) failures: Vec<Failures>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Node {
+    pub(super) name: String,
+    /// `workload`, `service`, `address` or `strangers`.
+    pub(super) kind: String,
+    /// Those that are known by name.
+    pub(super) pods: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Failures {
+    pub(super) cause: String,
+    pub(super) by: String,
+    pub(super) connections: u64,
+}
+
+/// A mesh destination is never dialled in plaintext, so nothing went there.
+const NO_TUNNEL: &str = "no tunnel came up";
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    source: (String, &'static str),
+    destination: (String, &'static str),
+    port: Option<u16>,
+    /// Plaintext and mesh are two edges.
+    is_mesh: bool,
+}
+
+/// What the proxies of one end tell.
+#[derive(Default)]
+struct Tally {
+    connections: u64,
+    open: u64,
+    failed: u64,
+    sent: u64,
+    received: u64,
+    failures: BTreeMap<(String, String), u64>,
+    /// Why plaintext; the last one told holds.
+    reason: Option<&'static str>,
+}
+
+#[derive(Default)]
+struct Sum {
+    /// Of the source's end, and of the destination's.
+    ends: [Tally; 2],
+    service: Option<String>,
+    tls: BTreeSet<String>,
+}
+
+pub(super) fn of(list: &FlowList) -> EdgeList {
+    let flows: Vec<&FlowReport> = list.open.iter().chain(&list.closed).collect();
+    let names = Names::of(&flows);
+    let mut sums: BTreeMap<Key, Sum> = BTreeMap::new();
+    let mut pods: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for flow in &flows {
+        let key = Key {
+            source: names.source(flow),
+            destination: names.destination(flow),
+            port: port(flow),
+            is_mesh: flow.transport == "hbone",
+        };
+        if let Some(pod) = &flow.pod {
+            let own = if is_outbound(flow) {
+                &key.source
+            } else {
+                &key.destination
+            };
+            pods.entry(own.0.clone()).or_default().insert(pod.clone());
+        }
+        sums.entry(key).or_default().add(flow);
+    }
+    let node = |(name, kind): (String, &str)| Node {
+        pods: pods.get(&name).into_iter().flatten().cloned().collect(),
+        kind: kind.to_owned(),
+        name,
+    };
+    EdgeList {
+        edges: sums.into_iter().map(|(key, sum)| sum.edge(key, &node)).collect(),
+        flows: flows.len(),
+        from: flows.iter().map(|flow| &flow.opened).min().cloned(),
+        until: flows
+            .iter()
+            .filter_map(|flow| flow.closed.as_ref())
+            .max()
+            .cloned(),
+    }
+}
+
+fn port(flow: &FlowReport) -> Option<u16> {
+    let at = flow.chosen_dst.as_deref().or(flow.original_dst.as_deref())?;
+    at.rsplit_once(':')?.1.parse().ok()
+}
+
+impl Sum {
+    fn add(&mut self, flow: &FlowReport) {
+        let outbound = is_outbound(flow);
+        let tally = &mut self.ends[usize::from(!outbound)];
+        tally.connections += 1;
+        tally.open += u64::from(flow.state != "closed");
+        tally.sent += flow.bytes_sent;
+        tally.received += flow.bytes_received;
+        if let Some(cause) = flow.close_cause.as_deref().filter(|cause| *cause != "eof") {
+            let by = flow.closed_by.as_deref().unwrap_or_default();
+            tally.failed += 1;
+            *tally
+                .failures
+                .entry((cause.to_owned(), by.to_owned()))
+                .or_default() += 1;
+        }
+        if flow.transport != "hbone" {
+            tally.reason = Some(plaintext(flow));
+        }
+        if outbound || self.service.is_none() {
+            self.service = flow.service.clone().or(self.service.take());
+        }
+        self.tls
+            .extend(flow.tls.iter().map(|tls| tls.version.to_string()));
+    }
+
+    fn edge(self, key: Key, node: &impl Fn((String, &'static str)) -> Node) -> Edge {
+        let [source, destination] = self.ends;
+        // The end that tells more has seen what the other one has.
+        let tally = match destination.connections > source.connections {
+            true => destination,
+            false => source,
+        };
+        let secured = key.is_mesh && !self.tls.is_empty();
+        let mut failures: Vec<Failures> = tally
+            .failures
+            .into_iter()
+            .map(|((cause, by), connections)| Failures {
+                cause,
+                by,
+                connections,
+            })
+            .collect();
+        failures.sort_by_key(|failures| std::cmp::Reverse(failures.connections));
+        Edge {
+            source: node(key.source),
+            destination: node(key.destination),
+            service: self.service,
+            port: key.port,
+            connections: tally.connections,
+            open: tally.open,
+            failed: tally.failed,
+            bytes_sent: tally.sent,
+            bytes_received: tally.received,
+            secured,
+            tls: self.tls.into_iter().filter(|_| key.is_mesh).collect(),
+            reason: match (secured, key.is_mesh) {
+                (true, _) => None,
+                (_, true) => Some(NO_TUNNEL.to_owned()),
+                _ => tally.reason.map(str::to_owned),
+            },
+            failures,
+        }
+    }
+}
+
+fn plaintext(flow: &FlowReport) -> &'static str {
+    if is_outbound(flow) {
+        match flow.service.is_some() || flow.destination_identity.is_some() {
+            true => "no sidecar there",
+            false => "not in the registry",
+        }
+    } else {
+        match &*flow.standing {
+            "stranger" => "nobody proven",
+            _ => "no sidecar at the client",
+        }
+    }
+}
+
+impl Edge {
+    /// Nothing has come through.
+    pub(super) fn is_down(&self) -> bool {
+        let is_silent = self.failed > 0 && self.failed == self.connections && self.bytes_received == 0;
+        is_silent || self.reason.as_deref() == Some(NO_TUNNEL)
+    }
+
+    /// `mTLS 1.3`, or why not.
+    pub(super) fn security(&self) -> String {
+        if self.secured {
+            let versions: Vec<&str> = self
+                .tls
+                .iter()
+                .map(|tls| tls.trim_start_matches("TLSv"))
+                .collect();
+            return format!("mTLS {}", versions.join(", "));
+        }
+        let why = self.reason.as_deref().unwrap_or("unknown");
+        match self.reason.as_deref() {
+            Some(NO_TUNNEL) => why.to_owned(),
+            _ => format!("plaintext: {why}"),
+        }
+    }
+
+    /// `3 of 10 failed: denied`.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let first = self.failures.first()?;
+        let how_many = match self.failed == self.connections {
+            true if self.failed == 1 => "failed".to_owned(),
+            true => format!("all {} failed", self.failed),
+            false => format!("{} of {} failed", self.failed, self.connections),
+        };
+        Some(format!("{how_many}: {}", first.cause.replace('_', " ")))
+    }
+}

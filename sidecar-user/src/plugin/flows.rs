@@ -1,0 +1,312 @@
+//! `flows`: the connections of a proxy, or of all pods of a node; once or as they happen.
+
+use std::io::{BufRead, Write};
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use super::client::{self, ANSWER_TIMEOUT, Target};
+use super::columns::printable;
+use super::error::{Error, unwritten};
+use super::screen::{Screen, ScreenArgs, Syntax};
+use super::table::{Shape, Table};
+use super::target::TargetArgs;
+use crate::observe::{FlowList, FlowReport, WatchEvent};
+
+#[derive(Debug, Args)]
+pub(super) struct Flows {
+    /// Only of this pod, `namespace/name`, of those that a node's agent knows
+    #[arg(value_name = "POD")]
+    pod: Option<String>,
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    screen: ScreenArgs,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// Go on with each flow that opens or closes
+    #[arg(short, long)]
+    watch: bool,
+    /// Only open flows
+    #[arg(long, conflicts_with = "closed")]
+    open: bool,
+    /// Only closed flows
+    #[arg(long)]
+    closed: bool,
+    /// Only the newest N open and N closed flows
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    #[arg(long)]
+    no_headers: bool,
+    /// Only flows that ended since then: how long ago, such as 10m, or a time; of a node's agent
+    #[arg(long, value_name = "TIME", conflicts_with = "watch")]
+    since: Option<String>,
+    /// Only flows that did not end in order
+    #[arg(long, conflicts_with = "open")]
+    failed: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    #[default]
+    Table,
+    Wide,
+    Json,
+    Yaml,
+}
+
+impl Flows {
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<(), Error> {
+        self.run_on(&self.screen.stdout(), out)
+    }
+
+    fn run_on(&self, screen: &Screen, out: &mut impl Write) -> Result<(), Error> {
+        let target = self.target()?;
+        if self.watch {
+            self.watch(&target, screen, out)
+        } else {
+            self.list(&target, screen, out)
+        }
+    }
+
+    fn target(&self) -> Result<Target, Error> {
+        match (self.target.target(), &self.pod) {
+            (Err(Error::NoTarget), Some(pod)) => Err(Error::Pod { pod: pod.clone() }),
+            (target, _) => target,
+        }
+    }
+
+    fn path(&self) -> String {
+        let mut path = String::from("/flows?");
+        if self.watch {
+            path.push_str("watch=true&");
+        }
+        if self.open {
+            path.push_str("state=open&");
+        }
+        if self.closed {
+            path.push_str("state=closed&");
+        }
+        if self.failed {
+            path.push_str("failed=true&");
+        }
+        for (name, value) in [("pod", &self.pod), ("since", &self.since)] {
+            if let Some(value) = value {
+                path.push_str(&format!("{name}={}&", client::escaped(value)));
+            }
+        }
+        if let Some(limit) = self.limit {
+            path.push_str(&format!("limit={limit}&"));
+        }
+        path.pop();
+        path
+    }
+
+    fn list(&self, target: &Target, screen: &Screen, out: &mut impl Write) -> Result<(), Error> {
+        let body = client::get(target, &self.path(), Some(ANSWER_TIMEOUT))?.whole()?;
+        let list: FlowList = serde_json::from_str(&body).map_err(|e| not_flows(target, &e))?;
+        if let Some(syntax) = self.output.syntax() {
+            // What this version does not know of is told too.
+            let list: Value = serde_json::from_str(&body).map_err(|e| not_flows(target, &e))?;
+            return screen.document(out, syntax, "FlowList", &list);
+        }
+        let flows: Vec<&FlowReport> = list.open.iter().chain(&list.closed).collect();
+        let table = self.table(screen, &flows);
+        out.write_all(table.text().as_bytes()).map_err(unwritten)?;
+        if list.truncated {
+            eprintln!("kubectl outrigger: older flows are left off; see --limit");
+        }
+        Ok(())
+    }
+
+    fn watch(&self, target: &Target, screen: &Screen, out: &mut impl Write) -> Result<(), Error> {
+        let answer = client::get(target, &self.path(), None)?;
+        let mut table = self.table(screen, &[]).expecting_more();
+        out.write_all(table.text().as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(unwritten)?;
+        for line in answer.into_body().lines() {
+            let line = line.map_err(|source| Error::Unreachable {
+                target: target.to_string(),
+                source,
+            })?;
+            let event: WatchEvent = serde_json::from_str(&line).map_err(|e| not_flows(target, &e))?;
+            let text = match &event {
+                _ if self.output.syntax().is_some() => {
+                    let event: Value = serde_json::from_str(&line).map_err(|e| not_flows(target, &e))?;
+                    self.event(out, &event)?;
+                    String::new()
+                }
+                WatchEvent::Opened { flow } | WatchEvent::Closed { flow } => table.line(flow),
+                WatchEvent::Skipped { strangers } => {
+                    eprintln!("kubectl outrigger: {strangers} events of strangers were left out");
+                    String::new()
+                }
+                WatchEvent::Dropped { .. } => String::new(),
+            };
+            out.write_all(text.as_bytes())
+                .and_then(|()| out.flush())
+                .map_err(unwritten)?;
+            if let WatchEvent::Dropped { reason } = event {
+                return Err(ended(target, printable(&reason)));
+            }
+        }
+        Err(ended(target, "the proxy stopped".into()))
+    }
+
+    /// A line each, or a YAML document each, also on a terminal: events are read one by one.
+    fn event(&self, out: &mut impl Write, event: &Value) -> Result<(), Error> {
+        match self.output.syntax() {
+            Some(syntax) => {
+                if syntax == Syntax::Yaml {
+                    out.write_all(b"---\n").map_err(unwritten)?;
+                }
+                Screen::default().document(out, syntax, "FlowEvent", event)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn table(&self, screen: &Screen, flows: &[&FlowReport]) -> Table {
+        let shape = Shape {
+            // A wide terminal has room for more; what there is none for is left out again.
+            wide: self.output == Output::Wide || screen.width.is_some(),
+            full: self.output == Output::Wide,
+            pods: false,
+            headers: !self.no_headers && self.output.syntax().is_none(),
+            room: screen.width.filter(|_| self.output != Output::Wide),
+        };
+        Table::new(shape, flows)
+    }
+}
+
+impl Output {
+    fn syntax(self) -> Option<Syntax> {
+        match self {
+            Self::Json => Some(Syntax::Json),
+            Self::Yaml => Some(Syntax::Yaml),
+            Self::Table | Self::Wide => None,
+        }
+    }
+}
+
+pub(super) fn not_flows(target: &Target, error: &serde_json::Error) -> Error {
+    Error::NotFlows {
+        target: target.to_string(),
+        reason: error.to_string(),
+    }
+}
+
+fn ended(target: &Target, reason: String) -> Error {
+    Error::Ended {
+        target: target.to_string(),
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Cli, Verb};
+    use super::*;
+
+    const PIPE: Screen = Screen {
+        width: None,
+        is_terminal: false,
+    };
+
+    fn flows(args: &[&str]) -> Flows {
+        let args = ["kubectl outrigger", "flows"].iter().chain(args);
+        let Verb::Flows(flows) = Cli::try_parse_from(args).unwrap().verb else {
+            panic!("flows")
+        };
+        flows
+    }
+
+    #[test]
+    fn flags_become_the_query() {
+        assert_eq!(flows(&[]).path(), "/flows");
+        assert_eq!(
+            flows(&["-w", "--open", "--limit", "5"]).path(),
+            "/flows?watch=true&state=open&limit=5"
+        );
+        assert_eq!(
+            flows(&["demo/web 0", "--failed", "--since", "10m", "--unix", "/agent"]).path(),
+            "/flows?failed=true&pod=demo/web%200&since=10m"
+        );
+        assert!(Cli::try_parse_from(["x", "flows", "--open", "--closed"]).is_err());
+        assert!(Cli::try_parse_from(["x", "flows", "--address", "a:1", "--unix", "/b"]).is_err());
+    }
+
+    #[test]
+    fn a_missing_target_names_the_remedy() {
+        let out = &mut Vec::new();
+        assert!(
+            flows(&[])
+                .run_on(&PIPE, out)
+                .unwrap_err()
+                .to_string()
+                .contains("--address HOST:PORT")
+        );
+        let error = flows(&["web-0"]).run_on(&PIPE, out).unwrap_err().to_string();
+        assert!(error.contains("port-forward web-0 15000"), "{error}");
+        let error = flows(&["--unix", "/nowhere/admin.sock"])
+            .run_on(&PIPE, out)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("/nowhere/admin.sock does not answer"), "{error}");
+        assert!(out.is_empty());
+    }
+
+    /// The plugin against the real endpoint: what one writes, the other reads.
+    #[test]
+    fn flows_of_a_real_endpoint_are_printed() {
+        use crate::observe::{Admin, AdminSocket, LogLevel, Observer, serve_admin};
+        let path = std::env::temp_dir().join(format!("outrigger-{}-plugin.sock", std::process::id()));
+        let socket = AdminSocket::bind(&path).unwrap();
+        let observer = Observer::new();
+        let open = observer.shard(0).open(super::super::table::tests::flow());
+        let admin = Admin {
+            observer: observer.clone(),
+            config: Box::new(|_| serde_json::Value::Null),
+            log_level: LogLevel {
+                get: Box::new(String::new),
+                set: Box::new(|_| Ok(())),
+            },
+            why: Box::new(|_| Err(String::new())),
+            drain: Box::new(|| {}),
+            phase: Box::new(|| "serving"),
+        };
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let server = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                tokio::select! {
+                    served = serve_admin(None, Some(socket), admin) => served.unwrap(),
+                    _ = stopped => {}
+                }
+            });
+        });
+        let unix = path.to_str().unwrap();
+        let mut out = Vec::new();
+        flows(&["--unix", unix]).run_on(&PIPE, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.contains("10.99.0.2:40000") && text.lines().count() == 2,
+            "{text}"
+        );
+        let mut json = Vec::new();
+        flows(&["--unix", unix, "-o", "json"])
+            .run_on(&PIPE, &mut json)
+            .unwrap();
+        let list: FlowList = serde_json::from_slice(&json).unwrap();
+        assert_eq!((list.open.len(), list.closed.len()), (1, 0));
+        drop((open, stop));
+        server.join().unwrap();
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,216 @@
+//! `status`: the pods that a node's agent serves, and what is wrong with them. Only shows what the agent says at `/pods`.
+
+use std::io::Write;
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::client::{self, ANSWER_TIMEOUT};
+use super::columns::{Column, Columns, WHOLE, column, printable};
+use super::error::{Error, unwritten};
+use super::screen::{ScreenArgs, Syntax};
+use super::target::TargetArgs;
+use super::words::known;
+
+/// The answer of an agent to `GET /pods`, and the body of the kind `PodList`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodList {
+    /// By name.
+    pub pods: Vec<PodStatus>,
+}
+
+/// Names of closed sets are strings, so that an older reader understands a newer writer. What is not known is `null`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStatus {
+    /// `namespace/name`, or what the pod is called by where there is no Kubernetes.
+    pub pod: String,
+    /// `serving`, `lame-duck`, `draining` or `cut`, as the sidecar says; `waiting`: none holds the pod, and connections are
+    /// refused; `silent`: one holds it and does not answer.
+    pub sidecar: String,
+    /// Its workload identity.
+    pub identity: Option<String>,
+    pub version: Option<String>,
+    /// Since when the sidecar is in that state, RFC 3339.
+    pub since: Option<String>,
+    pub open_flows: Option<u64>,
+    /// That are remembered.
+    pub closed_flows: u64,
+    /// Of those.
+    pub failed_flows: u64,
+    pub problems: Vec<Problem>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    pub what: String,
+    pub remedy: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    screen: ScreenArgs,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    #[arg(long)]
+    no_headers: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    #[default]
+    Table,
+    Wide,
+    Json,
+    Yaml,
+}
+
+const COLUMNS: [Column; 8] = [
+    column("POD", 0, 16),
+    column("SIDECAR", 0, WHOLE),
+    column("SINCE", 2, WHOLE),
+    column("OPEN", 1, WHOLE),
+    column("CLOSED", 4, WHOLE),
+    column("FAILED", 1, WHOLE),
+    column("IDENTITY", 5, 16),
+    column("PROBLEMS", 0, 10),
+];
+
+impl Status {
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<(), Error> {
+        let target = self.target.target()?;
+        let body = client::get(&target, "/pods", Some(ANSWER_TIMEOUT))?.whole()?;
+        let unlike = |error: serde_json::Error| Error::NotPods {
+            target: target.to_string(),
+            reason: error.to_string(),
+        };
+        let list: PodList = serde_json::from_str(&body).map_err(unlike)?;
+        let screen = self.screen.stdout();
+        let syntax = match self.output {
+            Output::Json => Syntax::Json,
+            Output::Yaml => Syntax::Yaml,
+            Output::Table | Output::Wide => {
+                let room = screen.width.filter(|_| self.output == Output::Table);
+                let now = std::time::SystemTime::now();
+                let text = render(&list, room, !self.no_headers, now);
+                return out.write_all(text.as_bytes()).map_err(unwritten);
+            }
+        };
+        let list: Value = serde_json::from_str(&body).map_err(unlike)?;
+        screen.document(out, syntax, "PodList", &list)
+    }
+}
+
+/// A row for each pod; below them each problem in full, with its remedy.
+pub(super) fn render(
+    list: &PodList,
+    room: Option<usize>,
+    headers: bool,
+    now: std::time::SystemTime,
+) -> String {
+    let mut columns = Columns::new(COLUMNS.into(), room, headers);
+    for pod in &list.pods {
+        columns.push(row(pod, now));
+    }
+    let mut text = columns.text();
+    for pod in &list.pods {
+        for problem in &pod.problems {
+            let (pod, what, remedy) = (&pod.pod, &problem.what, &problem.remedy);
+            text.push_str(&format!("\n{}\n", printable(&format!("{pod}: {what}"))));
+            text.push_str(&format!("  {}\n", printable(remedy)));
+        }
+    }
+    text
+}
+
+fn row(pod: &PodStatus, now: std::time::SystemTime) -> Vec<String> {
+    let since = pod
+        .since
+        .as_deref()
+        .map(|since| match humantime::parse_rfc3339(since) {
+            Ok(since) => super::words::age(now.duration_since(since).unwrap_or_default().as_secs_f64()),
+            Err(_) => since.to_owned(),
+        });
+    vec![
+        pod.pod.clone(),
+        pod.sidecar.clone(),
+        known(since.as_deref()),
+        pod.open_flows.map_or_else(|| "-".to_owned(), |n| n.to_string()),
+        pod.closed_flows.to_string(),
+        pod.failed_flows.to_string(),
+        known(pod.identity.as_deref()),
+        match pod.problems.as_slice() {
+            [] => "-".to_owned(),
+            [one] => one.what.clone(),
+            [first, more @ ..] => format!("{} (and {} more)", first.what, more.len()),
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    fn list() -> PodList {
+        let pod = |pod: &str, sidecar: &str, problems: &[(&str, &str)]| PodStatus {
+            pod: pod.into(),
+            sidecar: sidecar.into(),
+            identity: Some("spiffe://cluster.local/ns/demo/sa/web".into()),
+            version: Some("0.1.0".into()),
+            since: Some("1970-01-01T00:10:00Z".into()),
+            open_flows: (sidecar == "serving").then_some(12),
+            closed_flows: 340,
+            failed_flows: 3,
+            problems: problems
+                .iter()
+                .map(|(what, remedy)| Problem {
+                    what: (*what).into(),
+                    remedy: (*remedy).into(),
+                })
+                .collect(),
+        };
+        PodList {
+            pods: vec![
+                pod("demo/web-7c9d8b6f4-x2x9k", "serving", &[]),
+                pod(
+                    "demo/client",
+                    "waiting",
+                    &[
+                        ("no sidecar holds this pod\x1b[31m", "start its sidecar"),
+                        ("another", "do that"),
+                    ],
+                ),
+            ],
+        }
+    }
+
+    #[test]
+    fn each_pod_has_a_row_and_each_problem_its_remedy() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_200);
+        let text = render(&list(), Some(80), true, now);
+        assert_eq!(
+            text,
+            "\
+POD                      SIDECAR  SINCE  OPEN  CLOSED  FAILED  PROBLEMS
+demo/web-7c9d8b6f4-x2x9k  serving  10m    12    340     3       -
+"
+            .replace("POD                      ", "POD                       ")
+                + "demo/client               waiting  10m    -     340     3       no sidecar hold…\n\
+                   \ndemo/client: no sidecar holds this pod?[31m\n  start its sidecar\n\
+                   \ndemo/client: another\n  do that\n"
+        );
+        let wide = render(&list(), Some(200), true, now);
+        assert!(
+            wide.contains("IDENTITY") && wide.contains("(and 1 more)"),
+            "{wide}"
+        );
+        assert!(wide.lines().all(|line| line.chars().count() <= 200), "{wide}");
+    }
+}

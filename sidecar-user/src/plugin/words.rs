@@ -1,0 +1,54 @@
+//! Times and sizes as people say them.
+
+pub(super) fn known(value: Option<&str>) -> String {
+    value.unwrap_or("-").to_owned()
+}
+
+/// As kubectl writes ages: one unit when it is enough, two while the second still says something.
+pub(super) fn age(seconds: f64) -> String {
+    let s = seconds as u64;
+    match s {
+        0 => format!("{}ms", (seconds * 1e3) as u64),
+        1..120 => format!("{s}s"),
+        120..600 => format!("{}m{}s", s / 60, s % 60),
+        600..10_800 => format!("{}m", s / 60),
+        10_800..172_800 => format!("{}h", s / 3600),
+        _ => format!("{}d", s / 86_400),
+    }
+}
+
+pub(super) fn short_time(seconds: f64) -> String {
+    match seconds {
+        s if s < 1e-3 => format!("{:.0}us", s * 1e6),
+        s if s < 1.0 => format!("{:.1}ms", s * 1e3),
+        s => format!("{s:.1}s"),
+    }
+}
+
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes}B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    // 1023.95 would print as 1024.0.
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1}{}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_change_where_people_expect_it() {
+        let sizes = [0, 1023, 1024, 1536, 1_048_575, 1 << 30].map(size);
+        assert_eq!(sizes, ["0B", "1023B", "1.0KiB", "1.5KiB", "1.0MiB", "1.0GiB"]);
+        let ages = [0.25, 1.0, 119.0, 120.0, 700.0, 11_000.0, 200_000.0].map(age);
+        assert_eq!(ages, ["250ms", "1s", "119s", "2m0s", "11m", "3h", "2d"]);
+    }
+}
