@@ -10,7 +10,8 @@ use std::{fs, io};
 use anyhow::{Context, bail, ensure};
 use tokio::task::JoinHandle;
 
-use super::door::{self, Pod};
+use super::door;
+use super::pod::Pod;
 use super::{Event, Finder, PodCgroup, Roots, Watch};
 use crate::datapath::{self, Lease, Node, PodTarget};
 use crate::error_chain;
@@ -71,7 +72,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         node,
         config,
     };
-    pods.sweep(watch.pods().map(|pod| name_of(pod)).collect());
+    pods.sweep(watch.pods().map(name_of).collect());
     tracing::info!(pins = %pods.config.pins.display(), pods = watch.pods().count(), "the agent serves this node");
     tokio::spawn(lifecycle::notify::follow(Observer::plain().readiness().clone()));
     loop {

@@ -1,15 +1,11 @@
 //! What a sidecar is given, and the steps by which it comes into force. Does not ask who gets it.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, ensure};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use zeroize::Zeroize;
 
-use super::door::Pod;
+use super::pod::Pod;
 use crate::datapath::{Datapath, Former, Generation, Lease, Secret, Steered};
 use crate::grant::{self, Ask, Given};
 use crate::intercept::RawSockets;
@@ -57,8 +53,8 @@ impl Offered {
                 given.add(&grant::raw_socket(shard, family), socket)?;
             }
         }
-        let secret = datapath.control(fresh_secret()?)?;
-        given.add(grant::SECRET, handed_secret(&secret)?.as_fd())?;
+        let secret = datapath.control(Secret::fresh()?)?;
+        given.add(grant::SECRET, secret.file()?.as_fd())?;
         for (name, descriptor) in datapath.descriptors()?.named_without_bpf() {
             given.add(&name, descriptor)?;
         }
@@ -100,24 +96,6 @@ impl Offered {
     pub(super) fn is_active(&self) -> bool {
         self.is_active
     }
-}
-
-/// For a pod that has none yet.
-fn fresh_secret() -> io::Result<Secret> {
-    let mut bytes = [0; 16];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let secret = Secret::new(bytes);
-    bytes.zeroize();
-    Ok(secret)
-}
-
-/// In memory, for whoever gets its descriptor.
-fn handed_secret(secret: &Secret) -> io::Result<OwnedFd> {
-    let file = File::from(memfd_create("secret", MFdFlags::MFD_CLOEXEC)?);
-    let mut bytes = secret.bytes();
-    let written = file.write_all_at(&bytes, 0);
-    bytes.zeroize();
-    written.map(|()| file.into())
 }
 
 #[derive(Default)]
