@@ -5,7 +5,7 @@ use harness::apps;
 use harness::mesh::{Options, Plan};
 use harness::trace::Calls;
 use harness::{Mesh, Pod, trace};
-use nix::libc::{SYS_epoll_wait, SYS_fcntl};
+use nix::libc::{SYS_epoll_wait, SYS_fcntl, SYS_mprotect};
 
 const CONNECTIONS: usize = 100;
 
@@ -51,8 +51,8 @@ fn none_costs_more(mesh: &Mesh, server: &Pod, most: [usize; 2]) -> Result<()> {
         let work = || apps::one_by_one(&mesh.client.pod, to, CONNECTIONS);
         let (((), far), near) = trace::system_calls(client, || trace::system_calls(far, work))?;
         let each = [&near, &far].map(|calls| working(calls) as f64 / CONNECTIONS as f64);
-        // Not one in two connections may make another one.
-        let fits = |each: f64, most: usize| each < most as f64 + 0.5;
+        // Another one for each would be one more. On a busy machine some are woken twice, and read once for nothing.
+        let fits = |each: f64, most: usize| each < most as f64 + 0.9;
         if fits(each[0], most[0]) && fits(each[1], most[1]) {
             // Far fewer, and the count has not counted.
             let counts = |each: f64, most: usize| each >= most as f64 / 2.0;
@@ -64,11 +64,10 @@ fn none_costs_more(mesh: &Mesh, server: &Pod, most: [usize; 2]) -> Result<()> {
     bail!("more than {most:?} for each: {last:?}")
 }
 
-/// Without waiting, which one call may do for many, and without what Rust asks in a debug build before it closes a file.
+/// Without waiting, which one call may do for many, without what Rust asks in a debug build before it closes a file, and without
+/// the growth of the heap while the flows that have ended are fewer than are kept.
 fn working(calls: &Calls) -> usize {
-    let [waiting, asking] = [SYS_epoll_wait, SYS_fcntl].map(|number| number as u64);
-    let working = calls
-        .iter()
-        .filter(|(number, _)| **number != waiting && **number != asking);
+    let other = [SYS_epoll_wait, SYS_fcntl, SYS_mprotect].map(|number| number as u64);
+    let working = calls.iter().filter(|(number, _)| !other.contains(number));
     working.map(|(_, count)| count).sum()
 }
