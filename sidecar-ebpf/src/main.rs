@@ -9,6 +9,7 @@
 
 mod hooks;
 mod maps;
+mod storage;
 
 /// What the helpers that these programs call demand.
 #[unsafe(link_section = "license")]

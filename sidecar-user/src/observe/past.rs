@@ -25,7 +25,18 @@ impl WhyReport {
     }
 }
 
+const LEFT_ALONE: &str = "left_alone";
+
+/// Bytes could pass. Nobody knows how long it took where the kernel left an inbound connection alone.
+fn came_up(flow: &FlowReport) -> bool {
+    let was_accepted = flow.transport == LEFT_ALONE && flow.direction == "inbound";
+    flow.connect_seconds.is_some() || was_accepted
+}
+
 fn verdict(flow: &FlowReport) -> &'static str {
+    if flow.transport == LEFT_ALONE && came_up(flow) {
+        return LEFT_ALONE;
+    }
     match (flow.connect_seconds, &*flow.direction, &*flow.transport) {
         (Some(_), "inbound", _) => "admitted",
         (Some(_), _, "hbone") => "mesh",
@@ -43,11 +54,7 @@ fn summary(flow: &FlowReport, to: &str) -> String {
     let end = match (&flow.close_cause, &flow.closed_by, &flow.closed) {
         (Some(cause), Some(by), Some(at)) if cause == "eof" => format!("ended in order by {by} at {at}"),
         (Some(cause), Some(by), Some(at)) => {
-            let verb = if flow.connect_seconds.is_some() {
-                "ended"
-            } else {
-                "failed"
-            };
+            let verb = if came_up(flow) { "ended" } else { "failed" };
             format!("{verb} at {at}: {cause} by {by}")
         }
         _ => format!("is {}", flow.state),
@@ -74,6 +81,10 @@ fn tried(flow: &FlowReport) -> Vec<EndpointReport> {
 
 fn reasons(flow: &FlowReport) -> Vec<String> {
     let mut reasons = vec![match &*flow.direction {
+        _ if flow.transport == LEFT_ALONE => match flow.chosen_dst {
+            Some(_) => "the kernel left it alone: it did not come to the proxy".to_owned(),
+            None => "the kernel programs refused its connect()".to_owned(),
+        },
         "inbound" => match (&flow.source_identity, &flow.tls) {
             (Some(id), Some(tls)) => format!("its peer proved to be {id}, by {}", tls.version),
             _ => "its client proved no identity".to_owned(),
@@ -215,6 +226,47 @@ mod tests {
         );
         let endpoints: Vec<&str> = why.endpoints.iter().map(|e| &*e.address).collect();
         assert_eq!(endpoints, ["10.0.0.2:8080", "10.0.0.3:8080"]);
+    }
+
+    #[test]
+    fn one_that_never_came_to_the_proxy_is_told_as_left_alone_or_refused_by_the_programs() {
+        let left = |direction, up: bool, connect_time, by, cause| {
+            let (mut flow, _) = flow(direction);
+            flow.transport = Transport::LeftAlone;
+            flow.chosen_dst = up.then_some(flow.original_dst).flatten();
+            flow.connect_time = connect_time;
+            let why = close(&mut flow, by, cause);
+            (
+                why.verdict.to_string(),
+                why.reasons[0].clone(),
+                why.summary.contains(" ended "),
+            )
+        };
+        let said = |verdict: &str, reason: &str, ended| (verdict.to_owned(), reason.to_owned(), ended);
+        let alone = "the kernel left it alone: it did not come to the proxy";
+        let took = Some(Duration::from_millis(1));
+        assert_eq!(
+            left(Direction::Outbound, true, took, Party::Client, Cause::Eof),
+            said("left_alone", alone, true)
+        );
+        assert_eq!(
+            left(Direction::Inbound, true, None, Party::Client, Cause::Eof),
+            said("left_alone", alone, true)
+        );
+        assert_eq!(
+            left(
+                Direction::Outbound,
+                true,
+                None,
+                Party::Upstream,
+                Cause::ConnectionRefused
+            ),
+            said("failed", alone, false)
+        );
+        assert_eq!(
+            left(Direction::Outbound, false, None, Party::Policy, Cause::Denied),
+            said("refused", "the kernel programs refused its connect()", false)
+        );
     }
 
     #[test]

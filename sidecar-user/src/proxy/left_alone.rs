@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::readings::{AT_ONCE, EVERY};
 use crate::datapath::LeftAloneEvent;
 use crate::host::SocketsByEnds;
-use crate::model::{Cause, Direction, Flow, LegFacts, Legs, Outcome, Party, TcpFacts};
+use crate::model::{Cause, Direction, Flow, LegFacts, Legs, Outcome, Party, SpiffeId, TcpFacts};
 use crate::observe::{OpenFlow, ShardObserver};
 
 /// Open ones of a shard. There is no flow of more until they end.
@@ -20,6 +20,8 @@ const MOST: usize = 1024;
 
 /// Of one shard.
 pub(super) struct LeftAlone {
+    /// Of the pod, which is the source of what leaves it.
+    id: SpiffeId,
     observe: ShardObserver,
     open: RefCell<HashMap<Ends, Entry>>,
 }
@@ -39,8 +41,9 @@ struct Entry {
 }
 
 impl LeftAlone {
-    pub(super) fn new(observe: ShardObserver) -> Self {
+    pub(super) fn new(id: SpiffeId, observe: ShardObserver) -> Self {
         Self {
+            id,
             observe,
             open: RefCell::default(),
         }
@@ -48,9 +51,14 @@ impl LeftAlone {
 
     pub(super) fn event(&self, event: LeftAloneEvent, now: Instant) {
         match event {
-            LeftAloneEvent::Opened(flow, device) => self.opened(flow, device, now),
-            LeftAloneEvent::Ended(flow, outcome) => self.ended(flow, outcome),
+            LeftAloneEvent::Opened(flow, device) => self.opened(self.named(flow), device, now),
+            LeftAloneEvent::Ended(flow, outcome) => self.ended(self.named(flow), outcome),
         }
+    }
+
+    fn named(&self, mut flow: Flow) -> Flow {
+        flow.source_identity = (flow.direction == Direction::Outbound).then(|| self.id.clone());
+        flow
     }
 
     fn opened(&self, flow: Flow, device: u32, since: Instant) {

@@ -10,7 +10,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use sidecar_ebpf::abi::{Event, RING_BYTES};
+use sidecar_ebpf::abi::{Event, LeftAlone, RING_BYTES};
 
 use super::super::sys;
 use super::memory::{Access, Memory, page};
@@ -22,12 +22,16 @@ mod tests;
 pub(super) use cursor::{Cursor, Parts};
 
 const WORD: usize = size_of::<u64>();
-/// A record is copied out as far as it fits here. One word more than the programs' records have: one that is longer does not
-/// become one of them by being cut.
-const ROOM: usize = size_of::<Event>() + WORD;
+/// A record is copied out as far as it fits here. One word more than the longest of the programs' records has: one that is longer
+/// does not become one of them by being cut.
+const ROOM: usize = longer(size_of::<Event>(), size_of::<LeftAlone>()) + WORD;
 
 // The kernel's positions are as long as its `unsigned long`.
 const _: () = assert!(size_of::<usize>() == WORD && ROOM < RING_BYTES);
+
+const fn longer(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
 
 /// There may be one for a ring at a time: two would take each other's records.
 pub(in super::super) struct Ring {

@@ -206,7 +206,9 @@ impl Sum {
 }
 
 fn plaintext(flow: &FlowReport) -> &'static str {
-    if is_outbound(flow) {
+    if flow.transport == "left_alone" {
+        "left alone"
+    } else if is_outbound(flow) {
         match flow.service.is_some() || flow.destination_identity.is_some() {
             true => "no sidecar there",
             false => "not in the registry",

@@ -10,8 +10,12 @@ use crate::observe::Observer;
 
 const EOF: Outcome = Outcome::new(Party::Client, Cause::Eof);
 
+fn id() -> SpiffeId {
+    SpiffeId::new("td.test", "demo", "client").unwrap()
+}
+
 fn table() -> LeftAlone {
-    LeftAlone::new(Observer::new().shard(0))
+    LeftAlone::new(id(), Observer::new().shard(0))
 }
 
 fn flow(direction: Direction, port: u16) -> (Flow, Arc<Bytes>) {

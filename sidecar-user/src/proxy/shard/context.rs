@@ -121,7 +121,7 @@ impl Shard {
         });
         let limits = Timeouts::default();
         Ok(Self {
-            id: settings.id,
+            id: settings.id.clone(),
             own: settings.own,
             mode: settings.mode,
             unknown: settings.unknown,
@@ -140,7 +140,7 @@ impl Shard {
             limited: settings.limited,
             nonces: settings.nonces,
             mark,
-            left_alone: Rc::new(LeftAlone::new(observe.clone())),
+            left_alone: Rc::new(LeftAlone::new(settings.id, observe.clone())),
             observe,
             limits,
             relay: settings.relay,
