@@ -1,5 +1,6 @@
 //! What a sidecar is given, and the steps by which it comes into force. Does not ask who gets it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -47,6 +48,10 @@ impl Offered {
             Vec::new()
         });
         datapath.session().set_hold(!raw.is_empty())?;
+        // A sidecar cannot ask for the keys of a map, so it would never remove what one before it has written.
+        let mut routes = datapath.session().routes()?;
+        routes.complete(false)?;
+        routes.set(&BTreeMap::new())?;
 
         let generation: Generation = datapath.generation().context("no slots")?;
         let mut given = Named::default();

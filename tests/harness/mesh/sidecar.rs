@@ -206,18 +206,15 @@ impl Sidecar {
             fs::create_dir_all(self.pins())?;
             confined::give_away(&[&self.pins()])?;
         }
-        if self.by_agent {
-            let own = self.pod.cgroup().join(agent::SIDECAR);
-            crate::cgroup::create(&own)?;
-            let moved = ["sh", "-c", "echo 0 > \"$0\"/cgroup.procs && exec \"$@\""].map(OsString::from);
-            words.extend(moved);
-            words.push(own.into());
-            words.extend(confined::words_of(agent::SIDECAR_USER, &[]));
-            self.pod.fabric().agent().start(self.pod.fabric())?;
-        }
         words.push(outrigger.into());
-        let mut command = self.pod.command(&words[0]);
-        command.args(&words[1..]);
+        let mut command = match self.by_agent {
+            true => self.confined(&words)?,
+            false => {
+                let mut command = self.pod.command(&words[0]);
+                command.args(&words[1..]);
+                command
+            }
+        };
         command.arg("proxy").arg("--config").arg(self.config());
         if let Some((_, level)) = &self.log {
             command.env("OUTRIGGER_LOG", level);
@@ -225,6 +222,9 @@ impl Sidecar {
         if let Some((socket, watchdog)) = &self.manager {
             command.env("NOTIFY_SOCKET", socket);
             command.env("WATCHDOG_USEC", watchdog.as_micros().to_string());
+        }
+        if self.by_agent {
+            self.pod.fabric().agent().start(self.pod.fabric())?;
         }
         let process = self.pod.spawn(command)?;
         if self.by_agent {
