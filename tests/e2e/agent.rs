@@ -55,7 +55,7 @@ fn pods_of_an_agent_talk_mutual_tls_by_sidecars_without_any_privilege() -> Resul
 
 /// Prints the errno of calls that a sidecar does not need, each with arguments that the kernel itself answers otherwise.
 const CALLS: &str = r"
-import ctypes, errno, socket
+import ctypes, errno, socket, sys
 libc = ctypes.CDLL(None, use_errno=True)
 def call(name, number, *arguments):
     ctypes.set_errno(0)
@@ -72,7 +72,7 @@ try:
 except OSError as error:
     print('vsock', errno.errorcode[error.errno])
 socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
-for path in ['/etc/outrigger', 'own']:
+for path in sys.argv[1:]:
     try:
         open(path, 'w').close()
         print('write', path, 'OK')
@@ -84,7 +84,9 @@ for path in ['/etc/outrigger', 'own']:
 fn a_sidecar_of_an_agent_is_refused_what_a_container_runtime_refuses_by_default() -> Result<()> {
     let mesh = Mesh::of("agent-confined", &plan())?;
     let sidecar = &mesh.client.sidecar;
-    let words = ["python3", "-c", CALLS].map(OsString::from);
+    // One of root's own would be found first, which nobody else may run.
+    let words = ["env", "PATH=/usr/bin:/bin", "python3", "-c", CALLS, "/etc/outrigger", "own"];
+    let words = words.map(OsString::from);
     let mut command = sidecar.confined(&words)?;
     command.current_dir(sidecar.dir());
     let answers = mesh.client.pod.run_within(command, wait::SOON)?.ok()?;
