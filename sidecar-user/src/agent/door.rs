@@ -2,69 +2,18 @@
 //! and no token is needed for that, and the door itself says which pod it is.
 
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::caller;
+use super::pod::Pod;
 use super::session::Offered;
-use crate::datapath::{self, Config, Node, PodTarget, Policy, close_on};
 use crate::grant::{self, Answer, Request};
 use crate::lifecycle::messages::{Listener, Message, Messages};
 
 /// How long a conversation may be silent before it has come to its end, at which the sidecar serves.
 const SILENCE: Duration = Duration::from_secs(30);
-
-/// A pod that is installed.
-pub(super) struct Pod {
-    pub(super) node: Arc<Node>,
-    pub(super) target: PodTarget,
-    pub(super) pins: PathBuf,
-    pub(super) name: String,
-    /// The cgroup of its sidecar.
-    pub(super) sidecar: PathBuf,
-}
-
-impl Pod {
-    /// Attaches the programs. Connections are refused until a sidecar has its session; one that has it goes on.
-    pub(super) fn close(&self) -> Result<(), datapath::Error> {
-        if !close_on(&self.node, &self.closed(), self.target.clone())? {
-            tracing::warn!(
-                pod = self.name,
-                "the programs of another version stay until its sidecar is restarted"
-            );
-        }
-        tracing::info!(pod = self.name, cgroup = %self.target.cgroup_path().display(), "a pod is installed");
-        Ok(())
-    }
-
-    fn closed(&self) -> Config {
-        Config {
-            cgroup: self.target.cgroup_path().into(),
-            netns: None,
-            pins: self.pins.clone(),
-            hbone_port: 15008,
-            shards: 0,
-            open_ports: Vec::new(),
-            pod_addresses: Vec::new(),
-            strict: false,
-            allow_whole_host: false,
-            policy: Policy::default(),
-        }
-    }
-
-    /// As a sidecar wants it.
-    pub(super) fn config(&self, ask: &grant::Ask) -> Config {
-        Config {
-            hbone_port: ask.hbone_port,
-            shards: ask.shards,
-            open_ports: ask.open_ports.clone(),
-            pod_addresses: ask.addresses.clone(),
-            strict: ask.strict,
-            ..self.closed()
-        }
-    }
-}
 
 /// Answers until dropped.
 pub(super) async fn serve(pod: Arc<Pod>) -> io::Result<()> {
@@ -92,7 +41,7 @@ fn answer(pod: &Pod, conversation: &Messages) {
         match step(pod, &mut offered, message) {
             Ok((answer, descriptors)) => {
                 let over = answer == Answer::Done && offered.as_ref().is_some_and(Offered::is_active);
-                let borrowed: Vec<_> = descriptors.iter().map(std::os::fd::AsFd::as_fd).collect();
+                let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
                 let text = serde_json::to_vec(&answer).expect("it is JSON");
                 if conversation.send(&text, &borrowed).is_err() || over {
                     break;
@@ -119,7 +68,7 @@ fn answer(pod: &Pod, conversation: &Messages) {
     }
 }
 
-type Answered = (Answer, Vec<std::os::fd::OwnedFd>);
+type Answered = (Answer, Vec<OwnedFd>);
 
 fn step(pod: &Pod, offered: &mut Option<Offered>, message: Message) -> anyhow::Result<Answered> {
     let request: Request = serde_json::from_slice(&message.text)?;

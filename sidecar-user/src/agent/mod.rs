@@ -14,6 +14,7 @@ mod find;
 pub mod memory;
 mod mounts;
 mod path;
+mod pod;
 mod role;
 mod roots;
 mod run;

@@ -10,7 +10,8 @@ use std::{fs, io};
 use anyhow::{Context, bail, ensure};
 use tokio::task::JoinHandle;
 
-use super::door::{self, Pod};
+use super::door;
+use super::pod::Pod;
 use super::{Event, Finder, PodCgroup, Roots, Watch};
 use crate::datapath::{self, Lease, Node, PodTarget};
 use crate::error_chain;
@@ -71,7 +72,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         node,
         config,
     };
-    pods.sweep(watch.pods().map(|pod| name_of(pod)).collect());
+    pods.take_up(&mut watch);
     tracing::info!(pins = %pods.config.pins.display(), pods = watch.pods().count(), "the agent serves this node");
     tokio::spawn(lifecycle::notify::follow(Observer::plain().readiness().clone()));
     loop {
@@ -79,7 +80,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             event = watch.next() => event?,
             asked = requests.next() => {
                 let asked = asked?;
-                let answer = pods.install(&asked).unwrap_or_else(|error| Answer::Refused { why: format!("{error:#}") });
+                let answer = pods.install(&asked, &mut watch).unwrap_or_else(|error| Answer::Refused { why: format!("{error:#}") });
                 let text = serde_json::to_vec(&answer)?;
                 // Whoever does not wait for the answer needs none.
                 let _ = asked.send(&text, &[]);
@@ -116,14 +117,14 @@ impl Pods {
             Event::Gone(pod) => {
                 self.end(&pod);
                 let pins = self.pins_of(&name_of(&pod));
-                remove(&pins);
+                self.remove(&pins);
                 tracing::info!(pod = %pod.path().display(), "a pod is gone");
             }
         }
     }
 
     /// Serves the pod that somebody asks for, as if it had been found.
-    fn install(&mut self, asked: &Messages) -> anyhow::Result<Answer> {
+    fn install(&mut self, asked: &Messages, watch: &mut Watch) -> anyhow::Result<Answer> {
         ensure!(
             asked.peer()?.is_trusted(),
             "only root and the agent's own user may ask for that"
@@ -138,6 +139,8 @@ impl Pods {
             Wanted::Uid(uid) => self.finder.by_uid(&uid.parse()?, None)?,
         };
         tracing::info!(pod = %pod.path().display(), "a pod is asked for");
+        watch.follow(&pod)?;
+        // Also where nothing has changed: it may have failed before.
         self.take(Event::Populated(pod));
         Ok(Answer::Done)
     }
@@ -181,20 +184,50 @@ impl Pods {
         self.config.pins.join("pods").join(name)
     }
 
-    /// Removes what is pinned of pods that are not there any more.
-    fn sweep(&self, there: Vec<String>) {
+    /// Of the pods that are pinned and not found, follows those that were asked for, and removes what is pinned of those that
+    /// are gone.
+    fn take_up(&self, watch: &mut Watch) {
+        let found: Vec<String> = watch.pods().map(name_of).collect();
         for entry in fs::read_dir(self.config.pins.join("pods"))
             .into_iter()
             .flatten()
             .flatten()
         {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if !there.contains(&name) {
-                tracing::info!(pod = name, "what is pinned of a pod that is gone is removed");
-                remove(&entry.path());
+            if found.contains(&name) {
+                continue;
+            }
+            if let Err(error) = self.take_up_one(&name, &entry.path(), watch) {
+                tracing::warn!(pod = name, error = format!("{error:#}"), "a pod stays as it is, and its sidecars are not served");
             }
         }
     }
+
+    fn take_up_one(&self, name: &str, pins: &Path, watch: &mut Watch) -> anyhow::Result<()> {
+        let Some(cgroup) = attached_to(pins)? else {
+            tracing::info!(pod = name, "what is pinned of a pod that is gone is removed");
+            self.remove(pins);
+            return Ok(());
+        };
+        tracing::info!(pod = %cgroup.display(), "a pod that was asked for is taken up again");
+        Ok(watch.follow(&self.finder.by_path(&cgroup)?)?)
+    }
+
+    fn remove(&self, pins: &Path) {
+        if let Err(error) = datapath::detach_gone(&self.node, pins) {
+            tracing::warn!(pins = %pins.display(), error = error_chain(&error), "what is pinned of a pod cannot be removed");
+        }
+    }
+}
+
+/// The cgroup that the programs of a pod are attached to, if it is still there.
+fn attached_to(pins: &Path) -> Result<Option<PathBuf>, datapath::Error> {
+    let hooks = datapath::attached(pins)?.hooks;
+    let cgroup = hooks.iter().find_map(|hook| match hook.place {
+        datapath::Place::Cgroup(id) => Some(id),
+        _ => None,
+    });
+    Ok(cgroup.and_then(datapath::cgroup_of))
 }
 
 /// Its directory below the pins.
@@ -202,12 +235,6 @@ fn name_of(pod: &PodCgroup) -> String {
     match pod.uid() {
         Some(uid) => uid.to_string(),
         None => pod.name().to_string_lossy().into_owned(),
-    }
-}
-
-fn remove(pins: &Path) {
-    if let Err(error) = datapath::detach(pins, true) {
-        tracing::warn!(pins = %pins.display(), error = error_chain(&error), "what is pinned of a pod cannot be removed");
     }
 }
 

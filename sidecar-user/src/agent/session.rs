@@ -1,23 +1,21 @@
 //! What a sidecar is given, and the steps by which it comes into force. Does not ask who gets it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, ensure};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use zeroize::Zeroize;
 
-use super::door::Pod;
-use crate::datapath::{Datapath, Former, Generation, Lease, Secret, Steered};
+use super::pod::Pod;
+use crate::datapath::{Datapath, Former, Generation, Lease, RouteMap, Secret, Steered};
 use crate::grant::{self, Ask, Given};
 use crate::intercept::RawSockets;
 
 /// A session that a sidecar has asked for. Dropping it takes nothing away from whoever has it.
 pub(super) struct Offered {
     datapath: Datapath,
+    /// As the sidecar before has left them.
+    routes: RouteMap,
     is_active: bool,
 }
 
@@ -48,10 +46,8 @@ impl Offered {
             Vec::new()
         });
         datapath.session().set_hold(!raw.is_empty())?;
-        // A sidecar cannot ask for the keys of a map, so it would never remove what one before it has written.
         let mut routes = datapath.session().routes()?;
         routes.complete(false)?;
-        routes.set(&BTreeMap::new())?;
 
         let generation: Generation = datapath.generation().context("no slots")?;
         let mut given = Named::default();
@@ -62,8 +58,8 @@ impl Offered {
                 given.add(&grant::raw_socket(shard, family), socket)?;
             }
         }
-        let secret = datapath.control(fresh_secret()?)?;
-        given.add(grant::SECRET, handed_secret(&secret)?.as_fd())?;
+        let secret = datapath.control(Secret::fresh()?)?;
+        given.add(grant::SECRET, secret.file()?.as_fd())?;
         for (name, descriptor) in datapath.descriptors()?.named_without_bpf() {
             given.add(&name, descriptor)?;
         }
@@ -77,6 +73,7 @@ impl Offered {
         };
         let made = Self {
             datapath,
+            routes,
             is_active: false,
         };
         Ok((made, given, descriptors))
@@ -98,6 +95,9 @@ impl Offered {
 
     pub(super) fn activate(&mut self) -> anyhow::Result<()> {
         self.datapath.activate()?;
+        // A sidecar cannot ask for the keys of a map, so it would never remove what one before it has written. Until the settings
+        // say that not all routes are known, a destination without one is unreachable: so not before.
+        self.routes.set(&BTreeMap::new())?;
         self.is_active = true;
         Ok(())
     }
@@ -105,24 +105,6 @@ impl Offered {
     pub(super) fn is_active(&self) -> bool {
         self.is_active
     }
-}
-
-/// For a pod that has none yet.
-fn fresh_secret() -> io::Result<Secret> {
-    let mut bytes = [0; 16];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let secret = Secret::new(bytes);
-    bytes.zeroize();
-    Ok(secret)
-}
-
-/// In memory, for whoever gets its descriptor.
-fn handed_secret(secret: &Secret) -> io::Result<OwnedFd> {
-    let file = File::from(memfd_create("secret", MFdFlags::MFD_CLOEXEC)?);
-    let mut bytes = secret.bytes();
-    let written = file.write_all_at(&bytes, 0);
-    bytes.zeroize();
-    written.map(|()| file.into())
 }
 
 #[derive(Default)]

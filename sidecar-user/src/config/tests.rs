@@ -348,7 +348,7 @@ fn control_reads_its_file_and_has_defaults() {
 #[test]
 fn flags_and_variables_are_unique_and_every_field_is_documented() {
     const MANUAL: &str = include_str!("../../../docs/configuration.md");
-    for settings in [&PROXY[..], &CONTROL[..]] {
+    for settings in [&PROXY[..], &CONTROL[..], &AGENT[..]] {
         for (n, setting) in settings.iter().enumerate() {
             let same = settings[..n]
                 .iter()

@@ -1,16 +1,13 @@
 //! A session that the agent of the node has granted: asked for at a door in the pod's network namespace, before the first port
 //! is bound. Installs nothing, and needs no privilege.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::time::sleep;
-use zeroize::Zeroize;
 
 use crate::datapath::{self, Control, Descriptors, Generation, Secret, Session, Steered};
 use crate::grant::{self, Answer, Ask, Door, Given, Request};
@@ -86,7 +83,8 @@ impl Granted {
             Ok(RawSockets::of(v4, raw("v6")))
         });
         let raw = raw.collect::<anyhow::Result<_>>()?;
-        let secret = secret(take(grant::SECRET).context("the agent hands over no secret")?)?;
+        let secret = take(grant::SECRET).context("the agent hands over no secret")?;
+        let secret = Secret::of_file(secret).context("the agent hands over no secret")?;
         let control = Control::open(secret)?;
         let descriptors = Descriptors::of_named_without_bpf(named)?;
         let session = Session::granted(descriptors, generation.first_shard(), &control)?;
@@ -134,16 +132,6 @@ impl Granted {
         self.session.takes_over();
         Ok(())
     }
-}
-
-/// Of the file in which it comes, so that it stands in no message.
-fn secret(file: OwnedFd) -> anyhow::Result<Secret> {
-    let mut bytes = [0; 16];
-    let read = File::from(file).read_exact_at(&mut bytes, 0);
-    read.context("the agent hands over no secret")?;
-    let secret = Secret::new(bytes);
-    bytes.zeroize();
-    Ok(secret)
 }
 
 fn done((answer, _): (Answer, Vec<OwnedFd>)) -> anyhow::Result<()> {

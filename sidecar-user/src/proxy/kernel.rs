@@ -9,8 +9,8 @@ use crate::datapath::{
 };
 
 pub(super) enum Kernel {
-    Installed(Datapath),
-    Granted(Granted),
+    Installed(Box<Datapath>),
+    Granted(Box<Granted>),
 }
 
 impl Kernel {

@@ -5,11 +5,14 @@
 //! is overwritten where this process has had it; the kernel frees its copies as they are. Decides nothing, and keeps nothing.
 
 use std::fmt;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use sidecar_ebpf::abi::control::{self, Answer, Held, LEVEL, Word, WordChange, operation};
 use sidecar_ebpf::abi::{self, StageChange, Tuple};
 use socket2::{Domain, Socket, Type};
@@ -79,9 +82,31 @@ impl Secret {
         Self(words)
     }
 
-    /// For handing it over. Whoever takes it sees to it that it goes.
-    pub fn bytes(&self) -> [u8; 16] {
-        bytemuck::cast(self.0)
+    /// For a pod that has none yet.
+    pub fn fresh() -> io::Result<Self> {
+        let mut bytes = [0; 16];
+        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        let secret = Self::new(bytes);
+        bytes.zeroize();
+        Ok(secret)
+    }
+
+    /// In a file in memory, for handing it over by its descriptor: so it stands in no message.
+    pub fn file(&self) -> io::Result<OwnedFd> {
+        let file = File::from(memfd_create("secret", MFdFlags::MFD_CLOEXEC)?);
+        let mut bytes: [u8; 16] = bytemuck::cast(self.0);
+        let written = file.write_all_at(&bytes, 0);
+        bytes.zeroize();
+        written.map(|()| file.into())
+    }
+
+    /// Of such a file.
+    pub fn of_file(file: OwnedFd) -> io::Result<Self> {
+        let mut bytes = [0; 16];
+        File::from(file).read_exact_at(&mut bytes, 0)?;
+        let secret = Self::new(bytes);
+        bytes.zeroize();
+        Ok(secret)
     }
 
     /// For the installer, who writes it into the kernel.

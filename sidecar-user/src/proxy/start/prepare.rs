@@ -26,7 +26,7 @@ enum Claim {
     /// To install what it needs by itself.
     Own(PodTarget, Lease),
     /// The agent of the node has installed it.
-    Granted(Granted),
+    Granted(Box<Granted>),
 }
 
 impl Owned {
@@ -47,7 +47,7 @@ impl Owned {
             }
         };
         Ok(Some(Self {
-            pod: Some(Claim::Granted(asked)),
+            pod: Some(Claim::Granted(Box::new(asked))),
             former: None,
         }))
     }
@@ -95,9 +95,9 @@ impl Ports {
             datapath::Former::Serving(former.generation())
         });
         let kernel = match opened.config.datapath.as_ref().zip(self.pod) {
-            Some((kernel, Claim::Own(pod, lease))) => {
-                Some(Kernel::Installed(Datapath::prepare(kernel, pod, lease, whose)?))
-            }
+            Some((kernel, Claim::Own(pod, lease))) => Some(Kernel::Installed(Box::new(Datapath::prepare(
+                kernel, pod, lease, whose,
+            )?))),
             Some((_, Claim::Granted(granted))) => Some(Kernel::Granted(granted)),
             None => None,
         };

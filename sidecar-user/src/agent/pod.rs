@@ -1,0 +1,58 @@
+//! One pod of the node, as it is installed: closed, until a sidecar has its session.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::datapath::{self, Config, Node, PodTarget, Policy, close_on};
+use crate::grant;
+
+/// A pod that is installed.
+pub(super) struct Pod {
+    pub(super) node: Arc<Node>,
+    pub(super) target: PodTarget,
+    pub(super) pins: PathBuf,
+    pub(super) name: String,
+    /// The cgroup of its sidecar.
+    pub(super) sidecar: PathBuf,
+}
+
+impl Pod {
+    /// Attaches the programs. Connections are refused until a sidecar has its session; one that has it goes on.
+    pub(super) fn close(&self) -> Result<(), datapath::Error> {
+        if !close_on(&self.node, &self.closed(), self.target.clone())? {
+            tracing::warn!(
+                pod = self.name,
+                "the programs of another version stay until its sidecar is restarted"
+            );
+        }
+        tracing::info!(pod = self.name, cgroup = %self.target.cgroup_path().display(), "a pod is installed");
+        Ok(())
+    }
+
+    fn closed(&self) -> Config {
+        Config {
+            cgroup: self.target.cgroup_path().into(),
+            netns: None,
+            pins: self.pins.clone(),
+            hbone_port: 15008,
+            shards: 0,
+            open_ports: Vec::new(),
+            pod_addresses: Vec::new(),
+            strict: false,
+            allow_whole_host: false,
+            policy: Policy::default(),
+        }
+    }
+
+    /// As a sidecar wants it.
+    pub(super) fn config(&self, ask: &grant::Ask) -> Config {
+        Config {
+            hbone_port: ask.hbone_port,
+            shards: ask.shards,
+            open_ports: ask.open_ports.clone(),
+            pod_addresses: ask.addresses.clone(),
+            strict: ask.strict,
+            ..self.closed()
+        }
+    }
+}
