@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::time::sleep;
 
-use crate::datapath::{self, Control, Descriptors, Generation, Secret, Session, Steered};
+use crate::datapath::{self, Control, Descriptors, Generation, Policy, Secret, Session, Steered};
 use crate::grant::{self, Answer, Ask, Door, Given, Request};
 use crate::intercept::RawSockets;
 use crate::lifecycle::messages::{Message, Messages};
@@ -29,11 +29,13 @@ pub(super) struct Granted {
     /// The pod is this process's for as long as this is open, whatever becomes of the agent.
     _lease: OwnedFd,
     is_first: bool,
+    /// At start. The agent knows of none.
+    policy: Policy,
 }
 
 impl Granted {
     /// Waits until somebody listens at the door: the agent opens it when it has found the pod, by one of its processes.
-    pub(super) async fn ask(door: &Door, ask: Ask) -> anyhow::Result<Self> {
+    pub(super) async fn ask(door: &Door, ask: Ask, policy: Policy) -> anyhow::Result<Self> {
         let mut told = false;
         let agent = loop {
             match Messages::connect(door.name()) {
@@ -58,7 +60,8 @@ impl Granted {
         let (Answer::Granted(given), descriptors) = answer else {
             bail!("the agent at {door} answers what this version does not understand");
         };
-        Self::of(agent, given, descriptors, shards)
+        let granted = Self::of(agent, given, descriptors, shards)?;
+        Ok(Self { policy, ..granted })
     }
 
     fn of(agent: Messages, given: Given, descriptors: Vec<OwnedFd>, shards: usize) -> anyhow::Result<Self> {
@@ -95,6 +98,7 @@ impl Granted {
             raw: Mutex::new(raw),
             _lease: lease,
             is_first: given.is_first,
+            policy: Policy::default(),
         })
     }
 
@@ -130,7 +134,8 @@ impl Granted {
     pub(super) fn activate(&self) -> anyhow::Result<()> {
         done(say(&self.agent, &Request::Activate, &[])?)?;
         self.session.takes_over();
-        Ok(())
+        // Before a shard accepts the first connection.
+        Ok(self.session.policy().apply(&self.policy)?)
     }
 }
 

@@ -40,7 +40,7 @@ impl Owned {
             return Self::own(opened, pod).map(Some);
         };
         let asked = tokio::select! {
-            granted = Granted::ask(door, granted::request(config, kernel)) => granted?,
+            granted = Granted::ask(door, granted::request(config, kernel), kernel.policy.clone()) => granted?,
             reason = opened.shutdown.requested() => {
                 tracing::info!(%reason, "the agent of this node has not answered");
                 return Ok(None);
