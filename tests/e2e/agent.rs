@@ -5,8 +5,11 @@ use std::fs;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use harness::{apps, wait};
+use harness::apps::{self, Dialogue, Keep};
 use harness::mesh::{Mesh, Options, Plan};
+use harness::{Capture, cgroup, wait};
+
+use crate::expect;
 
 fn plan() -> Plan {
     Plan {
@@ -108,4 +111,135 @@ fn a_sidecar_of_an_agent_is_refused_what_a_container_runtime_refuses_by_default(
         ensure!(answers.contains(answered), "no {answered:?} in\n{answers}");
     }
     Ok(())
+}
+
+/// Says what a sidecar would at the door, and prints the answer.
+const ASK: &str = r#"
+import socket
+door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+door.connect("\0outrigger/agent")
+print(door.recv(65536).decode())
+"#;
+
+#[test]
+fn an_application_that_asks_for_a_session_is_refused_whatever_user_it_is() -> Result<()> {
+    let mesh = Mesh::of("agent-stranger", &plan())?;
+    let pod = &mesh.client.pod;
+    let user = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups"];
+    for who in [&["env"][..], &user] {
+        let python = ["env", "PATH=/usr/bin:/bin", "python3", "-c", ASK];
+        let words = [who, &python].concat();
+        let answer = pod.run(words[0], &words[1..])?.ok()?;
+        ensure!(
+            answer.contains("refused") && answer.contains("only that one is given a session"),
+            "{answer}"
+        );
+    }
+    let told = "asks from the cgroup";
+    wait::until("the agent has told of both", wait::SOON, || {
+        mesh.fabric.agent_log().matches(told).count() == 2
+    })?;
+    // Nothing has changed for the one that serves.
+    ensure!(mesh.client.sidecar.is_ready(), "{}", mesh.client.sidecar.log());
+    Ok(())
+}
+
+#[test]
+fn a_second_sidecar_is_refused_while_one_serves_and_told_which() -> Result<()> {
+    let mut mesh = Mesh::of("agent-second", &plan())?;
+    mesh.serve(apps::nginx, 8080)?;
+    let mut second = mesh.client.sidecar.spawn()?;
+    let status = second.wait(wait::SOON)?;
+    ensure!(!status.success(), "{}", second.log());
+    let log = second.log();
+    let pid = mesh.client.sidecar.pid().context("it runs")?;
+    ensure!(
+        log.contains("another sidecar serves this pod") && log.contains(&format!("process {pid},")),
+        "not told of process {pid}: {log}"
+    );
+    curl(&mesh, mesh.vip4(80)).map(drop)
+}
+
+#[test]
+fn pods_go_on_without_the_agent_and_are_its_own_again_once_it_is_back() -> Result<()> {
+    let mut mesh = Mesh::of("agent-restart", &plan())?;
+    mesh.serve(apps::nginx, 8080)?;
+    mesh.serve(apps::echo, 9000)?;
+    let (kept, opened) = Keep::open(&mesh.client.pod, &[mesh.vip4(9000), mesh.vip6(9000)], 5)?;
+    ensure!(opened.get("ok") == Some(&10), "{opened:?}");
+
+    mesh.fabric.kill_agent();
+    curl(&mesh, mesh.vip4(80))?;
+
+    // A sidecar that starts meanwhile waits, and says so. Nobody passes it by.
+    let server = &mut mesh.servers[0].sidecar;
+    server.kill();
+    let mut waiting = server.spawn_alone()?;
+    waiting.until("says that it waits", |process| {
+        process.log().contains("waiting for the agent of this node")
+    })?;
+    let past = (mesh.servers[0].pod.ipv4(), 8080).into();
+    expect::connection_refused(&mesh.outside, past)?;
+
+    mesh.fabric.start_agent()?;
+    waiting.until("is served", |process| process.log().contains("proxy started"))?;
+    let log = mesh.fabric.agent_log();
+    ensure!(
+        log.matches("taken up again").count() == 2 && !log.contains("is removed"),
+        "{log}"
+    );
+    wait::until("the service answers", wait::SOON, || {
+        curl(&mesh, mesh.vip6(80)).is_ok()
+    })?;
+    // The client's sidecar has served on; the server's was killed with its connections.
+    ensure!(mesh.client.sidecar.is_ready(), "{}", mesh.client.sidecar.log());
+    drop(kept);
+    Ok(())
+}
+
+#[test]
+fn established_connections_outlive_the_agent_and_its_restart() -> Result<()> {
+    let mut mesh = Mesh::of("agent-adopts", &plan())?;
+    mesh.serve(apps::echo, 9000)?;
+    let (kept, _) = Keep::open(&mesh.client.pod, &[mesh.vip4(9000), mesh.vip6(9000)], 5)?;
+    mesh.fabric.kill_agent();
+    mesh.fabric.start_agent()?;
+    wait::until("both pods are installed again", wait::SOON, || {
+        mesh.fabric.agent_log().matches("a pod is installed").count() == 2
+    })?;
+    let (new, opened) = Keep::open(&mesh.client.pod, &[mesh.vip4(9000), mesh.vip6(9000)], 5)?;
+    ensure!(opened.get("ok") == Some(&10), "{opened:?}");
+    assert_eq!((kept.close()?, new.close()?), (10, 10));
+    Ok(())
+}
+
+#[test]
+fn a_pod_that_is_gone_leaves_nothing_behind() -> Result<()> {
+    let mesh = Mesh::of("agent-gone", &plan())?;
+    let Mesh { client, fabric, .. } = &mesh;
+    let pins = client.sidecar.pins();
+    ensure!(pins.exists(), "{} is missing", pins.display());
+    let cgroup = client.pod.cgroup().to_owned();
+    cgroup::remove_tree(&cgroup);
+    wait::until("what is pinned is removed", wait::SOON, || !pins.exists())?;
+    ensure!(fabric.agent_log().contains("a pod is gone"), "{}", fabric.agent_log());
+    Ok(())
+}
+
+#[test]
+fn a_pod_whose_sidecar_is_killed_is_closed_until_it_is_back() -> Result<()> {
+    let mut mesh = Mesh::of("agent-killed", &plan())?;
+    mesh.serve(apps::nginx, 8080)?;
+    curl(&mesh, mesh.vip4(80))?;
+    let past: SocketAddr = (mesh.server().pod.ipv4(), 8080).into();
+    let capture = Capture::start(&mesh.fabric)?;
+    mesh.client.sidecar.kill();
+    for at in [past, mesh.vip4(80), mesh.vip6(80)] {
+        let lines = Dialogue::connect(&mesh.client.pod, at, &["send:GET / HTTP/1.0\r\n\r\n"])?.lines()?;
+        assert_eq!(lines, ["connect errno ECONNREFUSED"], "{at}");
+    }
+    let recording = capture.stop()?;
+    ensure!(!recording.holds(b"GET / HTTP"), "in plaintext");
+    mesh.client.sidecar.restart()?;
+    curl(&mesh, mesh.vip4(80)).map(drop)
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -104,6 +105,16 @@ impl Granted {
 
     pub(super) fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// A path to the cgroup of the pod, which is not in sight of a container: by this process's descriptor, for any process that
+    /// may look.
+    pub(super) fn cgroup(&self) -> PathBuf {
+        let path = self.session.pod().cgroup_path();
+        match path.strip_prefix("/proc/self") {
+            Ok(below) => Path::new("/proc").join(std::process::id().to_string()).join(below),
+            Err(_) => path.into(),
+        }
     }
 
     pub(super) fn is_first(&self) -> bool {

@@ -185,6 +185,15 @@ impl Sidecar {
 
     /// Starts another proxy for the same pod beside the one that runs, and waits for nothing.
     pub fn spawn(&self) -> Result<Process> {
+        self.spawn_with(true)
+    }
+
+    /// As [`Sidecar::spawn`], and leaves the agent as it is, which may not run.
+    pub fn spawn_alone(&self) -> Result<Process> {
+        self.spawn_with(false)
+    }
+
+    fn spawn_with(&self, with_agent: bool) -> Result<Process> {
         let outrigger = binaries::path("outrigger")?;
         // Each of them replaces itself by what comes after it.
         let mut words: Vec<OsString> = Vec::new();
@@ -223,11 +232,11 @@ impl Sidecar {
             command.env("NOTIFY_SOCKET", socket);
             command.env("WATCHDOG_USEC", watchdog.as_micros().to_string());
         }
-        if self.by_agent {
+        if self.by_agent && with_agent {
             self.pod.fabric().agent().start(self.pod.fabric())?;
         }
         let process = self.pod.spawn(command)?;
-        if self.by_agent {
+        if self.by_agent && with_agent {
             agent::install(&self.pod)?;
         }
         Ok(process)

@@ -46,6 +46,9 @@ impl Owned {
                 return Ok(None);
             }
         };
+        if let Some(kernel) = &mut opened.config.datapath {
+            kernel.cgroup = asked.cgroup();
+        }
         Ok(Some(Self {
             pod: Some(Claim::Granted(Box::new(asked))),
             former: None,
