@@ -88,7 +88,15 @@ fn a_sidecar_of_an_agent_is_refused_what_a_container_runtime_refuses_by_default(
     let mesh = Mesh::of("agent-confined", &plan())?;
     let sidecar = &mesh.client.sidecar;
     // One of root's own would be found first, which nobody else may run.
-    let words = ["env", "PATH=/usr/bin:/bin", "python3", "-c", CALLS, "/etc/outrigger", "own"];
+    let words = [
+        "env",
+        "PATH=/usr/bin:/bin",
+        "python3",
+        "-c",
+        CALLS,
+        "/etc/outrigger",
+        "own",
+    ];
     let words = words.map(OsString::from);
     let mut command = sidecar.confined(&words)?;
     command.current_dir(sidecar.dir());
@@ -185,7 +193,7 @@ fn pods_go_on_without_the_agent_and_are_its_own_again_once_it_is_back() -> Resul
     waiting.until("is served", |process| process.log().contains("proxy started"))?;
     let log = mesh.fabric.agent_log();
     ensure!(
-        log.matches("taken up again").count() == 2 && !log.contains("is removed"),
+        log.matches("is adopted").count() == 2 && !log.contains("is removed"),
         "{log}"
     );
     wait::until("the service answers", wait::SOON, || {
@@ -222,7 +230,11 @@ fn a_pod_that_is_gone_leaves_nothing_behind() -> Result<()> {
     let cgroup = client.pod.cgroup().to_owned();
     cgroup::remove_tree(&cgroup);
     wait::until("what is pinned is removed", wait::SOON, || !pins.exists())?;
-    ensure!(fabric.agent_log().contains("a pod is gone"), "{}", fabric.agent_log());
+    ensure!(
+        fabric.agent_log().contains("a pod is gone"),
+        "{}",
+        fabric.agent_log()
+    );
     Ok(())
 }
 

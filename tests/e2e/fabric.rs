@@ -18,6 +18,28 @@ fn pods_reach_each_other_over_both_families() -> Result<()> {
     Ok(())
 }
 
+/// The port that comes has the lowest link address there can be.
+#[test]
+fn pods_reach_the_node_whoever_comes_later() -> Result<()> {
+    let fabric = Fabric::new("later")?;
+    let node = fabric.node();
+    // The frames of the pod whose port lends the bridge its address would arrive all the same; those of the other not.
+    let pods = [fabric.pod("one")?, fabric.pod("two")?];
+    let _echo = apps::echo(node, 9000)?;
+    let all_reach_it = || -> Result<()> {
+        for (pod, ip) in pods.iter().flat_map(|pod| node.addresses().map(|ip| (pod, ip))) {
+            apps::one_by_one(pod, (ip, 9000).into(), 1)?;
+        }
+        Ok(())
+    };
+    all_reach_it()?;
+    node.netns().ip_batch(
+        "link add low address 00:00:00:00:00:01 type veth peer name end\n\
+         link set low master br0 up\n",
+    )?;
+    all_reach_it()
+}
+
 #[test]
 fn a_program_starts_in_its_pods_namespace_and_cgroup() -> Result<()> {
     let fabric = Fabric::new("place")?;

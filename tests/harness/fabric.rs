@@ -27,6 +27,9 @@ use crate::netns::Netns;
 use crate::pod::Pod;
 
 pub(crate) const BRIDGE: &str = "br0";
+/// A bridge that is given no address has the lowest of its ports, and another one when a pod with a lower one comes. The
+/// pods that know the old one from ARP would send to nobody until their entries end, half a minute later.
+const BRIDGE_ADDRESS: &str = "02:00:0a:63:00:01";
 
 /// Cheap to clone. All that belongs to it is removed when the last clone and the last pod are dropped.
 #[derive(Clone, Debug)]
@@ -66,7 +69,7 @@ impl Fabric {
         let netns = Netns::create(&shared.name)?;
         netns.ip_batch(&format!(
             "link set lo up\n\
-             link add {BRIDGE} type bridge forward_delay 0 stp_state 0 mcast_snooping 0\n\
+             link add {BRIDGE} address {BRIDGE_ADDRESS} type bridge forward_delay 0 stp_state 0 mcast_snooping 0\n\
              link set {BRIDGE} up\n\
              address add 10.99.0.1/16 broadcast 10.99.255.255 dev {BRIDGE}\n\
              address add fd99::1/64 dev {BRIDGE} nodad\n\

@@ -18,9 +18,19 @@ const ANY_BIT: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 
 const ALLOW: sock_filter = step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW);
-const REFUSE: sock_filter = step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned());
+const REFUSE: sock_filter = step(
+    RETURN,
+    0,
+    0,
+    libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned(),
+);
 /// What glibc takes as "use clone(2) instead".
-const UNKNOWN: sock_filter = step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned());
+const UNKNOWN: sock_filter = step(
+    RETURN,
+    0,
+    0,
+    libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned(),
+);
 
 /// Those of clone(2) that make a namespace.
 const NAMESPACES: i32 = libc::CLONE_NEWNS

@@ -44,7 +44,13 @@ pub(crate) fn confine(
         let nothing = None::<&str>;
         unshare(CloneFlags::CLONE_NEWNS)?;
         // What is unmounted outside goes here too, so that nothing is busy for this process.
-        mount(nothing, "/", nothing, MsFlags::MS_SLAVE | MsFlags::MS_REC, nothing)?;
+        mount(
+            nothing,
+            "/",
+            nothing,
+            MsFlags::MS_SLAVE | MsFlags::MS_REC,
+            nothing,
+        )?;
         mount(Some(&*writable), &*writable, nothing, MsFlags::MS_BIND, nothing)?;
         let (set, cleared) = (libc::MOUNT_ATTR_RDONLY, 0);
         set_mount_attributes(c"/", libc::AT_RECURSIVE, set, cleared)?;
@@ -55,8 +61,14 @@ pub(crate) fn confine(
             filter: filter.as_ptr().cast_mut(),
         };
         // SAFETY: the kernel reads as many steps as the vector has, which lives as long as this closure, and writes none.
-        let installed =
-            unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+        let installed = unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                0,
+                &raw const program,
+            )
+        };
         match installed {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::datapath::{PodTarget, Process};
 use crate::lifecycle::messages::Messages;
@@ -18,8 +18,8 @@ pub(super) enum Stranger {
     )]
     Elsewhere {
         pid: u32,
-        found: std::path::PathBuf,
-        wanted: std::path::PathBuf,
+        found: PathBuf,
+        wanted: PathBuf,
     },
 }
 
@@ -28,7 +28,11 @@ pub(super) enum Stranger {
 pub(super) fn sidecar(conversation: &Messages, cgroup: &Path) -> Result<u32, Stranger> {
     let unknown = |error: &dyn std::fmt::Display| Stranger::Unknown(error.to_string());
     let pid = conversation.peer().map_err(|error| unknown(&error))?.pid;
-    let process = Process::open(pid).map_err(|error| unknown(&error))?;
+    let process = match conversation.peer_pidfd().map_err(|error| unknown(&error))? {
+        Some(pidfd) => Some(Process::of_pidfd(pid, pidfd)),
+        // Before Linux 6.5: whoever has the number now, which is asked as soon as somebody has connected.
+        None => Process::open(pid).map_err(|error| unknown(&error))?,
+    };
     let process = process.ok_or_else(|| Stranger::Unknown(format!("process {pid} has ended")))?;
     let found = PodTarget::of_process(pid).map_err(|error| unknown(&error))?;
     if !process.has_its_number() {

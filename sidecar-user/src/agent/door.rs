@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::caller;
 use super::pod::Pod;
 use super::session::Offered;
+use crate::budget;
 use crate::grant::{self, Answer, Request};
 use crate::lifecycle::messages::{Listener, Message, Messages};
 
@@ -58,9 +59,13 @@ fn answer(pod: &Pod, conversation: &Messages) {
             }
         }
     }
-    match offered.filter(Offered::is_active) {
-        Some(_) => tracing::info!(pod = pod.name, pid, "a sidecar serves a pod"),
-        None => tracing::warn!(
+    let is_active = offered.as_ref().is_some_and(Offered::is_active);
+    drop(offered);
+    // Of the object that was loaded for it.
+    budget::trim();
+    match is_active {
+        true => tracing::info!(pod = pod.name, pid, "a sidecar serves a pod"),
+        false => tracing::warn!(
             pod = pod.name,
             pid,
             "a sidecar has asked for a session and not taken it"

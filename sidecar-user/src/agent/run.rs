@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use super::door;
 use super::pod::Pod;
 use super::{Event, Finder, PodCgroup, Roots, Watch};
-use crate::datapath::{self, Lease, Node, PodTarget};
+use crate::budget;
+use crate::datapath::{self, Lease, Node, Place, PodTarget};
 use crate::error_chain;
 use crate::grant::{Answer, Request, Wanted};
 use crate::lifecycle::messages::{Listener, Messages};
@@ -72,7 +73,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         node,
         config,
     };
-    pods.take_up(&mut watch);
+    pods.sweep(&mut watch);
     tracing::info!(pins = %pods.config.pins.display(), pods = watch.pods().count(), "the agent serves this node");
     tokio::spawn(lifecycle::notify::follow(Observer::plain().readiness().clone()));
     loop {
@@ -184,50 +185,54 @@ impl Pods {
         self.config.pins.join("pods").join(name)
     }
 
-    /// Of the pods that are pinned and not found, follows those that were asked for, and removes what is pinned of those that
-    /// are gone.
-    fn take_up(&self, watch: &mut Watch) {
+    /// Adopts the pods that were asked for, and removes what is pinned of those that are gone.
+    fn sweep(&self, watch: &mut Watch) {
         let found: Vec<String> = watch.pods().map(name_of).collect();
-        for entry in fs::read_dir(self.config.pins.join("pods"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        let pinned = fs::read_dir(self.config.pins.join("pods"));
+        for entry in pinned.into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if found.contains(&name) {
                 continue;
             }
-            if let Err(error) = self.take_up_one(&name, &entry.path(), watch) {
-                tracing::warn!(pod = name, error = format!("{error:#}"), "a pod stays as it is, and its sidecars are not served");
+            match cgroup_of(&entry.path()) {
+                Ok(Some(path)) => match PodCgroup::open(&path).and_then(|pod| watch.follow(&pod)) {
+                    Ok(()) => tracing::info!(pod = name, "a pod that was asked for is adopted"),
+                    Err(error) => {
+                        tracing::warn!(pod = name, error = error_chain(&error), "a pod is not adopted")
+                    }
+                },
+                Ok(None) => {
+                    tracing::info!(pod = name, "what is pinned of a pod that is gone is removed");
+                    self.remove(&entry.path());
+                }
+                // What cannot be asked may hold a pod closed.
+                Err(error) => tracing::warn!(pod = name, error, "what is pinned stays"),
             }
         }
     }
 
-    fn take_up_one(&self, name: &str, pins: &Path, watch: &mut Watch) -> anyhow::Result<()> {
-        let Some(cgroup) = attached_to(pins)? else {
-            tracing::info!(pod = name, "what is pinned of a pod that is gone is removed");
-            self.remove(pins);
-            return Ok(());
-        };
-        tracing::info!(pod = %cgroup.display(), "a pod that was asked for is taken up again");
-        Ok(watch.follow(&self.finder.by_path(&cgroup)?)?)
-    }
-
     fn remove(&self, pins: &Path) {
-        if let Err(error) = datapath::detach_gone(&self.node, pins) {
+        if let Err(error) = self.node.give_up(pins) {
             tracing::warn!(pins = %pins.display(), error = error_chain(&error), "what is pinned of a pod cannot be removed");
         }
     }
 }
 
-/// The cgroup that the programs of a pod are attached to, if it is still there.
-fn attached_to(pins: &Path) -> Result<Option<PathBuf>, datapath::Error> {
-    let hooks = datapath::attached(pins)?.hooks;
-    let cgroup = hooks.iter().find_map(|hook| match hook.place {
-        datapath::Place::Cgroup(id) => Some(id),
+/// The cgroup that pinned links are attached to. `None`: it is gone.
+fn cgroup_of(pins: &Path) -> Result<Option<PathBuf>, String> {
+    let attached = datapath::attached(pins).map_err(|error| error_chain(&error));
+    let hooks = attached?.hooks;
+    let id = hooks.iter().find_map(|hook| match hook.place {
+        Place::Cgroup(id) => Some(id),
         _ => None,
     });
-    Ok(cgroup.and_then(datapath::cgroup_of))
+    let Some(id) = id else { return Ok(None) };
+    match datapath::cgroup_of(id) {
+        Some(path) => Ok(Some(path)),
+        None => Err(format!(
+            "the cgroup with inode {id} is below no mount that is seen here"
+        )),
+    }
 }
 
 /// Its directory below the pins.
@@ -254,5 +259,7 @@ async fn serve_one(
     });
     let installing = pod.clone();
     tokio::task::spawn_blocking(move || installing.close()).await??;
+    // Of the object that was loaded.
+    budget::trim();
     door::serve(pod).await.map_err(io::Error::into)
 }

@@ -26,6 +26,11 @@ impl Process {
         }
     }
 
+    /// The one with that number that a descriptor stands for already.
+    pub fn of_pidfd(pid: u32, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd }
+    }
+
     /// The network namespace of its first thread; others may visit other ones. `None`: it has ended.
     pub fn netns(&self) -> Result<Option<Netns>, Error> {
         let path = PathBuf::from(format!("/proc/{}/ns/net", self.pid));

@@ -12,7 +12,7 @@
 //!                                       ◀──      done
 //! ```
 //!
-//! The conversation stays open for as long as the sidecar lives. The agent may end before it: the session does not.
+//! The conversation is over then, and what was given stays: neither the agent nor this file is needed any more.
 
 mod door;
 mod words;

@@ -118,6 +118,11 @@ impl Messages {
         })
     }
 
+    /// The process that has connected. `None`: the kernel knows it by its number alone.
+    pub fn peer_pidfd(&self) -> io::Result<Option<OwnedFd>> {
+        sys::peer_pidfd(self.0.as_fd())
+    }
+
     pub fn send(&self, text: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];

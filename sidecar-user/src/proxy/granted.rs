@@ -23,7 +23,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 
 pub(super) struct Granted {
     session: Session,
-    /// Open for as long as this process lives: by its end the agent notices that this one has gone.
+    /// Until the session is in force.
     agent: Messages,
     generation: Mutex<Option<Generation>>,
     raw: Mutex<Vec<RawSockets>>,
@@ -112,7 +112,9 @@ impl Granted {
     pub(super) fn cgroup(&self) -> PathBuf {
         let path = self.session.pod().cgroup_path();
         match path.strip_prefix("/proc/self") {
-            Ok(below) => Path::new("/proc").join(std::process::id().to_string()).join(below),
+            Ok(below) => Path::new("/proc")
+                .join(std::process::id().to_string())
+                .join(below),
             Err(_) => path.into(),
         }
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::Error;
 use super::lease::Lease;
-use super::{Node, links, pins};
+use super::{links, pins};
 
 /// Removes what was pinned below the directory, and the directory. Connections of the pod are no longer
 /// intercepted once this returns. Returns what it removed; a directory that is not there holds nothing.
@@ -24,13 +24,6 @@ pub fn detach(pins: &Path, force: bool) -> Result<Vec<PathBuf>, Error> {
         Err(error) => return Err(error),
     };
     remove_all(pins)
-}
-
-/// As [`detach`] by force, of a pod that is gone: its number among the pods of the node is free afterwards.
-pub fn detach_gone(node: &Node, pins: &Path) -> Result<(), Error> {
-    let settings = pins::pinned_settings(pins);
-    detach(pins, true)?;
-    settings.map_or(Ok(()), |settings| node.forget(settings.netns))
 }
 
 /// For the holder of the lease.

@@ -17,7 +17,7 @@ use super::super::session::PROGRAMS;
 use super::links::{self, HOOKS, Hook};
 use super::logs::{self, Logs};
 use super::object::{self, Features, Owner};
-use super::pins;
+use super::{detach, pins};
 
 /// Maps that are one for all pods. Of the others each pod has its own.
 pub(super) const SHARED: [&str; 4] = [map::ORIGIN, map::BYPASS, map::RINGS, map::ANSWERS];
@@ -81,6 +81,8 @@ pub struct Node {
     shared: Maps,
     /// All but [`FOR_ONE_POD`].
     programs: Vec<(&'static str, Arc<OwnedFd>)>,
+    /// One load at a time: each takes some megabytes while it lasts.
+    loading: Mutex<()>,
 }
 
 impl Node {
@@ -103,6 +105,7 @@ impl Node {
             features,
             numbers: Arc::new(Numbers::of(&ebpf)?),
             shared: shared(&ebpf)?,
+            loading: Mutex::new(()),
         })
     }
 
@@ -114,6 +117,7 @@ impl Node {
         (pins, renewed): (&Path, &BTreeSet<&str>),
         owner: impl FnOnce(u32) -> Owner,
     ) -> Result<Programs, Error> {
+        let _turn = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let number = self.numbers.of_pod(netns)?;
         let owner = owner(number);
         let mut reused = node_maps(&self.pins);
@@ -147,6 +151,13 @@ impl Node {
             own: of_pod,
             logs: None,
         })
+    }
+
+    /// Takes away what is attached and pinned of a pod that is gone, and gives its number up.
+    pub fn give_up(&self, pins: &Path) -> Result<(), Error> {
+        let settings = pins::pinned_settings(pins);
+        detach::detach(pins, true)?;
+        settings.map_or(Ok(()), |settings| self.forget(settings.netns))
     }
 
     /// Gives up the number of a pod that is gone, and its maps as far as the programs hold them.

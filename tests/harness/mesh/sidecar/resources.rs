@@ -20,7 +20,15 @@ impl Sidecar {
         if self.by_agent {
             words = confined::words_of(agent::SIDECAR_USER, &[]);
         }
-        words.extend(["prlimit", "--pid", &pid.to_string(), &format!("--nofile={limit}:")].map(OsString::from));
+        words.extend(
+            [
+                "prlimit",
+                "--pid",
+                &pid.to_string(),
+                &format!("--nofile={limit}:"),
+            ]
+            .map(OsString::from),
+        );
         let output = Command::new(&words[0])
             .args(&words[1..])
             .output()
