@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use std::{fs, io};
 
@@ -256,6 +257,7 @@ async fn serve_one(
         name: name_of(cgroup),
         target,
         pins,
+        served_by: AtomicU32::new(0),
     });
     let installing = pod.clone();
     tokio::task::spawn_blocking(move || installing.close()).await??;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 
 use super::pod::Pod;
-use crate::datapath::{Datapath, Former, Generation, Lease, RouteMap, Secret, Steered};
+use crate::datapath::{Datapath, Error, Former, Generation, Lease, RouteMap, Secret, Steered};
 use crate::grant::{self, Ask, Given};
 use crate::intercept::RawSockets;
 
@@ -34,7 +34,10 @@ impl Offered {
             ask.shards,
             crate::datapath::MAX_SHARDS
         );
-        let lease = Lease::take(&pod.pins).context("another sidecar serves this pod")?;
+        let lease = match Lease::take(&pod.pins) {
+            Err(Error::Owned { .. }) => bail!("{}; stop that sidecar first", pod.owner()),
+            taken => taken?,
+        };
         let handed = lease.descriptor()?;
         let config = pod.config(ask);
         let mut datapath =
