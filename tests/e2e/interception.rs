@@ -59,7 +59,11 @@ fn a_port_left_alone_is_plaintext_on_the_wire_and_a_taken_one_is_not() -> Result
         assert!(sent.contains(&(ip, 9001).into()), "{ip}: {sent:?}");
     }
     for flow in mesh.client.sidecar.all_flows()? {
-        assert_eq!(flow["transport"], "hbone", "{flow:#}");
+        let is_left = flow["originalDst"]
+            .as_str()
+            .is_some_and(|to| to.ends_with(":9001"));
+        let transport = if is_left { "left_alone" } else { "hbone" };
+        assert_eq!(flow["transport"], transport, "{flow:#}");
     }
     Ok(())
 }

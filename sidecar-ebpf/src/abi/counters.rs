@@ -104,4 +104,7 @@ counters! {
     DeniedProbe = "denied_probe",
     /// Requests of the control path without the pod's secret, or such as no proxy of this version makes.
     DeniedControl = "denied_control",
+    /// News of connections that were left alone or refused that the proxy was not told: its rings were half full, or the
+    /// kernel gave no socket storage.
+    FactsLost = "facts_lost",
 }

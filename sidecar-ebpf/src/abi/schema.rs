@@ -12,6 +12,7 @@ pub const VERSIONS: [(&str, u32); map::ALL.len()] = [
     (map::PENDING, 1),
     (map::PRESENTED, 2),
     (map::BYPASS, 1),
+    (map::WATCHED, 1),
     (map::LISTENERS, 3),
     (map::APP_PORTS, 4),
     (map::APP_SOCKETS, 2),

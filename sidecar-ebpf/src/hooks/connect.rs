@@ -9,7 +9,9 @@ use sidecar_ebpf::abi::{Bypass, Counter, Direction, Origin, Role};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Connect, Connecting, Facts, Probe};
 
-use super::{ALLOW, DENY, SO_BINDTOIFINDEX, SO_REUSEADDR, SOL_SOCKET, load, set_user_ip6, store, user_ip6};
+use super::{
+    ALLOW, DENY, SO_BINDTOIFINDEX, SO_REUSEADDR, SOL_SOCKET, facts, load, set_user_ip6, store, user_ip6,
+};
 use crate::maps::{self, Pod};
 
 const AF_INET: u32 = 2;
@@ -147,7 +149,7 @@ fn decide(ctx: &SockAddrContext, ip: Ip, write: impl Fn(Endpoint)) -> i32 {
             };
             // SAFETY: `sk` is this context's socket.
             if unsafe { !maps::set_origin(sk, &mut origin) } {
-                pod.count(Counter::DeniedStorage);
+                refused(ctx, pod, (from, to), Counter::DeniedStorage);
                 return DENY;
             }
             // SAFETY: as above.
@@ -166,11 +168,11 @@ fn decide(ctx: &SockAddrContext, ip: Ip, write: impl Fn(Endpoint)) -> i32 {
             ALLOW
         }
         Connect::Deny(why) => {
-            refused(ctx, pod, to, why);
+            refused(ctx, pod, (from, to), why);
             DENY
         }
         Connect::Fail(errno, why) => {
-            refused(ctx, pod, to, why);
+            refused(ctx, pod, (from, to), why);
             maps::fail_with(errno);
             DENY
         }
@@ -189,8 +191,9 @@ fn probe(mark: &Bypass) -> Option<Probe> {
 }
 
 #[inline(always)]
-fn refused(ctx: &SockAddrContext, pod: Pod, to: Endpoint, why: Counter) {
+fn refused(ctx: &SockAddrContext, pod: Pod, (from, to): (Ip, Endpoint), why: Counter) {
     pod.count(why);
+    facts::refused(pod, from, to, why);
     debug!(
         ctx,
         "connect to {:i} port {} fails, reason {}",

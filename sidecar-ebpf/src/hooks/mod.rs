@@ -3,6 +3,7 @@
 mod approve;
 pub(crate) mod atomic;
 mod connect;
+mod facts;
 mod getpeername;
 mod getsockname;
 mod getsockopt;

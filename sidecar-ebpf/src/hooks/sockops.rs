@@ -19,7 +19,7 @@ use sidecar_ebpf::abi::{Counter, Direction, Event, Origin, Role, Tuple};
 use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict;
 
-use super::{SO_BINDTOIFINDEX, SO_REUSEADDR, SOL_SOCKET, listen, load, pending};
+use super::{SO_BINDTOIFINDEX, SO_REUSEADDR, SOL_SOCKET, facts, listen, load, pending};
 use crate::maps::{self, Pod};
 
 const AF_INET: u32 = 2;
@@ -77,6 +77,8 @@ pub(crate) fn or_sockops(ctx: SockOpsContext) -> u32 {
             if new == BPF_TCP_CLOSE {
                 unbind(ops, sk);
                 unshare_address(ops, sk);
+                // SAFETY: `ops` is this program's context.
+                facts::ended(ops, sk, old, || unsafe { outgoing(ops) });
                 closed(ops, old);
             }
         }
@@ -101,6 +103,9 @@ fn publish(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
         watch(ops);
     } else {
         pending::remove(pod, &tuple);
+        if bypass.is_none() && facts::begun(pod, sk, &tuple) {
+            watch(ops);
+        }
     }
     if let Some(bypass) = presents {
         let client = Endpoint {
@@ -176,6 +181,9 @@ fn established(ops: *mut bpf_sock_ops, sk: *mut bpf_sock) {
     let origin = unsafe { maps::origin(sk) };
     if origin.is_some_and(|origin| origin.role == Role::CLIENT) {
         bound_queue(ops);
+    } else {
+        // SAFETY: `ops` is this program's context.
+        facts::established(sk, || unsafe { outgoing(ops) });
     }
     unshare_address(ops, sk);
 }
@@ -274,6 +282,9 @@ fn claim(ctx: &SockOpsContext, sk: *mut bpf_sock) {
     }
     if !outbound {
         claim_client(ctx.ops, pod, sk, tuple, family);
+        if facts::accepted(pod, sk, &tuple) {
+            watch(ctx.ops);
+        }
     }
 }
 

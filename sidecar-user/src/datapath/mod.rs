@@ -42,7 +42,8 @@ pub use process::Process;
 pub(crate) use session::fuzz;
 pub use session::{
     Action, AppPorts, Approvals, Bypass, Connect, Control, Descriptors, Dialled, Explain, Family, HeldEvents,
-    Hold, Lost, Ownership, PolicyMap, Proof, RouteMap, Secret, Session, Steered, Unseen, Verdict,
+    Hold, LeftAloneEvent, Lost, Ownership, PolicyMap, Proof, RouteMap, Secret, Session, Steered, Unseen,
+    Verdict,
 };
 use versioned::versioned;
 

@@ -1,13 +1,13 @@
 //! WHAT DOES THIS POD'S NETWORK LOOK LIKE? Its routes, its listening sockets and its connections, asked of the kernel by
-//! netlink.
+//! netlink; and what of a socket of this process, by TCP_INFO.
 //!
 //! Changes nothing, but that a connection can be ended, and knows neither what is intercepted nor who wants to know. All
-//! answers are about the network
-//! namespace of the calling thread.
+//! answers by netlink are about the network namespace of the calling thread.
 
 use std::io;
 
 mod connections;
+mod ends;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod listening;
@@ -15,13 +15,16 @@ mod netlink;
 mod prefixes;
 mod routes;
 mod sys;
+mod tcp_info;
 #[cfg(test)]
 mod tests;
 mod watch;
 
 pub use connections::{Connection, connections, destroy};
+pub use ends::SocketsByEnds;
 pub use listening::Listeners;
 pub use routes::{RouteTable, Routes};
+pub use tcp_info::tcp_facts;
 pub use watch::{Change, Changes};
 
 #[derive(Debug, thiserror::Error)]

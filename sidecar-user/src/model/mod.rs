@@ -4,6 +4,7 @@
 
 pub mod addr;
 pub mod authorization;
+pub mod bottleneck;
 pub mod decision;
 pub mod flow;
 pub mod identity;
@@ -14,9 +15,11 @@ mod policies;
 pub mod service;
 pub mod snapshot;
 pub mod syn;
+pub mod tcp;
 pub mod workload;
 
 pub use addr::{ClientAddr, OriginalDst};
+pub use bottleneck::Bottleneck;
 pub use decision::{Decided, Decision, Decisions, Failure, Routed};
 pub use flow::{Direction, Flow, TlsFacts};
 pub use identity::SpiffeId;
@@ -24,4 +27,5 @@ pub use outcome::{Cause, Outcome, Party, Transport};
 pub use service::{Service, ServiceName};
 pub use snapshot::{Endpoint, Snapshot};
 pub use syn::{HeldEvent, HeldSyn, Pair};
+pub use tcp::{LegFacts, LegSocket, Legs, Queue, TcpFacts};
 pub use workload::{Own, TunnelProtocol, Workload};

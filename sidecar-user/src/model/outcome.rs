@@ -8,6 +8,9 @@ use serde::Serialize;
 pub enum Transport {
     Plain,
     Hbone,
+    /// Not at all: it was left alone, and its ends talk as without a proxy.
+    #[serde(rename = "left_alone")]
+    LeftAlone,
 }
 
 /// Who ended a flow, or made it fail.

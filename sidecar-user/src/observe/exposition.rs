@@ -12,8 +12,9 @@ use prometheus_client::registry::Registry;
 
 use super::labels::{cause, party};
 use super::lock;
-use super::series::{Histogram, Series};
+use super::series::{BOUNDS, Histogram, RATIO_BOUNDS, Series};
 use super::shard::{Common, Shard, tally};
+use crate::model::Bottleneck;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -136,15 +137,30 @@ impl Collector for Connections {
             "outrigger_tcp_connect_duration_seconds",
             "From accepting a connection to its upstream being usable",
             &sums,
-            |series| &series.connect,
+            (&BOUNDS, |series| &series.connect),
         )?;
         histogram(
             &mut encoder,
             "outrigger_tls_handshake_duration_seconds",
             "TLS handshakes that a connection waited for",
             &sums,
-            |series| &series.handshake,
+            (&BOUNDS, |series| &series.handshake),
         )?;
+        histogram(
+            &mut encoder,
+            "outrigger_tcp_rtt_seconds",
+            "Smoothed round trip time of the connection that leaves the pod, as its kernel had it when a connection closed",
+            &sums,
+            (&BOUNDS, |series| &series.rtt),
+        )?;
+        histogram(
+            &mut encoder,
+            "outrigger_tcp_retransmit_ratio",
+            "Segments that were sent again, of those that were sent on the connection that leaves the pod",
+            &sums,
+            (&RATIO_BOUNDS, |series| &series.retransmits),
+        )?;
+        bottlenecks(&mut encoder, &sums)?;
         let mut metric = encoder.encode_descriptor(
             "outrigger_metrics_label_overflow",
             "Connections counted under `overflow`, because the cap on label sets was reached",
@@ -184,13 +200,30 @@ fn closed(encoder: &mut DescriptorEncoder, sums: &Sums) -> fmt::Result {
     Ok(())
 }
 
+/// Only those that have held something up have lines.
+fn bottlenecks(encoder: &mut DescriptorEncoder, sums: &Sums) -> fmt::Result {
+    let help = "Connections closed that were held up, by what held them up most";
+    let name = "outrigger_tcp_bottlenecks";
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, series) in sums {
+        for (bottleneck, n) in Bottleneck::ALL.into_iter().zip(series.bottlenecks) {
+            if n > 0 {
+                let mut labels = labels.clone();
+                labels.push(("bottleneck", bottleneck.name().into()));
+                count(&mut metric.encode_family(&labels)?, n)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A label set that never had a value has no lines: twenty zeros each would be most of the page.
 fn histogram(
     encoder: &mut DescriptorEncoder,
     name: &str,
     help: &str,
     sums: &Sums,
-    pick: impl Fn(&Series) -> &Histogram,
+    (bounds, pick): (&[f64; BOUNDS.len()], fn(&Series) -> &Histogram),
 ) -> fmt::Result {
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
     for (labels, series) in sums {
@@ -199,7 +232,7 @@ fn histogram(
             metric.encode_family(labels)?.encode_histogram::<NoLabelSet>(
                 values.sum,
                 values.count(),
-                &values.buckets(),
+                &values.buckets(bounds),
                 None,
             )?;
         }

@@ -85,6 +85,7 @@ pub(super) fn transport(transport: Transport) -> &'static str {
     match transport {
         Transport::Plain => "plain",
         Transport::Hbone => "hbone",
+        Transport::LeftAlone => "left_alone",
     }
 }
 
@@ -142,6 +143,8 @@ mod tests {
             assert_eq!(party(value), json(value));
         }
         assert_eq!(direction(Direction::Inbound), json(Direction::Inbound));
-        assert_eq!(transport(Transport::Hbone), json(Transport::Hbone));
+        for value in [Transport::Plain, Transport::Hbone, Transport::LeftAlone] {
+            assert_eq!(transport(value), json(value));
+        }
     }
 }

@@ -21,7 +21,7 @@ use super::shard::{Common, Shard, SlotId};
 use super::watch::{Watchers, Watching};
 use crate::admission::Admission;
 use crate::model::flow::Bytes;
-use crate::model::{Cause, Decided, Flow, Outcome, Party};
+use crate::model::{Cause, Decided, Direction, Flow, Outcome, Party};
 
 /// Bounds on what is kept; the defaults are those of `docs/observability.md`.
 #[derive(Clone, Copy, Debug)]
@@ -75,9 +75,17 @@ pub struct ShardObserver {
 #[derive(Debug)]
 pub struct OpenFlow {
     shard: Arc<Shard>,
+    direction: Direction,
     bytes: Arc<Bytes>,
     slot: SlotId,
     recorded: bool,
+}
+
+/// Writes to an open flow's record for somebody who does not own it, and drops this before the flow is closed.
+#[derive(Clone, Debug)]
+pub struct FlowHandle {
+    shard: Arc<Shard>,
+    slot: SlotId,
 }
 
 impl Observer {
@@ -212,10 +220,11 @@ impl ShardObserver {
     /// Begins the record of a flow. Its `id` is given here; whatever the caller wrote there is lost.
     pub fn open(&self, mut flow: Flow) -> OpenFlow {
         flow.id = self.shard.common().next_id.fetch_add(1, Relaxed);
-        let bytes = flow.bytes.clone();
+        let (direction, bytes) = (flow.direction, flow.bytes.clone());
         let slot = self.shard.open(Box::new(flow));
         OpenFlow {
             shard: self.shard.clone(),
+            direction,
             bytes,
             slot,
             recorded: false,
@@ -241,6 +250,17 @@ impl OpenFlow {
         self.bytes.clone()
     }
 
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    pub fn handle(&self) -> FlowHandle {
+        FlowHandle {
+            shard: self.shard.clone(),
+            slot: self.slot,
+        }
+    }
+
     pub fn close(mut self, outcome: Outcome) {
         self.record(outcome);
     }
@@ -249,6 +269,12 @@ impl OpenFlow {
         if !std::mem::replace(&mut self.recorded, true) {
             self.shard.close(self.slot, SystemTime::now(), outcome);
         }
+    }
+}
+
+impl FlowHandle {
+    pub fn update(&self, change: impl FnOnce(&mut Flow)) {
+        self.shard.update(self.slot, change);
     }
 }
 

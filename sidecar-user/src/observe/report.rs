@@ -3,14 +3,15 @@
 //! Written by the proxy and read by the kubectl plugin. A field that is not known is `null`, never absent.
 
 use std::borrow::Cow;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::decided::DecisionReport;
 use super::labels::{cause, direction, party, transport};
+use super::leg_report::LegReports;
 use super::standing::Standing;
-use crate::model::Flow;
+use crate::model::{Bottleneck, Flow};
 
 /// The answer to `GET /flows`; both lists oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -95,6 +96,16 @@ pub struct FlowReport {
     /// So many were left out in the middle.
     #[serde(default)]
     pub decisions_left_out: u32,
+    /// How long there were bytes that the client, or the upstream, did not take.
+    #[serde(default)]
+    pub blocked_to_client_seconds: f64,
+    #[serde(default)]
+    pub blocked_to_upstream_seconds: f64,
+    /// `application`, `network`, `peer_proxy` or `peer_application`.
+    #[serde(default)]
+    pub bottleneck: Option<Cow<'static, str>>,
+    #[serde(default)]
+    pub tcp: LegReports,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,12 +119,14 @@ pub struct TlsReport {
 
 impl FlowReport {
     pub fn new(flow: &Flow, now: SystemTime) -> Self {
-        let state = match (&flow.closed, flow.connect_time) {
+        let state = match (&flow.closed, flow.is_usable()) {
             (Some(_), _) => "closed",
-            (None, Some(_)) => "open",
-            (None, None) => "connecting",
+            (None, true) => "open",
+            (None, false) => "connecting",
         };
         let end = flow.closed.map_or(now, |(at, _)| at);
+        // Of a flow that has ended nothing is held up any more.
+        let at = Instant::now();
         Self {
             pod: None,
             id: flow.id,
@@ -145,6 +158,10 @@ impl FlowReport {
             bytes_received: flow.bytes.received(),
             decisions: flow.decisions.all().iter().map(DecisionReport::new).collect(),
             decisions_left_out: flow.decisions.left_out(),
+            blocked_to_client_seconds: flow.bytes.to_client.read(at).as_secs_f64(),
+            blocked_to_upstream_seconds: flow.bytes.to_upstream.read(at).as_secs_f64(),
+            bottleneck: flow.bottleneck.map(|what| Bottleneck::name(what).into()),
+            tcp: flow.legs.as_deref().map(LegReports::new).unwrap_or_default(),
         }
     }
 }

@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
-use crate::model::{Flow, Outcome};
+use crate::model::{Bottleneck, Flow, Outcome};
 
 /// Upper bounds in seconds, 100 µs to 10 s: a connect inside a node takes some 100 µs, a handshake about 1 ms,
 /// and connect attempts are given up after seconds. Steps of 2 to 2.5 keep the error of a quantile below that.
 pub(super) const BOUNDS: [f64; 16] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Upper bounds of a ratio. One lost segment in a thousand is where long distances become slow, one in ten where everybody
+/// notices.
+pub(super) const RATIO_BOUNDS: [f64; 16] = [
+    0.0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0,
 ];
 
 #[derive(Clone, Debug, Default)]
@@ -19,6 +25,11 @@ pub(super) struct Series {
     pub received: u64,
     pub connect: Histogram,
     pub handshake: Histogram,
+    pub rtt: Histogram,
+    /// Of [`RATIO_BOUNDS`].
+    pub retransmits: Histogram,
+    /// By the position in [`Bottleneck::ALL`].
+    pub bottlenecks: [u64; Bottleneck::ALL.len()],
 }
 
 #[derive(Clone, Debug, Default)]
@@ -39,9 +50,20 @@ impl Series {
         }
     }
 
-    pub(super) fn close(&mut self, outcome: Outcome) {
+    pub(super) fn close(&mut self, flow: &Flow, outcome: Outcome) {
         self.active -= 1;
         self.count_closed(outcome, 1);
+        if let Some(leg) = flow.peer_leg() {
+            if let Some(rtt) = leg.tcp.rtt {
+                self.rtt.observe(rtt);
+            }
+            if let Some(ratio) = leg.tcp.retransmit_ratio() {
+                self.retransmits.observe_in(&RATIO_BOUNDS, ratio);
+            }
+        }
+        if let Some(bottleneck) = flow.bottleneck {
+            self.bottlenecks[bottleneck as usize] += 1;
+        }
     }
 
     pub(super) fn add(&mut self, other: &Series) {
@@ -51,6 +73,11 @@ impl Series {
         self.received += other.received;
         self.connect.add(&other.connect);
         self.handshake.add(&other.handshake);
+        self.rtt.add(&other.rtt);
+        self.retransmits.add(&other.retransmits);
+        for (count, more) in self.bottlenecks.iter_mut().zip(other.bottlenecks) {
+            *count += more;
+        }
         for (outcome, n) in &other.closed {
             self.count_closed(*outcome, *n);
         }
@@ -67,9 +94,12 @@ impl Series {
 
 impl Histogram {
     fn observe(&mut self, time: Duration) {
-        let seconds = time.as_secs_f64();
-        self.sum += seconds;
-        self.counts[BOUNDS.partition_point(|bound| *bound < seconds)] += 1;
+        self.observe_in(&BOUNDS, time.as_secs_f64());
+    }
+
+    fn observe_in(&mut self, bounds: &[f64; BOUNDS.len()], value: f64) {
+        self.sum += value;
+        self.counts[bounds.partition_point(|bound| *bound < value)] += 1;
     }
 
     fn add(&mut self, other: &Histogram) {
@@ -84,9 +114,10 @@ impl Histogram {
     }
 
     /// Upper bound and count of each bucket, not cumulative.
-    pub(super) fn buckets(&self) -> Vec<(f64, u64)> {
-        BOUNDS
-            .into_iter()
+    pub(super) fn buckets(&self, bounds: &[f64; BOUNDS.len()]) -> Vec<(f64, u64)> {
+        bounds
+            .iter()
+            .copied()
             .chain([f64::INFINITY])
             .zip(self.counts)
             .collect()
@@ -103,7 +134,11 @@ mod tests {
         for micros in [1, 100, 101, 20_000_000] {
             histogram.observe(Duration::from_micros(micros));
         }
-        let filled: Vec<_> = histogram.buckets().into_iter().filter(|(_, n)| *n > 0).collect();
+        let filled: Vec<_> = histogram
+            .buckets(&BOUNDS)
+            .into_iter()
+            .filter(|(_, n)| *n > 0)
+            .collect();
         assert_eq!(filled, [(0.0001, 2), (0.00025, 1), (f64::INFINITY, 1)]);
         assert_eq!(histogram.count(), 4);
     }

@@ -116,7 +116,7 @@ impl Shard {
         let mut state = lock(&self.state);
         let record = state.record(id);
         change(&mut record.flow);
-        if record.series.is_some() || record.flow.connect_time.is_none() {
+        if record.series.is_some() || !record.flow.is_usable() {
             return;
         }
         state.settle(id, &self.common.labels);
@@ -250,7 +250,7 @@ impl State {
             let series = self.series.touch(number);
             series.sent += record.flow.bytes.sent() - record.sent;
             series.received += record.flow.bytes.received() - record.received;
-            series.close(outcome);
+            series.close(&record.flow, outcome);
         }
         if self.live == 0 && self.slots.len() > KEEP_SLOTS {
             self.slots = Vec::new();

@@ -18,11 +18,11 @@ impl Standing {
     const ALL: [Self; 4] = [Self::Own, Self::Proven, Self::Plaintext, Self::Stranger];
 
     pub(super) fn of(flow: &Flow) -> Self {
-        match (flow.direction, &flow.source_identity, flow.connect_time) {
+        match (flow.direction, &flow.source_identity, flow.is_usable()) {
             (Direction::Outbound, ..) => Self::Own,
             (Direction::Inbound, Some(_), _) => Self::Proven,
-            (Direction::Inbound, None, Some(_)) => Self::Plaintext,
-            (Direction::Inbound, None, None) => Self::Stranger,
+            (Direction::Inbound, None, true) => Self::Plaintext,
+            (Direction::Inbound, None, false) => Self::Stranger,
         }
     }
 

@@ -13,7 +13,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::exposition::Format;
 use super::*;
-use crate::model::{Cause, Direction, Flow, Outcome, Party, ServiceName, SpiffeId, TlsFacts, Transport};
+use crate::model::{
+    Bottleneck, Cause, Direction, Flow, LegFacts, Legs, Outcome, Party, ServiceName, SpiffeId, TcpFacts,
+    TlsFacts, Transport,
+};
 
 const EOF: Outcome = Outcome::new(Party::Client, Cause::Eof);
 
@@ -42,6 +45,23 @@ fn connected(flow: &mut Flow, service: &str) {
     });
     flow.handshake_time = Some(Duration::from_micros(900));
     flow.connect_time = Some(Duration::from_micros(1200));
+}
+
+/// What the kernel is asked for later.
+fn read(flow: &mut Flow) {
+    flow.legs = Some(Box::new(Legs {
+        client: None,
+        upstream: Some(LegFacts {
+            tcp: TcpFacts {
+                rtt: Some(Duration::from_micros(300)),
+                segments_sent: 1000,
+                segments_retransmitted: 30,
+                ..TcpFacts::default()
+            },
+            is_tunnel: true,
+        }),
+    }));
+    flow.bottleneck = Some(Bottleneck::Network);
 }
 
 fn open(observer: &Observer, service: &str) -> OpenFlow {

@@ -22,12 +22,16 @@ const COLUMNS: [Column; 11] = [
 /// Before all others, where more than one pod is told of.
 const POD: Column = column("POD", 1, 20);
 /// Where it is wide, before STATE. A terminal with room shows them too.
-const WIDE: [Column; 5] = [
+const WIDE: [Column; 9] = [
     column("ID", 11, WHOLE),
     column("CONNECT", 9, WHOLE),
     column("HANDSHAKE", 10, WHOLE),
     column("CIPHER", 12, 12),
     column("KEX", 12, WHOLE),
+    column("RTT", 13, WHOLE),
+    column("RETRANS", 13, WHOLE),
+    column("RATE", 14, WHOLE),
+    column("BOTTLENECK", 13, WHOLE),
 ];
 
 /// Widths that most values of the first columns keep to: IPv4 with port, `namespace/host`, two short identities.
@@ -136,6 +140,7 @@ fn row(flow: &FlowReport, wide: bool, full: bool) -> Vec<String> {
             known(tls.map(|tls| &*tls.cipher)),
             known(tls.map(|tls| &*tls.key_exchange)),
         ]);
+        row.extend(kernel(flow));
     }
     row.push(match (&flow.close_cause, &flow.closed_by) {
         (Some(cause), Some(by)) if flow.standing == "stranger" => format!("{cause} by {by} (stranger)"),
@@ -143,6 +148,21 @@ fn row(flow: &FlowReport, wide: bool, full: bool) -> Vec<String> {
         _ => flow.state.clone().into_owned(),
     });
     row
+}
+
+/// What the kernel says of the connection that leaves the pod: `1.2ms`, `3 of 1200`, `48.0MiB/s`, and the verdict.
+fn kernel(flow: &FlowReport) -> [String; 4] {
+    let leg = match &*flow.direction {
+        "inbound" => flow.tcp.client.as_ref(),
+        _ => flow.tcp.upstream.as_ref(),
+    };
+    let or_unknown = |cell: Option<String>| cell.unwrap_or_else(|| "-".into());
+    [
+        or_unknown(leg.and_then(|leg| leg.rtt_seconds).map(short_time)),
+        or_unknown(leg.map(|leg| format!("{} of {}", leg.segments_retransmitted, leg.segments_sent))),
+        or_unknown(leg.map(|leg| format!("{}/s", size(leg.delivery_rate_bytes_per_second)))),
+        known(flow.bottleneck.as_deref()),
+    ]
 }
 
 /// `demo/client→demo/web`; in full where it is wide.
@@ -175,7 +195,9 @@ fn identities(flow: &FlowReport, full: bool) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::{Cause, Direction, Flow, Outcome, Party, ServiceName, TlsFacts};
+    use crate::model::{
+        Bottleneck, Cause, Direction, Flow, LegFacts, Legs, Outcome, Party, ServiceName, TcpFacts, TlsFacts,
+    };
     use std::time::{Duration, SystemTime};
 
     pub(in crate::plugin) fn flow() -> Flow {
@@ -203,6 +225,20 @@ pub(super) mod tests {
             key_exchange: "X25519MLKEM768",
             reused_tunnel: false,
         });
+        mesh.legs = Some(Box::new(Legs {
+            client: None,
+            upstream: Some(LegFacts {
+                tcp: TcpFacts {
+                    rtt: Some(Duration::from_micros(310)),
+                    segments_sent: 1200,
+                    segments_retransmitted: 3,
+                    delivery_rate: 48 << 20,
+                    ..TcpFacts::default()
+                },
+                is_tunnel: true,
+            }),
+        }));
+        mesh.bottleneck = Some(Bottleneck::PeerProxy);
         mesh.bytes.add_sent(78);
         mesh.bytes.add_received(5 << 20);
         let mut failed = flow();
@@ -282,7 +318,7 @@ AGE    DIR   CLIENT            DESTINATION     ENDPOINT         SERVICE         
     }
 
     #[test]
-    fn wide_rows_hold_identities_and_tls_in_full() {
+    fn wide_rows_hold_identities_and_tls_in_full_and_what_the_kernel_says() {
         let text = table(WIDE_SHAPE, &reports()).text();
         let row = text.lines().nth(2).unwrap();
         let ids = "spiffe://td.test/ns/demo/sa/client→spiffe://td.test/ns/demo/sa/web";
@@ -291,7 +327,7 @@ AGE    DIR   CLIENT            DESTINATION     ENDPOINT         SERVICE         
             "1.2ms",
             "900us",
             "TLS13_AES_128_GCM_SHA256",
-            "X25519MLKEM768",
+            "X25519MLKEM768   310us   3 of 1200   48.0MiB/s   peer_proxy   open",
         ] {
             assert!(row.contains(part), "{part}: {row}");
         }

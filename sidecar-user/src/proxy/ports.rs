@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use crate::budget::Budget;
+use crate::model::LegSocket;
 use crate::relay::{Polled, Port};
 use crate::transport::hbone::Stream;
 
@@ -26,6 +27,10 @@ impl Port for Stream {
     fn reset_finished(&mut self) {
         // The peer's half of HTTP/2 keeps an end that it has received apart from the reset after it.
         Stream::reset(self);
+    }
+
+    fn socket(&self) -> Option<LegSocket> {
+        Some(LegSocket::Tunnel(self.socket()))
     }
 }
 

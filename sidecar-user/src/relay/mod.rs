@@ -77,6 +77,8 @@ pub async fn relay(
     let mut back = Way::default();
     let (down_open, up_open) = (down.open(budget), up.open(budget));
     let end = run(&mut out, &mut back, down_open, up_open, bytes, limits).await;
+    bytes.to_upstream.set(false, std::time::Instant::now);
+    bytes.to_client.set(false, std::time::Instant::now);
     if !matches!(end, End::Eof) {
         // What was handed over just now must leave before the reset does.
         tokio::task::yield_now().await;
@@ -135,6 +137,8 @@ fn run(
         }
         let sent = out.poll(cx, &mut down, &mut up, back.is_done(), |n| bytes.add_sent(n));
         let received = back.poll(cx, &mut up, &mut down, out.is_done(), |n| bytes.add_received(n));
+        bytes.to_upstream.set(out.is_held_up(), std::time::Instant::now);
+        bytes.to_client.set(back.is_held_up(), std::time::Instant::now);
         match (sent, received) {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Eof),
             (Poll::Ready(Err(error)), _) => return broken(Side::Downstream, error),

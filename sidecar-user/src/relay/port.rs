@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use crate::budget::Budget;
+use crate::model::LegSocket;
 
 /// One of the two streams that are joined.
 pub trait Port {
@@ -22,6 +23,11 @@ pub trait Port {
 
     /// As `reset`, after all was sent and the end told, unless the reset would overtake any of it.
     fn reset_finished(&mut self);
+
+    /// What the bytes go through, to ask the kernel about it.
+    fn socket(&self) -> Option<LegSocket> {
+        None
+    }
 }
 
 /// Every poll function follows the rules of `Future::poll`: `Pending` has arranged for a wake-up.

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tokio::io::Interest;
 use super::watched::Watched;
 use super::{Polled, Port, sys};
 use crate::budget::{Budget, Held};
-use crate::model::leg;
+use crate::model::{LegSocket, leg};
 
 /// The buffer's size. Bulk reads of 64 KiB and more are where the cost per system call stops to matter
 /// (10.3 us per 128 KiB, 6.1 us per 64 KiB on loopback).
@@ -54,6 +55,10 @@ impl<S: Watched> Port for S {
         if sys::unsent(self.as_fd()).is_ok_and(|bytes| bytes == 0) {
             self.reset();
         }
+    }
+
+    fn socket(&self) -> Option<LegSocket> {
+        Some(LegSocket::Own(self.as_fd().as_raw_fd()))
     }
 }
 

@@ -54,6 +54,11 @@ impl Way {
         }
     }
 
+    /// The receiver does not take what is there for it.
+    pub(super) fn is_held_up(&self) -> bool {
+        matches!(self.state, State::Open) && !self.parked.is_empty()
+    }
+
     /// Bytes of the chunk in hand that the receiver has taken; not counted yet.
     pub(super) fn taken(&self) -> u64 {
         match self.parked.len() {

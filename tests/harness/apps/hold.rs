@@ -24,6 +24,18 @@ pub fn sink(pod: &Pod, port: u16) -> Result<Process> {
     serve(pod, port, "sink")
 }
 
+/// Reads all that its clients send.
+pub fn drain(pod: &Pod, port: u16) -> Result<Process> {
+    serve(pod, port, "drain")
+}
+
+/// A client that sends without end, until it is dropped.
+pub fn stream(pod: &Pod, server: SocketAddr) -> Result<Process> {
+    let mut command = Script::Hold.command(pod)?;
+    command.args(["stream", &server.ip().to_string(), &server.port().to_string()]);
+    pod.spawn(command)
+}
+
 fn serve(pod: &Pod, port: u16, what: &str) -> Result<Process> {
     let mut command = Script::Hold.command(pod)?;
     command.args(["serve", &port.to_string(), what]);

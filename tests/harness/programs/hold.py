@@ -1,7 +1,9 @@
 """Connections whose program does not do its part.
 
-    hold.py serve PORT fire|sink
-        A server that sends without end, or that accepts and never reads.
+    hold.py serve PORT fire|sink|drain
+        A server that sends without end, that accepts and never reads, or that reads all and says nothing.
+    hold.py stream HOST PORT
+        A connection that is written to without end.
     hold.py read HOST PORT COUNT BYTES STOP
         COUNT connections, one after the other; of each at most BYTES are read, then nothing.
     hold.py write HOST PORT COUNT SIZE STOP
@@ -42,11 +44,19 @@ def serve(port, what):
         except OSError:
             connection.close()
 
-    kept = []
+    def drain(connection):
+        try:
+            while connection.recv(65536):
+                pass
+        except OSError:
+            pass
+        connection.close()
+
+    kept, threads = [], {"fire": fire, "drain": drain}
     while True:
         connection, _ = listener.accept()
-        if what == "fire":
-            threading.Thread(target=fire, args=(connection,), daemon=True).start()
+        if what in threads:
+            threading.Thread(target=threads[what], args=(connection,), daemon=True).start()
         else:
             kept.append(connection)
 
@@ -116,6 +126,13 @@ def write(host, port, count, size, stop):
     hold(sockets, moved, stop)
 
 
+def stream(host, port):
+    with socket.create_connection((host, port), 30) as connection:
+        connection.settimeout(None)
+        while True:
+            connection.sendall(b"x" * 65536)
+
+
 def abandon(host, port, count, times, milliseconds):
     for _ in range(times):
         sockets = []
@@ -133,6 +150,8 @@ def abandon(host, port, count, times, milliseconds):
 what, arguments = sys.argv[1], sys.argv[2:]
 if what == "serve":
     serve(int(arguments[0]), arguments[1])
+elif what == "stream":
+    stream(arguments[0], int(arguments[1]))
 elif what == "abandon":
     abandon(arguments[0], *map(int, arguments[1:5]))
 else:

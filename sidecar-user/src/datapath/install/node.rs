@@ -20,7 +20,7 @@ use super::object::{self, Features, Owner};
 use super::{detach, pins};
 
 /// Maps that are one for all pods. Of the others each pod has its own.
-pub(super) const SHARED: [&str; 4] = [map::ORIGIN, map::BYPASS, map::RINGS, map::ANSWERS];
+pub(super) const SHARED: [&str; 5] = [map::ORIGIN, map::BYPASS, map::WATCHED, map::RINGS, map::ANSWERS];
 
 /// Programs that are not told which pod they run for, and so are loaded for each.
 const FOR_ONE_POD: [&str; 2] = [program::SK_LOOKUP, program::HOLD];

@@ -4,7 +4,7 @@ use sidecar_ebpf::abi::control::{Answer, Secret};
 use sidecar_ebpf::abi::{
     APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_ROWS, COUNTER_SLOTS,
     INHERITED_SLOTS, Inherited, LISTENER_SLOTS, Origin, PENDING_ENTRIES, POLICY_ENTRIES, PRESENTED_ENTRIES,
-    Path, Pending, Policy, PolicyKey, ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, map,
+    Path, Pending, Policy, PolicyKey, ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, Watched, map,
 };
 use sidecar_ebpf::addr::Ip;
 
@@ -46,6 +46,7 @@ impl Shape {
         match name {
             map::ORIGIN => storage(size_of::<Origin>()),
             map::BYPASS => storage(size_of::<Bypass>()),
+            map::WATCHED => storage(size_of::<Watched>()),
             map::PENDING => hash(size_of::<Tuple>(), size_of::<Pending>(), PENDING_ENTRIES),
             map::PRESENTED => hash(size_of::<Tuple>(), size_of::<Origin>(), PRESENTED_ENTRIES),
             map::APP_PORTS => mapped(size_of::<AppPorts>(), APP_PORT_SLOTS),

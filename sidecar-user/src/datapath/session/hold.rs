@@ -5,6 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::time::SystemTime;
 
 use sidecar_ebpf::abi::{self, Stage, StageChange, Tuple};
 use sidecar_ebpf::addr::{Ip, Port};
@@ -12,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::super::ip::{kernel_ip, user_ip};
 use super::super::sys;
+use super::facts::{self, LeftAloneEvent};
 use super::ring::Ring;
 use super::stages::Stages;
 use crate::model::{HeldEvent, HeldSyn, OriginalDst, Pair};
@@ -37,6 +39,7 @@ pub struct Approvals {
 /// What happens to the connections of one shard before they are accepted.
 pub struct HeldEvents {
     ring: AsyncFd<Ring>,
+    left_alone: Box<dyn FnMut(LeftAloneEvent)>,
 }
 
 impl Hold {
@@ -48,7 +51,8 @@ impl Hold {
     /// Registers the ring with the current tokio runtime.
     pub fn start(self) -> io::Result<(HeldEvents, Approvals)> {
         let ring = sys::watch(self.ring)?;
-        Ok((HeldEvents { ring }, self.approvals))
+        let left_alone = Box::new(|_| {});
+        Ok((HeldEvents { ring, left_alone }, self.approvals))
     }
 }
 
@@ -96,6 +100,11 @@ impl Approvals {
 }
 
 impl HeldEvents {
+    /// To be told of connections that never come here.
+    pub fn tell_of_left_alone(&mut self, each: impl FnMut(LeftAloneEvent) + 'static) {
+        self.left_alone = Box::new(each);
+    }
+
     /// Waits until something has happened, and hands it over in order, so much at most that others of the shard get
     /// their turn. Cancelled, it loses nothing.
     pub async fn next(&mut self, mut each: impl FnMut(HeldEvent)) -> io::Result<()> {
@@ -109,6 +118,8 @@ impl HeldEvents {
                 seen += 1;
                 if let Some(event) = held_event(record) {
                     each(event);
+                } else if let Some(event) = facts::left_alone(record, SystemTime::now()) {
+                    (self.left_alone)(event);
                 }
             }
             // The kernel wakes for a ring that was read to its end, and for no other.

@@ -45,6 +45,7 @@ mod control;
 mod counters;
 mod descriptors;
 mod explain;
+mod facts;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod hold;
@@ -65,6 +66,7 @@ pub use control::{Control, Secret};
 pub use descriptors::Descriptors;
 pub(super) use descriptors::{Objects, PROGRAMS};
 pub use explain::{Action, Connect, Explain, Verdict};
+pub use facts::LeftAloneEvent;
 pub use hold::{Approvals, HeldEvents, Hold};
 pub use policy::PolicyMap;
 pub use proof::{Dialled, Family, Lost, Proof, Unseen};

@@ -20,15 +20,15 @@ use crate::model::{HeldEvent, HeldSyn};
 const PATIENCE: Duration = Duration::from_secs(64);
 
 /// A shard that holds, without a proxy: the test approves.
-struct Shard {
+pub(super) struct Shard {
     runtime: Runtime,
-    events: HeldEvents,
+    pub(super) events: HeldEvents,
     approvals: Approvals,
     listener: Arc<TcpListener>,
 }
 
 impl Shard {
-    fn start(pod: &Pod, datapath: &Datapath) -> Self {
+    pub(super) fn start(pod: &Pod, datapath: &Datapath) -> Self {
         Self::on(datapath, 0, pod.outbound())
     }
 
@@ -49,7 +49,7 @@ impl Shard {
     }
 
     /// At least one.
-    fn events(&mut self) -> Vec<HeldEvent> {
+    pub(super) fn events(&mut self) -> Vec<HeldEvent> {
         let mut seen = Vec::new();
         let next = self.events.next(|event| seen.push(event));
         self.runtime
@@ -70,7 +70,7 @@ impl Shard {
         Some(seen)
     }
 
-    fn held(&mut self) -> HeldSyn {
+    pub(super) fn held(&mut self) -> HeldSyn {
         match self.events().pop() {
             Some(HeldEvent::Held(syn) | HeldEvent::Again(syn)) => syn,
             other => panic!("{other:?}"),
@@ -100,7 +100,7 @@ fn held(event: HeldEvent) -> Option<HeldSyn> {
     }
 }
 
-fn dial(to: SocketAddr) -> Socket {
+pub(super) fn dial(to: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("socket");
     socket.set_nonblocking(true).expect("non-blocking");
     let begun = socket.connect(&to.into()).expect_err("not at once");

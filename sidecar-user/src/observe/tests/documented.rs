@@ -36,7 +36,9 @@ fn set<T: Ord>(items: impl IntoIterator<Item = T>) -> BTreeSet<T> {
 /// Everything that a proxy can show.
 fn full() -> Observer {
     let observer = Observer::new();
-    open(&observer, "web").close(EOF);
+    let flow = open(&observer, "web");
+    flow.update(read);
+    flow.close(EOF);
     observer.kernel_counters(|| vec![("redirected", 7)]);
     observer.readiness().condition("identity", "none yet");
     let limits = DoorLimits {
@@ -124,6 +126,7 @@ fn every_metric_stands_there_with_its_type_and_labels_and_no_other() {
 fn every_field_of_a_flow_stands_there_with_its_type_and_no_other() {
     let mut flow = flow(Direction::Outbound);
     connected(&mut flow, "web");
+    read(&mut flow);
     flow.closed = Some((SystemTime::now(), EOF));
     let mut report = FlowReport::new(&flow, SystemTime::now());
     report.pod = Some("demo/web".into());
@@ -168,6 +171,22 @@ fn every_field_of_a_decision_stands_there_and_no_other() {
     let rows = table("A decision; what does not apply is absent:");
     let documented = set(rows.iter().flat_map(|row| quoted(row[0])));
     assert_eq!(documented, set(fields.as_object().unwrap().keys().cloned()));
+}
+
+#[test]
+fn every_figure_of_a_connection_and_every_bottleneck_stands_there_and_no_other() {
+    let mut flow = flow(Direction::Outbound);
+    connected(&mut flow, "web");
+    read(&mut flow);
+    let report = serde_json::to_value(FlowReport::new(&flow, SystemTime::now())).unwrap();
+    let fields = report["tcp"]["upstream"].as_object().unwrap();
+    let rows = table("Each of `client` and `upstream`:");
+    let documented = set(rows.iter().flat_map(|row| quoted(row[0])));
+    assert_eq!(documented, set(fields.keys().cloned()));
+
+    let rows = table("TCP needs as much to get going.");
+    let documented = set(rows.iter().flat_map(|row| quoted(row[0])));
+    assert_eq!(documented, set(Bottleneck::ALL.map(|b| b.name().to_owned())));
 }
 
 #[test]

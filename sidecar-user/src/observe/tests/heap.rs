@@ -20,7 +20,13 @@ fn an_open_flow_costs_well_under_a_kilobyte_and_a_closed_one_what_the_ring_keeps
     let each = opened.bytes_current / MANY as i64;
     assert!((200..=768).contains(&each), "{each} bytes for each open flow");
 
-    let closed = measure(|| flows.drain(..).for_each(|flow| flow.close(EOF)));
+    let closed = measure(|| {
+        flows.drain(..).for_each(|flow| {
+            flow.update(read);
+            flow.close(EOF);
+        })
+    });
     let kept = (opened.bytes_current + closed.bytes_current) / (MANY / 2) as i64;
-    assert!(kept <= 768, "{kept} bytes for each closed flow that is kept");
+    // Of those some 400 are what the kernel said of both connections.
+    assert!(kept <= 1152, "{kept} bytes for each closed flow that is kept");
 }

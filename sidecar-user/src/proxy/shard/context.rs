@@ -11,10 +11,12 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use super::super::doors::Doors;
+use super::super::left_alone::LeftAlone;
 use super::super::limits::{Descriptors, Resources, Shared};
 use super::super::live::Live;
 use super::super::phase::{self, Phase};
 use super::super::proving::Nonces;
+use super::super::readings::Readings;
 use super::super::tunnels::Tunnels;
 use super::present::Present;
 use crate::budget::Budget;
@@ -99,6 +101,8 @@ pub(in super::super) struct Shard {
     /// The server side of TLS, made once per certificate.
     server: RefCell<Option<(Arc<Svid>, Arc<ServerConfig>)>>,
     pub(in super::super) live: Rc<Live>,
+    pub(in super::super) readings: Rc<Readings>,
+    pub(super) left_alone: Rc<LeftAlone>,
     pub(super) open: Rc<Present>,
     pub(super) serving: Rc<Present>,
 }
@@ -136,6 +140,7 @@ impl Shard {
             limited: settings.limited,
             nonces: settings.nonces,
             mark,
+            left_alone: Rc::new(LeftAlone::new(observe.clone())),
             observe,
             limits,
             relay: settings.relay,
@@ -152,6 +157,7 @@ impl Shard {
             replaced: settings.replaced,
             server: RefCell::default(),
             live: Rc::default(),
+            readings: Rc::default(),
             open: Rc::default(),
             serving: Rc::default(),
         })

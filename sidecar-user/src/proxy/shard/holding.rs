@@ -63,6 +63,8 @@ impl Holding {
 
     /// Follows the connections that are not accepted yet. Never ends.
     pub(super) async fn follow(self: Rc<Self>, mut events: HeldEvents) {
+        let left_alone = self.shard.left_alone.clone();
+        events.tell_of_left_alone(move |event| left_alone.event(event, Instant::now()));
         loop {
             let alarm = self.table.borrow().next_timeout();
             self.alarm.set(alarm);

@@ -98,6 +98,10 @@ pub(super) fn run(
         let (judging, trusting) = (shard.clone(), shard.clone());
         restarted(move || authorize::follow(judging.clone()));
         restarted(move || trust::follow(trusting.clone()));
+        let readings = shard.readings.clone();
+        let left_alone = shard.left_alone.clone();
+        restarted(move || readings.clone().follow());
+        restarted(move || left_alone.clone().follow());
         let pool = shard.pool.clone();
         let world = shard.world.clone();
         let clean = pool.keep_clean(|key| world.borrow().is_at(&key.workload, key.gateway.ip()));

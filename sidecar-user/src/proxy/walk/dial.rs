@@ -142,7 +142,8 @@ async fn dial(
 ) -> Result<UpstreamStream, Error> {
     match transport {
         Transport::Hbone => mesh(shard, asked, up, flow).await.map(UpstreamStream::Mesh),
-        Transport::Plain => plain(shard, asked, up).await.map(UpstreamStream::Plain),
+        // No route says that a connection was left alone: those never come here.
+        Transport::Plain | Transport::LeftAlone => plain(shard, asked, up).await.map(UpstreamStream::Plain),
     }
 }
 

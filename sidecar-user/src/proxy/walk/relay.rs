@@ -21,6 +21,7 @@ pub(in crate::proxy) async fn join(
     flow: &OpenFlow,
 ) -> Outcome {
     let bytes = flow.bytes();
+    let reading = shard.readings.begin(flow, &*down, &*up);
     let ports = Joined { down, up };
     let end = {
         let mut relay = pin!(relay(
@@ -36,6 +37,7 @@ pub(in crate::proxy) async fn join(
         })
         .await
     };
+    reading.end();
     match end {
         Ok(end) => outcome::of_end(&end),
         Err(cut) => {

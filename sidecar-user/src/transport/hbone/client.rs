@@ -3,6 +3,7 @@
 use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -122,6 +123,7 @@ impl Tunnel {
         (limits, budget): (Timeouts, &Budget),
     ) -> Result<Self, Error> {
         let traffic = Traffic::new(budget, (0, PREFACE), Instant::now());
+        traffic.socket().open(tls.get_ref().0.as_raw_fd());
         let (io, heard) = Socket::new(tls, traffic.clone());
         let preface = Builder::new()
             .initial_window_size(STREAM_WINDOW)

@@ -19,22 +19,24 @@ pub(super) async fn watch(mut ping: PingPong, heard: Heard) {
     let mut silent = 0;
     loop {
         tokio::time::sleep(TICK).await;
-        silent = if heard.replace(false) { 0 } else { silent + 1 };
+        silent = if heard.take_heard() { 0 } else { silent + 1 };
         if silent < SILENT_TICKS {
             continue;
         }
         if ping.send_ping(Ping::opaque()).is_err() {
             return;
         }
+        heard.set_asked(true);
         // One PING at a time, however late its answer: h2 allows no second one, and anything heard meanwhile is a
         // sign of life, even when the answer itself is stuck behind it.
         loop {
             match tokio::time::timeout(PATIENCE, poll_fn(|cx| ping.poll_pong(cx))).await {
                 Ok(Ok(_)) => break,
-                Err(_) if heard.replace(false) => {}
+                Err(_) if heard.take_heard() => {}
                 Ok(Err(_)) | Err(_) => return,
             }
         }
+        heard.set_asked(false);
         silent = 0;
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod fuzz;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -112,7 +113,10 @@ impl Session {
         let peer = tls::peer(tls.get_ref().1, tls::Side::Client, true)
             .ok_or_else(|| failed(std::io::Error::other("the client proved no identity")))?;
         let handshake = start.elapsed();
-        Self::over(tls, client, (peer, handshake), limits, budget).await
+        let fd = tls.get_ref().0.as_raw_fd();
+        let session = Self::over(tls, client, (peer, handshake), limits, budget).await?;
+        session.traffic.socket().open(fd);
+        Ok(session)
     }
 }
 

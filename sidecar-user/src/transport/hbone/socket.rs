@@ -1,6 +1,5 @@
 //! The tunnel's socket under the HTTP/2 layer: notes what passes, and holds back what there is no room for.
 
-use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -9,9 +8,10 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::traffic::Traffic;
+use crate::model::tcp::TunnelSocket;
 
-/// Set by every arrival of bytes, cleared by the keep-alive. A flag, not a time: reads are the hot path.
-pub(super) type Heard = Rc<Cell<bool>>;
+/// Told of every arrival of bytes, for the keep-alive.
+pub(super) type Heard = Rc<TunnelSocket>;
 
 #[derive(Debug)]
 pub(super) struct Socket<S> {
@@ -22,13 +22,19 @@ pub(super) struct Socket<S> {
 
 impl<S> Socket<S> {
     pub(super) fn new(inner: S, traffic: Traffic) -> (Self, Heard) {
-        let heard = Heard::default();
+        let heard = traffic.socket().clone();
         let socket = Self {
             inner,
             traffic,
             heard: heard.clone(),
         };
         (socket, heard)
+    }
+}
+
+impl<S> Drop for Socket<S> {
+    fn drop(&mut self) {
+        self.traffic.socket().close();
     }
 }
 
@@ -40,14 +46,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     ) -> Poll<io::Result<()>> {
         if !self.traffic.may_read(cx) {
             // It is we who do not listen: no reason to take the peer for dead.
-            self.heard.set(true);
+            self.heard.hear();
             return Poll::Pending;
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         let arrived = &buf.filled()[before..];
         if !arrived.is_empty() {
-            self.heard.set(true);
+            self.heard.hear();
             self.traffic.arrived(arrived);
         }
         Poll::Ready(Ok(()))

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 
 use super::traffic::Tracked;
+use crate::model::tcp::TunnelSocket;
 
 /// A stream that has moved this much is bulk: its tunnel takes no new streams while it lives, so that small flows
 /// do not queue behind it.
@@ -188,6 +189,11 @@ impl Stream {
         // The last byte gone, the slice must let go of its memory.
         *chunk = Bytes::new();
         Poll::Ready(Ok(()))
+    }
+
+    /// That of its tunnel.
+    pub fn socket(&self) -> Rc<TunnelSocket> {
+        self.tracked.socket()
     }
 
     /// Was the tunnel ended because its peer is not believed any more?

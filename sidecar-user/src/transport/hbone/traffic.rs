@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::flood::{Flood, Gate};
 use super::frames::{Frame, Kind, Walk};
 use crate::budget::{Budget, Held};
+use crate::model::tcp::TunnelSocket;
 
 /// Per stream, while few are open: `limit` below makes it smaller. Credit is returned only after the bytes were
 /// written to the application's socket, so this is also what one stream can make us buffer.
@@ -38,7 +39,7 @@ const QUEUE_PIECES: usize = 4096;
 
 /// Shared by the tunnel's socket, its driver and its streams.
 #[derive(Clone, Debug)]
-pub(super) struct Traffic(Rc<RefCell<State>>);
+pub(super) struct Traffic(Rc<RefCell<State>>, Rc<TunnelSocket>);
 
 #[derive(Debug)]
 struct State {
@@ -83,7 +84,7 @@ pub(super) struct Tracked {
 impl Traffic {
     /// `preface`: what arrives before the first frame, and what leaves before it.
     pub(super) fn new(budget: &Budget, preface: (usize, usize), now: Instant) -> Self {
-        Self(Rc::new(RefCell::new(State {
+        let state = Rc::new(RefCell::new(State {
             arriving: Walk::after(preface.0),
             leaving: Walk::after(preface.1),
             gate: Gate::new(now),
@@ -99,7 +100,12 @@ impl Traffic {
             window: STREAM_WINDOW,
             changed: now,
             distrusted: false,
-        })))
+        }));
+        Self(state, Rc::default())
+    }
+
+    pub(super) fn socket(&self) -> &Rc<TunnelSocket> {
+        &self.1
     }
 
     /// A stream that has `held` bytes already.
@@ -279,6 +285,10 @@ impl Tracked {
             counts.held -= n;
             state.held.sub(n);
         }
+    }
+
+    pub(super) fn socket(&self) -> Rc<TunnelSocket> {
+        self.traffic.socket().clone()
     }
 
     pub(super) fn is_distrusted(&self) -> bool {
