@@ -432,7 +432,11 @@ impl Sidecar {
 
     /// Prepares `outrigger drain` at its admin socket, in the pod as whoever runs in the sidecar's container.
     pub fn drain(&self, args: &[&str]) -> Result<Command> {
-        let mut command = self.pod.command(binaries::path("outrigger")?);
+        let outrigger = binaries::path("outrigger")?;
+        let mut command = match self.by_agent {
+            true => self.confined(&[outrigger.into()])?,
+            false => self.pod.command(outrigger),
+        };
         command
             .args(["drain", "--unix"])
             .arg(self.admin_socket())
