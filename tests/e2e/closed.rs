@@ -10,6 +10,18 @@ use harness::{Capture, Mesh, Output, Sidecar, wait};
 
 use crate::expect;
 
+/// With a client's sidecar that attaches itself: an agent closes its pods without being told.
+fn mesh(kind: &str) -> Result<Mesh> {
+    let client = Options::new("client").privileged();
+    Mesh::of(
+        kind,
+        &Plan {
+            client,
+            ..Plan::default()
+        },
+    )
+}
+
 /// A pod whose sidecar has not started yet, and which nothing is attached to.
 fn before_its_sidecar(sidecar: &mut Sidecar) -> Result<()> {
     sidecar.stop()?;
@@ -34,7 +46,7 @@ fn attach(sidecar: &Sidecar, with_file: bool) -> Result<Output> {
 #[test]
 fn an_application_that_starts_before_its_sidecar_sends_no_plaintext() -> Result<()> {
     for with_file in [true, false] {
-        let mut mesh = Mesh::start(if with_file { "closed" } else { "closed-flags" })?;
+        let mut mesh = mesh(if with_file { "closed" } else { "closed-flags" })?;
         mesh.serve(apps::nginx, 8080)?;
         before_its_sidecar(&mut mesh.client.sidecar)?;
         let servers: Vec<SocketAddr> = mesh.servers[0].pod.addresses().map(|ip| (ip, 8080).into()).into();
@@ -74,8 +86,8 @@ fn an_application_that_starts_before_its_sidecar_sends_no_plaintext() -> Result<
 #[test]
 fn nobody_comes_in_before_the_sidecar_in_either_mode() -> Result<()> {
     for (kind, server) in [
-        ("closed-strict", Options::new("server").strict()),
-        ("closed-permissive", Options::new("server")),
+        ("closed-strict", Options::new("server").strict().privileged()),
+        ("closed-permissive", Options::new("server").privileged()),
     ] {
         let plan = Plan {
             server,
@@ -108,7 +120,7 @@ fn nobody_comes_in_before_the_sidecar_in_either_mode() -> Result<()> {
 
 #[test]
 fn a_pod_that_has_a_sidecar_is_left_alone_and_what_cannot_be_attached_to_is_told() -> Result<()> {
-    let mut mesh = Mesh::start("closed-twice")?;
+    let mut mesh = mesh("closed-twice")?;
     mesh.serve(apps::nginx, 8080)?;
     let again = attach(&mesh.client.sidecar, true)?.ok()?;
     assert!(again.contains("already attached"), "{again}");

@@ -35,6 +35,7 @@ pub mod process;
 pub mod trace;
 pub mod wait;
 
+mod seccomp;
 mod sys;
 
 pub use capture::Capture;

@@ -103,9 +103,20 @@ impl Pod {
 
     /// A command that starts in the pod's network namespace and cgroup, so that its connections are intercepted.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.command_by(program, self.inner.cgroup_procs.clone())
+    }
+
+    /// As [`Pod::command`], in a cgroup below the pod's, which is made.
+    pub fn command_below(&self, cgroup: &str, program: impl AsRef<OsStr>) -> Result<Command> {
+        let cgroup = self.cgroup().join(cgroup);
+        cgroup::create(&cgroup)?;
+        Ok(self.command_by(program, Arc::new(cgroup::open_procs(&cgroup)?)))
+    }
+
+    fn command_by(&self, program: impl AsRef<OsStr>, cgroup_procs: Arc<File>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.scratch());
-        sys::start_inside(&mut command, self.netns().file(), self.inner.cgroup_procs.clone());
+        sys::start_inside(&mut command, self.netns().file(), cgroup_procs);
         command
     }
 

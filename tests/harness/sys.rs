@@ -1,13 +1,18 @@
 //! The unsafe code of the harness: what a child does between fork and exec, and a union of ptrace(2). Decides nothing.
 
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use nix::libc;
-use nix::sched::{CloneFlags, setns};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl::set_no_new_privs;
 use nix::sys::signal::SigSet;
 use nix::unistd::write;
 
@@ -24,6 +29,78 @@ pub(crate) fn start_inside(command: &mut Command, netns: Arc<File>, cgroup_procs
     // SAFETY: between fork and exec of a threaded program only async-signal-safe calls are sound. The closure makes
     // three system calls on descriptors opened by the parent; it allocates nothing, takes no lock and cannot panic.
     unsafe { command.pre_exec(enter) };
+}
+
+/// Makes the command start as a container runtime starts one with a read-only root and a seccomp filter. It may write below one
+/// directory. Comes after [`start_inside`], which needs what is taken away here.
+pub(crate) fn confine(
+    command: &mut Command,
+    writable: &Path,
+    filter: Vec<libc::sock_filter>,
+) -> io::Result<()> {
+    let writable = CString::new(writable.as_os_str().as_bytes())?;
+    let steps = u16::try_from(filter.len()).map_err(io::Error::other)?;
+    let enter = move || -> io::Result<()> {
+        let nothing = None::<&str>;
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        // What is unmounted outside goes here too, so that nothing is busy for this process.
+        mount(
+            nothing,
+            "/",
+            nothing,
+            MsFlags::MS_SLAVE | MsFlags::MS_REC,
+            nothing,
+        )?;
+        mount(Some(&*writable), &*writable, nothing, MsFlags::MS_BIND, nothing)?;
+        let (set, cleared) = (libc::MOUNT_ATTR_RDONLY, 0);
+        set_mount_attributes(c"/", libc::AT_RECURSIVE, set, cleared)?;
+        set_mount_attributes(&writable, 0, cleared, set)?;
+        set_no_new_privs()?;
+        let program = libc::sock_fprog {
+            len: steps,
+            filter: filter.as_ptr().cast_mut(),
+        };
+        // SAFETY: the kernel reads as many steps as the vector has, which lives as long as this closure, and writes none.
+        let installed = unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                0,
+                &raw const program,
+            )
+        };
+        match installed {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: as in `start_inside`; the paths and the filter were made by the parent.
+    unsafe { command.pre_exec(enter) };
+    Ok(())
+}
+
+fn set_mount_attributes(at: &CStr, flags: libc::c_int, set: u64, cleared: u64) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: set,
+        attr_clr: cleared,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: the path ends with a zero, the size is that of the attributes, and the kernel keeps neither.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            at.as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of_val(&attributes),
+        )
+    };
+    match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The number of the system call that a thread is about to make and its arguments, if that is why it has stopped.

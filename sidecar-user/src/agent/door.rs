@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::caller;
@@ -42,6 +43,9 @@ fn answer(pod: &Pod, conversation: &Messages) {
         match step(pod, &mut offered, message) {
             Ok((answer, descriptors)) => {
                 let over = answer == Answer::Done && offered.as_ref().is_some_and(Offered::is_active);
+                if over {
+                    pod.served_by.store(pid, Relaxed);
+                }
                 let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
                 let text = serde_json::to_vec(&answer).expect("it is JSON");
                 if conversation.send(&text, &borrowed).is_err() || over {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::datapath::{self, Config, Node, PodTarget, Policy, close_on};
 use crate::grant;
@@ -14,6 +15,8 @@ pub(super) struct Pod {
     pub(super) name: String,
     /// The cgroup of its sidecar.
     pub(super) sidecar: PathBuf,
+    /// The process that was given the last session; 0: none, by this agent.
+    pub(super) served_by: AtomicU32,
 }
 
 impl Pod {
@@ -27,6 +30,14 @@ impl Pod {
         }
         tracing::info!(pod = self.name, cgroup = %self.target.cgroup_path().display(), "a pod is installed");
         Ok(())
+    }
+
+    /// For a sidecar that finds another one here. The lock of the pod says no more than that this agent took it.
+    pub(super) fn owner(&self) -> String {
+        match self.served_by.load(Relaxed) {
+            0 => "a sidecar serves this pod that had its session before this agent started".into(),
+            pid => format!("process {pid} serves this pod"),
+        }
     }
 
     fn closed(&self) -> Config {

@@ -18,6 +18,8 @@ pub(super) enum Role {
     Toward(Vec<String>),
     /// Whatever is in it is a pod.
     Plain,
+    /// Above a pod of this name that was asked for.
+    Above(String),
     Pod,
 }
 
@@ -57,6 +59,7 @@ impl Role {
                 (next == name).then(|| Self::from_reversed(rest.to_vec()))
             }
             Self::Plain => Some(Self::Pod),
+            Self::Above(pod) => (pod == name).then_some(Self::Pod),
             Self::Pod => None,
         }
     }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use std::{fs, io};
 
@@ -73,7 +74,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         node,
         config,
     };
-    pods.sweep(&watch.pods().map(name_of).collect::<Vec<_>>());
+    pods.sweep(&mut watch);
     tracing::info!(pins = %pods.config.pins.display(), pods = watch.pods().count(), "the agent serves this node");
     tokio::spawn(lifecycle::notify::follow(Observer::plain().readiness().clone()));
     loop {
@@ -81,7 +82,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             event = watch.next() => event?,
             asked = requests.next() => {
                 let asked = asked?;
-                let answer = pods.install(&asked).unwrap_or_else(|error| Answer::Refused { why: format!("{error:#}") });
+                let answer = pods.install(&asked, &mut watch).unwrap_or_else(|error| Answer::Refused { why: format!("{error:#}") });
                 let text = serde_json::to_vec(&answer)?;
                 // Whoever does not wait for the answer needs none.
                 let _ = asked.send(&text, &[]);
@@ -125,7 +126,7 @@ impl Pods {
     }
 
     /// Serves the pod that somebody asks for, as if it had been found.
-    fn install(&mut self, asked: &Messages) -> anyhow::Result<Answer> {
+    fn install(&mut self, asked: &Messages, watch: &mut Watch) -> anyhow::Result<Answer> {
         ensure!(
             asked.peer()?.is_trusted(),
             "only root and the agent's own user may ask for that"
@@ -140,6 +141,8 @@ impl Pods {
             Wanted::Uid(uid) => self.finder.by_uid(&uid.parse()?, None)?,
         };
         tracing::info!(pod = %pod.path().display(), "a pod is asked for");
+        watch.follow(&pod)?;
+        // Also where nothing has changed: it may have failed before.
         self.take(Event::Populated(pod));
         Ok(Answer::Done)
     }
@@ -184,7 +187,8 @@ impl Pods {
     }
 
     /// Adopts the pods that were asked for, and removes what is pinned of those that are gone.
-    fn sweep(&mut self, found: &[String]) {
+    fn sweep(&self, watch: &mut Watch) {
+        let found: Vec<String> = watch.pods().map(name_of).collect();
         let pinned = fs::read_dir(self.config.pins.join("pods"));
         for entry in pinned.into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -192,8 +196,8 @@ impl Pods {
                 continue;
             }
             match cgroup_of(&entry.path()) {
-                Ok(Some(path)) => match PodCgroup::open(&path) {
-                    Ok(pod) => self.take(Event::Populated(pod)),
+                Ok(Some(path)) => match PodCgroup::open(&path).and_then(|pod| watch.follow(&pod)) {
+                    Ok(()) => tracing::info!(pod = name, "a pod that was asked for is adopted"),
                     Err(error) => {
                         tracing::warn!(pod = name, error = error_chain(&error), "a pod is not adopted")
                     }
@@ -253,6 +257,7 @@ async fn serve_one(
         name: name_of(cgroup),
         target,
         pins,
+        served_by: AtomicU32::new(0),
     });
     let installing = pod.clone();
     tokio::task::spawn_blocking(move || installing.close()).await??;

@@ -1,18 +1,21 @@
 //! What a sidecar is given, and the steps by which it comes into force. Does not ask who gets it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 
 use super::pod::Pod;
-use crate::datapath::{Datapath, Former, Generation, Lease, Secret, Steered};
+use crate::datapath::{Datapath, Error, Former, Generation, Lease, RouteMap, Secret, Steered};
 use crate::grant::{self, Ask, Given};
 use crate::intercept::RawSockets;
 
 /// A session that a sidecar has asked for. Dropping it takes nothing away from whoever has it.
 pub(super) struct Offered {
     datapath: Datapath,
+    /// As the sidecar before has left them.
+    routes: RouteMap,
     is_active: bool,
 }
 
@@ -31,7 +34,10 @@ impl Offered {
             ask.shards,
             crate::datapath::MAX_SHARDS
         );
-        let lease = Lease::take(&pod.pins).context("another sidecar serves this pod")?;
+        let lease = match Lease::take(&pod.pins) {
+            Err(Error::Owned { .. }) => bail!("{}; stop that sidecar first", pod.owner()),
+            taken => taken?,
+        };
         let handed = lease.descriptor()?;
         let config = pod.config(ask);
         let mut datapath =
@@ -43,6 +49,8 @@ impl Offered {
             Vec::new()
         });
         datapath.session().set_hold(!raw.is_empty())?;
+        let mut routes = datapath.session().routes()?;
+        routes.complete(false)?;
 
         let generation: Generation = datapath.generation().context("no slots")?;
         let mut given = Named::default();
@@ -68,6 +76,7 @@ impl Offered {
         };
         let made = Self {
             datapath,
+            routes,
             is_active: false,
         };
         Ok((made, given, descriptors))
@@ -89,6 +98,9 @@ impl Offered {
 
     pub(super) fn activate(&mut self) -> anyhow::Result<()> {
         self.datapath.activate()?;
+        // A sidecar cannot ask for the keys of a map, so it would never remove what one before it has written. Until the settings
+        // say that not all routes are known, a destination without one is unreachable: so not before.
+        self.routes.set(&BTreeMap::new())?;
         self.is_active = true;
         Ok(())
     }

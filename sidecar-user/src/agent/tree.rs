@@ -57,6 +57,30 @@ impl Tree {
         self.adopt_directory(inotify, &directory, path, roles).map(drop)
     }
 
+    /// Begins to watch a pod wherever it is, until it is removed.
+    pub(super) fn follow(&mut self, inotify: &Inotify, pod: &Path) -> Result<(), Error> {
+        let (Some(above), Some(name)) = (pod.parent(), pod.file_name()) else {
+            return Ok(());
+        };
+        let role = Role::Above(name.to_string_lossy().into());
+        let directory = open_directory(above).map_err(Error::path("cgroup", above))?;
+        let id = directory.metadata().map_err(Error::path("cgroup", above))?.ino();
+        match self.nodes.get_mut(&id).map(|node| &mut node.kind) {
+            Some(Kind::Directory { roles, .. }) => {
+                if !roles.contains(&role) {
+                    roles.push(role);
+                }
+                self.dirty.insert(id);
+            }
+            // A pod is in no other.
+            Some(Kind::Pod { .. }) => {}
+            None => {
+                self.adopt_directory(inotify, &directory, above, vec![role])?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn mark(&mut self, event: &InotifyEvent) {
         if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
             self.dirty.extend(self.nodes.keys());
@@ -102,6 +126,7 @@ impl Tree {
                 let come = listed.into_iter().filter(|child| !children.contains(&child.id));
                 let come: Vec<_> = come.collect();
                 for child in gone {
+                    self.not_above(id, child);
                     self.forget(id, child, inotify, events);
                 }
                 let mut answer = Ok(());
@@ -110,6 +135,17 @@ impl Tree {
                 }
                 answer
             }
+        }
+    }
+
+    /// A pod that was asked for is gone: one that has its name later is to be asked for again.
+    fn not_above(&mut self, id: u64, pod: u64) {
+        let name = self.nodes.get(&pod).and_then(|pod| pod.path.file_name());
+        let Some(name) = name.map(|name| name.to_string_lossy().into_owned()) else {
+            return;
+        };
+        if let Some(Kind::Directory { roles, .. }) = self.nodes.get_mut(&id).map(|node| &mut node.kind) {
+            roles.retain(|role| *role != Role::Above(name.clone()));
         }
     }
 

@@ -46,6 +46,13 @@ impl Watch {
         self.tree.pods()
     }
 
+    /// From now on this pod is one of them, wherever it is, until it is removed.
+    pub fn follow(&mut self, pod: &PodCgroup) -> Result<(), Error> {
+        let inotify = &self.queue.get_ref().0;
+        self.tree.follow(inotify, pod.path())?;
+        self.tree.look(inotify, &mut self.events)
+    }
+
     /// Waits for an event. Cancelled, it loses none. After an error it may be asked again, and begins where it failed; wait
     /// before that.
     pub async fn next(&mut self) -> Result<Event, Error> {

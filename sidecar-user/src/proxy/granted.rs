@@ -3,13 +3,14 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::time::sleep;
 
-use crate::datapath::{self, Control, Descriptors, Generation, Secret, Session, Steered};
+use crate::datapath::{self, Control, Descriptors, Generation, Policy, Secret, Session, Steered};
 use crate::grant::{self, Answer, Ask, Door, Given, Request};
 use crate::intercept::RawSockets;
 use crate::lifecycle::messages::{Message, Messages};
@@ -29,11 +30,13 @@ pub(super) struct Granted {
     /// The pod is this process's for as long as this is open, whatever becomes of the agent.
     _lease: OwnedFd,
     is_first: bool,
+    /// At start. The agent knows of none.
+    policy: Policy,
 }
 
 impl Granted {
     /// Waits until somebody listens at the door: the agent opens it when it has found the pod, by one of its processes.
-    pub(super) async fn ask(door: &Door, ask: Ask) -> anyhow::Result<Self> {
+    pub(super) async fn ask(door: &Door, ask: Ask, policy: Policy) -> anyhow::Result<Self> {
         let mut told = false;
         let agent = loop {
             match Messages::connect(door.name()) {
@@ -58,7 +61,8 @@ impl Granted {
         let (Answer::Granted(given), descriptors) = answer else {
             bail!("the agent at {door} answers what this version does not understand");
         };
-        Self::of(agent, given, descriptors, shards)
+        let granted = Self::of(agent, given, descriptors, shards)?;
+        Ok(Self { policy, ..granted })
     }
 
     fn of(agent: Messages, given: Given, descriptors: Vec<OwnedFd>, shards: usize) -> anyhow::Result<Self> {
@@ -95,11 +99,24 @@ impl Granted {
             raw: Mutex::new(raw),
             _lease: lease,
             is_first: given.is_first,
+            policy: Policy::default(),
         })
     }
 
     pub(super) fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// A path to the cgroup of the pod, which is not in sight of a container: by this process's descriptor, for any process that
+    /// may look.
+    pub(super) fn cgroup(&self) -> PathBuf {
+        let path = self.session.pod().cgroup_path();
+        match path.strip_prefix("/proc/self") {
+            Ok(below) => Path::new("/proc")
+                .join(std::process::id().to_string())
+                .join(below),
+            Err(_) => path.into(),
+        }
     }
 
     pub(super) fn is_first(&self) -> bool {
@@ -130,7 +147,8 @@ impl Granted {
     pub(super) fn activate(&self) -> anyhow::Result<()> {
         done(say(&self.agent, &Request::Activate, &[])?)?;
         self.session.takes_over();
-        Ok(())
+        // Before a shard accepts the first connection.
+        Ok(self.session.policy().apply(&self.policy)?)
     }
 }
 

@@ -185,6 +185,15 @@ impl Sidecar {
 
     /// Starts another proxy for the same pod beside the one that runs, and waits for nothing.
     pub fn spawn(&self) -> Result<Process> {
+        self.spawn_with(true)
+    }
+
+    /// As [`Sidecar::spawn`], and leaves the agent as it is, which may not run.
+    pub fn spawn_alone(&self) -> Result<Process> {
+        self.spawn_with(false)
+    }
+
+    fn spawn_with(&self, with_agent: bool) -> Result<Process> {
         let outrigger = binaries::path("outrigger")?;
         // Each of them replaces itself by what comes after it.
         let mut words: Vec<OsString> = Vec::new();
@@ -206,18 +215,15 @@ impl Sidecar {
             fs::create_dir_all(self.pins())?;
             confined::give_away(&[&self.pins()])?;
         }
-        if self.by_agent {
-            let own = self.pod.cgroup().join(agent::SIDECAR);
-            crate::cgroup::create(&own)?;
-            let moved = ["sh", "-c", "echo 0 > \"$0\"/cgroup.procs && exec \"$@\""].map(OsString::from);
-            words.extend(moved);
-            words.push(own.into());
-            words.extend(confined::words_of(agent::SIDECAR_USER, &[]));
-            self.pod.fabric().agent().start(self.pod.fabric())?;
-        }
         words.push(outrigger.into());
-        let mut command = self.pod.command(&words[0]);
-        command.args(&words[1..]);
+        let mut command = match self.by_agent {
+            true => self.confined(&words)?,
+            false => {
+                let mut command = self.pod.command(&words[0]);
+                command.args(&words[1..]);
+                command
+            }
+        };
         command.arg("proxy").arg("--config").arg(self.config());
         if let Some((_, level)) = &self.log {
             command.env("OUTRIGGER_LOG", level);
@@ -226,8 +232,11 @@ impl Sidecar {
             command.env("NOTIFY_SOCKET", socket);
             command.env("WATCHDOG_USEC", watchdog.as_micros().to_string());
         }
+        if self.by_agent && with_agent {
+            self.pod.fabric().agent().start(self.pod.fabric())?;
+        }
         let process = self.pod.spawn(command)?;
-        if self.by_agent {
+        if self.by_agent && with_agent {
             agent::install(&self.pod)?;
         }
         Ok(process)
@@ -423,7 +432,11 @@ impl Sidecar {
 
     /// Prepares `outrigger drain` at its admin socket, in the pod as whoever runs in the sidecar's container.
     pub fn drain(&self, args: &[&str]) -> Result<Command> {
-        let mut command = self.pod.command(binaries::path("outrigger")?);
+        let outrigger = binaries::path("outrigger")?;
+        let mut command = match self.by_agent {
+            true => self.confined(&[outrigger.into()])?,
+            false => self.pod.command(outrigger),
+        };
         command
             .args(["drain", "--unix"])
             .arg(self.admin_socket())

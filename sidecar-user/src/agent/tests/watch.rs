@@ -10,7 +10,7 @@ use std::thread;
 use nix::sys::inotify::AddWatchFlags;
 use tokio::time::timeout;
 
-use super::super::{Error, Event, Roots, Watch};
+use super::super::{Error, Event, PodCgroup, Roots, Watch};
 use super::subtree::{CID, PATIENCE, Process, Subtree, UID, remove};
 
 /// Set where a test runs once more.
@@ -85,6 +85,34 @@ async fn pods_are_told_of_from_their_cgroup_to_its_end() {
     drop(second);
     let paths: Vec<_> = watch.pods().map(|pod| pod.path().to_owned()).collect();
     assert_eq!(paths, [early]);
+}
+
+#[tokio::test]
+async fn a_pod_that_was_asked_for_is_followed_to_its_end_and_no_other_by_its_name() {
+    let tree = Subtree::new();
+    let mut watch = Watch::new(&tree.roots()).expect("watched");
+    for above in ["elsewhere", "elsewhere/deep"] {
+        let asked = tree.make(&format!("{above}/one"));
+        let other = tree.make(&format!("{above}/two"));
+        watch
+            .follow(&PodCgroup::open(&asked).expect("a cgroup"))
+            .expect("followed");
+        expect(&mut watch, "appeared", &asked).await;
+        let process = Process::of_host().enter(&asked);
+        expect(&mut watch, "populated", &asked).await;
+        process.end();
+        expect(&mut watch, "emptied", &asked).await;
+        remove(&asked);
+        expect(&mut watch, "gone", &asked).await;
+        // Neither its name nor its neighbour is a pod: the next one that is told of is another.
+        let again = tree.make(&format!("{above}/one"));
+        let web = tree.make("pods/web");
+        expect(&mut watch, "appeared", &web).await;
+        remove(&web);
+        expect(&mut watch, "gone", &web).await;
+        remove(&again);
+        remove(&other);
+    }
 }
 
 #[tokio::test]

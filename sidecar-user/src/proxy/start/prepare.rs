@@ -40,12 +40,15 @@ impl Owned {
             return Self::own(opened, pod).map(Some);
         };
         let asked = tokio::select! {
-            granted = Granted::ask(door, granted::request(config, kernel)) => granted?,
+            granted = Granted::ask(door, granted::request(config, kernel), kernel.policy.clone()) => granted?,
             reason = opened.shutdown.requested() => {
                 tracing::info!(%reason, "the agent of this node has not answered");
                 return Ok(None);
             }
         };
+        if let Some(kernel) = &mut opened.config.datapath {
+            kernel.cgroup = asked.cgroup();
+        }
         Ok(Some(Self {
             pod: Some(Claim::Granted(Box::new(asked))),
             former: None,

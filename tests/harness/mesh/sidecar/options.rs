@@ -86,11 +86,17 @@ impl Options {
 
     pub fn only_capabilities(mut self, names: Vec<String>) -> Self {
         self.only_capabilities = Some(names);
-        self
+        self.privileged()
     }
 
     pub fn by_agent(mut self) -> Self {
         self.by_agent = true;
+        self
+    }
+
+    /// Let it install interception itself, also where the tests run with an agent: for what only such a sidecar does.
+    pub fn privileged(mut self) -> Self {
+        self.by_agent = false;
         self
     }
 
@@ -122,7 +128,7 @@ impl Options {
 
     pub fn cgroup_below(mut self, name: &str) -> Self {
         self.cgroup_below = Some(name.into());
-        self
+        self.privileged()
     }
 
     pub fn policy(mut self, yaml: &str) -> Self {
@@ -142,7 +148,7 @@ impl Options {
 
     pub fn without_capability(mut self, name: &str) -> Self {
         self.without_capability = Some(name.into());
-        self
+        self.privileged()
     }
 
     pub fn open_files(mut self, limit: u64) -> Self {

@@ -1,20 +1,36 @@
 //! What the running proxy has of the machine: descriptors, and memory. Starts and stops nothing.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::Sidecar;
+use super::{Sidecar, confined};
+use crate::mesh::agent;
 use crate::wait;
 
 impl Sidecar {
     /// Changes the limit of open files of the running proxy, which does not notice.
     pub fn set_open_files(&self, limit: u64) -> Result<()> {
         let pid = self.pid().context("the sidecar does not run")?;
-        let output = Command::new("prlimit")
-            .args(["--pid", &pid.to_string(), &format!("--nofile={limit}:")])
+        // As the user that it runs as: for another's process root itself needs CAP_SYS_RESOURCE.
+        let mut words: Vec<OsString> = Vec::new();
+        if self.by_agent {
+            words = confined::words_of(agent::SIDECAR_USER, &[]);
+        }
+        words.extend(
+            [
+                "prlimit",
+                "--pid",
+                &pid.to_string(),
+                &format!("--nofile={limit}:"),
+            ]
+            .map(OsString::from),
+        );
+        let output = Command::new(&words[0])
+            .args(&words[1..])
             .output()
             .context("run prlimit")?;
         ensure!(
