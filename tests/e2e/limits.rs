@@ -179,8 +179,8 @@ fn connections_leave_descriptors_for_those_who_ask_why_they_are_refused() -> Res
                 _ => more.push(late),
             }
         }
-        // Most of the 256 are for connections.
-        assert!(served > 128, "{served} at once");
+        // Half of the 256 are for connections, and a few more or less: those that are on their way take several.
+        assert!(served > 120, "{served} at once");
         // While not one more is let in.
         assert_eq!(refused(sidecar, "outbound")?, denied as f64);
         sidecar.until_flow("a refused flow", is_for_lack)?;

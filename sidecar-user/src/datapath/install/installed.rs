@@ -88,6 +88,8 @@ impl Installed {
             _ => fresh,
         };
         self.open_control(&secret)?;
+        // Whoever has the secret asks before the other maps come into force, which may be new ones.
+        self.numbers.show(self.number, map::SECRET, &self.own)?;
         Ok(secret)
     }
 

@@ -241,16 +241,21 @@ impl Numbers {
     /// The pod in the network namespace of that cookie has that number, and these maps. The programs find the pod last, so
     /// that they see all of its maps or none.
     pub(super) fn admit(&self, number: u32, netns: u64, maps: &Maps) -> Result<(), Error> {
-        for (name, all) in &self.by_pod {
-            let (_, map) = maps
-                .iter()
-                .find(|(own, _)| own == name)
-                .ok_or(Error::Missing { kind: "map", name })?;
-            all.set(&number, &map.as_raw_fd())?;
+        for (name, _) in &self.by_pod {
+            self.show(number, name, maps)?;
         }
         self.pods.set(&netns, &number)?;
         self.no_longer_given(netns);
         Ok(())
+    }
+
+    /// One of the maps, by which the programs know the pod from now on.
+    pub(super) fn show(&self, number: u32, name: &'static str, maps: &Maps) -> Result<(), Error> {
+        let missing = Error::Missing { kind: "map", name };
+        let map = maps.iter().find(|(own, _)| *own == name);
+        let all = self.by_pod.iter().find(|(own, _)| *own == name);
+        let ((_, map), (_, all)) = map.zip(all).ok_or(missing)?;
+        Ok(all.set(&number, &map.as_raw_fd())?)
     }
 
     fn forget(&self, netns: u64) -> Result<(), Error> {
