@@ -192,6 +192,11 @@ fn prepare(
         Some(node) => node.load_for(settings.netns, (pins, &renewed), owner)?,
         None => Programs::alone(pins, &renewed, owner(0))?,
     };
+    if node.is_none() {
+        // No other program looks there. The filter of a listener is asked as soon as the settings count, which is before these
+        // programs are attached: it would drop a SYN without a word. Of a node's programs some run already, see `admit`.
+        numbers.admit(pod_number, settings.netns, &own)?;
+    }
     let maps: Vec<_> = own.iter().chain(&shared).cloned().collect();
     let objects = Objects {
         maps: maps.clone(),
