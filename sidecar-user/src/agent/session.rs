@@ -71,8 +71,6 @@ impl Offered {
             descriptors: names,
             generation: generation.number(),
             holds: !raw.is_empty(),
-            // What was there before the pod was installed is the agent's to settle.
-            is_first: false,
         };
         let made = Self {
             datapath,

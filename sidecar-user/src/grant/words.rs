@@ -64,8 +64,6 @@ pub struct Given {
     pub generation: usize,
     /// Whether SYNs wait for their upstream.
     pub holds: bool,
-    /// Whether nothing of the pod was intercepted before.
-    pub is_first: bool,
 }
 
 /// Names of a shard's listeners.

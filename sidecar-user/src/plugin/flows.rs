@@ -2,13 +2,13 @@
 
 use std::io::{BufRead, Write};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::Value;
 
 use super::client::{self, ANSWER_TIMEOUT, Target};
 use super::columns::printable;
 use super::error::{Error, unwritten};
-use super::screen::{Screen, ScreenArgs, Syntax};
+use super::screen::{Output, Screen, ScreenArgs, Syntax};
 use super::table::{Shape, Table};
 use super::target::TargetArgs;
 use crate::observe::{FlowList, FlowReport, WatchEvent};
@@ -44,15 +44,6 @@ pub(super) struct Flows {
     /// Only flows that did not end in order
     #[arg(long, conflicts_with = "open")]
     failed: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Output {
-    #[default]
-    Table,
-    Wide,
-    Json,
-    Yaml,
 }
 
 impl Flows {
@@ -177,16 +168,6 @@ impl Flows {
             room: screen.width.filter(|_| self.output != Output::Wide),
         };
         Table::new(shape, flows)
-    }
-}
-
-impl Output {
-    fn syntax(self) -> Option<Syntax> {
-        match self {
-            Self::Json => Some(Syntax::Json),
-            Self::Yaml => Some(Syntax::Yaml),
-            Self::Table | Self::Wide => None,
-        }
     }
 }
 

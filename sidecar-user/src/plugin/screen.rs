@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -32,6 +32,26 @@ pub(super) struct Screen {
 pub(super) enum Syntax {
     Json,
     Yaml,
+}
+
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    #[default]
+    Table,
+    Wide,
+    Json,
+    Yaml,
+}
+
+impl Output {
+    pub(super) fn syntax(self) -> Option<Syntax> {
+        match self {
+            Self::Json => Some(Syntax::Json),
+            Self::Yaml => Some(Syntax::Yaml),
+            Self::Table | Self::Wide => None,
+        }
+    }
 }
 
 /// A body under its kind; the body's own fields stand beside these two.

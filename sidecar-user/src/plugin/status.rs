@@ -2,14 +2,14 @@
 
 use std::io::Write;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::client::{self, ANSWER_TIMEOUT};
 use super::columns::{Column, Columns, WHOLE, column, printable};
 use super::error::{Error, unwritten};
-use super::screen::{ScreenArgs, Syntax};
+use super::screen::{Output, ScreenArgs};
 use super::target::TargetArgs;
 use super::words::known;
 
@@ -62,15 +62,6 @@ pub(super) struct Status {
     no_headers: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Output {
-    #[default]
-    Table,
-    Wide,
-    Json,
-    Yaml,
-}
-
 const COLUMNS: [Column; 8] = [
     column("POD", 0, 16),
     column("SIDECAR", 0, WHOLE),
@@ -92,15 +83,11 @@ impl Status {
         };
         let list: PodList = serde_json::from_str(&body).map_err(unlike)?;
         let screen = self.screen.stdout();
-        let syntax = match self.output {
-            Output::Json => Syntax::Json,
-            Output::Yaml => Syntax::Yaml,
-            Output::Table | Output::Wide => {
-                let room = screen.width.filter(|_| self.output == Output::Table);
-                let now = std::time::SystemTime::now();
-                let text = render(&list, room, !self.no_headers, now);
-                return out.write_all(text.as_bytes()).map_err(unwritten);
-            }
+        let Some(syntax) = self.output.syntax() else {
+            let room = screen.width.filter(|_| self.output == Output::Table);
+            let now = std::time::SystemTime::now();
+            let text = render(&list, room, !self.no_headers, now);
+            return out.write_all(text.as_bytes()).map_err(unwritten);
         };
         let list: Value = serde_json::from_str(&body).map_err(unlike)?;
         screen.document(out, syntax, "PodList", &list)

@@ -29,7 +29,6 @@ pub(super) struct Granted {
     raw: Mutex<Vec<RawSockets>>,
     /// The pod is this process's for as long as this is open, whatever becomes of the agent.
     _lease: OwnedFd,
-    is_first: bool,
     /// At start. The agent knows of none.
     policy: Policy,
 }
@@ -61,11 +60,16 @@ impl Granted {
         let (Answer::Granted(given), descriptors) = answer else {
             bail!("the agent at {door} answers what this version does not understand");
         };
-        let granted = Self::of(agent, given, descriptors, shards)?;
-        Ok(Self { policy, ..granted })
+        Self::of(agent, given, descriptors, shards, policy)
     }
 
-    fn of(agent: Messages, given: Given, descriptors: Vec<OwnedFd>, shards: usize) -> anyhow::Result<Self> {
+    fn of(
+        agent: Messages,
+        given: Given,
+        descriptors: Vec<OwnedFd>,
+        shards: usize,
+        policy: Policy,
+    ) -> anyhow::Result<Self> {
         if given.descriptors.len() != descriptors.len() {
             bail!(
                 "the agent names {} descriptors and hands {} over; the limit of open files (ulimit -n) may be too low",
@@ -98,8 +102,7 @@ impl Granted {
             generation: Mutex::new(Some(generation)),
             raw: Mutex::new(raw),
             _lease: lease,
-            is_first: given.is_first,
-            policy: Policy::default(),
+            policy,
         })
     }
 
@@ -117,10 +120,6 @@ impl Granted {
                 .join(below),
             Err(_) => path.into(),
         }
-    }
-
-    pub(super) fn is_first(&self) -> bool {
-        self.is_first
     }
 
     /// One for each shard, or none where SYNs are not held.

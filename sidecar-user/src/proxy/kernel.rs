@@ -61,7 +61,8 @@ impl Kernel {
     pub(super) fn is_first(&self) -> bool {
         match self {
             Self::Installed(datapath) => datapath.is_first(),
-            Self::Granted(granted) => granted.is_first(),
+            // What was there before the pod was installed is the agent's to settle.
+            Self::Granted(_) => false,
         }
     }
 

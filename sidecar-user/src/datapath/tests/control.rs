@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::time::Duration;
 
 use ipnet::IpNet;
 use nix::libc;
@@ -17,13 +16,10 @@ use super::super::{Control, Datapath, Error, Policy, Secret, Session, Steered, s
 use super::confined::confined;
 use super::pod::{POD4, Pod, in_pod, own_cgroup, steered};
 use super::probe::{FAR4, FAR6, address, canonical, counter, original_dst};
-use crate::model::HeldEvent;
+use super::session::held;
 use crate::model::network::{Listening, Path};
 
 pub(super) const SECRET: [u8; 16] = *b"0123456789abcdef";
-
-/// Longer than the kernel's first pauses between SYNs.
-const PATIENCE: Duration = Duration::from_secs(64);
 
 /// Programs that are attached, and the session that an agent hands over.
 pub(super) fn controlled(pod: &Pod) -> (Datapath, Session) {
@@ -110,15 +106,7 @@ fn a_held_connection_is_approved_withdrawn_and_asked_for_without_bpf() {
             let (mut events, approvals) = runtime.block_on(async { hold.start() }).expect("the ring");
             for far in [FAR4, FAR6] {
                 let _app = dial(far);
-                let mut seen = Vec::new();
-                let next = events.next(|event| seen.push(event));
-                runtime
-                    .block_on(async { tokio::time::timeout(PATIENCE, next).await })
-                    .expect("something happens")
-                    .expect("the ring is readable");
-                let Some(HeldEvent::Held(syn)) = seen.pop() else {
-                    panic!("{far} is held")
-                };
+                let syn = held(&runtime, &mut events, far);
                 let (pair, sequence) = (syn.pair, syn.sequence);
                 assert!(approvals.is_held(pair, sequence).expect("asked"));
                 assert!(!approvals.is_held(pair, sequence.wrapping_add(1)).expect("asked"));

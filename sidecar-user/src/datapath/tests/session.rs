@@ -9,12 +9,12 @@ use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 use sidecar_ebpf::abi::map;
 use socket2::{Domain, Socket, Type};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
-use super::super::{Datapath, Descriptors, Error, Policy, Session, Steered};
+use super::super::{Datapath, Descriptors, Error, HeldEvents, Policy, Session, Steered};
 use super::pod::{Pod, in_pod, steered};
 use super::probe::{FAR4, FAR6, address, canonical, original_dst};
-use crate::model::HeldEvent;
+use crate::model::{HeldEvent, HeldSyn};
 
 /// Longer than the kernel's first pauses between SYNs.
 const PATIENCE: Duration = Duration::from_secs(64);
@@ -92,6 +92,20 @@ pub(super) fn dial(to: &str) -> Socket {
     socket
 }
 
+/// The connection that is held next.
+pub(super) fn held(runtime: &Runtime, events: &mut HeldEvents, far: &str) -> HeldSyn {
+    let mut seen = Vec::new();
+    let next = events.next(|event| seen.push(event));
+    runtime
+        .block_on(async { tokio::time::timeout(PATIENCE, next).await })
+        .expect("something happens")
+        .expect("the ring is readable");
+    let Some(HeldEvent::Held(syn)) = seen.pop() else {
+        panic!("{far} is held")
+    };
+    syn
+}
+
 #[test]
 fn descriptors_are_enough_to_hold_a_connection_and_to_approve_it_without_any_capability() {
     in_pod(|pod| {
@@ -110,15 +124,7 @@ fn descriptors_are_enough_to_hold_a_connection_and_to_approve_it_without_any_cap
             let (mut events, approvals) = runtime.block_on(async { hold.start() }).expect("the ring");
             for far in [FAR4, FAR6] {
                 let _app = dial(far);
-                let mut seen = Vec::new();
-                let next = events.next(|event| seen.push(event));
-                runtime
-                    .block_on(async { tokio::time::timeout(PATIENCE, next).await })
-                    .expect("something happens")
-                    .expect("the ring is readable");
-                let Some(HeldEvent::Held(syn)) = seen.pop() else {
-                    panic!("{far} is held")
-                };
+                let syn = held(&runtime, &mut events, far);
                 assert_eq!(syn.original_dst.0, canonical(address(far)));
                 assert!(approvals.is_held(syn.pair, syn.sequence).expect("asked"));
                 assert!(approvals.approve(syn.pair, syn.sequence).expect("approve"));
