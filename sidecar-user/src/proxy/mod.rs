@@ -8,7 +8,6 @@ mod bounds;
 mod config;
 mod contain;
 mod doors;
-mod existing;
 mod fixed;
 mod granted;
 mod interception;
@@ -40,7 +39,6 @@ use anyhow::Context;
 use crate::datapath::PodTarget;
 use crate::lifecycle::{self, LogFilter};
 pub use config::Config;
-pub use existing::{Existing, Settled, settle};
 pub use takeover::Takeover;
 
 /// Runs until it has drained. Blocks.
