@@ -144,7 +144,19 @@ impl Asked<'_> {
 
     fn serves(&self) {
         self.pod.served_by.store(self.pid, Relaxed);
-        tracing::info!(pod = self.pod.name, pid = self.pid, "a sidecar serves a pod");
+        let (pod, pid) = (self.pod.name.as_str(), self.pid);
+        tracing::info!(pod, pid, "a sidecar serves a pod");
+        for one in self.offered.iter().flat_map(Offered::foreign) {
+            let (program, hook, name, order) = (one.id, one.hook, one.name.as_str(), one.order.name());
+            tracing::warn!(
+                pod,
+                program,
+                name,
+                hook,
+                order,
+                "a program of another owner runs beside the pod's"
+            );
+        }
     }
 
     /// The other end is gone, or is refused.

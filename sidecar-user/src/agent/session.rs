@@ -9,8 +9,8 @@ use anyhow::{Context, ensure};
 use super::introduce;
 use super::pod::Pod;
 use crate::datapath::{
-    Datapath, Error, Former, GENERATIONS, Generation, InForce, Lease, RouteMap, RoutesWritten, Secret,
-    Steered,
+    Datapath, Error, Foreign, Former, GENERATIONS, Generation, InForce, Lease, RouteMap, RoutesWritten,
+    Secret, Steered,
 };
 use crate::error_chain;
 use crate::existing::{self, Existing, Own, Settled};
@@ -205,6 +205,12 @@ impl Offered {
         session.takes_over();
         let own = Own::Cgroup(&pod.sidecar);
         Ok(existing::settle(session, self.datapath.is_first(), own, existing))
+    }
+
+    /// Whose programs run beside those of the pod.
+    pub(super) fn foreign(&self) -> Vec<Foreign> {
+        let neighbours = self.datapath.neighbours().ask();
+        neighbours.map_or_else(|_| Vec::new(), |neighbours| neighbours.foreign)
     }
 
     pub(super) fn is_active(&self) -> bool {
