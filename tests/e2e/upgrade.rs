@@ -19,9 +19,13 @@ use crate::expect;
 const LONG: &str = "10m";
 
 fn mesh(name: &str) -> Result<Mesh> {
+    mesh_of(name, Options::new("client"), Options::new("server"))
+}
+
+fn mesh_of(name: &str, client: Options, server: Options) -> Result<Mesh> {
     let plan = Plan {
-        client: Options::new("client").drain("0s", LONG),
-        server: Options::new("server").drain("0s", LONG),
+        client: client.drain("0s", LONG),
+        server: server.drain("0s", LONG),
         ..Plan::default()
     };
     let mut mesh = Mesh::of(name, &plan)?;
@@ -166,9 +170,11 @@ fn of_another_version(sidecar: &Sidecar) -> Result<()> {
     Ok(())
 }
 
+/// By proxies that load their own programs. Those of an agent are of its version, for all pods.
 #[test]
 fn a_version_with_other_maps_takes_over_and_back_and_no_connection_fails() -> Result<()> {
-    let mut mesh = mesh("other-maps")?;
+    let [client, server] = ["client", "server"].map(|name| Options::new(name).privileged());
+    let mut mesh = mesh_of("other-maps", client, server)?;
     let mut traffic = Traffic::start(&mesh)?;
     let mut old = Vec::new();
     for prepare in [of_another_version, |_: &Sidecar| Ok(()), of_another_version] {

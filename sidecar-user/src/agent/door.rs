@@ -13,6 +13,8 @@ use super::caller;
 use super::pod::Pod;
 use super::session::{Ended, Grant, Offered, Whose, whose};
 use crate::budget;
+use crate::datapath::Handover;
+use crate::error_chain;
 use crate::existing::Settled;
 use crate::grant::{self, Answer, Request};
 use crate::lifecycle::messages::{Listener, Message, Messages};
@@ -20,6 +22,9 @@ use crate::lifecycle::messages::{Listener, Message, Messages};
 /// How long a conversation may be silent. A sidecar that takes over from another one may take as long as it needs to get a
 /// certificate.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// How often a look is taken whether sidecars before still wait for connections.
+const FORMERS_LOOK: Duration = Duration::from_secs(1);
 
 /// Answers until dropped.
 pub(super) async fn serve(pod: Arc<Pod>) -> io::Result<()> {
@@ -130,6 +135,9 @@ impl Asked<'_> {
             }
             (Request::Taken, Some(offered)) if offered.is_active() => {
                 offered.taken();
+                if let Some(formers) = offered.formers() {
+                    tokio::spawn(forget(formers, pod.name.clone()));
+                }
                 self.serves();
                 Ok((Answer::Done, Vec::new()))
             }
@@ -190,6 +198,25 @@ impl Asked<'_> {
         }
         // Only now the one before hears of it.
         drop(self.serving);
+    }
+}
+
+/// Until the sidecar before has ended.
+async fn forget(formers: Handover, pod: String) {
+    loop {
+        match formers.forget_formers() {
+            Ok(true) => return,
+            Ok(false) => tokio::time::sleep(FORMERS_LOOK).await,
+            Err(error) => {
+                let error = error_chain(&error);
+                tracing::warn!(
+                    pod,
+                    error,
+                    "programs of a sidecar before stay attached beside the pod's"
+                );
+                return;
+            }
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use anyhow::{Context, ensure};
 use super::introduce;
 use super::pod::Pod;
 use crate::datapath::{
-    Datapath, Error, Foreign, Former, GENERATIONS, Generation, InForce, Lease, RouteMap, RoutesWritten,
-    Secret, Steered,
+    Datapath, Error, Foreign, Former, GENERATIONS, Generation, Handover, InForce, Lease, RouteMap,
+    RoutesWritten, Secret, Steered,
 };
 use crate::error_chain;
 use crate::existing::{self, Existing, Own, Settled};
@@ -220,6 +220,14 @@ impl Offered {
     /// Whether another sidecar serves until this one has the pod.
     pub(super) fn succeeds(&self) -> bool {
         matches!(self.former, Former::Serving(_))
+    }
+
+    /// The handle that detaches what the sidecar before needs for itself until it has ended. `None`: that is nothing.
+    pub(super) fn formers(&self) -> Option<Handover> {
+        let handover = self.datapath.is_apart().then(|| self.datapath.handover())?;
+        // The lease is the sidecar's.
+        handover.leave();
+        Some(handover)
     }
 
     /// The sidecar before has given the pod up.
