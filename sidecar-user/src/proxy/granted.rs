@@ -3,28 +3,21 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use anyhow::{Context, bail};
 use tokio::time::sleep;
 
-use super::takeover::{self, Former, Takeover};
+use super::agent::{done, say};
+use super::takeover::{self, Former, GrantedHandover, Parts, Takeover};
 use crate::datapath::{self, Control, Descriptors, Generation, Policy, Secret, Session, Steered};
 use crate::existing::{Existing, Settled};
 use crate::grant::{self, Answer, Ask, Door, Given, Request};
 use crate::intercept::RawSockets;
-use crate::lifecycle::messages::{Listener, Message, Messages};
+use crate::lifecycle::messages::{Listener, Messages};
 use crate::model::SpiffeId;
-pub(super) use handover::GrantedHandover;
-use handover::{Shared, lock};
-
-mod handover;
-
-/// Far more than an agent takes, which loads a program for each session.
-const ANSWER: Duration = Duration::from_secs(10);
-
 /// Between two tries where nobody listens yet.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -33,7 +26,7 @@ const ENDING: Duration = Duration::from_secs(5);
 
 pub(super) struct Granted {
     session: Session,
-    handover: Arc<Shared>,
+    handover: GrantedHandover,
     /// Another proxy has the pod until this one has told it.
     succeeds: bool,
     generation: Mutex<Option<Generation>>,
@@ -137,16 +130,16 @@ impl Granted {
         let control = Control::open(secret)?;
         let descriptors = Descriptors::of_named_without_bpf(named)?;
         let session = Session::granted(descriptors, generation.first_shard(), &control)?;
-        let handover = Shared {
+        let handover = GrantedHandover::new(Parts {
             right: session.write_right(),
             generation: generation.number(),
-            lease: Mutex::new(Some(lease)),
-            listener: Mutex::new(Some(Listener::received(listener))),
-            agent: Mutex::new(Some(agent)),
-        };
+            lease,
+            listener: Listener::received(listener),
+            agent,
+        });
         Ok(Self {
             session,
-            handover: Arc::new(handover),
+            handover,
             succeeds: false,
             generation: Mutex::new(Some(generation)),
             raw: Mutex::new(raw),
@@ -172,11 +165,11 @@ impl Granted {
 
     /// One for each shard, or none where SYNs are not held.
     pub(super) fn raw_sockets(&self) -> Vec<RawSockets> {
-        mem::take(&mut *lock(&self.raw))
+        mem::take(&mut *self.raw.lock().expect("nobody panics with it"))
     }
 
     pub(super) fn generation(&self) -> Option<Generation> {
-        lock(&self.generation).take()
+        self.generation.lock().expect("nobody panics with it").take()
     }
 
     pub(super) fn steer(&self, shard: u32, listeners: Steered<'_>) -> anyhow::Result<()> {
@@ -188,11 +181,11 @@ impl Granted {
             listeners: names.map(|(name, _)| (*name).to_string()).collect(),
         };
         let descriptors: Vec<BorrowedFd<'_>> = given.iter().filter_map(|(_, listener)| *listener).collect();
-        done(self.say(&request, &descriptors)?)
+        done(self.handover.say(&request, &descriptors)?)
     }
 
     pub(super) fn activate(&self) -> anyhow::Result<()> {
-        done(self.say(&Request::Activate, &[])?)?;
+        done(self.handover.say(&Request::Activate, &[])?)?;
         self.session.takes_over();
         // Before a shard accepts the first connection. Until then that of the proxy before is in force.
         Ok(self.session.policy().apply(&self.policy)?)
@@ -204,7 +197,7 @@ impl Granted {
         let request = Request::Settle {
             destroy: existing == Existing::Destroy,
         };
-        let settled = match self.say(&request, &[]) {
+        let settled = match self.handover.say(&request, &[]) {
             Ok((
                 Answer::Settled {
                     kept,
@@ -221,26 +214,13 @@ impl Granted {
             Err(error) => unsettled(&format!("{error:#}")),
         };
         if !self.succeeds {
-            lock(&self.handover.agent).take();
+            self.handover.leave_agent();
         }
         settled
     }
 
     pub(super) fn handover(&self) -> GrantedHandover {
-        GrantedHandover::new(self.handover.clone())
-    }
-
-    fn say(
-        &self,
-        request: &Request,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> anyhow::Result<(Answer, Vec<OwnedFd>)> {
-        let agent = lock(&self.handover.agent);
-        say(
-            agent.as_ref().context("the agent is asked no more")?,
-            request,
-            descriptors,
-        )
+        self.handover.clone()
     }
 }
 
@@ -270,31 +250,6 @@ async fn connect(door: &Door) -> anyhow::Result<Messages> {
             told = true;
         }
         sleep(AGAIN).await;
-    }
-}
-
-fn done((answer, _): (Answer, Vec<OwnedFd>)) -> anyhow::Result<()> {
-    match answer {
-        Answer::Done => Ok(()),
-        _ => bail!("the agent answers what this version does not understand"),
-    }
-}
-
-fn say(
-    agent: &Messages,
-    request: &Request,
-    descriptors: &[BorrowedFd<'_>],
-) -> anyhow::Result<(Answer, Vec<OwnedFd>)> {
-    agent
-        .send(&serde_json::to_vec(request)?, descriptors)
-        .context("the agent of this node has ended")?;
-    let answer = agent
-        .receive(Some(ANSWER))
-        .context("the agent of this node does not answer")?;
-    let Message { text, descriptors } = answer.context("the agent of this node has ended")?;
-    match serde_json::from_slice(&text).context("the agent answers what this version does not understand")? {
-        Answer::Refused { why } => bail!("the agent of this node refuses: {why}"),
-        answer => Ok((answer, descriptors)),
     }
 }
 

@@ -26,11 +26,13 @@ use std::time::Duration;
 use crate::lifecycle;
 use crate::observe::{Figure, Observer, Readiness, SharedSocket};
 
+mod by_agent;
 mod handover;
 mod owner;
 mod successor;
 mod wire;
 
+pub(super) use by_agent::{GrantedHandover, Parts};
 pub(super) use handover::Handover;
 pub(super) use owner::{Offer, offer};
 pub(super) use successor::{Asked, Former, ask, own};

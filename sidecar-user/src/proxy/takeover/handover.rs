@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use super::super::granted::GrantedHandover;
+use super::by_agent::GrantedHandover;
 use super::wire::name;
 use crate::datapath;
 use crate::lifecycle::messages::Listener;
