@@ -109,6 +109,9 @@ mod lease; // one proxy at a time owns a pod
 #[path = "e2e/upgrade.rs"]
 mod upgrade; // a second proxy takes a pod over from the first, and no connection notices
 
+#[path = "e2e/handover.rs"]
+mod handover; // a sidecar of an agent is taken over by a second one: the agent brings the two together, and nobody else can
+
 #[path = "e2e/crash.rs"]
 mod crash; // a proxy that is killed, alone or while another one takes over: nothing passes in plaintext, nothing is told falsely
 

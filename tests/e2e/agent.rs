@@ -151,10 +151,15 @@ fn an_application_that_asks_for_a_session_is_refused_whatever_user_it_is() -> Re
 }
 
 #[test]
-fn a_second_sidecar_is_refused_while_one_serves_and_told_which() -> Result<()> {
+fn a_second_sidecar_that_may_not_take_over_is_refused_while_one_serves_and_told_which() -> Result<()> {
     let mut mesh = Mesh::of("agent-second", &plan())?;
     mesh.serve(apps::nginx, 8080)?;
-    let mut second = mesh.client.sidecar.spawn()?;
+    let sidecar = &mesh.client.sidecar;
+    let config = fs::read_to_string(sidecar.config())?;
+    let unwilling = config.replace("interception: {", "interception: {takeover: refuse, ");
+    ensure!(unwilling != config, "{config}");
+    fs::write(sidecar.config(), unwilling)?;
+    let mut second = sidecar.spawn()?;
     let status = second.wait(wait::SOON)?;
     ensure!(!status.success(), "{}", second.log());
     let log = second.log();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use harness::apps;
-use harness::mesh::binaries;
+use harness::mesh::{Options, Plan, binaries};
 use harness::{Mesh, Sidecar, wait};
 
 fn programs(sidecar: &Sidecar, order: &str) -> Result<f64> {
@@ -28,9 +28,14 @@ fn checked(sidecar: &Sidecar) -> Result<String> {
     Ok(line.unwrap_or_default().to_owned())
 }
 
+/// By a proxy that may ask the kernel who is attached. For one that an agent serves the agent asks, see below.
 #[test]
 fn a_program_of_another_owner_is_named_with_its_place_while_everything_works() -> Result<()> {
-    let mut mesh = Mesh::start("neighbours")?;
+    let plan = Plan {
+        client: Options::new("client").privileged(),
+        ..Plan::default()
+    };
+    let mut mesh = Mesh::of("neighbours", &plan)?;
     mesh.serve(apps::nginx, 8080)?;
     let sidecar = &mesh.client.sidecar;
     let works = || -> Result<()> {
@@ -65,6 +70,32 @@ fn a_program_of_another_owner_is_named_with_its_place_while_everything_works() -
         wait::until("it is gone", wait::SOON, || {
             programs(sidecar, place).is_ok_and(|n| n == 0.0)
         })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_agent_names_programs_of_another_owner_when_it_gives_a_session() -> Result<()> {
+    let plan = Plan {
+        client: Options::new("client").by_agent(),
+        ..Plan::default()
+    };
+    let mut mesh = Mesh::of("agents-neighbours", &plan)?;
+    let named = |log: String, name: &str, order: &str| {
+        let order = format!("order=\"{order}\"");
+        let mut lines = log.lines();
+        lines.any(|line| line.contains("another owner") && line.contains(name) && line.contains(&order))
+    };
+    for (name, place) in [("other_after", "after"), ("other_before", "before")] {
+        let Some(other) = apps::neighbour(&mesh.client.pod, name, "allow", place)? else {
+            continue;
+        };
+        assert!(!named(mesh.fabric.agent_log(), name, place));
+        let old = mesh.client.sidecar.take_over()?;
+        wait::until("the log names it", wait::SOON, || {
+            named(mesh.fabric.agent_log(), name, place)
+        })?;
+        drop((old, other));
     }
     Ok(())
 }

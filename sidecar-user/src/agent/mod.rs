@@ -2,7 +2,8 @@
 //! those need no privilege.
 //!
 //! [`Roots`] says where pods are, [`Finder`] finds one of them, [`Watch`] tells of all of them. `run.rs` installs what they
-//! find; `door.rs` answers the sidecars of one pod, `session.rs` makes what they are given, `caller.rs` knows who asks. `memory.rs` keeps
+//! find; `door.rs` answers the sidecars of one pod, `session.rs` makes what they are given, `caller.rs` knows who asks,
+//! `introduce.rs` brings a sidecar to the one before it. `memory.rs` keeps
 //! the flows of all pods.
 
 mod caller;
@@ -11,6 +12,7 @@ mod door;
 mod error;
 mod event;
 mod find;
+mod introduce;
 pub mod memory;
 mod mounts;
 mod path;

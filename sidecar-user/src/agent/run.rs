@@ -3,17 +3,17 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::{Context, bail, ensure};
 use tokio::task::JoinHandle;
 
-use super::door;
 use super::pod::Pod;
 use super::{Event, Finder, PodCgroup, Roots, Watch};
+use super::{door, introduce};
 use crate::budget;
 use crate::datapath::{self, Lease, Node, Place, PodTarget};
 use crate::error_chain;
@@ -32,6 +32,13 @@ pub struct Config {
     pub sidecar: String,
     /// Where pods are asked for.
     pub socket: PathBuf,
+}
+
+impl Config {
+    /// The directory where its sidecars listen for it.
+    fn handover(&self) -> PathBuf {
+        self.socket.with_extension("handover")
+    }
 }
 
 /// How long a pod may be in several namespaces, or in the host's, before that is an error: a runtime starts processes on the
@@ -162,6 +169,7 @@ impl Pods {
     fn serve(&self, pod: PodCgroup) -> impl Future<Output = ()> + use<> {
         let (finder, node) = (self.finder.clone(), self.node.clone());
         let (pins, sidecar) = (self.pins_of(&name_of(&pod)), self.config.sidecar.clone());
+        let handover = self.config.handover();
         async move {
             loop {
                 let target = match finder.settled(&pod, &[], SETTLING).await {
@@ -173,7 +181,8 @@ impl Pods {
                         return;
                     }
                 };
-                let served = serve_one(&node, &pod, target, pins.clone(), &sidecar).await;
+                let places = [&pins, &handover].map(PathBuf::clone);
+                let served = serve_one(&node, &pod, target, places, &sidecar).await;
                 if let Err(error) = served {
                     tracing::warn!(pod = %pod.path().display(), error = format!("{error:#}"), "a pod is not served; tried again");
                 }
@@ -213,6 +222,7 @@ impl Pods {
     }
 
     fn remove(&self, pins: &Path) {
+        introduce::forget(&self.config.handover(), pins);
         if let Err(error) = self.node.give_up(pins) {
             tracing::warn!(pins = %pins.display(), error = error_chain(&error), "what is pinned of a pod cannot be removed");
         }
@@ -248,7 +258,7 @@ async fn serve_one(
     node: &Arc<Node>,
     cgroup: &PodCgroup,
     target: PodTarget,
-    pins: PathBuf,
+    [pins, handover]: [PathBuf; 2],
     sidecar: &str,
 ) -> anyhow::Result<()> {
     let pod = Arc::new(Pod {
@@ -258,6 +268,8 @@ async fn serve_one(
         target,
         pins,
         served_by: AtomicU32::new(0),
+        handover,
+        turn: Mutex::default(),
     });
     let installing = pod.clone();
     tokio::task::spawn_blocking(move || installing.close()).await??;

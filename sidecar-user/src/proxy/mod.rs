@@ -3,12 +3,12 @@
 //! This file and its neighbours assemble the rooms: the control work runs here on the calling thread, each shard of
 //! the data path on a thread of its own.
 
+mod agent;
 mod authorize;
 mod bounds;
 mod config;
 mod contain;
 mod doors;
-mod existing;
 mod fixed;
 mod granted;
 mod interception;
@@ -40,7 +40,6 @@ use anyhow::Context;
 use crate::datapath::PodTarget;
 use crate::lifecycle::{self, LogFilter};
 pub use config::Config;
-pub use existing::{Existing, Settled, settle};
 pub use takeover::Takeover;
 
 /// Runs until it has drained. Blocks.

@@ -26,7 +26,7 @@ pub fn close_on(node: &Node, config: &Config, pod: PodTarget) -> Result<bool, Er
     Ok(true)
 }
 
-fn adopt(node: &Node, pins: &Path, pod: &PodTarget) -> Result<bool, Error> {
+pub(super) fn adopt(node: &Node, pins: &Path, pod: &PodTarget) -> Result<bool, Error> {
     if !map::BY_POD.iter().all(|(name, _)| pins::is_usable(pins, name)) {
         return Ok(false);
     }

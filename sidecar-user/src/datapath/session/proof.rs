@@ -173,10 +173,14 @@ impl Proof {
             let socket = Socket::new(Domain::for_address(nonce), Type::STREAM, None)?;
             socket.set_linger(Some(Duration::ZERO))?;
             keep_in(&socket, nonce)?;
-            self.bypass.probe_listener(socket.as_fd(), nonce, direction)?;
             Ok(socket)
         };
-        let socket = dial().map_err(Lost::Untried)?;
+        let socket: Socket = dial().map_err(Lost::Untried)?;
+        match self.bypass.probe_listener(socket.as_fd(), nonce, direction) {
+            Err(error) if is_scarce(&error) => return Err(Lost::Untried(error)),
+            // Where the program of the control path is gone, the kernel knows no such option.
+            marked => marked.map_err(Lost::Failed)?,
+        }
         match socket.connect_timeout(&nonce.into(), LIMIT) {
             Ok(()) => Ok(Dialled(socket)),
             Err(error) if is_scarce(&error) => Err(Lost::Untried(error)),

@@ -80,7 +80,7 @@ impl Serving {
             ..
         } = self.running;
         let (config, observer) = (&opened.config, &opened.observer);
-        let handover = kernel.as_ref().and_then(Kernel::handover);
+        let handover = kernel.as_ref().map(Kernel::handover);
         if let Some(logs) = kernel.as_mut().and_then(Kernel::logs) {
             tokio::spawn(logs.run());
         }
@@ -118,7 +118,7 @@ impl Serving {
             // Until then the owner before answers probes, who would be told otherwise that this pod is not ready.
             if let Some((former, handover)) = former.zip(handover) {
                 takeover::until_ready(observer.readiness()).await;
-                takeover::complete(former, handover, admin_socket.as_ref());
+                takeover::complete(former, handover, admin_socket.as_ref()).await;
             }
             tokio::spawn(lifecycle::notify::follow(observer.readiness().clone()));
             serve_endpoints(observer, fixed, admin, &ask).await

@@ -46,7 +46,7 @@ impl Active {
             .fixed
             .share(hbone)
             .context("cannot share the listeners with the proxy after this one")?;
-        let handover = self.kernel.as_ref().and_then(Kernel::handover);
+        let handover = self.kernel.as_ref().map(Kernel::handover);
         let offer = handover.map(|handover| takeover::Offer {
             takeover: opened.config.takeover,
             identity: opened.config.identity.id.clone(),
