@@ -35,6 +35,7 @@ fn answer(pod: &Pod, conversation: &Messages) {
         Ok(pid) => pid,
         Err(stranger) => {
             tracing::warn!(pod = pod.name, "{stranger}");
+            pod.register.stranger(&pod.name);
             return refuse(conversation, stranger.to_string());
         }
     };
@@ -45,6 +46,7 @@ fn answer(pod: &Pod, conversation: &Messages) {
                 let over = answer == Answer::Done && offered.as_ref().is_some_and(Offered::is_active);
                 if over {
                     pod.served_by.store(pid, Relaxed);
+                    pod.register.counts.granted.fetch_add(1, Relaxed);
                 }
                 let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
                 let text = serde_json::to_vec(&answer).expect("it is JSON");
@@ -59,6 +61,7 @@ fn answer(pod: &Pod, conversation: &Messages) {
                     error = format!("{error:#}"),
                     "a sidecar is refused"
                 );
+                pod.register.counts.refused.fetch_add(1, Relaxed);
                 return refuse(conversation, format!("{error:#}"));
             }
         }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub(super) struct Granted {
     agent: Messages,
     generation: Mutex<Option<Generation>>,
     raw: Mutex<Vec<RawSockets>>,
+    /// Where the agent asks about flows. `None`: it does not.
+    questions: Mutex<Option<UnixListener>>,
     /// The pod is this process's for as long as this is open, whatever becomes of the agent.
     _lease: OwnedFd,
     /// At start. The agent knows of none.
@@ -94,6 +97,7 @@ impl Granted {
         let secret = take(grant::SECRET).context("the agent hands over no secret")?;
         let secret = Secret::of_file(secret).context("the agent hands over no secret")?;
         let control = Control::open(secret)?;
+        let questions = take(grant::QUESTIONS).map(UnixListener::from);
         let descriptors = Descriptors::of_named_without_bpf(named)?;
         let session = Session::granted(descriptors, generation.first_shard(), &control)?;
         Ok(Self {
@@ -101,6 +105,7 @@ impl Granted {
             agent,
             generation: Mutex::new(Some(generation)),
             raw: Mutex::new(raw),
+            questions: Mutex::new(questions),
             _lease: lease,
             policy,
         })
@@ -125,6 +130,10 @@ impl Granted {
     /// One for each shard, or none where SYNs are not held.
     pub(super) fn raw_sockets(&self) -> Vec<RawSockets> {
         std::mem::take(&mut *self.raw.lock().expect("nobody panics with it"))
+    }
+
+    pub(super) fn questions(&self) -> Option<UnixListener> {
+        self.questions.lock().expect("nobody panics with it").take()
     }
 
     pub(super) fn generation(&self) -> Option<Generation> {
