@@ -90,11 +90,23 @@ fn flows_of_all_pods_of_a_node_are_seen_in_one_place() -> Result<()> {
     ensure!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
     ensure!(table.starts_with("POD "), "{table}");
     let count = |text: &str, word: &str| text.lines().filter(|line| line.starts_with(word)).count();
-    assert_eq!((count(&table, "client "), count(&table, "server-1 ")), (3, 3), "{table}");
+    assert_eq!(
+        (count(&table, "client "), count(&table, "server-1 ")),
+        (3, 3),
+        "{table}"
+    );
     let open = plugin(&mesh, &["flows", "--open"])?;
-    assert_eq!((count(&open, "client "), count(&open, "server-1 ")), (1, 1), "{open}");
+    assert_eq!(
+        (count(&open, "client "), count(&open, "server-1 ")),
+        (1, 1),
+        "{open}"
+    );
     let one = plugin(&mesh, &["flows", "client", "--since", "10m"])?;
-    assert_eq!((count(&one, "client "), count(&one, "server-1 ")), (3, 0), "{one}");
+    assert_eq!(
+        (count(&one, "client "), count(&one, "server-1 ")),
+        (3, 0),
+        "{one}"
+    );
 
     let list = document(&mesh, &["flows"])?;
     assert_eq!(
@@ -104,12 +116,24 @@ fn flows_of_all_pods_of_a_node_are_seen_in_one_place() -> Result<()> {
     assert_eq!(list["open"].as_array().map(Vec::len), Some(2), "{list}");
     let edges = document(&mesh, &["edges"])?;
     let secured = |edge: &Value| edge["source"]["name"] == "demo/client" && edge["secured"] == true;
-    ensure!(edges["edges"].as_array().is_some_and(|edges| edges.iter().any(secured)), "{edges}");
+    ensure!(
+        edges["edges"]
+            .as_array()
+            .is_some_and(|edges| edges.iter().any(secured)),
+        "{edges}"
+    );
     let status = document(&mesh, &["status"])?;
     for (n, pod) in ["client", "server-1"].into_iter().enumerate() {
         let told = &status["pods"][n];
-        assert_eq!((&told["pod"], &told["sidecar"]), (&pod.into(), &"serving".into()), "{status}");
-        assert_eq!((&told["openFlows"], &told["problems"]), (&1.into(), &Value::Array(Vec::new())));
+        assert_eq!(
+            (&told["pod"], &told["sidecar"]),
+            (&pod.into(), &"serving".into()),
+            "{status}"
+        );
+        assert_eq!(
+            (&told["openFlows"], &told["problems"]),
+            (&1.into(), &Value::Array(Vec::new()))
+        );
     }
     let at = mesh.vip4(80).to_string();
     let why = plugin(&mesh, &["why", &at, "--pod", "client"])?;
@@ -127,23 +151,30 @@ fn a_watch_at_the_agent_tells_of_every_pod_also_of_one_whose_sidecar_comes_later
     mesh.serve(apps::nginx, 8080)?;
     mesh.client.sidecar.kill();
     let mut command = Command::new(binaries::path("kubectl-outrigger")?);
-    command.args(["flows", "-w", "-o", "json", "--unix"]).arg(socket(&mesh));
+    command
+        .args(["flows", "-w", "-o", "json", "--unix"])
+        .arg(socket(&mesh));
     let mut watch = mesh.fabric.node().spawn(command)?;
     mesh.client.sidecar.restart()?;
-    watch.until("has told of a flow of both pods from its begin to its end", |watch| {
-        // Asked again, as the watch may have begun after the first.
-        let _ = apps::curl(&mesh.client.pod, &apps::url(mesh.vip4(80)));
-        let log = watch.log();
-        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let told: BTreeSet<String> = events
-            .map(|event| format!("{} {}", event["flow"]["pod"], event["event"]))
-            .collect();
-        ["client", "server-1"].iter().all(|pod| {
-            ["opened", "closed"]
-                .iter()
-                .all(|event| told.contains(&format!("\"{pod}\" \"{event}\"")))
-        })
-    })
+    watch.until(
+        "has told of a flow of both pods from its begin to its end",
+        |watch| {
+            // Asked again, as the watch may have begun after the first.
+            let _ = apps::curl(&mesh.client.pod, &apps::url(mesh.vip4(80)));
+            let log = watch.log();
+            let events = log
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let told: BTreeSet<String> = events
+                .map(|event| format!("{} {}", event["flow"]["pod"], event["event"]))
+                .collect();
+            ["client", "server-1"].iter().all(|pod| {
+                ["opened", "closed"]
+                    .iter()
+                    .all(|event| told.contains(&format!("\"{pod}\" \"{event}\"")))
+            })
+        },
+    )
 }
 
 #[test]
@@ -158,7 +189,8 @@ fn a_failure_is_explained_step_by_step_after_its_sidecar_was_killed() -> Result<
 
     let at = at.to_string();
     wait::until("the sidecar is missed", wait::SOON, || {
-        plugin(&mesh, &["why", &at, "--pod", "client"]).is_ok_and(|why| why.starts_with("client: no sidecar holds"))
+        plugin(&mesh, &["why", &at, "--pod", "client"])
+            .is_ok_and(|why| why.starts_with("client: no sidecar holds"))
     })?;
     let why = plugin(&mesh, &["why", &at, "--pod", "client"])?;
     let mut rest = &why[..];
@@ -172,11 +204,17 @@ fn a_failure_is_explained_step_by_step_after_its_sidecar_was_killed() -> Result<
         &format!("{server}:9000 was dialled through the mesh: connection_refused by upstream"),
         &format!("endpoint {server}:9000, hbone"),
     ] {
-        let found = rest.find(next).with_context(|| format!("no {next:?} in its place in\n{why}"))?;
+        let found = rest
+            .find(next)
+            .with_context(|| format!("no {next:?} in its place in\n{why}"))?;
         rest = &rest[found..];
     }
     let told = document(&mesh, &["why", &at, "--pod", "client"])?;
-    assert_eq!((&told["kind"], &told["now"]), (&"PodExplanation".into(), &Value::Null), "{told}");
+    assert_eq!(
+        (&told["kind"], &told["now"]),
+        (&"PodExplanation".into(), &Value::Null),
+        "{told}"
+    );
     // The other end tells of it by the address of the endpoint.
     for (at, pod) in [(&at, "client"), (&format!("{server}:9000"), "server-1")] {
         let past = document(&mesh, &["why", at, "--past"])?;
@@ -186,7 +224,9 @@ fn a_failure_is_explained_step_by_step_after_its_sidecar_was_killed() -> Result<
     }
     let status = plugin(&mesh, &["status", "--columns", "80"])?;
     ensure!(
-        status.lines().any(|line| line.starts_with("client ") && line.contains("waiting"))
+        status
+            .lines()
+            .any(|line| line.starts_with("client ") && line.contains("waiting"))
             && status.contains("client: no sidecar holds this pod"),
         "{status}"
     );
@@ -224,11 +264,15 @@ fn flows_that_began_or_ended_while_there_was_no_agent_are_known_to_the_next_one_
     assert_eq!(since["restarted"], true);
     let cursor = since["cursor"].as_str().context("a cursor")?;
     apps::curl(&mesh.client.pod, &apps::url(mesh.vip4(80)))?.ok()?;
-    wait::until("who follows hears of both ends, and of nothing twice", wait::SOON, || {
-        let answer = get(&mesh, &format!("/flows?after={cursor}")).unwrap_or_default();
-        let since: Value = serde_json::from_str(&answer).unwrap_or_default();
-        since["flows"].as_array().is_some_and(|flows| flows.len() == 2) && since["lost"] == 0
-    })
+    wait::until(
+        "who follows hears of both ends, and of nothing twice",
+        wait::SOON,
+        || {
+            let answer = get(&mesh, &format!("/flows?after={cursor}")).unwrap_or_default();
+            let since: Value = serde_json::from_str(&answer).unwrap_or_default();
+            since["flows"].as_array().is_some_and(|flows| flows.len() == 2) && since["lost"] == 0
+        },
+    )
 }
 
 /// Asks for a session as a sidecar would.
@@ -249,12 +293,17 @@ fn strangers_are_refused_and_counted_and_do_not_reach_what_the_agent_remembers()
         let answer = mesh.client.pod.run("python3", ["-c", ASK])?.ok()?;
         ensure!(answer.contains("refused"), "{answer}");
     }
-    wait::until("both are counted", wait::SOON, || metric(&mesh, refused).is_ok_and(|n| n == 2))?;
+    wait::until("both are counted", wait::SOON, || {
+        metric(&mesh, refused).is_ok_and(|n| n == 2)
+    })?;
     assert_eq!(metric(&mesh, r#"outrigger_agent_pods{sidecar="present"}"#)?, 2);
     assert_eq!(metric(&mesh, "outrigger_agent_grants_total")?, 2);
     let pods: Value = serde_json::from_str(&get(&mesh, "/pods")?)?;
     assert_eq!(
-        (&pods["pods"][0]["refusedAskers"], &pods["pods"][1]["refusedAskers"]),
+        (
+            &pods["pods"][0]["refusedAskers"],
+            &pods["pods"][1]["refusedAskers"]
+        ),
         (&2.into(), &0.into()),
         "{pods}"
     );
@@ -272,15 +321,27 @@ fn strangers_are_refused_and_counted_and_do_not_reach_what_the_agent_remembers()
         // What it answers there it answers everybody: nothing is changed by it.
         let (status, body) = http::get_unix(socket, "/summary")?;
         ensure!(status == 200 && body.contains("serving"), "{body}");
-        assert_eq!(at_socket(socket, 0, &["-X", "POST", "http://localhost/drain"])?, "403");
-        assert_eq!(at_socket(socket, agent::SIDECAR_USER, &["http://localhost/flows"])?, "000");
+        assert_eq!(
+            at_socket(socket, 0, &["-X", "POST", "http://localhost/drain"])?,
+            "403"
+        );
+        assert_eq!(
+            at_socket(socket, agent::SIDECAR_USER, &["http://localhost/flows"])?,
+            "000"
+        );
     }
     for user in [NOBODY, agent::SIDECAR_USER] {
-        assert_eq!(at_socket(&socket(&mesh), user, &["http://localhost/flows"])?, "000");
+        assert_eq!(
+            at_socket(&socket(&mesh), user, &["http://localhost/flows"])?,
+            "000"
+        );
     }
     // Whatever becomes of the mode.
     fs::set_permissions(socket(&mesh), Permissions::from_mode(0o666))?;
-    assert_eq!(at_socket(&socket(&mesh), NOBODY, &["http://localhost/flows"])?, "403");
+    assert_eq!(
+        at_socket(&socket(&mesh), NOBODY, &["http://localhost/flows"])?,
+        "403"
+    );
     ensure!(mesh.client.sidecar.is_ready(), "{}", mesh.client.sidecar.log());
     Ok(())
 }
@@ -363,6 +424,9 @@ fn connections_that_a_sidecar_cuts_at_its_end_are_remembered() -> Result<()> {
     mesh.client.sidecar.signal(Signal::SIGTERM)?;
     mesh.client.sidecar.wait(wait::SOON)?;
     let flows = until_closed(&mesh, "pod=client&failed=true", 20)?;
-    ensure!(flows.iter().all(|flow| flow["closeCause"] == "shutdown"), "{flows:?}");
+    ensure!(
+        flows.iter().all(|flow| flow["closeCause"] == "shutdown"),
+        "{flows:?}"
+    );
     Ok(())
 }

@@ -80,7 +80,9 @@ impl Answers {
 
     fn watch(&self, question: Question, query: &str) -> Reply {
         if question.has_times() {
-            return Reply::Wrong("`watch` is about what happens from now on: leave out since, until and after".into());
+            return Reply::Wrong(
+                "`watch` is about what happens from now on: leave out since, until and after".into(),
+            );
         }
         let mut rest = for_sidecars(query);
         match question.flows.state {
@@ -165,7 +167,11 @@ impl Answers {
             .chain(sidecars.iter().map(|sidecar| sidecar.pod.to_string()))
             .collect();
         let asked = names.into_iter().map(|pod| {
-            let newest = sidecars.iter().rev().find(|sidecar| *sidecar.pod == *pod).cloned();
+            let newest = sidecars
+                .iter()
+                .rev()
+                .find(|sidecar| *sidecar.pod == *pod)
+                .cloned();
             let kept = kept.iter().find(|kept| kept.pod == pod).cloned();
             let installed = installed.get(&pod).copied();
             async move {
@@ -173,7 +179,11 @@ impl Answers {
                     None => None,
                     Some(sidecar) => {
                         let (_, answer) = ask(sidecar, "/summary".into()).await;
-                        Some(answer.ok().and_then(|answer| serde_json::from_slice(&answer).ok()))
+                        Some(
+                            answer
+                                .ok()
+                                .and_then(|answer| serde_json::from_slice(&answer).ok()),
+                        )
                     }
                 };
                 status(pod, installed, kept, said)
@@ -266,7 +276,9 @@ fn for_sidecars(query: &str) -> String {
 }
 
 fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
-    query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+    query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
 async fn ask(sidecar: Sidecar, path: String) -> (Sidecar, Result<bytes::Bytes, Error>) {
@@ -331,7 +343,9 @@ mod tests {
         let asks = |query: &str| format!("{:?}", past(query).unwrap());
         let usual = asks("destination=10.0.0.1:80&pod=a%2Fb&source=10.0.0.9");
         assert!(
-            usual.contains("failed: Some(true)") && usual.contains("limit: Some(10)") && usual.contains("\"a/b\""),
+            usual.contains("failed: Some(true)")
+                && usual.contains("limit: Some(10)")
+                && usual.contains("\"a/b\""),
             "{usual}"
         );
         assert!(asks("destination=10.0.0.1:80&all=true").contains("failed: None"));
@@ -357,14 +371,21 @@ mod tests {
         };
         let told = |installed, said| {
             let status = status("a".into(), installed, None, said);
-            let what: Vec<String> = status.problems.iter().map(|problem| problem.what.clone()).collect();
+            let what: Vec<String> = status
+                .problems
+                .iter()
+                .map(|problem| problem.what.clone())
+                .collect();
             (status.sidecar.to_string(), status.since, what.join("; "))
         };
         let said = |state: &str, since: Option<&str>, what: &str| {
             (state.to_owned(), since.map(String::from), what.to_owned())
         };
         let (zero, seven) = (Some("1970-01-01T00:00:00Z"), Some("1970-01-01T00:00:07.000Z"));
-        assert_eq!(told(installed(0), Some(Some(summary))), said("serving", seven, ""));
+        assert_eq!(
+            told(installed(0), Some(Some(summary))),
+            said("serving", seven, "")
+        );
         assert_eq!(
             told(installed(0), Some(None)),
             said("silent", zero, "its sidecar does not answer")

@@ -41,10 +41,12 @@ const READ: usize = 16 * 1024;
 
 /// Waits for the head of the answer as long as it takes.
 pub(super) async fn get(socket: &Path, path: &str) -> Result<Body, Error> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Error::Gone,
-        _ => Error::Silent(error),
-    })?;
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Error::Gone,
+            _ => Error::Silent(error),
+        })?;
     let mut body = Body {
         stream,
         read: BytesMut::new(),

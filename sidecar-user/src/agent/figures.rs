@@ -23,7 +23,11 @@ fn read(register: &Register) -> Vec<Figure> {
     let Forgotten { age, room, skipped } = forgotten;
     let counts = &register.counts;
     vec![
-        Figure::gauge("outrigger_agent_pods", "Pods that this agent serves, by their sidecar").by(
+        Figure::gauge(
+            "outrigger_agent_pods",
+            "Pods that this agent serves, by their sidecar",
+        )
+        .by(
             "sidecar",
             [("present", present), ("awaited", pods.len() as u64 - present)],
         ),
@@ -42,8 +46,11 @@ fn read(register: &Register) -> Vec<Figure> {
         ),
         Figure::gauge("outrigger_agent_memory_flows", "Flows that are remembered").value(flows as u64),
         Figure::gauge("outrigger_agent_memory_bytes", "Bytes that they take").value(bytes as u64),
-        Figure::gauge("outrigger_agent_memory_limit_bytes", "The most that they may take")
-            .value(limit as u64),
+        Figure::gauge(
+            "outrigger_agent_memory_limit_bytes",
+            "The most that they may take",
+        )
+        .value(limit as u64),
         Figure::counter(
             "outrigger_agent_flows_forgotten",
             "Flows that ended and are not remembered, by cause",

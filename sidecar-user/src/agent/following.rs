@@ -198,7 +198,10 @@ mod tests {
         let shard = observer.shard(0);
         flows(&shard, 3);
         let serving = sidecar(&register, &observer);
-        until("what it remembers is known", || remembered_ids(&register).len() == 3).await;
+        until("what it remembers is known", || {
+            remembered_ids(&register).len() == 3
+        })
+        .await;
         flows(&shard, 2);
         until("what ends is known", || remembered_ids(&register).len() == 5).await;
         assert_eq!(remembered_ids(&register), [1, 2, 3, 4, 5]);

@@ -176,7 +176,10 @@ mod tests {
         let ids = |flows: &[FlowReport]| flows.iter().map(|flow| flow.id).collect::<Vec<u64>>();
 
         let failed = list("failed=true&limit=3", Vec::new());
-        assert_eq!((ids(&failed.closed), failed.truncated), (vec![1995, 1997, 1999], true));
+        assert_eq!(
+            (ids(&failed.closed), failed.truncated),
+            (vec![1995, 1997, 1999], true)
+        );
         let whole = list("limit=2000", Vec::new());
         assert_eq!((whole.closed.len(), whole.truncated), (2000, false));
         assert!(whole.closed.is_sorted_by_key(|flow| flow.id));

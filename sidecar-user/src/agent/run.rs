@@ -14,8 +14,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::answers::Answers;
 use super::pod::Pod;
 use super::register::Register;
-use super::{door, figures, following, memory};
 use super::{Event, Finder, PodCgroup, Roots, Watch};
+use super::{door, figures, following, memory};
 use crate::budget;
 use crate::datapath::{self, Lease, Node, Place, PodTarget};
 use crate::error_chain;
@@ -74,7 +74,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         false => Roots::below(config.pods.clone(), &config.pods)?,
     };
     let register = Register::open(&config.sidecars, config.memory);
-    let register = register.with_context(|| format!("cannot use the directory {}", config.sidecars.display()))?;
+    let register =
+        register.with_context(|| format!("cannot use the directory {}", config.sidecars.display()))?;
     let register = Arc::new(register);
     let observer = Observer::plain();
     // Both end with this future.

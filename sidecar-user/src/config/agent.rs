@@ -78,8 +78,12 @@ pub(super) fn read(layers: &Layers) -> Option<agent::Config> {
         false => Some("/run/outrigger/agent.sock".into()),
     };
     let admin = match layers.is_given("adminSocket") {
-        true => layers.read("adminSocket", admin_socket).map(|socket| socket.map(|socket| socket.path)),
-        false => socket.as_ref().map(|socket: &PathBuf| Some(socket.with_file_name("agent-admin.sock"))),
+        true => layers
+            .read("adminSocket", admin_socket)
+            .map(|socket| socket.map(|socket| socket.path)),
+        false => socket
+            .as_ref()
+            .map(|socket: &PathBuf| Some(socket.with_file_name("agent-admin.sock"))),
     };
     let usual = agent::memory::Limits::default();
     let bytes = or(layers, "memory", usual.bytes, |path| layers.read(path, memory));
@@ -91,6 +95,9 @@ pub(super) fn read(layers: &Layers) -> Option<agent::Config> {
         sidecars: socket.with_file_name("agent-pods"),
         socket,
         admin: admin?,
-        memory: agent::memory::Limits { bytes: bytes?, ..usual },
+        memory: agent::memory::Limits {
+            bytes: bytes?,
+            ..usual
+        },
     })
 }

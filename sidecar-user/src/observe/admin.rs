@@ -91,7 +91,13 @@ pub async fn serve_admin(listeners: Listeners, admin: Admin) -> Result<(), Error
         let doors = doors(["agent", "agent_answers"]);
         // Another proxy never accepts here: each has a listener of its own.
         let forever = tokio::sync::watch::Sender::new(false);
-        http::serve(listener, Arc::new(OfAgent(admin.clone())), doors, forever.subscribe()).await;
+        http::serve(
+            listener,
+            Arc::new(OfAgent(admin.clone())),
+            doors,
+            forever.subscribe(),
+        )
+        .await;
         Ok(())
     };
     let (tcp, unix, agent) = tokio::join!(over_tcp, over_unix, by_agent);
@@ -232,7 +238,9 @@ impl Handler for Endpoint {
                 (self.admin.drain)();
                 text(StatusCode::ACCEPTED, "draining\n")
             }
-            "/" | "/flows" | "/why" | "/summary" | "/config" | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
+            "/" | "/flows" | "/why" | "/summary" | "/config" | "/readyz" | "/metrics" => {
+                not_allowed("GET, HEAD")
+            }
             "/loglevel" => not_allowed("GET, HEAD, PUT, POST"),
             "/drain" => not_allowed("GET, HEAD, POST"),
             path => text(StatusCode::NOT_FOUND, format!("no such path: {path}\n{INDEX}")),

@@ -106,7 +106,11 @@ impl Why {
         // Only an agent has a past to tell of.
         let is_of_agent = document.get("past").is_some();
         if let Some(syntax) = self.syntax() {
-            let kind = if is_of_agent { "PodExplanation" } else { "Explanation" };
+            let kind = if is_of_agent {
+                "PodExplanation"
+            } else {
+                "Explanation"
+            };
             return screen.document(out, syntax, kind, &document);
         }
         if is_of_agent {
@@ -207,7 +211,11 @@ fn render_with_past(report: &PodExplanation, all: bool) -> String {
     let mut text = match (&report.now, &report.problem) {
         (Some(now), _) => render(now),
         (None, Some(problem)) => {
-            let pod = report.pod.as_deref().map(|pod| format!("{pod}: ")).unwrap_or_default();
+            let pod = report
+                .pod
+                .as_deref()
+                .map(|pod| format!("{pod}: "))
+                .unwrap_or_default();
             format!(
                 "{}\n  {}\n",
                 printable(&format!("{pod}{}", problem.what)),

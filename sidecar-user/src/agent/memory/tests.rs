@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use allocation_counter::measure;
 
 use super::*;
-use crate::observe::WhyReport;
 use crate::model::{Cause, Decided, Direction, Failure, Flow, Outcome, Party, Routed, Transport};
+use crate::observe::WhyReport;
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
@@ -51,7 +51,11 @@ fn asked_of(memory: &Memory, question: &Question) -> (Vec<FlowReport>, bool) {
 }
 
 fn explained(memory: &Memory, question: &Question) -> Vec<WhyReport> {
-    asked_of(memory, question).0.iter().map(WhyReport::of_flow).collect()
+    asked_of(memory, question)
+        .0
+        .iter()
+        .map(WhyReport::of_flow)
+        .collect()
 }
 
 fn ids(flows: &[FlowReport]) -> Vec<u64> {
@@ -133,7 +137,9 @@ fn strangers_and_plaintext_push_out_none_who_have_proved_who_they_are() {
     let now = at(3_000);
     assert_eq!(asked_of(&memory, &ask("standing=proven", now)).0.len(), 50);
     for standing in ["stranger", "plaintext"] {
-        let kept = asked_of(&memory, &ask(&format!("standing={standing}"), now)).0.len();
+        let kept = asked_of(&memory, &ask(&format!("standing={standing}"), now))
+            .0
+            .len();
         assert!((10..100).contains(&kept), "{kept} of {standing}");
     }
 }
@@ -200,7 +206,10 @@ fn ten_minutes_later_every_decision_is_told_in_order() {
     let mut memory = memory(1 << 20);
     memory.closed("demo/client", 0, report(1, at(0), "own"), at(0));
     memory.expire(at(600));
-    let why = explained(&memory, &ask("pod=demo/client&destination=10.96.0.1:80&failed", at(600)));
+    let why = explained(
+        &memory,
+        &ask("pod=demo/client&destination=10.96.0.1:80&failed", at(600)),
+    );
     assert_eq!(why.len(), 1);
     assert!(
         why[0]

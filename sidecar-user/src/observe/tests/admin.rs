@@ -198,7 +198,10 @@ async fn an_agent_asks_as_anybody_may_and_changes_nothing() {
     let summary: Summary = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &*summary.state, summary.open_flows), (200, "serving", 1));
     drop(open);
-    assert_eq!(ask_unix(&agent, "GET", "/config", "").await.1, "{\"whole\":false}\n");
+    assert_eq!(
+        ask_unix(&agent, "GET", "/config", "").await.1,
+        "{\"whole\":false}\n"
+    );
     for (method, path) in [("POST", "/drain"), ("PUT", "/loglevel")] {
         assert_eq!(ask_unix(&agent, method, path, "debug").await.0, 403, "{path}");
     }
