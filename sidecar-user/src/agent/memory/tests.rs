@@ -274,3 +274,14 @@ fn what_a_proxy_tells_again_is_kept_once() {
     memory.caught_up("demo/a", 2, told([1, 2, 3]), now);
     assert_eq!(held(&memory)["demo/a"], 6);
 }
+
+#[test]
+fn a_flow_is_of_the_pod_whose_sidecar_tells_of_it_whatever_that_says() {
+    let mut memory = memory(1 << 20);
+    let mut flow = report(1, at(0), "own");
+    flow.pod = Some("demo/other".into());
+    memory.closed("demo/a", 1, flow, at(0));
+    let (flows, _) = asked_of(&memory, &ask("", at(0)));
+    assert_eq!(flows[0].pod.as_deref(), Some("demo/a"));
+    assert!(asked_of(&memory, &ask("pod=demo/other", at(0))).0.is_empty());
+}
