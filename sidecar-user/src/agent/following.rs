@@ -216,6 +216,25 @@ mod tests {
         following.abort();
     }
 
+    /// Some of them are in the watch and in what the sidecar remembers.
+    #[tokio::test]
+    async fn what_ends_while_a_sidecar_begins_to_be_followed_is_kept_once() {
+        const MANY: u64 = 500;
+        let (_dir, register) = register("overlap");
+        let following = tokio::spawn(run(register.clone()));
+        let observer = Observer::new();
+        let serving = sidecar(&register, &observer);
+        for _ in 0..MANY {
+            flows(&observer.shard(0), 1);
+            tokio::task::yield_now().await;
+        }
+        let known = || register.memory().found(&Question::default()).len() as u64;
+        until("all are known", || known() >= MANY).await;
+        assert!(remembered_ids(&register).into_iter().eq(1..=MANY));
+        serving.abort();
+        following.abort();
+    }
+
     #[tokio::test]
     async fn a_watch_that_was_cut_off_goes_on_and_what_the_sidecar_remembers_is_not_lost() {
         let (_dir, register) = register("cut");
