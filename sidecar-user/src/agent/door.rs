@@ -44,6 +44,7 @@ fn answer(pod: &Pod, conversation: &Messages) {
         Ok(pid) => pid,
         Err(stranger) => {
             tracing::warn!(pod = pod.name, "{stranger}");
+            pod.register.stranger(&pod.name);
             return refuse(conversation, stranger.to_string());
         }
     };
@@ -56,6 +57,7 @@ fn answer(pod: &Pod, conversation: &Messages) {
     if let Err(error) = asked.converse(conversation) {
         let error = format!("{error:#}");
         tracing::warn!(pod = pod.name, pid, error, "a sidecar is refused");
+        pod.register.counts.refused.fetch_add(1, Relaxed);
         refuse(conversation, error);
     }
     asked.end();
@@ -152,6 +154,7 @@ impl Asked<'_> {
 
     fn serves(&self) {
         self.pod.served_by.store(self.pid, Relaxed);
+        self.pod.register.counts.granted.fetch_add(1, Relaxed);
         let (pod, pid) = (self.pod.name.as_str(), self.pid);
         tracing::info!(pod, pid, "a sidecar serves a pod");
         for one in self.offered.iter().flat_map(Offered::foreign) {

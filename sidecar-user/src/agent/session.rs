@@ -143,6 +143,9 @@ impl Offered {
         for (name, descriptor) in datapath.descriptors()?.named_without_bpf() {
             given.add(&name, descriptor)?;
         }
+        if let Some(listener) = pod.register.questions(&pod.name) {
+            given.add(grant::QUESTIONS, listener.as_fd())?;
+        }
         let Named(names, descriptors) = given;
         let given = Given {
             descriptors: names,

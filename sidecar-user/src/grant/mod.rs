@@ -52,3 +52,6 @@ pub const SLOTS: &str = "slots";
 pub const HANDOVER: &str = "handover";
 /// A file of 16 bytes, by which the session is written to.
 pub const SECRET: &str = "secret";
+/// A Unix socket that listens, where the sidecar answers the agent's questions about flows; not there where the agent could make
+/// none.
+pub const QUESTIONS: &str = "questions";

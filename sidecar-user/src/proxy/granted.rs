@@ -2,6 +2,7 @@
 //! is bound. Installs nothing, and needs no privilege.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ pub(super) struct Granted {
     succeeds: bool,
     generation: Mutex<Option<Generation>>,
     raw: Mutex<Vec<RawSockets>>,
+    /// Where the agent asks about flows. `None`: it does not.
+    questions: Mutex<Option<UnixListener>>,
     /// At start. The agent knows of none.
     policy: Policy,
 }
@@ -128,6 +131,7 @@ impl Granted {
         let secret = take(grant::SECRET).context("the agent hands over no secret")?;
         let secret = Secret::of_file(secret).context("the agent hands over no secret")?;
         let control = Control::open(secret)?;
+        let questions = take(grant::QUESTIONS).map(UnixListener::from);
         let descriptors = Descriptors::of_named_without_bpf(named)?;
         let session = Session::granted(descriptors, generation.first_shard(), &control)?;
         let handover = GrantedHandover::new(Parts {
@@ -143,6 +147,7 @@ impl Granted {
             succeeds: false,
             generation: Mutex::new(Some(generation)),
             raw: Mutex::new(raw),
+            questions: Mutex::new(questions),
             policy,
         })
     }
@@ -166,6 +171,10 @@ impl Granted {
     /// One for each shard, or none where SYNs are not held.
     pub(super) fn raw_sockets(&self) -> Vec<RawSockets> {
         mem::take(&mut *self.raw.lock().expect("nobody panics with it"))
+    }
+
+    pub(super) fn questions(&self) -> Option<UnixListener> {
+        self.questions.lock().expect("nobody panics with it").take()
     }
 
     pub(super) fn generation(&self) -> Option<Generation> {

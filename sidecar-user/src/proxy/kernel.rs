@@ -2,6 +2,7 @@
 //! Which of the two it is nobody else asks.
 
 use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixListener;
 
 use super::granted::Granted;
 use super::takeover::Handover;
@@ -92,6 +93,14 @@ impl Kernel {
         match self {
             Self::Installed(datapath) => Some(datapath.neighbours()),
             Self::Granted(_) => None,
+        }
+    }
+
+    /// Where an agent asks about flows.
+    pub(super) fn questions(&self) -> Option<UnixListener> {
+        match self {
+            Self::Installed(_) => None,
+            Self::Granted(granted) => granted.questions(),
         }
     }
 

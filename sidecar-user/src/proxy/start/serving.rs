@@ -2,6 +2,7 @@
 //! after this one. Decides nothing about the end; `stop.rs` does.
 
 use std::convert::Infallible;
+use std::os::unix::net::UnixListener;
 
 use anyhow::Context;
 use tokio::sync::watch;
@@ -81,6 +82,7 @@ impl Serving {
         } = self.running;
         let (config, observer) = (&opened.config, &opened.observer);
         let handover = kernel.as_ref().map(Kernel::handover);
+        let questions = kernel.as_ref().and_then(Kernel::questions);
         if let Some(logs) = kernel.as_mut().and_then(Kernel::logs) {
             tokio::spawn(logs.run());
         }
@@ -121,10 +123,15 @@ impl Serving {
                 takeover::complete(former, handover, admin_socket.as_ref()).await;
             }
             tokio::spawn(lifecycle::notify::follow(observer.readiness().clone()));
-            serve_endpoints(observer, fixed, admin, &ask).await
+            serve_endpoints(observer, fixed, questions, admin, &ask).await
+        };
+        let end = async {
+            stop::follow(config.stop, news, phase_out, observer, (followed, self.proving)).await;
+            // The last connections have ended just now.
+            observer.finish_watches().await;
         };
         tokio::select! {
-            () = stop::follow(config.stop, news, phase_out, observer, (followed, self.proving)) => {}
+            () = end => {}
             failed = &mut identity.kept => match failed? {},
             served = endpoints => match served? {},
         }
@@ -158,12 +165,18 @@ impl Serving {
 async fn serve_endpoints(
     observer: &Observer,
     fixed: Fixed,
+    questions: Option<UnixListener>,
     admin: Admin,
     ask: &stop::Ask,
 ) -> Result<Infallible, observe::Error> {
+    let listeners = observe::Listeners {
+        tcp: fixed.admin,
+        socket: fixed.admin_socket,
+        agent: questions,
+    };
     tokio::try_join!(
         observe::serve_status(fixed.status, observer.clone()),
-        observe::serve_admin(fixed.admin, fixed.admin_socket, admin),
+        observe::serve_admin(listeners, admin),
     )?;
     ask.end("the end of the endpoints");
     std::future::pending().await
