@@ -2,7 +2,7 @@
 //! is bound. Installs nothing, and needs no privilege.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(super) struct Granted {
     generation: Mutex<Option<Generation>>,
     raw: Mutex<Vec<RawSockets>>,
     /// The pod is this process's for as long as this is open, whatever becomes of the agent.
-    _lease: OwnedFd,
+    lease: OwnedFd,
     /// At start. The agent knows of none.
     policy: Policy,
 }
@@ -101,7 +101,7 @@ impl Granted {
             agent,
             generation: Mutex::new(Some(generation)),
             raw: Mutex::new(raw),
-            _lease: lease,
+            lease,
             policy,
         })
     }
@@ -120,6 +120,12 @@ impl Granted {
                 .join(below),
             Err(_) => path.into(),
         }
+    }
+
+    /// The directory of the pod's pins, which is not in sight of a container either: the lease is a lock on it.
+    pub(super) fn pins(&self) -> PathBuf {
+        let (process, descriptor) = (std::process::id(), self.lease.as_raw_fd());
+        format!("/proc/{process}/fd/{descriptor}").into()
     }
 
     /// One for each shard, or none where SYNs are not held.

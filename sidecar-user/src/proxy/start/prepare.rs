@@ -48,6 +48,7 @@ impl Owned {
         };
         if let Some(kernel) = &mut opened.config.datapath {
             kernel.cgroup = asked.cgroup();
+            kernel.pins = asked.pins();
         }
         Ok(Some(Self {
             pod: Some(Claim::Granted(Box::new(asked))),
