@@ -5,6 +5,7 @@
 
 use std::io;
 use std::ops::BitOr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::libc;
 use nix::sys::prctl::set_no_new_privs;
@@ -46,15 +47,21 @@ pub fn seal() -> io::Result<()> {
     Ok(())
 }
 
-/// For a thread that needs none, as its first step.
-pub(super) fn give_up() {
-    if let Err(error) = keep(Privileges::NONE) {
-        tracing::warn!(%error, "a thread keeps capabilities that it does not need: capset(2) is refused");
+/// Gives up all others, in every set of the calling thread; for good. Threads that it starts from now on never have them.
+/// Where that is refused the process goes on with what it has, as it was started, and says so once.
+pub fn keep(kept: Privileges) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if let Err(error) = try_to_keep(kept)
+        && !TOLD.swap(true, Relaxed)
+    {
+        tracing::warn!(
+            %error,
+            "capabilities are kept that serving does not need: capset(2) is refused; allow it to this process (SystemCallFilter= of its unit)"
+        );
     }
 }
 
-/// Gives up all others, in every set of the calling thread; for good. Threads that it starts from now on never have them.
-pub fn keep(kept: Privileges) -> io::Result<()> {
+fn try_to_keep(kept: Privileges) -> io::Result<()> {
     let own = sys::capabilities()?;
     let left = own.permitted & kept.0;
     let wanted = sys::Capabilities {
@@ -75,7 +82,7 @@ mod tests {
     use std::thread;
 
     use nix::sched::{CloneFlags, unshare};
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
     use super::*;
 
@@ -87,15 +94,21 @@ mod tests {
     }
 
     fn raw_socket() -> nix::Result<()> {
-        socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).map(drop)
+        socket(
+            AddressFamily::Inet,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::Icmp,
+        )
+        .map(drop)
     }
 
     #[test]
     fn a_thread_that_keeps_nothing_is_refused_what_takes_a_capability_and_so_is_each_that_it_starts() {
         thread::scope(|scope| {
             scope.spawn(|| {
-                assert_eq!(raw_socket(), Err(nix::Error::EPROTONOSUPPORT), "root may ask");
-                keep(Privileges::NONE).unwrap();
+                assert_eq!(raw_socket(), Ok(()), "root may");
+                keep(Privileges::NONE);
                 for _ in 0..2 {
                     let refused = || {
                         assert_eq!(raw_socket(), Err(nix::Error::EPERM));
@@ -107,7 +120,7 @@ mod tests {
                     refused();
                     thread::scope(|inner| inner.spawn(refused).join().unwrap());
                     // What is gone does not come back.
-                    keep(Privileges::NET_ADMIN | Privileges::BPF).unwrap();
+                    keep(Privileges::NET_ADMIN | Privileges::BPF);
                 }
             });
         });
@@ -118,9 +131,9 @@ mod tests {
     fn what_is_kept_is_kept_alone() {
         thread::scope(|scope| {
             scope.spawn(|| {
-                keep(Privileges::NET_ADMIN | Privileges::BPF).unwrap();
+                keep(Privileges::NET_ADMIN | Privileges::BPF);
                 assert_eq!(status("CapEff:"), "0000008000001000");
-                keep(Privileges::BPF).unwrap();
+                keep(Privileges::BPF);
                 assert_eq!(status("CapPrm:"), "0000008000000000");
             });
         });
@@ -136,7 +149,7 @@ mod tests {
                 assert_eq!(status("CapBnd:"), "0000000000000000");
                 assert_eq!(status("CapEff:"), before);
                 // Once more, as by one that is started so.
-                keep(Privileges::NONE).unwrap();
+                keep(Privileges::NONE);
                 seal().unwrap();
             });
         });

@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::gate::Gate;
 use super::panics::{Report, Teller};
-use super::privileges;
+use super::privileges::{self, Privileges};
 
 /// Bytes that may wait. As much may be in the hands of the thread, so that a log takes twice this at most; some 5,000
 /// lines bridge a reader's pause of a second while debug lines are written.
@@ -163,7 +163,7 @@ pub(super) fn start(
 ) -> io::Result<()> {
     let thread = thread::Builder::new().name("log".to_owned());
     let write = move || {
-        privileges::give_up();
+        privileges::keep(Privileges::NONE);
         run(&queue, &gate, out);
     };
     thread.spawn(write).map(drop)

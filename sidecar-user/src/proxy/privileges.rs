@@ -16,25 +16,28 @@ use crate::lifecycle::{self, Privileges};
 pub(super) struct Kept(Privileges);
 
 impl Kept {
-    pub(super) fn find() -> anyhow::Result<Self> {
-        let takes_capability = Self(Privileges::NONE).without(datapath::takes_capability)?;
-        Ok(Self(match takes_capability {
+    pub(super) fn find() -> Self {
+        let takes_capability = Self(Privileges::NONE).without(datapath::takes_capability);
+        Self(match takes_capability {
             true => Privileges::BPF,
             false => Privileges::NONE,
-        }))
+        })
     }
 
     /// Has it done by a thread that gives up first, for what starts threads of its own, or reads what it is going to read again.
-    pub(super) fn without<T: Send>(self, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+    pub(super) fn without<T: Send>(self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
-            let working = scope.spawn(|| self.alone().map(|()| work()));
+            let working = scope.spawn(|| {
+                self.alone();
+                work()
+            });
             working.join().unwrap_or_else(|panic| resume_unwind(panic))
         })
     }
 
     /// For the calling thread, and those that it starts from now on.
-    pub(super) fn alone(self) -> anyhow::Result<()> {
-        lifecycle::keep(self.0).context("cannot give up capabilities (capset(2))")
+    pub(super) fn alone(self) {
+        lifecycle::keep(self.0);
     }
 }
 
@@ -52,14 +55,8 @@ impl Asking {
         };
         let ((ask, asked), (answer, answers)) = (channel(), channel());
         let run = move || {
-            let Kept(kept) = kept;
-            match lifecycle::keep(kept | Privileges::NET_ADMIN) {
-                Ok(()) => serve(&query, &asked, &answer),
-                // Whoever asks is told that nobody answers.
-                Err(error) => {
-                    tracing::warn!(%error, "nobody asks who else is attached: capset(2) is refused")
-                }
-            }
+            lifecycle::keep(kept.0 | Privileges::NET_ADMIN);
+            serve(&query, &asked, &answer);
         };
         let thread = thread::Builder::new().name("neighbours".into());
         thread

@@ -37,8 +37,8 @@ impl Opened {
         let observer = Observer::new();
         observer.figures(lifecycle::figures);
         // A file that only a capability can read is refused now, and not when it is read again.
-        let (feed, follow_registry) = kept.without(|| discovery::watch(&config.discovery))??;
-        let interception_policy = kept.without(|| interception::open(&mut config))??;
+        let (feed, follow_registry) = kept.without(|| discovery::watch(&config.discovery))?;
+        let interception_policy = kept.without(|| interception::open(&mut config))?;
         Ok(Self {
             config,
             log,

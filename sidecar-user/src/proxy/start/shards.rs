@@ -38,7 +38,7 @@ impl Active {
     /// Before there is a shard, so that none has anything to give up.
     pub(super) fn give_up(self, kept: Kept) -> anyhow::Result<Confined> {
         let neighbours = Asking::begin(self.kernel.as_ref(), kept)?;
-        kept.alone()?;
+        kept.alone();
         Ok(Confined {
             active: self,
             neighbours,
