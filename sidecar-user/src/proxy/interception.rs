@@ -19,7 +19,7 @@ use crate::error_chain;
 use crate::observe::{Condition, Observer};
 use crate::policy::Mode;
 
-/// Between two looks while all is well: four connections over loopback, half a millisecond of CPU. So long may a proxy go
+/// Between two looks while all is well: six connections over loopback, less than a millisecond of CPU. So long may a proxy go
 /// on calling itself ready that is not; a kubelet asks every 10 s.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Between two looks while it is not. The process may be moved into the pod's cgroup yet, or another proxy attach.
