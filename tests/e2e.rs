@@ -19,6 +19,9 @@ mod agent; // the agent of a node, and sidecars without any privilege
 #[path = "e2e/agent_memory.rs"]
 mod agent_memory; // what the agent remembers of its pods, and who is told
 
+#[path = "e2e/privileges.rs"]
+mod privileges; // what a sidecar may still do once it serves
+
 #[path = "e2e/existing.rs"]
 mod existing; // connections that were there before the programs
 

@@ -8,6 +8,7 @@ mod ci;
 mod demo;
 mod fuzz;
 mod host;
+mod modes;
 mod setup;
 mod smoke;
 mod test;

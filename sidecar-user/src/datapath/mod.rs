@@ -28,6 +28,7 @@ mod sys;
 mod tests;
 mod versioned;
 
+pub use capabilities::takes_capability;
 pub use error::{Error, Owner};
 pub use install::{
     ABI_VERSION, Attached, Datapath, Finding, Foreign, Former, Generation, Handover, Hook, InForce, Lease,

@@ -1,7 +1,7 @@
 //! A session that the agent of the node has granted: asked for at a door in the pod's network namespace, before the first port
 //! is bound. Installs nothing, and needs no privilege.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -32,6 +32,8 @@ pub(super) struct Granted {
     succeeds: bool,
     generation: Mutex<Option<Generation>>,
     raw: Mutex<Vec<RawSockets>>,
+    /// The directory of the pod's pins, which is not in sight of a container either: the lease is a lock on it.
+    pins: PathBuf,
     /// Where the agent asks about flows. `None`: it does not.
     questions: Mutex<Option<UnixListener>>,
     /// At start. The agent knows of none.
@@ -134,6 +136,8 @@ impl Granted {
         let questions = take(grant::QUESTIONS).map(UnixListener::from);
         let descriptors = Descriptors::of_named_without_bpf(named)?;
         let session = Session::granted(descriptors, generation.first_shard(), &control)?;
+        let (process, descriptor) = (std::process::id(), lease.as_raw_fd());
+        let pins = format!("/proc/{process}/fd/{descriptor}").into();
         let handover = GrantedHandover::new(Parts {
             right: session.write_right(),
             generation: generation.number(),
@@ -147,6 +151,7 @@ impl Granted {
             succeeds: false,
             generation: Mutex::new(Some(generation)),
             raw: Mutex::new(raw),
+            pins,
             questions: Mutex::new(questions),
             policy,
         })
@@ -166,6 +171,10 @@ impl Granted {
                 .join(below),
             Err(_) => path.into(),
         }
+    }
+
+    pub(super) fn pins(&self) -> &Path {
+        &self.pins
     }
 
     /// One for each shard, or none where SYNs are not held.

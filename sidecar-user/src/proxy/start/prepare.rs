@@ -54,6 +54,7 @@ impl Owned {
         };
         if let Some(kernel) = &mut opened.config.datapath {
             kernel.cgroup = asked.cgroup();
+            kernel.pins = asked.pins().to_owned();
         }
         Ok(Some(Self {
             pod: Some(Claim::Granted(Box::new(asked))),

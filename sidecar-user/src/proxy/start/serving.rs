@@ -13,6 +13,7 @@ use super::super::fixed::{Fixed, Named};
 use super::super::interception::{self, Proving};
 use super::super::kernel::Kernel;
 use super::super::phase::Phase;
+use super::super::privileges::Asking;
 use super::super::proving::Nonces;
 use super::super::stop::{self, Lifetime};
 use super::super::takeover::{self, Former};
@@ -33,6 +34,7 @@ pub(super) struct Running {
     /// For the proxy after this one.
     pub(super) offer: Option<(takeover::Offer, Named)>,
     pub(super) admin_socket: Option<SharedSocket>,
+    pub(super) neighbours: Option<Asking>,
     pub(super) followed: (Option<JoinSet<()>>, JoinSet<()>),
     pub(super) identity: Identity,
     pub(super) kernel: Option<Kernel>,
@@ -41,9 +43,10 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn prove(self, opened: &Opened) -> anyhow::Result<Serving> {
+    pub(super) fn prove(mut self, opened: &Opened) -> anyhow::Result<Serving> {
         let proving = interception::prove(
             self.kernel.as_ref(),
+            self.neighbours.take(),
             opened.config.mode,
             opened.conditions.interception.clone(),
             self.nonces.clone(),
