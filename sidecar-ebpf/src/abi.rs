@@ -10,12 +10,14 @@ use crate::addr::{Endpoint, Ip, Port};
 pub mod control;
 mod counters;
 mod facts;
+mod owner;
 mod pending;
 mod ports;
 pub mod schema;
 
 pub use counters::{COUNTER_ROWS, COUNTER_SLOTS, Counter};
 pub use facts::{LeftAlone, Watched};
+pub use owner::Owner;
 pub use pending::{Pending, Stage, StageChange, State};
 pub use ports::{APP_PORT_SLOTS, AppPort, AppPorts, INHERITED_SLOTS, Inherited};
 

@@ -10,6 +10,7 @@ mod close;
 mod detach;
 mod generation;
 mod handover;
+mod image;
 mod installed;
 mod lease;
 pub(super) mod links;
