@@ -264,7 +264,7 @@ impl Pod {
         LISTENERS.get(self.0)
     }
 
-    /// How many sockets listen on the two ports of this place.
+    /// How many sockets listen on the ports of this place.
     #[inline(always)]
     pub(crate) fn app_ports(self, place: u32) -> Option<*mut AppPorts> {
         APP_PORTS.get_value_ptr_mut(self.0, &place)
