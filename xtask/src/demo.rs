@@ -4,6 +4,7 @@
 //! here is eBPF or netfilter.
 
 mod held;
+mod kernel;
 mod proof;
 mod report;
 mod stage;
@@ -27,6 +28,9 @@ pub(crate) struct Opts {
     /// Keep the pods up after the report, until Ctrl-C.
     #[arg(long)]
     hold: bool,
+    /// One agent of the node for all pods, and sidecars without any privilege.
+    #[arg(long)]
+    agent: bool,
     #[command(subcommand)]
     action: Option<Action>,
 }
@@ -53,11 +57,11 @@ pub(crate) fn run(opts: Opts) -> Result<ExitCode> {
     match opts.action {
         Some(Action::Exec { pod, command }) => held::exec(&pod, &command),
         Some(Action::Status { json }) => held::status(json),
-        None => perform(opts.hold),
+        None => perform(opts.hold, opts.agent),
     }
 }
 
-fn perform(hold: bool) -> Result<ExitCode> {
+fn perform(hold: bool, by_agent: bool) -> Result<ExitCode> {
     host::demand_fit("the demo")?;
     if hold {
         held::demand_none()?;
@@ -67,7 +71,7 @@ fn perform(hold: bool) -> Result<ExitCode> {
 
     let interrupts = Interrupts::handle()?;
     announce("pods, sidecars and programs");
-    let mut stage = Stage::build()?;
+    let mut stage = Stage::build(by_agent)?;
     let mut report = Report::begin(&stage);
     proof::all(&mut stage, &mut report);
     let proved = report.end();

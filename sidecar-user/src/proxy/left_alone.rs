@@ -7,12 +7,15 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
+
+use tokio::sync::watch;
 
 use super::readings::{AT_ONCE, EVERY};
 use crate::datapath::LeftAloneEvent;
 use crate::host::SocketsByEnds;
-use crate::model::{Cause, Direction, Flow, LegFacts, Legs, Outcome, Party, SpiffeId, TcpFacts};
+use crate::model::{Cause, Direction, Flow, LegFacts, Legs, Outcome, Party, Snapshot, SpiffeId, TcpFacts};
 use crate::observe::{OpenFlow, ShardObserver};
 
 /// Open ones of a shard. There is no flow of more until they end.
@@ -22,6 +25,8 @@ const MOST: usize = 1024;
 pub(super) struct LeftAlone {
     /// Of the pod, which is the source of what leaves it.
     id: SpiffeId,
+    /// Names the services that they go to.
+    world: watch::Receiver<Arc<Snapshot>>,
     observe: ShardObserver,
     open: RefCell<HashMap<Ends, Entry>>,
 }
@@ -41,9 +46,10 @@ struct Entry {
 }
 
 impl LeftAlone {
-    pub(super) fn new(id: SpiffeId, observe: ShardObserver) -> Self {
+    pub(super) fn new(id: SpiffeId, world: watch::Receiver<Arc<Snapshot>>, observe: ShardObserver) -> Self {
         Self {
             id,
+            world,
             observe,
             open: RefCell::default(),
         }
@@ -57,7 +63,12 @@ impl LeftAlone {
     }
 
     fn named(&self, mut flow: Flow) -> Flow {
-        flow.source_identity = (flow.direction == Direction::Outbound).then(|| self.id.clone());
+        if flow.direction == Direction::Outbound {
+            flow.source_identity = Some(self.id.clone());
+            let world = self.world.borrow();
+            let dialled = flow.original_dst.and_then(|dst| world.service_by_vip(dst.ip()));
+            flow.service = dialled.map(|(service, _)| service.name.clone());
+        }
         flow
     }
 

@@ -1,15 +1,18 @@
 //! What the demo proves, and how. Each proof would fail if what it shows were not so.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use harness::apps;
+use harness::mesh::agent::SIDECAR_USER;
 use harness::mesh::{binaries, identity, ports};
 use harness::{Capture, netfilter, pcap, wait};
 use serde_json::Value;
 
-use super::report::Report;
+use super::kernel;
+use super::report::{INDENT, Report};
 use super::stage::{HTTP, REDIS, SMTP, Stage};
 
 /// Sent as the query of a request, to be looked for on the wire.
@@ -22,9 +25,13 @@ pub(super) fn all(stage: &mut Stage, report: &mut Report) {
     report.prove("protocols", || protocols(stage));
     report.prove("encryption", || encryption(stage, capture));
     report.prove("identities", || identities(stage));
+    if stage.by_agent {
+        report.prove("no privilege", || no_privilege(stage));
+    }
     report.prove("no netfilter", || no_netfilter(stage));
     report.prove("failover", || failover(stage));
     report.prove("flows", || flows(stage));
+    report.prove("kernel", || kernel::figures(stage));
 }
 
 fn requests(stage: &Stage) -> Result<Vec<String>> {
@@ -150,6 +157,40 @@ fn identities(stage: &Stage) -> Result<Vec<String>> {
     ])
 }
 
+/// What the kernel says of each sidecar's process.
+fn no_privilege(stage: &Stage) -> Result<Vec<String>> {
+    let mesh = &stage.mesh;
+    for member in mesh.servers.iter().chain([&mesh.client]) {
+        let pid = member.sidecar.pid().context("a sidecar has ended")?;
+        let path = format!("/proc/{pid}/status");
+        let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let none = "0000000000000000";
+        for (field, wanted) in [
+            ("CapPrm", none),
+            ("CapEff", none),
+            ("CapBnd", none),
+            ("CapAmb", none),
+            ("NoNewPrivs", "1"),
+            ("Seccomp", "2"),
+        ] {
+            let line = format!("{field}:\t{wanted}");
+            ensure!(
+                status.lines().any(|said| said == line),
+                "{}: no {line:?} in\n{status}",
+                member.pod.name()
+            );
+        }
+        ensure!(
+            status.contains(&format!("\nUid:\t{SIDECAR_USER}\t")),
+            "{}: {status}",
+            member.pod.name()
+        );
+    }
+    Ok(vec![format!(
+        "each sidecar runs as uid {SIDECAR_USER}: no capability, none to be had, a container runtime's seccomp filter"
+    )])
+}
+
 fn no_netfilter(stage: &Stage) -> Result<Vec<String>> {
     let mesh = &stage.mesh;
     let pods = [
@@ -188,8 +229,10 @@ fn failover(stage: &mut Stage) -> Result<Vec<String>> {
 
 fn flows(stage: &Stage) -> Result<Vec<String>> {
     const SHOWN: usize = 8;
+    // The report has a hundred columns.
+    let room = (100 - INDENT).to_string();
     let output = Command::new(binaries::path("kubectl-outrigger")?)
-        .args(["flows", "--unix"])
+        .args(["flows", "--columns", &room, "--unix"])
         .arg(stage.mesh.client.sidecar.admin_socket())
         .output()?;
     ensure!(

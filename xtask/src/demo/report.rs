@@ -8,6 +8,8 @@ use anyhow::Result;
 use super::stage::Stage;
 
 const TITLE_WIDTH: usize = 12;
+/// Where the facts of a proof begin.
+pub(super) const INDENT: usize = 6 + TITLE_WIDTH;
 
 pub(super) struct Report {
     begun: Instant,
@@ -17,7 +19,11 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn begin(stage: &Stage) -> Self {
         let mesh = &stage.mesh;
-        println!("\nOutrigger: three pods in a mesh, each with its sidecar, and a server outside.\n");
+        let sidecars = match stage.by_agent {
+            true => "three pods in a mesh, each with a sidecar without privileges, one agent for all,",
+            false => "three pods in a mesh, each with its sidecar,",
+        };
+        println!("\nOutrigger: {sidecars} and a server outside.\n");
         for (pod, programs) in [
             (&mesh.client.pod, "curl, redis-cli"),
             (&mesh.servers[0].pod, "nginx, redis-server, aiosmtpd"),

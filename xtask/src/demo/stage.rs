@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use harness::apps;
-use harness::mesh::Plan;
+use harness::mesh::{Options, Plan};
 use harness::{Mesh, Pod, Process};
 
 pub(super) const HTTP: u16 = 8080;
@@ -15,12 +15,20 @@ pub(super) struct Stage {
     pub(super) web: Vec<Process>,
     _others: Vec<Process>,
     pub(super) mesh: Mesh,
+    /// One agent installs interception for all pods.
+    pub(super) by_agent: bool,
 }
 
 impl Stage {
-    pub(super) fn build() -> Result<Self> {
+    pub(super) fn build(by_agent: bool) -> Result<Self> {
+        let options = |name| match by_agent {
+            true => Options::new(name).by_agent(),
+            false => Options::new(name).privileged(),
+        };
         let plan = Plan {
             servers: 2,
+            client: options("client"),
+            server: options("server"),
             ..Plan::default()
         };
         let mesh = Mesh::of("demo", &plan)?;
@@ -35,6 +43,7 @@ impl Stage {
             web,
             _others: others,
             mesh,
+            by_agent,
         })
     }
 

@@ -12,7 +12,7 @@ use sidecar_ebpf::abi::{map, program};
 
 use super::super::install::pins;
 use super::super::{Config, Datapath, Former, Lease, Node, PodTarget, Steered, sys};
-use super::pod::{Pod, in_pod, steered};
+use super::pod::{Pod, eventually, in_pod, steered};
 use super::probe::{FAR4, FAR6, address, counter, original_dst};
 
 /// A pod of its own beside others of the node.
@@ -110,8 +110,10 @@ fn leave(pod: &Pod, all: Vec<OfNode>) {
     enter(&pod.config.cgroup);
     let cgroups: Vec<PathBuf> = all.iter().map(|of| of.config.cgroup.clone()).collect();
     drop(all);
+    // A thread that has been joined is in its cgroup for a moment yet, and a thread on its way out does not move with its
+    // process: EBUSY until then.
     for cgroup in cgroups {
-        fs::remove_dir(cgroup).expect("an empty cgroup");
+        eventually("the cgroup is empty", || fs::remove_dir(&cgroup).is_ok());
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::model::Transport;
 use crate::model::flow::Bytes;
+use crate::model::{Service, ServiceName, Transport};
 use crate::observe::Observer;
 
 const EOF: Outcome = Outcome::new(Party::Client, Cause::Eof);
@@ -15,7 +15,7 @@ fn id() -> SpiffeId {
 }
 
 fn table() -> LeftAlone {
-    LeftAlone::new(id(), Observer::new().shard(0))
+    LeftAlone::new(id(), watch::channel(Arc::default()).1, Observer::new().shard(0))
 }
 
 fn flow(direction: Direction, port: u16) -> (Flow, Arc<Bytes>) {
@@ -98,6 +98,27 @@ fn one_whose_end_was_not_told_ends_when_it_is_missing_twice_or_its_ends_are_used
         .map(|entry| ((), entry.flow.bytes()))
         .unwrap();
     assert_eq!(bytes.sent(), 0, "another connection");
+}
+
+#[test]
+fn the_service_at_the_address_that_was_dialled_is_named_and_of_inbound_ones_none_is() {
+    let name = ServiceName {
+        namespace: "demo".into(),
+        hostname: "web.demo.svc.cluster.local".into(),
+    };
+    let service = Service {
+        name: name.clone(),
+        vips: vec![[10, 0, 0, 2].into()],
+        ports: [(80, 8080)].into(),
+        subject_alt_names: Vec::new(),
+    };
+    let world = Snapshot::build(&Snapshot::default(), vec![service], Vec::new());
+    let (_changes, world) = watch::channel(Arc::new(world));
+    let table = LeftAlone::new(id(), world, Observer::new().shard(0));
+    for (direction, wanted) in [(Direction::Outbound, Some(name)), (Direction::Inbound, None)] {
+        let named = table.named(flow(direction, 1).0);
+        assert_eq!(named.service, wanted);
+    }
 }
 
 #[test]

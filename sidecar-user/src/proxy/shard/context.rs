@@ -140,7 +140,11 @@ impl Shard {
             limited: settings.limited,
             nonces: settings.nonces,
             mark,
-            left_alone: Rc::new(LeftAlone::new(settings.id, observe.clone())),
+            left_alone: Rc::new(LeftAlone::new(
+                settings.id,
+                settings.world.clone(),
+                observe.clone(),
+            )),
             observe,
             limits,
             relay: settings.relay,
