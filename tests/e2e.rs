@@ -16,6 +16,9 @@ mod closed; // a pod that is closed before its proxy starts
 #[path = "e2e/agent.rs"]
 mod agent; // the agent of a node, and sidecars without any privilege
 
+#[path = "e2e/many.rs"]
+mod many; // one agent with many pods
+
 #[path = "e2e/existing.rs"]
 mod existing; // connections that were there before the programs
 
