@@ -25,6 +25,10 @@ fn an_agent_takes_little_memory_for_each_of_many_pods() -> Result<()> {
 
 #[test]
 #[ignore = "a measurement"]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "nothing happens for as long as is measured"
+)]
 fn figures_of_an_agent_with_250_pods() -> Result<()> {
     let pods = 250;
     let mut figures = Figures::of(pods)?;

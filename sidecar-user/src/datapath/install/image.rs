@@ -15,8 +15,7 @@ use sidecar_ebpf::abi::{Owner, program};
 
 use super::super::sys::{self, bpf, descriptor};
 use super::super::{Error, map};
-use super::node::data;
-use super::object::OBJECT;
+use super::object::{OBJECT, data};
 
 /// The map in whose place each pod has its own.
 const OWNER: &str = ".rodata.owner";

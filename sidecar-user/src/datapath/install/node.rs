@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::{Map as LoadedMap, MapData};
 use sidecar_ebpf::abi::{Owner, PODS_MOST, map, program};
 
 use super::super::Error;
@@ -299,21 +298,7 @@ impl Numbers {
 
 /// A descriptor of its own, which outlives the loader.
 fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
-    let data = data(ebpf, name).ok_or(Error::Missing { kind: "map", name })?;
+    let data = object::data(ebpf, name).ok_or(Error::Missing { kind: "map", name })?;
     let clone: io::Result<OwnedFd> = data.fd().as_fd().try_clone_to_owned();
     clone.map_err(|source| Error::MapIo { map: name, source })
-}
-
-/// Of every kind of map that there is in the object.
-pub(super) fn data<'a>(ebpf: &'a Ebpf, name: &str) -> Option<&'a MapData> {
-    match ebpf.map(name)? {
-        LoadedMap::Array(data)
-        | LoadedMap::ArrayOfMaps(data)
-        | LoadedMap::HashMap(data)
-        | LoadedMap::LpmTrie(data)
-        | LoadedMap::RingBuf(data)
-        | LoadedMap::SkStorage(data)
-        | LoadedMap::SockMap(data) => Some(data),
-        _ => None,
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use aya::maps::{Map, MapData};
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
@@ -86,4 +87,18 @@ pub(super) fn load(
         loader.map_pin_path(name, pin);
     }
     loader.load(OBJECT).map_err(|source| Error::Object { source })
+}
+
+/// Of every kind of map that there is in the object.
+pub(super) fn data<'a>(ebpf: &'a Ebpf, name: &str) -> Option<&'a MapData> {
+    match ebpf.map(name)? {
+        Map::Array(data)
+        | Map::ArrayOfMaps(data)
+        | Map::HashMap(data)
+        | Map::LpmTrie(data)
+        | Map::RingBuf(data)
+        | Map::SkStorage(data)
+        | Map::SockMap(data) => Some(data),
+        _ => None,
+    }
 }
