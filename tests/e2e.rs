@@ -22,6 +22,9 @@ mod agent_memory; // what the agent remembers of its pods, and who is told
 #[path = "e2e/privileges.rs"]
 mod privileges; // what a sidecar may still do once it serves
 
+#[path = "e2e/many.rs"]
+mod many; // one agent with many pods
+
 #[path = "e2e/existing.rs"]
 mod existing; // connections that were there before the programs
 

@@ -76,6 +76,13 @@ pub(super) struct MapInfo {
     pub(super) max_entries: u32,
     pub(super) flags: u32,
     name: [u8; 16],
+    device: [u32; 2],
+    device_netns: [u64; 2],
+    /// 0: none.
+    pub(super) btf: u32,
+    /// Of its keys and values, in that BTF.
+    pub(super) types: [u32; 2],
+    reserved: u32,
 }
 
 impl MapInfo {

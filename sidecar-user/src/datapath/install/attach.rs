@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytemuck::Zeroable;
-use sidecar_ebpf::abi::{Settings, map};
+use sidecar_ebpf::abi::{Owner, Settings, map};
 
 use super::super::session::{Descriptors, Hold, Objects, Secret, Session, settings};
 use super::super::{Config, Error, PodTarget};
@@ -13,7 +13,6 @@ use super::installed::Installed;
 use super::lease::Lease;
 use super::links;
 use super::node::{Node, Programs, SHARED};
-use super::object::Owner;
 use super::{Former, Generation, Handover, Logs, NeighbourQuery, detach, pins, whole_host};
 
 /// The programs, attached or about to be, and the session by which they are used. Dropping it detaches nothing: see

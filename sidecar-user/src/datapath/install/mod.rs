@@ -10,6 +10,7 @@ mod close;
 mod detach;
 mod generation;
 mod handover;
+mod image;
 mod in_force;
 mod installed;
 mod lease;
