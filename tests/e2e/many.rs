@@ -25,10 +25,6 @@ fn an_agent_takes_little_memory_for_each_of_many_pods() -> Result<()> {
 
 #[test]
 #[ignore = "a measurement"]
-#[allow(
-    clippy::disallowed_methods,
-    reason = "nothing happens for as long as is measured"
-)]
 fn figures_of_an_agent_with_250_pods() -> Result<()> {
     let pods = 250;
     let mut figures = Figures::of(pods)?;
@@ -41,7 +37,7 @@ fn figures_of_an_agent_with_250_pods() -> Result<()> {
     );
     let window = Duration::from_secs(60);
     let before = cpu(figures.agent.id())?;
-    std::thread::sleep(window);
+    wait::pass(window);
     let idle = cpu(figures.agent.id())? - before;
     println!(
         "idle: {:.3} % of a core",
@@ -79,11 +75,9 @@ impl Figures {
             .map(|n| fabric.node().spawn(pod(&found.join(format!("pod{n}")))?))
             .collect::<Result<_>>()?;
         let last = |n: usize| pins.join(format!("pods/pod{n}/links/or_connect6"));
-        wait::until(
-            "every pod is installed",
-            wait::patiently(Duration::from_secs(60)),
-            || (0..pods).all(|n| last(n).exists()),
-        )?;
+        wait::until("every pod is installed", Duration::from_secs(60), || {
+            (0..pods).all(|n| last(n).exists())
+        })?;
         Ok(Self {
             took: begun.elapsed(),
             cpu: cpu(agent.id())? - before,

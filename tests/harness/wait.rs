@@ -46,6 +46,12 @@ pub fn until_some<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Res
     }
 }
 
+/// For a measurement of what goes on meanwhile. Nothing that a test asserts may depend on it.
+#[expect(clippy::disallowed_methods, reason = "the time itself is what is wanted")]
+pub fn pass(window: Duration) {
+    thread::sleep(window);
+}
+
 /// Calls `probe` until it is true.
 pub fn until(what: &str, limit: Duration, mut probe: impl FnMut() -> bool) -> Result<()> {
     until_some(what, limit, || Ok(probe().then_some(())))

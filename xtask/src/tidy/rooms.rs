@@ -58,11 +58,12 @@ pub(super) const ROOMS: &[Room] = &[
     ),
     // aya-log speaks log, which the door passes on to tracing. The interception policy is read and followed here,
     // because only this room knows what of it the kernel can hold. socket2 and fastrand are for the connection by which a
-    // proxy proves that the programs see its sockets, zeroize for the secret of the control path.
+    // proxy proves that the programs see its sockets, zeroize for the secret of the control path. aya_obj is what aya reads
+    // the object with: programs that are loaded for each pod are linked once by it.
     room(
         "datapath",
         "model document",
-        "aya aya_log bytemuck fastrand ipnet log nix notify sidecar_ebpf socket2 tokio tracing \
+        "aya aya_log aya_obj bytemuck fastrand ipnet log nix notify sidecar_ebpf socket2 tokio tracing \
          zeroize",
     ),
     // nix for the permissions and the lock of the state directory, serde_json for its list of tokens, pem writes what

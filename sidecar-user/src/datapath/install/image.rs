@@ -203,7 +203,7 @@ fn types(object: &mut Object) -> Result<OwnedFd, Error> {
     let types = fixed.ok_or_else(|| unfit(&"it has no types"))?.to_bytes();
     let mut attr = Attr {
         types: types.as_ptr() as u64,
-        size: u32::try_from(types.len()).expect("some kilobytes"),
+        size: u32::try_from(types.len()).map_err(|error| unfit(&error))?,
         ..Attr::zeroed()
     };
     let loaded = bpf(BPF_BTF_LOAD, &mut attr).map(sys::owned);
