@@ -44,8 +44,8 @@ fn octet(number: usize) -> u8 {
     u8::try_from(number + 1).unwrap_or(u8::MAX)
 }
 
-/// What a node keeps on disk.
-pub(super) fn disk(name: &str) -> PathBuf {
+/// The configuration of a node's programs; what they keep is in memory.
+pub(super) fn configuration(name: &str) -> PathBuf {
     Path::new(cluster::DIRECTORY).join(name)
 }
 
@@ -120,16 +120,15 @@ fn read_trimmed(path: &Path) -> std::io::Result<String> {
 }
 
 fn hold(name: &str, number: usize) -> Result<Node> {
-    let disk = disk(name);
-    fs::create_dir_all(&disk).with_context(|| format!("make {}", disk.display()))?;
+    let configuration = configuration(name);
+    fs::create_dir_all(&configuration).with_context(|| format!("make {}", configuration.display()))?;
     let netns = Path::new(harness::name::NETNS_DIR).join(cluster::netns(name));
     let mut command = cluster::in_the_cgroup()?;
     command
         .args(["setsid", "nsenter"])
         .arg(format!("--net={}", netns.display()))
         .args(["unshare", "--mount", "--propagation", "private"])
-        .args(["sh", "-c", include_str!("node.sh"), name])
-        .arg(&disk);
+        .args(["sh", "-c", include_str!("node.sh"), &cluster::netns(name)]);
     let log = up::log(&format!("{name}-mounts"))?;
     let mut child = command
         .stdin(Stdio::null())

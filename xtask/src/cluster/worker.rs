@@ -22,9 +22,6 @@ pub(super) const CONTAINERD_NAMESPACE: &str = "k8s.io";
 /// Where Debian puts them.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
 
-/// In the node's own `/var/lib`.
-const CNI_CONFIGURATION: &str = "/var/lib/cni/net.d";
-
 const SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// Our programs before the machine's: containerd looks for its shim there, and the machine may have another runc.
@@ -38,11 +35,12 @@ pub(super) fn path_with(programs: &Path) -> Result<OsString> {
 /// The container runtime with everything it needs. Its images are still missing.
 pub(super) fn start_runtime(cluster: &Cluster, number: usize) -> Result<()> {
     let node = &cluster.nodes[number];
-    let plugins = node::disk(&node.name).join("lib/cni/net.d");
-    fs::write(plugins.join("10-outrigger.conflist"), network(number).to_string())
-        .with_context(|| format!("write below {}", plugins.display()))?;
-    let configuration = node::disk(&node.name).join("containerd.toml");
-    fs::write(&configuration, runtime(&cluster.programs))?;
+    let directory = node::configuration(&node.name);
+    let plugins = directory.join("cni");
+    fs::create_dir_all(&plugins).with_context(|| format!("make {}", plugins.display()))?;
+    fs::write(plugins.join("outrigger.conflist"), network(number).to_string())?;
+    let configuration = directory.join("containerd.toml");
+    fs::write(&configuration, runtime(&cluster.programs, &plugins))?;
     node::start(
         node,
         &cluster.programs.join("containerd"),
@@ -71,7 +69,7 @@ fn network(number: usize) -> Value {
     })
 }
 
-fn runtime(programs: &Path) -> String {
+fn runtime(programs: &Path, plugins: &Path) -> String {
     // restrict_oom_score_adj: where root lacks CAP_SYS_RESOURCE, runc dies of a lower score without a word about it.
     format!(
         r#"version = 3
@@ -85,13 +83,14 @@ sandbox = "{PAUSE}"
 restrict_oom_score_adj = true
 [plugins.'io.containerd.cri.v1.runtime'.cni]
 bin_dirs = ["{CNI_PLUGINS}"]
-conf_dir = "{CNI_CONFIGURATION}"
+conf_dir = "{}"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
 BinaryName = "{}"
 SystemdCgroup = false
 "#,
+        plugins.display(),
         programs.join("runc").display()
     )
 }
@@ -124,7 +123,7 @@ pub(super) fn start_kubelet(cluster: &Cluster, number: usize, authority: &Author
         hosts: &[&node.name],
     };
     let kubeconfig = authority.kubeconfig(&control_plane::server(), &node.name, &subject)?;
-    let configuration = node::disk(&node.name).join("kubelet.json");
+    let configuration = node::configuration(&node.name).join("kubelet.json");
     fs::write(&configuration, kubelet(node, authority).to_string())?;
     node::start(
         node,

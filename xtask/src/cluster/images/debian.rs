@@ -50,13 +50,18 @@ const IMAGES: [Debian; 4] = [
 ];
 
 /// Only people look at these.
-const LEFT_OUT: [&str; 5] = [
+const LEFT_OUT: [&str; 6] = [
     "usr/share/doc",
+    "usr/share/i18n",
     "usr/share/man",
     "usr/share/locale",
     "usr/share/info",
     "usr/share/lintian",
 ];
+
+/// Packages whose names begin so: what maintainers' scripts run, and the compiler of PostgreSQL's queries, which does without. They
+/// are more than all the rest.
+const UNNEEDED: [&str; 6] = ["debconf", "libllvm", "libperl", "libz3", "locales", "perl"];
 
 const USERS: &str = "root:x:0:0:root:/root:/bin/sh
 www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin
@@ -78,7 +83,7 @@ impl Debian {
             user: "0:0",
             entrypoint: &[],
         };
-        let made_from = format!("{:?}{USERS}{GROUPS}", self.packages);
+        let made_from = format!("{:?}{UNNEEDED:?}{LEFT_OUT:?}{USERS}{GROUPS}", self.packages);
         image.build(dir, &made_from, |root| {
             announce(&format!("{} from Debian's {}", self.name, self.packages.join(", ")));
             // Merged as on any Debian of today, or a package's /bin would be another directory than /usr/bin.
@@ -135,7 +140,8 @@ impl Debian {
         quietly(&mut apt(archives, "--download-only"))?;
         // Lines of: 'uri' file size digest.
         let files = list.lines().filter_map(|line| line.split(' ').nth(1));
-        Ok(files.map(|file| archives.join(file)).collect())
+        let needed = files.filter(|file| !UNNEEDED.iter().any(|name| file.starts_with(name)));
+        Ok(needed.map(|file| archives.join(file)).collect())
     }
 }
 
