@@ -21,7 +21,11 @@ pub(crate) fn container(name: &str, image: &str, command: &[&str]) -> Value {
 
 /// Does nothing, and ends when it is told to.
 pub(crate) fn idle(name: &str) -> Value {
-    container(name, CLIENT, &["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"])
+    container(
+        name,
+        CLIENT,
+        &["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"],
+    )
 }
 
 pub(crate) fn pod(name: &str, spec: Value) -> Value {
@@ -32,7 +36,8 @@ pub(crate) fn pod(name: &str, spec: Value) -> Value {
 pub(crate) fn named_server() -> Value {
     let configuration = "events { } \
         http { server { listen 80; location / { return 200 \"$hostname\\n\"; } } }";
-    let script = format!("echo '{configuration}' >/tmp/nginx.conf; exec nginx -g 'daemon off;' -c /tmp/nginx.conf");
+    let script =
+        format!("echo '{configuration}' >/tmp/nginx.conf; exec nginx -g 'daemon off;' -c /tmp/nginx.conf");
     let mut container = container("nginx", NGINX, &["sh", "-c", &script]);
     container["readinessProbe"] = json!({ "httpGet": { "path": "/", "port": 80 }, "periodSeconds": 1 });
     container

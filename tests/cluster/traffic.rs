@@ -45,7 +45,9 @@ fn a_deployment_over_both_nodes_is_reached_from_pod_to_pod_across_the_link() {
     namespace.apply(&spread("server")).unwrap();
     let client = json!({ "nodeName": "node-1", "containers": [idle("main")] });
     namespace.apply(&[pod("client", client)]).unwrap();
-    namespace.wait("deployment/server", "condition=Available").unwrap();
+    namespace
+        .wait("deployment/server", "condition=Available")
+        .unwrap();
     namespace.wait("pod/client", "condition=Ready").unwrap();
 
     let pods = namespace.get(&["pods", "--selector=app=server"]).unwrap();
@@ -70,7 +72,11 @@ fn a_deployment_over_both_nodes_is_reached_from_pod_to_pod_across_the_link() {
     let (far, near) = (servers["node-2"], servers["node-1"]);
     let asked = recording.who_sent(b"GET / HTTP/1.1");
     let destinations: Vec<SocketAddr> = asked.iter().map(|(_, to)| *to).collect();
-    assert_eq!(destinations, [SocketAddr::new(far.1, 80)], "only what is for the other node crosses");
+    assert_eq!(
+        destinations,
+        [SocketAddr::new(far.1, 80)],
+        "only what is for the other node crosses"
+    );
     let client = namespace.get(&["pod", "client"]).unwrap();
     assert_eq!(
         asked[0].0.ip().to_string(),
@@ -86,10 +92,14 @@ fn a_service_without_an_address_of_its_own_is_found_by_name() {
     namespace.apply(&spread("server")).unwrap();
     let client = json!({ "nodeName": "node-2", "containers": [idle("main")] });
     namespace.apply(&[pod("client", client)]).unwrap();
-    namespace.wait("deployment/server", "condition=Available").unwrap();
+    namespace
+        .wait("deployment/server", "condition=Available")
+        .unwrap();
     namespace.wait("pod/client", "condition=Ready").unwrap();
     harness::wait::until("the client reaches a server by name", harness::wait::SOON, || {
-        let answer = namespace.exec("client", &["curl", "-sS", "http://server/"]).unwrap();
+        let answer = namespace
+            .exec("client", &["curl", "-sS", "http://server/"])
+            .unwrap();
         answer.stdout.starts_with("server-")
     })
     .unwrap();

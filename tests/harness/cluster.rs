@@ -88,7 +88,12 @@ impl Cluster {
     }
 
     pub fn node(&self, name: &str) -> Result<&Node> {
-        let names = || self.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>();
+        let names = || {
+            self.nodes
+                .iter()
+                .map(|node| node.name.as_str())
+                .collect::<Vec<_>>()
+        };
         self.nodes
             .iter()
             .find(|node| node.name == name)
@@ -116,7 +121,14 @@ impl Node {
     pub fn command(&self, program: &Path) -> Result<Command> {
         let mut command = in_the_cgroup()?;
         command
-            .args(["nsenter", "--target", &self.holder.to_string(), "--mount", "--net", "--"])
+            .args([
+                "nsenter",
+                "--target",
+                &self.holder.to_string(),
+                "--mount",
+                "--net",
+                "--",
+            ])
             .arg(program);
         Ok(command)
     }
@@ -138,7 +150,10 @@ impl Node {
 pub fn in_the_cgroup() -> Result<Command> {
     let mut command = Command::new("sh");
     command
-        .args(["-c", "echo 0 >\"$0\"/cgroup.procs && exec env --default-signal \"$@\""])
+        .args([
+            "-c",
+            "echo 0 >\"$0\"/cgroup.procs && exec env --default-signal \"$@\"",
+        ])
         .arg(system_cgroup()?);
     Ok(command)
 }

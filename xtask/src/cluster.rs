@@ -95,7 +95,10 @@ fn build() -> Result<Parts> {
 
 fn bring_up() -> Result<ExitCode> {
     if let Some(cluster) = Cluster::find()?.filter(is_alive) {
-        println!("The cluster is up already, since process {}.", cluster.first().holder);
+        println!(
+            "The cluster is up already, since process {}.",
+            cluster.first().holder
+        );
         return status();
     }
     let parts = build()?;
@@ -144,7 +147,11 @@ fn status() -> Result<ExitCode> {
         .args(["get", "nodes,pods", "--all-namespaces", "--output=wide"])
         .status()
         .context("start kubectl")?;
-    Ok(if listed.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if listed.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn is_alive(cluster: &Cluster) -> bool {

@@ -161,11 +161,23 @@ pub(crate) fn ensure() -> Result<()> {
 /// Installs packages that one chore alone needs, unless they are there.
 pub(crate) fn ensure_packages(packages: &[&str]) -> Result<()> {
     let is_there = |package: &&str| {
-        let said = workspace::ask(Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]));
+        let said = workspace::ask(Command::new("dpkg-query").args([
+            "--show",
+            "--showformat=${db:Status-Status}",
+            package,
+        ]));
         said.is_some_and(|status| status == "installed")
     };
-    let missing: Vec<_> = packages.iter().copied().filter(|package| !is_there(package)).collect();
-    if missing.is_empty() { Ok(()) } else { apt::install(&missing) }
+    let missing: Vec<_> = packages
+        .iter()
+        .copied()
+        .filter(|package| !is_there(package))
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        apt::install(&missing)
+    }
 }
 
 /// Builds `cargo deny` unless it is there. Only the gates need it, so `setup` leaves it out.

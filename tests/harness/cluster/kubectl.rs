@@ -31,7 +31,9 @@ impl<'a> Kubectl<'a> {
     /// The command line, without arguments. It sees the files of this machine.
     pub fn command(&self) -> Result<Command> {
         let cluster = self.cluster;
-        let mut command = cluster.first().network_command(&cluster.programs.join("kubectl"))?;
+        let mut command = cluster
+            .first()
+            .network_command(&cluster.programs.join("kubectl"))?;
         command.arg("--kubeconfig").arg(&cluster.kubeconfig);
         Ok(command)
     }
@@ -72,7 +74,10 @@ impl<'a> Kubectl<'a> {
         drop(input);
         let output = child.wait_with_output()?;
         if !output.status.success() {
-            bail!("kubectl apply: {}", String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "kubectl apply: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         Ok(())
     }
@@ -94,7 +99,10 @@ impl<'a> Kubectl<'a> {
         let waited = Output::of(command, limit + ANSWER)?.ok();
         waited.map(drop).with_context(|| {
             let about = ["--namespace", namespace, "describe", what];
-            let described = self.output(&about).map(|output| output.stdout).unwrap_or_default();
+            let described = self
+                .output(&about)
+                .map(|output| output.stdout)
+                .unwrap_or_default();
             format!("{what} does not come to {condition}:\n{described}")
         })
     }

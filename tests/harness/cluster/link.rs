@@ -36,7 +36,18 @@ impl LinkCapture {
         let node = cluster.first();
         let mut command = node.network_command(Path::new("tcpdump"))?;
         command
-            .args(["-i", LINK, "-U", "--immediate-mode", "-n", "-B", "16384", "-Z", "root", "-w"])
+            .args([
+                "-i",
+                LINK,
+                "-U",
+                "--immediate-mode",
+                "-n",
+                "-B",
+                "16384",
+                "-Z",
+                "root",
+                "-w",
+            ])
             .arg(&file);
         let mut tcpdump = Process::spawn(command, &dir)?;
         tcpdump.until("listens on the link", |process| {

@@ -49,7 +49,11 @@ pub(super) fn start_api(cluster: &Cluster, authority: &Authority) -> Result<()> 
             "--unsafe-no-fsync".into(),
         ],
     )?;
-    node::start(first, &cluster.programs.join("kube-apiserver"), api_arguments(first, authority)?)
+    node::start(
+        first,
+        &cluster.programs.join("kube-apiserver"),
+        api_arguments(first, authority)?,
+    )
 }
 
 fn api_arguments(first: &Node, authority: &Authority) -> Result<Vec<String>> {
@@ -93,7 +97,10 @@ fn api_arguments(first: &Node, authority: &Authority) -> Result<Vec<String>> {
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".into(),
         format!("--service-account-key-file={}", accounts.certificate.display()),
         format!("--service-account-signing-key-file={}", accounts.key.display()),
-        format!("--kubelet-client-certificate={}", to_kubelets.certificate.display()),
+        format!(
+            "--kubelet-client-certificate={}",
+            to_kubelets.certificate.display()
+        ),
         format!("--kubelet-client-key={}", to_kubelets.key.display()),
         format!("--kubelet-certificate-authority={root}"),
         "--kubelet-preferred-address-types=InternalIP".into(),
@@ -128,7 +135,10 @@ pub(super) fn start_controllers(cluster: &Cluster, authority: &Authority) -> Res
             "--leader-elect=false".into(),
             format!("--service-account-private-key-file={}", account_key.display()),
             format!("--root-ca-file={}", authority.own.certificate.display()),
-            format!("--cluster-signing-cert-file={}", authority.own.certificate.display()),
+            format!(
+                "--cluster-signing-cert-file={}",
+                authority.own.certificate.display()
+            ),
             format!("--cluster-signing-key-file={}", authority.own.key.display()),
             // Else the bootstrap roles forbid every controller, and nodes keep their not-ready taint.
             "--use-service-account-credentials=true".into(),

@@ -31,19 +31,25 @@ pub(super) fn apply(cluster: &Cluster) -> Result<()> {
 }
 
 pub(super) fn await_ready(cluster: &Cluster) -> Result<()> {
-    let rollout = ["--namespace=kube-system", "rollout", "status", "daemonset/coredns", "--timeout=5s"];
+    let rollout = [
+        "--namespace=kube-system",
+        "rollout",
+        "status",
+        "daemonset/coredns",
+        "--timeout=5s",
+    ];
     let kubectl = cluster.kubectl();
     wait::until("CoreDNS is ready on every node", LIMIT, || {
-        kubectl.output(&rollout).is_ok_and(|output| output.status.success())
+        kubectl
+            .output(&rollout)
+            .is_ok_and(|output| output.status.success())
     })
 }
 
 fn objects() -> Vec<Value> {
     let labels = json!({ "k8s-app": "kube-dns" });
     let name = json!({ "name": "coredns", "namespace": "kube-system" });
-    let rule = |groups: &[&str], resources: &[&str]| {
-        json!({ "apiGroups": groups, "resources": resources, "verbs": ["list", "watch"] })
-    };
+    let rule = |groups: &[&str], resources: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": ["list", "watch"] });
     vec![
         json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": name }),
         json!({

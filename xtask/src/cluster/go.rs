@@ -61,7 +61,9 @@ fn version_of(go: &Path) -> Result<String> {
 }
 
 fn is_new_enough(version: &str) -> bool {
-    let mut numbers = version.trim_start_matches("go").split(|c: char| !c.is_ascii_digit());
+    let mut numbers = version
+        .trim_start_matches("go")
+        .split(|c: char| !c.is_ascii_digit());
     let mut next = || numbers.next()?.parse::<u32>().ok();
     match (next(), next()) {
         (Some(major), Some(minor)) => (major, minor) >= OLDEST,
@@ -90,7 +92,10 @@ fn fetch(with: &Path) -> Result<PathBuf> {
             .env("GOTOOLCHAIN", "local"),
     );
     let said = said.with_context(|| {
-        format!("cannot download {module}; install Go {}.{} or later", OLDEST.0, OLDEST.1)
+        format!(
+            "cannot download {module}; install Go {}.{} or later",
+            OLDEST.0, OLDEST.1
+        )
     })?;
     let dir = serde_json::from_str::<Downloaded>(&said)
         .with_context(|| format!("what `go mod download` says of {module} is not understood"))?

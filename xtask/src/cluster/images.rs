@@ -42,7 +42,12 @@ fn pause(dir: &Path) -> Result<PathBuf> {
     image.build(dir, source, |root| {
         let file = dir.join("pause.c");
         fs::write(&file, source)?;
-        quietly(Command::new("cc").args(["-static", "-Os", "-s", "-o"]).arg(root.join("pause")).arg(&file))?;
+        quietly(
+            Command::new("cc")
+                .args(["-static", "-Os", "-s", "-o"])
+                .arg(root.join("pause"))
+                .arg(&file),
+        )?;
         Ok(fs::remove_file(&file)?)
     })
 }
@@ -61,6 +66,10 @@ fn coredns(dir: &Path, programs: &Programs) -> Result<PathBuf> {
 
 fn say(name: &str, archive: &Path) -> Result<()> {
     let size = archive.metadata()?.len();
-    announce(&format!("image {name}: {}.{} MB", size / 1_000_000, size / 100_000 % 10));
+    announce(&format!(
+        "image {name}: {}.{} MB",
+        size / 1_000_000,
+        size / 100_000 % 10
+    ));
     Ok(())
 }

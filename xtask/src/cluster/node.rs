@@ -100,12 +100,18 @@ fn make_cgroups() -> Result<()> {
     fs::create_dir_all(&system).with_context(|| format!("make {}", system.display()))?;
     for hierarchy in sweep::hierarchies() {
         let root = hierarchy.join(NAME);
-        for dir in [root.clone()].into_iter().chain(NAMES.map(|name| root.join(name))) {
+        for dir in [root.clone()]
+            .into_iter()
+            .chain(NAMES.map(|name| root.join(name)))
+        {
             fs::create_dir_all(&dir).with_context(|| format!("make the cgroup {}", dir.display()))?;
             // A cpuset of version 1 takes no process before it has both.
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 let above = dir.parent().unwrap_or(&dir).join(file);
-                if let (Ok(value), Ok("")) = (fs::read_to_string(&above), read_trimmed(&dir.join(file)).as_deref()) {
+                if let (Ok(value), Ok("")) = (
+                    fs::read_to_string(&above),
+                    read_trimmed(&dir.join(file)).as_deref(),
+                ) {
                     fs::write(dir.join(file), value)
                         .with_context(|| format!("write {}/{file}", dir.display()))?;
                 }
@@ -139,7 +145,10 @@ fn hold(name: &str, number: usize) -> Result<Node> {
     let mut said = String::new();
     BufReader::new(child.stdout.take().context("what a node says")?).read_line(&mut said)?;
     if said != "ready\n" {
-        bail!("{name} cannot be made; see {}", up::log_path(&format!("{name}-mounts")).display());
+        bail!(
+            "{name} cannot be made; see {}",
+            up::log_path(&format!("{name}-mounts")).display()
+        );
     }
     Ok(Node {
         name: name.into(),
@@ -150,8 +159,16 @@ fn hold(name: &str, number: usize) -> Result<Node> {
 
 /// Starts a program of a node in the background. It outlives this process.
 pub(super) fn start(node: &Node, program: &Path, arguments: impl IntoIterator<Item = String>) -> Result<()> {
-    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let name = if NAMES[0] == node.name { name } else { format!("{name}-{}", node.name) };
+    let name = program
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let name = if NAMES[0] == node.name {
+        name
+    } else {
+        format!("{name}-{}", node.name)
+    };
     let log: File = up::log(&name)?;
     let mut command: Command = node.command(Path::new("setsid"))?;
     command.arg("--fork").arg(program).args(arguments);
@@ -164,6 +181,9 @@ pub(super) fn start(node: &Node, program: &Path, arguments: impl IntoIterator<It
         .status();
     match status.with_context(|| format!("start {name}"))? {
         status if status.success() => Ok(()),
-        status => bail!("{name} cannot be started: {status}; see {}", up::log_path(&name).display()),
+        status => bail!(
+            "{name} cannot be started: {status}; see {}",
+            up::log_path(&name).display()
+        ),
     }
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use serde_json::json;
 
@@ -42,7 +42,9 @@ impl Authority {
         fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "outrigger-cluster");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "outrigger-cluster");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![
             KeyUsagePurpose::KeyCertSign,
@@ -67,14 +69,19 @@ impl Authority {
             params.distinguished_name.push(DnType::OrganizationName, group);
         }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         for address in subject.addresses {
             params
                 .subject_alt_names
                 .push(SanType::IpAddress(IpAddr::V4(*address)));
         }
         for host in subject.hosts {
-            params.subject_alt_names.push(SanType::DnsName((*host).try_into()?));
+            params
+                .subject_alt_names
+                .push(SanType::DnsName((*host).try_into()?));
         }
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;

@@ -46,17 +46,29 @@ const fn program(name: &'static str, module: &'static str, package: &'static str
 }
 
 const PROGRAMS: [Program; 11] = [
-    program("kube-apiserver", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    program(
+        "kube-apiserver",
+        "kubernetes",
+        "k8s.io/kubernetes/cmd/kube-apiserver",
+    ),
     program(
         "kube-controller-manager",
         "kubernetes",
         "k8s.io/kubernetes/cmd/kube-controller-manager",
     ),
-    program("kube-scheduler", "kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    program(
+        "kube-scheduler",
+        "kubernetes",
+        "k8s.io/kubernetes/cmd/kube-scheduler",
+    ),
     program("kubelet", "kubernetes", "k8s.io/kubernetes/cmd/kubelet"),
     program("kubectl", "kubernetes", "k8s.io/kubernetes/cmd/kubectl"),
     program("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
-    program("containerd", "containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
+    program(
+        "containerd",
+        "containerd",
+        "github.com/containerd/containerd/v2/cmd/containerd",
+    ),
     program(
         "containerd-shim-runc-v2",
         "containerd",

@@ -63,12 +63,19 @@ pub(super) fn leftovers() -> Vec<Leftover> {
     let stem = cluster::netns("");
     let namespaces = fs::read_dir(name::NETNS_DIR).into_iter().flatten().flatten();
     for path in namespaces.map(|entry| entry.path()) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if name.starts_with(&stem) {
             add(Kind::NetworkNamespace, name);
         }
     }
-    for line in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
+    for line in fs::read_to_string("/proc/self/mountinfo")
+        .unwrap_or_default()
+        .lines()
+    {
         if line.contains(NAME) {
             add(Kind::Mount, line.to_owned());
         }

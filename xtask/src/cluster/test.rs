@@ -56,21 +56,35 @@ pub(super) fn run(opts: &Opts) -> Result<ExitCode> {
         }
         totals
     };
-    announce(&format!("tested on the cluster in {} s", begun.elapsed().as_secs()));
+    announce(&format!(
+        "tested on the cluster in {} s",
+        begun.elapsed().as_secs()
+    ));
     println!("{totals}");
-    Ok(if totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if totals.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn run_tests(opts: &Opts) -> Result<Totals> {
     let mut cargo = workspace::cargo();
-    cargo.args(TARGET).arg("--").args(&opts.name).args(&opts.arguments);
+    cargo
+        .args(TARGET)
+        .arg("--")
+        .args(&opts.name)
+        .args(&opts.arguments);
     run_cargo(with_default_signals(&cargo))
 }
 
 /// We have blocked the signals that we wait for, and children inherit that.
 fn with_default_signals(command: &Command) -> Command {
     let mut wrapped = Command::new("env");
-    wrapped.arg("--default-signal").arg(command.get_program()).args(command.get_args());
+    wrapped
+        .arg("--default-signal")
+        .arg(command.get_program())
+        .args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => wrapped.env(name, value),

@@ -106,7 +106,9 @@ fn make(parts: &Parts) -> Result<Cluster> {
         control_plane::start_controllers(&cluster, &authority)?;
         dns::apply(&cluster)?;
         for import in imports {
-            import.join().map_err(|_| anyhow!("a thread that imports images has died"))??;
+            import
+                .join()
+                .map_err(|_| anyhow!("a thread that imports images has died"))??;
         }
         Ok(())
     })?;
@@ -155,8 +157,11 @@ pub(super) fn log(name: &str) -> Result<File> {
 
 /// The ends of all logs, before they are removed.
 pub(super) fn show_logs() {
-    const LINES: usize = 25;
-    let logs = fs::read_dir(Path::new(DIRECTORY).join("logs")).into_iter().flatten().flatten();
+    const LINES: usize = 12;
+    let logs = fs::read_dir(Path::new(DIRECTORY).join("logs"))
+        .into_iter()
+        .flatten()
+        .flatten();
     for path in logs.map(|entry| entry.path()) {
         let text = String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
         let lines: Vec<&str> = text.lines().collect();

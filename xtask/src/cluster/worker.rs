@@ -28,7 +28,9 @@ const SOCKET: &str = "/run/containerd/containerd.sock";
 pub(super) fn path_with(programs: &Path) -> Result<OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    let all = std::iter::once(programs.to_path_buf()).chain(std::env::split_paths(&path)).chain(system);
+    let all = std::iter::once(programs.to_path_buf())
+        .chain(std::env::split_paths(&path))
+        .chain(system);
     Ok(std::env::join_paths(all)?)
 }
 
@@ -140,11 +142,16 @@ pub(super) fn start_kubelet(cluster: &Cluster, number: usize, authority: &Author
 }
 
 fn kubelet(node: &Node, authority: &Authority) -> Value {
-    let serving = authority.own.certificate.with_file_name(format!("{}.crt", node.name));
+    let serving = authority
+        .own
+        .certificate
+        .with_file_name(format!("{}.crt", node.name));
     // The disk of a developer's machine may be as full as it likes: nothing is evicted, no image removed.
     let never = "0%";
-    let features: serde_json::Map<String, Value> =
-        FEATURES.iter().map(|name| ((*name).into(), true.into())).collect();
+    let features: serde_json::Map<String, Value> = FEATURES
+        .iter()
+        .map(|name| ((*name).into(), true.into()))
+        .collect();
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",

@@ -32,22 +32,22 @@ const IMAGES: [Debian; 4] = [
         name: "outrigger.example/test/postgres:local",
         packages: &["postgresql-15"],
     },
-    // With a shell: clients, and what tests do by script.
+    // All the clients.
     Debian {
         name: "outrigger.example/test/client:local",
         packages: &[
-            "coreutils",
             "curl",
-            "dash",
             "iperf3",
             "iproute2",
-            "libc-bin",
             "netcat-openbsd",
             "postgresql-client-15",
             "redis-tools",
         ],
     },
 ];
+
+/// In each of them: no package says that it needs these, for Debian is never without.
+const ALWAYS: [&str; 3] = ["coreutils", "dash", "libc-bin"];
 
 /// Only people look at these.
 const LEFT_OUT: [&str; 6] = [
@@ -83,9 +83,16 @@ impl Debian {
             user: "0:0",
             entrypoint: &[],
         };
-        let made_from = format!("{:?}{UNNEEDED:?}{LEFT_OUT:?}{USERS}{GROUPS}", self.packages);
+        let made_from = format!(
+            "{:?}{ALWAYS:?}{UNNEEDED:?}{LEFT_OUT:?}{USERS}{GROUPS}",
+            self.packages
+        );
         image.build(dir, &made_from, |root| {
-            announce(&format!("{} from Debian's {}", self.name, self.packages.join(", ")));
+            announce(&format!(
+                "{} from Debian's {}",
+                self.name,
+                self.packages.join(", ")
+            ));
             // Merged as on any Debian of today, or a package's /bin would be another directory than /usr/bin.
             for name in ["bin", "sbin", "lib", "lib64"] {
                 fs::create_dir_all(root.join("usr").join(name))?;
@@ -125,7 +132,8 @@ impl Debian {
                 .args(["-o", "APT::Sandbox::User=root"])
                 .arg(action)
                 .arg("install")
-                .args(self.packages);
+                .args(self.packages)
+                .args(ALWAYS);
             command
         };
         let listed = |command: &mut Command| workspace::ask(command).filter(|text| !text.is_empty());
@@ -148,5 +156,10 @@ impl Debian {
 /// `dpkg-deb --extract` would put a directory in the place of a symbolic link.
 fn unpack(archive: &Path, root: &Path) -> Result<()> {
     let script = "dpkg-deb --fsys-tarfile \"$1\" | tar --extract --keep-directory-symlink --directory \"$2\"";
-    quietly(Command::new("sh").args(["-c", script, "unpack"]).arg(archive).arg(root))
+    quietly(
+        Command::new("sh")
+            .args(["-c", script, "unpack"])
+            .arg(archive)
+            .arg(root),
+    )
 }

@@ -21,7 +21,12 @@ pub(super) struct Image<'a> {
 
 impl Image<'_> {
     /// Builds the archive with the root directory that `fill` makes, unless the one that is there was made from the same.
-    pub(super) fn build(&self, dir: &Path, made_from: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    pub(super) fn build(
+        &self,
+        dir: &Path,
+        made_from: &str,
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
         let stem = self.stem();
         let archive = dir.join(format!("{stem}.tar"));
         let mark = dir.join(format!("{stem}.made-from"));
@@ -64,23 +69,29 @@ impl Image<'_> {
             "aarch64" => "arm64",
             other => other,
         };
-        let config = blob(&blobs, &json!({
-            "architecture": architecture,
-            "os": "linux",
-            "config": {
-                "User": self.user,
-                "Entrypoint": self.entrypoint,
-                "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-                "WorkingDir": "/",
-            },
-            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer_digest}")] },
-        }))?;
-        let manifest = blob(&blobs, &json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": described("application/vnd.oci.image.config.v1+json", &config),
-            "layers": [described("application/vnd.oci.image.layer.v1.tar", &(layer_digest, layer_size))],
-        }))?;
+        let config = blob(
+            &blobs,
+            &json!({
+                "architecture": architecture,
+                "os": "linux",
+                "config": {
+                    "User": self.user,
+                    "Entrypoint": self.entrypoint,
+                    "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+                    "WorkingDir": "/",
+                },
+                "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer_digest}")] },
+            }),
+        )?;
+        let manifest = blob(
+            &blobs,
+            &json!({
+                "schemaVersion": 2,
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "config": described("application/vnd.oci.image.config.v1+json", &config),
+                "layers": [described("application/vnd.oci.image.layer.v1.tar", &(layer_digest, layer_size))],
+            }),
+        )?;
         let mut entry = described("application/vnd.oci.image.manifest.v1+json", &manifest);
         entry["annotations"] = json!({ "io.containerd.image.name": self.name });
         entry["platform"] = json!({ "architecture": architecture, "os": "linux" });
@@ -99,7 +110,14 @@ impl Image<'_> {
 fn tar(archive: &Path) -> Command {
     let mut command = Command::new("tar");
     command
-        .args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "-cf"])
+        .args([
+            "--sort=name",
+            "--mtime=@0",
+            "--owner=0",
+            "--group=0",
+            "--numeric-owner",
+            "-cf",
+        ])
         .arg(archive);
     command
 }

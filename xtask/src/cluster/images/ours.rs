@@ -25,7 +25,10 @@ pub(super) fn build(dir: &Path) -> Result<PathBuf> {
     let mut files: Vec<PathBuf> = PROGRAMS.map(|name| built.join(name)).into();
     let libraries = libraries(&files)?;
     files.extend(libraries);
-    let digests = files.iter().map(|file| digest_of(file)).collect::<Result<Vec<_>>>()?;
+    let digests = files
+        .iter()
+        .map(|file| digest_of(file))
+        .collect::<Result<Vec<_>>>()?;
     let image = Image {
         name: NAME,
         user: "65532:65532",
@@ -40,7 +43,12 @@ pub(super) fn build(dir: &Path) -> Result<PathBuf> {
             };
             fs::create_dir_all(place.parent().unwrap_or(root))?;
             // Line tables are for backtraces of a build that one debugs; they are most of the size.
-            quietly(Command::new("strip").args(["--strip-debug", "-o"]).arg(&place).arg(file))?;
+            quietly(
+                Command::new("strip")
+                    .args(["--strip-debug", "-o"])
+                    .arg(&place)
+                    .arg(file),
+            )?;
         }
         Ok(())
     })

@@ -24,7 +24,10 @@ impl Traces {
         let kinds: BTreeSet<Kind> = sweep::leftovers().iter().map(|leftover| leftover.kind).collect();
         let expected = [Kind::Process, Kind::Cgroup, Kind::NetworkNamespace, Kind::File];
         for kind in expected {
-            ensure!(kinds.contains(&kind), "a cluster runs, and nobody sees its {kind:?}");
+            ensure!(
+                kinds.contains(&kind),
+                "a cluster runs, and nobody sees its {kind:?}"
+            );
         }
         for node in &cluster.nodes {
             let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", node.holder))?;
@@ -38,7 +41,10 @@ impl Traces {
         let namespaces = processes.iter().flat_map(|pid| namespaces_of(&pid.to_string()));
         let namespaces: BTreeSet<_> = namespaces.filter(|namespace| !ours.contains(namespace)).collect();
         // Two of each node, and more of its pods.
-        ensure!(namespaces.len() > 4, "the cluster's namespaces are not seen: {namespaces:?}");
+        ensure!(
+            namespaces.len() > 4,
+            "the cluster's namespaces are not seen: {namespaces:?}"
+        );
         Ok(Self {
             processes: processes.into_iter().filter_map(started).collect(),
             namespaces,
@@ -64,7 +70,10 @@ impl Traces {
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         for namespace in &self.namespaces {
-            ensure!(!mounts.contains(namespace), "{namespace} of the cluster is still mounted");
+            ensure!(
+                !mounts.contains(namespace),
+                "{namespace} of the cluster is still mounted"
+            );
         }
         Ok(())
     }
