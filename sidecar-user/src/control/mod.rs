@@ -6,15 +6,19 @@ mod figures;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::SocketAddr;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tracing::info;
 
 use crate::issuer::{self, Service};
 use crate::lifecycle::{self, Shutdown};
 use crate::observe::{self, Observer};
+
+/// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -46,9 +50,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         status,
     } = config;
     let service = Service::open(&config, lifecycle::file_limit())?;
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("listen: cannot listen on {}", config.listen))?;
+    let listener =
+        listen(config.listen).with_context(|| format!("listen: cannot listen on {}", config.listen))?;
     let status = status.map(listen_status).transpose()?;
     observer.figures(lifecycle::figures);
     figures::show(&observer, service.clone());
@@ -80,6 +83,17 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         ended = probes => ended?,
     }
     Ok(())
+}
+
+/// The library's own choice, 128, overflows where a node's pods all start at once; who meets that waits for a second.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn listen_status(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
