@@ -103,7 +103,9 @@ pub(super) fn import_images(cluster: &Cluster, node: &Node, images: &Images) -> 
         ctr.is_ok_and(|mut ctr| quietly(ctr.arg("version")).is_ok())
     })?;
     for image in &images.archives {
-        quietly(ctr(cluster, node)?.args(["images", "import"]).arg(image))?;
+        // Unpacked they are in memory once, and need not be there packed as well.
+        let import = ["images", "import", "--local", "--discard-unpacked-layers"];
+        quietly(ctr(cluster, node)?.args(import).arg(image))?;
     }
     Ok(())
 }

@@ -91,10 +91,12 @@ fn namespaces_of(pid: &str) -> impl Iterator<Item = String> + use<> {
         .map(|link| link.to_string_lossy().into_owned())
 }
 
+/// Nothing of a process that has ended, of which only its parent has not heard yet.
 fn started(pid: i32) -> Option<(i32, String)> {
     const START: usize = 19;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // After the name, which may hold spaces.
-    let fields = stat.rsplit_once(')')?.1;
-    Some((pid, fields.split_ascii_whitespace().nth(START)?.to_owned()))
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let has_ended = matches!(fields.first(), Some(&("Z" | "X")));
+    (!has_ended).then(|| fields.get(START).map(|start| (pid, (*start).to_owned())))?
 }
