@@ -24,8 +24,8 @@ pub use link::LinkCapture;
 /// The stem of every name: of network namespaces, of the cgroup in each hierarchy, of the directory.
 pub const NAME: &str = "outrigger-cluster";
 
-/// Its files: the description, keys, logs, and what the nodes keep on disk.
-pub const DIRECTORY: &str = "/var/tmp/outrigger-cluster";
+/// Its files: the description, keys, configuration and logs. The nodes see it too.
+pub const DIRECTORY: &str = "/run/outrigger-cluster";
 
 /// The end of the link between the nodes, in each of them.
 pub const LINK: &str = "to-node";

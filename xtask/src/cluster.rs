@@ -118,6 +118,7 @@ fn bring_up() -> Result<ExitCode> {
 }
 
 fn bring_down() -> Result<ExitCode> {
+    let _turn = up::Turn::take()?;
     sweep::remove();
     sweep::demand_nothing_left()?;
     println!("Nothing of a cluster is on this machine.");

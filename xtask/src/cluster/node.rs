@@ -117,8 +117,19 @@ fn make_cgroups() -> Result<()> {
                 }
             }
         }
+        delegate(&hierarchy);
+        delegate(&root);
     }
     Ok(())
+}
+
+/// Lets cgroups below have the controllers of version 2, which the kubelet demands of its root. There are none where they are of
+/// version 1, and one that cannot be given down the kubelet will name.
+fn delegate(directory: &Path) {
+    let controllers = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
+    for controller in controllers.split_whitespace() {
+        let _ = fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
+    }
 }
 
 fn read_trimmed(path: &Path) -> std::io::Result<String> {
@@ -134,7 +145,8 @@ fn hold(name: &str, number: usize) -> Result<Node> {
         .args(["setsid", "nsenter"])
         .arg(format!("--net={}", netns.display()))
         .args(["unshare", "--mount", "--propagation", "private"])
-        .args(["sh", "-c", include_str!("node.sh"), &cluster::netns(name)]);
+        .args(["sh", "-c", include_str!("node.sh"), &cluster::netns(name)])
+        .arg(&configuration);
     let log = up::log(&format!("{name}-mounts"))?;
     let mut child = command
         .stdin(Stdio::null())

@@ -46,7 +46,11 @@ pub(super) struct Turn {
 
 impl Turn {
     pub(super) fn take() -> Result<Self> {
-        let address = SocketAddr::from_abstract_name(NAME)?;
+        Self::at(NAME)
+    }
+
+    fn at(name: &str) -> Result<Self> {
+        let address = SocketAddr::from_abstract_name(name)?;
         let socket = UnixListener::bind_addr(&address).map_err(|error| {
             anyhow!("another `cargo xtask cluster` is at work on this machine ({error}); wait for it, or end it with Ctrl-C")
         })?;
@@ -172,5 +176,20 @@ pub(super) fn show_logs() {
         for line in &lines[lines.len().saturating_sub(LINES)..] {
             eprintln!("{line}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_cluster_is_brought_up_or_down_at_a_time() {
+        let name = format!("{NAME}-test-{}", std::process::id());
+        let turn = Turn::at(&name).unwrap();
+        let refused = Turn::at(&name).err().unwrap().to_string();
+        assert!(refused.contains("is at work"), "{refused}");
+        drop(turn);
+        assert!(Turn::at(&name).is_ok());
     }
 }

@@ -147,3 +147,49 @@ pub(super) fn digest_of(path: &Path) -> Result<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_names_its_blobs_by_their_digests_and_is_made_once() {
+        let dir = std::env::temp_dir().join(format!("outrigger-layout-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let image = Image {
+            name: "outrigger.example/test/one:local",
+            user: "1:1",
+            entrypoint: &["/one"],
+        };
+        let fill = |root: &Path| Ok(fs::write(root.join("one"), "1")?);
+        let archive = image.build(&dir, "first", fill).unwrap();
+        assert_eq!(archive, dir.join("test-one.tar"));
+        let first = digest_of(&archive).unwrap();
+        quietly(Command::new("tar").arg("-C").arg(&dir).arg("-xf").arg(&archive)).unwrap();
+        let index: Value = serde_json::from_slice(&fs::read(dir.join("index.json")).unwrap()).unwrap();
+        let entry = &index["manifests"][0];
+        assert_eq!(entry["annotations"]["io.containerd.image.name"], image.name);
+        let blobs: Vec<PathBuf> = fs::read_dir(dir.join("blobs/sha256"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        assert_eq!(blobs.len(), 3, "layer, configuration and manifest");
+        for blob in &blobs {
+            assert_eq!(
+                blob.file_name().unwrap().to_str().unwrap(),
+                digest_of(blob).unwrap()
+            );
+        }
+
+        image
+            .build(&dir, "first", |_| panic!("it was made from the same"))
+            .unwrap();
+        image.build(&dir, "second", fill).unwrap();
+        assert_eq!(
+            digest_of(&archive).unwrap(),
+            first,
+            "the same files are the same bytes"
+        );
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
