@@ -11,10 +11,10 @@ use harness::cluster::{self, Cluster, NAME};
 use super::super::sweep::{self, Kind};
 
 pub(super) struct Traces {
-    /// With the time of their start, for numbers are used again.
+    /// All that are in the cluster's cgroup or in one of its namespaces, with the time of their start, for numbers are used again.
     processes: BTreeSet<(i32, String)>,
-    /// As in `/proc/<pid>/ns`: those of nodes and of pods. Mounts, links, routes and pinned objects live and die with them.
-    namespaces: BTreeSet<String>,
+    /// Lines of our own mount table that hold one of its namespaces.
+    mounts: BTreeSet<String>,
 }
 
 impl Traces {
@@ -22,7 +22,13 @@ impl Traces {
     pub(super) fn of(cluster: &Option<Cluster>) -> Result<Self> {
         let cluster = cluster.as_ref().context("no cluster runs")?;
         let kinds: BTreeSet<Kind> = sweep::leftovers().iter().map(|leftover| leftover.kind).collect();
-        let expected = [Kind::Process, Kind::Cgroup, Kind::NetworkNamespace, Kind::File];
+        let expected = [
+            Kind::Process,
+            Kind::Cgroup,
+            Kind::NetworkNamespace,
+            Kind::Mount,
+            Kind::File,
+        ];
         for kind in expected {
             ensure!(
                 kinds.contains(&kind),
@@ -33,21 +39,28 @@ impl Traces {
             let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", node.holder))?;
             ensure!(mounts.contains(NAME), "{} has no mount of its own", node.name);
         }
-        let ours = own_namespaces();
-        let processes: Vec<i32> = cgroup::processes(&cluster::cgroup()?)
-            .into_iter()
-            .map(nix::unistd::Pid::as_raw)
-            .collect();
-        let namespaces = processes.iter().flat_map(|pid| namespaces_of(&pid.to_string()));
-        let namespaces: BTreeSet<_> = namespaces.filter(|namespace| !ours.contains(namespace)).collect();
+        let namespaces = namespaces_of_the_cluster()?;
         // Two of each node, and more of its pods.
         ensure!(
             namespaces.len() > 4,
             "the cluster's namespaces are not seen: {namespaces:?}"
         );
+        // Namespaces live as long as somebody is in them or mounts them. The number of one that is gone is another's at once, so they
+        // are followed by who holds them.
+        let is_in = |pid: &String| namespaces_of(pid).any(|namespace| namespaces.contains(&namespace));
+        let entries = fs::read_dir("/proc")?.flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let processes = pids.filter(is_in).filter_map(|pid| started(pid.parse().ok()?));
+        let mounts = own_mounts()?.into_iter();
         Ok(Self {
-            processes: processes.into_iter().filter_map(started).collect(),
-            namespaces,
+            processes: processes.collect(),
+            mounts: mounts
+                .filter(|line| {
+                    namespaces
+                        .iter()
+                        .any(|namespace| line.contains(namespace.as_str()))
+                })
+                .collect(),
         })
     }
 
@@ -57,30 +70,33 @@ impl Traces {
             .processes
             .iter()
             .filter(|(pid, start)| started(*pid).is_some_and(|(_, now)| now == *start))
+            .map(|(pid, _)| pid)
             .collect();
-        ensure!(alive.is_empty(), "processes of the cluster live on: {alive:?}");
-        let entries = fs::read_dir("/proc")?.flatten();
-        for pid in entries.filter_map(|entry| entry.file_name().into_string().ok()) {
-            for namespace in namespaces_of(&pid) {
-                ensure!(
-                    !self.namespaces.contains(&namespace),
-                    "process {pid} is in {namespace} of the cluster"
-                );
-            }
-        }
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        for namespace in &self.namespaces {
-            ensure!(
-                !mounts.contains(namespace),
-                "{namespace} of the cluster is still mounted"
-            );
-        }
+        ensure!(
+            alive.is_empty(),
+            "processes live on in the cluster's namespaces: {alive:?}"
+        );
+        let mounts = own_mounts()?;
+        let mounted: Vec<_> = self.mounts.intersection(&mounts).collect();
+        ensure!(
+            mounted.is_empty(),
+            "namespaces of the cluster are still mounted: {mounted:?}"
+        );
         Ok(())
     }
 }
 
-fn own_namespaces() -> BTreeSet<String> {
-    namespaces_of("self").collect()
+/// Those of nodes and of pods, as in `/proc/<pid>/ns`. Mounts, links, routes and pinned objects live and die with them.
+fn namespaces_of_the_cluster() -> Result<BTreeSet<String>> {
+    let ours: BTreeSet<String> = namespaces_of("self").collect();
+    let processes = cgroup::processes(&cluster::cgroup()?);
+    let found = processes.iter().flat_map(|pid| namespaces_of(&pid.to_string()));
+    Ok(found.filter(|namespace| !ours.contains(namespace)).collect())
+}
+
+fn own_mounts() -> Result<BTreeSet<String>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(mounts.lines().map(str::to_owned).collect())
 }
 
 fn namespaces_of(pid: &str) -> impl Iterator<Item = String> + use<> {
