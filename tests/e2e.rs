@@ -16,6 +16,15 @@ mod closed; // a pod that is closed before its proxy starts
 #[path = "e2e/agent.rs"]
 mod agent; // the agent of a node, and sidecars without any privilege
 
+#[path = "e2e/agent_memory.rs"]
+mod agent_memory; // what the agent remembers of its pods, and who is told
+
+#[path = "e2e/privileges.rs"]
+mod privileges; // what a sidecar may still do once it serves
+
+#[path = "e2e/many.rs"]
+mod many; // one agent with many pods
+
 #[path = "e2e/existing.rs"]
 mod existing; // connections that were there before the programs
 
@@ -108,6 +117,9 @@ mod lease; // one proxy at a time owns a pod
 
 #[path = "e2e/upgrade.rs"]
 mod upgrade; // a second proxy takes a pod over from the first, and no connection notices
+
+#[path = "e2e/handover.rs"]
+mod handover; // a sidecar of an agent is taken over by a second one: the agent brings the two together, and nobody else can
 
 #[path = "e2e/crash.rs"]
 mod crash; // a proxy that is killed, alone or while another one takes over: nothing passes in plaintext, nothing is told falsely

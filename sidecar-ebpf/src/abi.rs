@@ -10,14 +10,16 @@ use crate::addr::{Endpoint, Ip, Port};
 pub mod control;
 mod counters;
 mod facts;
+mod owner;
 mod pending;
 mod ports;
 pub mod schema;
 
 pub use counters::{COUNTER_ROWS, COUNTER_SLOTS, Counter};
 pub use facts::{LeftAlone, Watched};
+pub use owner::Owner;
 pub use pending::{Pending, Stage, StageChange, State};
-pub use ports::{APP_PORT_SLOTS, AppPort, AppPorts, INHERITED_SLOTS, Inherited};
+pub use ports::{APP_PORT_SLOTS, AppPorts, INHERITED_SLOTS, Inherited};
 
 pub const ABI_VERSION: u32 = 6;
 
@@ -118,9 +120,9 @@ pub mod program {
 
 /// Connections on their way to the proxy, from the SYN to the connection's establishment: microseconds as a rule, minutes
 /// where a SYN waits for its upstream. None is evicted, because its entry decides where it goes: at the bound connect() fails.
-pub const PENDING_ENTRIES: usize = 16384;
-/// Of these, the SYNs that a proxy lets wait; it refuses others. The rest is room for a burst: what the queues of two
-/// listeners hold, 4,096 each.
+pub const PENDING_ENTRIES: usize = 8192;
+/// Of these, the SYNs that a proxy lets wait; it refuses others. The rest is room for a burst: what the queue of a listener
+/// holds, 4,096.
 pub const HELD_MOST: usize = PENDING_ENTRIES / 2;
 /// Connections on their way from the proxy to the application, from the SYN to the accepted socket. Without an entry a
 /// connection fails, so the proxy keeps fewer under way.

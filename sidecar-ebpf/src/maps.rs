@@ -10,7 +10,7 @@ use aya_ebpf::macros::btf_map;
 use sidecar_ebpf::abi::control::{Answer, Secret};
 use sidecar_ebpf::abi::{
     APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_ROWS, COUNTER_SLOTS, Counter,
-    Direction, Event, INHERITED_SLOTS, Inherited, LISTENER_SLOTS, MAX_SHARDS, Origin, PENDING_ENTRIES,
+    Direction, Event, INHERITED_SLOTS, Inherited, LISTENER_SLOTS, MAX_SHARDS, Origin, Owner, PENDING_ENTRIES,
     PODS_MOST, POLICY_ENTRIES, PRESENTED_ENTRIES, Path, Pending, Policy, PolicyKey, RING_BYTES,
     ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, Watched, ring_slot,
 };
@@ -27,14 +27,12 @@ pub(crate) static FEATURE_MPTCP: u8 = 0;
 #[unsafe(no_mangle)]
 pub(crate) static FEATURE_RETVAL: u8 = 0;
 
-/// The pod and the shards of the proxy that these programs were loaded for, as far as they serve one: the filter of a listener
-/// has to know whose listener it is, whatever the settings say by now about new connections.
+/// Whom these programs were loaded for, as far as they serve one pod: the filter of a listener has to know whose listener it
+/// is, whatever the settings say by now about new connections. In a section of its own, so that the loader can put the map of
+/// another pod in the place of this one.
 #[unsafe(no_mangle)]
-static OWN_POD: u32 = 0;
-#[unsafe(no_mangle)]
-static OWN_FIRST_SHARD: u32 = 0;
-#[unsafe(no_mangle)]
-static OWN_SHARDS: u32 = 1;
+#[unsafe(link_section = ".rodata.owner")]
+static OWNER: Owner = Owner::ALONE;
 
 /// The shard of the proxy that this program was loaded for.
 #[inline(always)]
@@ -42,8 +40,8 @@ pub(crate) fn own_shard(from: Endpoint, to: Endpoint) -> u32 {
     // SAFETY: references to constants.
     let (first, shards) = unsafe {
         (
-            ptr::read_volatile(&raw const OWN_FIRST_SHARD),
-            ptr::read_volatile(&raw const OWN_SHARDS),
+            ptr::read_volatile(&raw const OWNER.first_shard),
+            ptr::read_volatile(&raw const OWNER.shards),
         )
     };
     first + verdict::shard(from, to, shards)
@@ -53,7 +51,7 @@ pub(crate) fn own_shard(from: Endpoint, to: Endpoint) -> u32 {
 #[inline(always)]
 pub(crate) fn is_own(shard: u32) -> bool {
     // SAFETY: a reference to a constant.
-    let first = unsafe { ptr::read_volatile(&raw const OWN_FIRST_SHARD) };
+    let first = unsafe { ptr::read_volatile(&raw const OWNER.first_shard) };
     shard.wrapping_sub(first) < MAX_SHARDS as u32
 }
 
@@ -198,13 +196,13 @@ impl Pod {
     #[inline(always)]
     pub(crate) fn own() -> Self {
         // SAFETY: a reference to a constant.
-        Self(unsafe { ptr::read_volatile(&raw const OWN_POD) })
+        Self(unsafe { ptr::read_volatile(&raw const OWNER.pod) })
     }
 
     #[inline(always)]
     pub(crate) fn settings(self) -> Option<&'static Settings> {
-        // A constant would be put where the loader writes: the compiler gives equal constants one place, and the zero of
-        // `OWN_FIRST_SHARD` is one.
+        // A constant would be put where the loader writes: the compiler gives equal constants one place, and the zero of a
+        // feature is one.
         let first = 0;
         SETTINGS.get_value(self.0, &first)
     }
@@ -266,7 +264,7 @@ impl Pod {
         LISTENERS.get(self.0)
     }
 
-    /// How many sockets listen on the two ports of this place.
+    /// How many sockets listen on the ports of this place.
     #[inline(always)]
     pub(crate) fn app_ports(self, place: u32) -> Option<*mut AppPorts> {
         APP_PORTS.get_value_ptr_mut(self.0, &place)

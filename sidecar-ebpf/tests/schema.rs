@@ -13,12 +13,12 @@ use sidecar_ebpf::abi::schema::{FROZEN, TOGETHER, VERSIONS, version};
 /// Each map, the version of its layout, and the hash of what it is made of.
 const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
     ("or_origin", 1, 0xab3fa3784334e661),
-    ("or_pending", 1, 0xee9ae0e86f6ed623),
+    ("or_pending", 2, 0x9e858538257d5885),
     ("or_presented", 2, 0x30060c769bd5bf44),
     ("or_bypass", 1, 0xf71571da9228a233),
     ("or_watched", 1, 0x0007e33efbec4647),
     ("or_listeners", 3, 0xd7460303cf81ec17),
-    ("or_app_ports", 4, 0x64c17f2b1946b37c),
+    ("or_app_ports", 5, 0x3d79f2a883b8837d),
     ("or_app_sockets", 2, 0xa0ce13ffb4a35627),
     ("or_inherited", 4, 0xc7141f07a213f072),
     ("or_policy", 2, 0xc404fecbfd1705c6),

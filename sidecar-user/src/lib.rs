@@ -10,6 +10,7 @@ pub mod control;
 pub mod datapath;
 pub mod discovery;
 pub mod document;
+pub mod existing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod grant;

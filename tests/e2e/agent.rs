@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, ensure};
 use harness::apps::{self, Dialogue, Keep};
 use harness::mesh::{Mesh, Options, Plan};
-use harness::{Capture, cgroup, wait};
+use harness::{Capture, Sidecar, cgroup, seccomp, wait};
 
 use crate::expect;
 
@@ -41,18 +41,61 @@ fn pods_of_an_agent_talk_mutual_tls_by_sidecars_without_any_privilege() -> Resul
         mesh.fabric.agent_log()
     );
     for member in [&mesh.client, mesh.server()] {
-        let pid = member.sidecar.pid().context("it runs")?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        for wanted in [
-            "CapEff:\t0000000000000000",
-            "CapBnd:\t0000000000000000",
-            "NoNewPrivs:\t1",
-            "Seccomp:\t2",
-            "Uid:\t65532",
+        has_no_privilege(&member.sidecar)?;
+        has_a_read_only_root(&mesh, &member.sidecar)?;
+    }
+    Ok(())
+}
+
+/// Each of its threads.
+fn has_no_privilege(sidecar: &Sidecar) -> Result<()> {
+    const NONE: &str = "0000000000000000";
+    for thread in sidecar.threads()? {
+        for (field, wanted) in [
+            ("Uid", "65532\t65532\t65532\t65532"),
+            ("Gid", "65532\t65532\t65532\t65532"),
+            ("Groups", ""),
+            ("CapInh", NONE),
+            ("CapPrm", NONE),
+            ("CapEff", NONE),
+            ("CapBnd", NONE),
+            ("CapAmb", NONE),
+            ("NoNewPrivs", "1"),
+            ("Seccomp", "2"),
         ] {
-            ensure!(status.contains(wanted), "no {wanted:?} in\n{status}");
+            let found = thread.field(field);
+            ensure!(
+                found == wanted,
+                "{field} of {:?} is {found:?}, not {wanted:?}",
+                thread.name
+            );
         }
     }
+    Ok(())
+}
+
+/// All that it sees of file systems, but for a directory of its own.
+fn has_a_read_only_root(mesh: &Mesh, sidecar: &Sidecar) -> Result<()> {
+    let pid = sidecar.pid().context("it runs")?;
+    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
+    // proc_pid_mountinfo(5): the fifth field is the place, the sixth its options.
+    let places = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(4);
+        Some((fields.next()?, fields.next()?))
+    });
+    let is_writable = |options: &str| options.split(',').all(|option| option != "ro");
+    // What other tests mount meanwhile arrives here too.
+    let own = mesh.fabric.scratch().file_name().unwrap_or_default();
+    let own = own.to_string_lossy();
+    let others = |place: &str| place.contains("/outrigger-") && !place.contains(&*own);
+    let writable: Vec<&str> = places
+        .filter(|(place, options)| is_writable(options) && !others(place))
+        .map(|(place, _)| place)
+        .collect();
+    ensure!(
+        writable == [sidecar.dir().to_string_lossy()],
+        "it may write to {writable:?}"
+    );
     Ok(())
 }
 
@@ -119,6 +162,31 @@ fn a_sidecar_of_an_agent_is_refused_what_a_container_runtime_refuses_by_default(
     Ok(())
 }
 
+/// Makes each call of which it is told the number, without arguments, and prints those that are answered otherwise than by EPERM.
+const REFUSED: &str = r"
+import ctypes, errno, sys
+libc = ctypes.CDLL(None, use_errno=True)
+for number in sys.argv[1:]:
+    ctypes.set_errno(0)
+    result = libc.syscall(int(number), 0, 0, 0, 0, 0, 0)
+    if result != -1 or ctypes.get_errno() != errno.EPERM:
+        print(number, errno.errorcode.get(ctypes.get_errno(), 'OK'))
+print('all tried')
+";
+
+#[test]
+fn a_sidecar_of_an_agent_is_refused_every_call_that_the_profile_does_not_list() -> Result<()> {
+    let mesh = Mesh::of("agent-refused", &plan())?;
+    let numbers = seccomp::refused();
+    ensure!(numbers.len() > 100, "{numbers:?}");
+    let words = ["env", "PATH=/usr/bin:/bin", "python3", "-c", REFUSED];
+    let mut command = mesh.client.sidecar.confined(&words.map(OsString::from))?;
+    command.args(numbers.iter().map(u32::to_string));
+    let answers = mesh.client.pod.run_within(command, wait::SOON)?.ok()?;
+    assert_eq!(answers, "all tried\n");
+    Ok(())
+}
+
 /// Says what a sidecar would at the door, and prints the answer.
 const ASK: &str = r#"
 import socket
@@ -151,10 +219,15 @@ fn an_application_that_asks_for_a_session_is_refused_whatever_user_it_is() -> Re
 }
 
 #[test]
-fn a_second_sidecar_is_refused_while_one_serves_and_told_which() -> Result<()> {
+fn a_second_sidecar_that_may_not_take_over_is_refused_while_one_serves_and_told_which() -> Result<()> {
     let mut mesh = Mesh::of("agent-second", &plan())?;
     mesh.serve(apps::nginx, 8080)?;
-    let mut second = mesh.client.sidecar.spawn()?;
+    let sidecar = &mesh.client.sidecar;
+    let config = fs::read_to_string(sidecar.config())?;
+    let unwilling = config.replace("interception: {", "interception: {takeover: refuse, ");
+    ensure!(unwilling != config, "{config}");
+    fs::write(sidecar.config(), unwilling)?;
+    let mut second = sidecar.spawn()?;
     let status = second.wait(wait::SOON)?;
     ensure!(!status.success(), "{}", second.log());
     let log = second.log();

@@ -23,6 +23,8 @@ const EACH: usize = 3;
 
 /// A client's pod without anything attached, and its connections.
 fn before(mesh: &mut Mesh) -> Result<Open> {
+    // It would attach again as soon as there is a program.
+    mesh.fabric.kill_agent();
     mesh.client.sidecar.stop()?;
     mesh.client.sidecar.detach()?;
     let (client, outside) = (&mesh.client.pod, &mesh.outside);

@@ -36,6 +36,10 @@ fn a_sidecar_serves_as_another_user_with_the_capabilities_of_its_unit_and_nobody
         status.contains("\nUid:\t65534\t") && status.contains("\nNoNewPrivs:\t1"),
         "{status}"
     );
+    for given_up in ["CapPrm", "CapEff", "CapInh", "CapAmb"] {
+        let none = format!("\n{given_up}:\t0000000000000000");
+        assert!(status.contains(&none), "{status}");
+    }
     for vip in [mesh.vip4(80), mesh.vip6(80)] {
         apps::curl(&mesh.client.pod, &apps::url(vip))?.ok()?;
     }

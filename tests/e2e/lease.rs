@@ -1,4 +1,5 @@
-//! Who owns a pod: its first proxy, until that has ended. How it hands the pod over is `upgrade.rs`.
+//! Who owns a pod: its first proxy, until that has ended. How it hands the pod over is `upgrade.rs`. By proxies that install
+//! interception themselves: of those that an agent serves the agent knows which one has the pod (`agent.rs`).
 
 use std::fs;
 use std::process::Command;
@@ -7,11 +8,20 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use harness::apps;
-use harness::mesh::{binaries, ports};
+use harness::mesh::{Options, Plan, binaries, ports};
 use harness::process::Output;
 use harness::{Mesh, Sidecar, http, wait};
 
 const STATUS: u16 = 25020;
+
+fn mesh(name: &str) -> Result<Mesh> {
+    let plan = Plan {
+        client: Options::new("client").privileged(),
+        server: Options::new("server").privileged(),
+        ..Plan::default()
+    };
+    Mesh::of(name, &plan)
+}
 
 /// A proxy for the pod of a sidecar, with other ports and sockets. The tunnel port is the mesh's: peers are dialled at it.
 fn another(sidecar: &Sidecar, hbone: u16) -> Result<Command> {
@@ -57,7 +67,7 @@ fn names_the_owner(refused: &Output, sidecar: &Sidecar) -> Result<()> {
 
 #[test]
 fn a_second_proxy_is_refused_and_no_connection_of_the_pod_notices() -> Result<()> {
-    let mut mesh = Mesh::start("two-proxies")?;
+    let mut mesh = mesh("two-proxies")?;
     mesh.serve(apps::nginx, 8080)?;
     let url = apps::url(mesh.vip4(80));
     let (done, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -102,7 +112,7 @@ fn a_second_proxy_is_refused_and_no_connection_of_the_pod_notices() -> Result<()
 
 #[test]
 fn once_the_first_proxy_was_killed_another_one_serves() -> Result<()> {
-    let mut mesh = Mesh::start("next-proxy")?;
+    let mut mesh = mesh("next-proxy")?;
     mesh.serve(apps::nginx, 8080)?;
     let command = another(&mesh.client.sidecar, ports::HBONE)?;
     mesh.client.sidecar.kill();
@@ -117,7 +127,7 @@ fn once_the_first_proxy_was_killed_another_one_serves() -> Result<()> {
 
 #[test]
 fn the_hooks_of_a_running_proxy_are_detached_only_by_force() -> Result<()> {
-    let mut mesh = Mesh::start("detach-running")?;
+    let mut mesh = mesh("detach-running")?;
     mesh.serve(apps::nginx, 8080)?;
     let sidecar = &mesh.client.sidecar;
     let refused = detach(sidecar, &[])?;

@@ -91,6 +91,7 @@ fn a_log_that_nobody_reads_holds_up_neither_traffic_nor_probes_nor_the_end() -> 
     let mut log = Pipe::full(mesh.fabric.scratch())?;
     let sidecar = &mut mesh.servers[0].sidecar;
     sidecar.stop()?;
+    sidecar.give(&[&log.path])?;
     sidecar.log_to(log.path.clone(), "debug");
     sidecar.restart()?;
 

@@ -161,6 +161,10 @@ fn a_reload_lets_another_process_take_the_slice_over_and_no_connection_notices()
                 .success())
         })?;
     }
+    // The unit's filter of system calls lets it give up what it was started with.
+    let status = format!("/proc/{}/status", shop.show("MainPID")?);
+    let status = shop.machine.run("cat", [status])?.ok()?;
+    assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
     // By the new one: systemd kills a service whose watchdog is silent for 6 s, in which it pings three times.
     let mut pings = BTreeSet::new();
     wait::until_some("the watchdog is told that it lives", wait::SOON, || {

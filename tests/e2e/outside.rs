@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::Result;
 use harness::apps::{self, Dialogue};
-use harness::mesh::binaries;
+use harness::mesh::{Plan, binaries};
 use harness::{Mesh, Output, Pod, Sidecar, wait};
 
 /// `outrigger attach` in the namespace and the cgroup of this test, for the pod of the sidecar.
@@ -33,7 +33,8 @@ fn in_cgroup(pod: &Pod, program: &Path) -> Command {
 
 #[test]
 fn a_pod_is_closed_and_served_from_another_network_namespace() -> Result<()> {
-    let mut mesh = Mesh::start("outside")?;
+    // `interception.netns` is for a proxy that installs by itself: an agent finds the namespace (`agent/find.rs`).
+    let mut mesh = Mesh::of("outside", &Plan::privileged())?;
     mesh.serve(apps::nginx, 8080)?;
     mesh.client.sidecar.stop()?;
     let sidecar = &mesh.client.sidecar;
@@ -115,7 +116,7 @@ fn a_pod_is_closed_and_served_from_another_network_namespace() -> Result<()> {
 
 #[test]
 fn a_namespace_that_is_not_the_pods_or_cannot_be_entered_is_refused_and_nothing_is_attached() -> Result<()> {
-    let mut mesh = Mesh::start("outside-refused")?;
+    let mut mesh = Mesh::of("outside-refused", &Plan::privileged())?;
     let other = mesh.servers[0].pod.netns().path();
     let sidecar = &mut mesh.client.sidecar;
     sidecar.stop()?;

@@ -2,12 +2,13 @@
 //! ports are the application's.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::chown;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use harness::apps::script::Script;
 use harness::apps::{self, Dialogue};
-use harness::mesh::ports;
+use harness::mesh::{agent, ports};
 use harness::pod::Pod;
 use harness::process::Process;
 use harness::{Mesh, wait};
@@ -26,7 +27,21 @@ struct Intruder {
 impl Intruder {
     fn start(pod: &Pod, places: &[String]) -> Result<Self> {
         let taken = pod.scratch().join("taken");
-        let mut command = Script::Intruder.command(pod)?;
+        // Of the proxy's user.
+        let user = if agent::is_default() {
+            agent::SIDECAR_USER
+        } else {
+            0
+        };
+        std::fs::write(&taken, "")?;
+        chown(&taken, Some(user), Some(user))?;
+        let script = Script::Intruder.command(pod)?;
+        let mut command = pod.command("setpriv");
+        command.args([format!("--reuid={user}"), format!("--regid={user}")]);
+        command
+            .arg("--clear-groups")
+            .arg(script.get_program())
+            .args(script.get_args());
         command.arg(&taken).args(places);
         let mut process = pod.spawn(command)?;
         process.until("has tried its ports", |process| {

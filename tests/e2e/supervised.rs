@@ -1,6 +1,7 @@
 //! What a service manager is told, by sd_notify(3).
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
@@ -23,6 +24,8 @@ struct Manager {
 impl Manager {
     fn listen(socket: PathBuf) -> Result<Self> {
         let messages = UnixDatagram::bind(&socket)?;
+        // As systemd's own: whoever runs as another user may write to it.
+        fs::set_permissions(&socket, Permissions::from_mode(0o777))?;
         let (hear, heard) = mpsc::channel();
         // Ends with its process: nobody can wake it without a message.
         thread::spawn(move || {
@@ -71,7 +74,9 @@ fn a_sidecar_says_what_it_waits_for_when_it_is_ready_that_it_lives_and_that_it_e
     assert!(!is_said(&before, "READY=1"), "{before:?}");
     assert!(!lone.sidecar.is_ready());
 
-    fs::rename(lone.control.token(&identity("server"))?, &token)?;
+    let issued = lone.control.token(&identity("server"))?;
+    lone.sidecar.give(&[&issued])?;
+    fs::rename(issued, &token)?;
     let ready = manager.until("READY=1")?;
     assert!(is_said(&ready[ready.len() - 1..], "STATUS=ready"), "{ready:?}");
     assert!(lone.sidecar.is_ready());

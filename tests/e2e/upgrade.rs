@@ -19,9 +19,13 @@ use crate::expect;
 const LONG: &str = "10m";
 
 fn mesh(name: &str) -> Result<Mesh> {
+    mesh_of(name, Options::new("client"), Options::new("server"))
+}
+
+fn mesh_of(name: &str, client: Options, server: Options) -> Result<Mesh> {
     let plan = Plan {
-        client: Options::new("client").drain("0s", LONG),
-        server: Options::new("server").drain("0s", LONG),
+        client: client.drain("0s", LONG),
+        server: server.drain("0s", LONG),
         ..Plan::default()
     };
     let mut mesh = Mesh::of(name, &plan)?;
@@ -142,7 +146,7 @@ fn a_pod_goes_from_proxy_to_proxy_and_no_connection_fails() -> Result<()> {
     for _ in 0..3 {
         old.extend(take_over_all(&mut mesh, &mut traffic, |_| Ok(()))?);
     }
-    traffic.finish()?;
+    traffic.finish().with_context(|| failed_flows(&mesh))?;
     for sidecar in [&mesh.client.sidecar, &mesh.server().sidecar] {
         assert_eq!(sidecar.metric("outrigger_proxy_takeovers", &[])?, 3.0);
         assert!(sidecar.is_ready());
@@ -166,9 +170,11 @@ fn of_another_version(sidecar: &Sidecar) -> Result<()> {
     Ok(())
 }
 
+/// By proxies that load their own programs. Those of an agent are of its version, for all pods.
 #[test]
 fn a_version_with_other_maps_takes_over_and_back_and_no_connection_fails() -> Result<()> {
-    let mut mesh = mesh("other-maps")?;
+    let [client, server] = ["client", "server"].map(|name| Options::new(name).privileged());
+    let mut mesh = mesh_of("other-maps", client, server)?;
     let mut traffic = Traffic::start(&mesh)?;
     let mut old = Vec::new();
     for prepare in [of_another_version, |_: &Sidecar| Ok(()), of_another_version] {
@@ -269,10 +275,10 @@ fn who_is_not_the_same_workload_or_may_not_is_refused_with_a_sentence() -> Resul
         other,
         "it serves spiffe://cluster.local/ns/demo/sa/client, and not",
     )?;
-    let unwilling = with_config(sidecar, "pins:", "takeover: refuse, pins:")?;
+    let unwilling = with_config(sidecar, "interception: {", "interception: {takeover: refuse, ")?;
     refuses(
         unwilling,
-        &format!("belongs to process {}", sidecar.pid().unwrap_or_default()),
+        &format!("process {}", sidecar.pid().unwrap_or_default()),
     )?;
     assert_eq!(apps::crowd(&mesh.client.pod, mesh.vip4(9000), 20)?, 20);
 
@@ -285,9 +291,15 @@ fn who_is_not_the_same_workload_or_may_not_is_refused_with_a_sentence() -> Resul
     Ok(())
 }
 
+/// One that an agent serves has no door in the pod: `handover.rs`.
 #[test]
 fn an_application_gets_nothing_from_the_owner_and_cannot_end_it() -> Result<()> {
-    let mesh = mesh("takeover-strangers")?;
+    let plan = Plan {
+        client: Options::new("client").privileged(),
+        ..Plan::default()
+    };
+    let mut mesh = Mesh::of("takeover-strangers", &plan)?;
+    mesh.serve(apps::echo, 9000)?;
     let sidecar = &mesh.client.sidecar;
     for user in ["0", "65534"] {
         let mut command = mesh.client.pod.command("setpriv");

@@ -21,7 +21,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
 
-use crate::mesh::agent::Agent;
+use crate::mesh::agent::{self, Agent};
 use crate::name;
 use crate::netns::Netns;
 use crate::pod::Pod;
@@ -131,6 +131,11 @@ impl Fabric {
     /// Starts it, again where it was killed.
     pub fn start_agent(&self) -> Result<()> {
         self.shared.agent.start(&self.shared)
+    }
+
+    /// Where it is asked for pods.
+    pub fn agent_socket(&self) -> PathBuf {
+        agent::socket(&self.shared)
     }
 
     /// A bpffs that only this fabric uses.

@@ -34,10 +34,10 @@ pub mod netns;
 pub mod pcap;
 pub mod pod;
 pub mod process;
+pub mod seccomp;
 pub mod trace;
 pub mod wait;
 
-mod seccomp;
 mod sys;
 
 pub use capture::Capture;

@@ -1,5 +1,5 @@
 //! The seccomp filter of containerd's RuntimeDefault profile for a container without capabilities, as classic BPF. Installs
-//! nothing: see [`crate::sys::confine`].
+//! nothing: see `sys.rs`.
 
 use nix::libc::{self, sock_filter};
 
@@ -41,6 +41,28 @@ const NAMESPACES: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWNET
     | libc::CLONE_NEWCGROUP;
 const PERSONALITIES: [u32; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+
+/// The last call that has a number of its own, and a handful that none has yet.
+const NUMBERS: u32 = 480;
+
+/// `uretprobe` and `uprobe`, of which the kernel asks no filter: they are calls of its own trampolines.
+const NEVER_ASKED: [u32; 2] = [335, 336];
+
+/// The numbers of the calls that the profile refuses whatever their arguments.
+pub fn refused() -> Vec<u32> {
+    let by_argument = [
+        libc::SYS_clone,
+        libc::SYS_clone3,
+        libc::SYS_socket,
+        libc::SYS_personality,
+    ];
+    let decided: Vec<u32> = by_argument.map(number_of).into();
+    let allowed: Vec<u32> = allowed().map(|(_, number)| number).collect();
+    (0..NUMBERS)
+        .filter(|number| !allowed.contains(number) && !decided.contains(number))
+        .filter(|number| !NEVER_ASKED.contains(number))
+        .collect()
+}
 
 /// Calls by the numbers of another architecture (x32 and i386, which the profile allows) are refused: nothing here makes them.
 pub(crate) fn runtime_default() -> Vec<sock_filter> {

@@ -9,6 +9,7 @@ mod cluster;
 mod demo;
 mod fuzz;
 mod host;
+mod modes;
 mod setup;
 mod smoke;
 mod test;

@@ -1,5 +1,5 @@
-//! `cargo xtask test`: sets up what is missing, builds, runs every test, then some of them with what is shipped
-//! (`smoke.rs`), and ends with the totals.
+//! `cargo xtask test`: sets up what is missing, builds, runs every test, then the end-to-end tests again in the other mode
+//! (`modes.rs`), then some of them with what is shipped (`smoke.rs`), and ends with the totals.
 //!
 //! Everything is left to `cargo test`; this adds what it cannot do: check the machine first, build the programs
 //! that end-to-end tests run, and add up the results of all test programs.
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::totals::{Tally, Totals};
 use crate::workspace::{self, announce};
-use crate::{host, setup, smoke};
+use crate::{host, modes, setup, smoke};
 
 /// End-to-end tests wait more than they compute, so more of them than cores run at a time.
 const LEAST_THREADS: usize = 4;
@@ -36,7 +36,7 @@ pub(crate) fn run(opts: Opts) -> Result<ExitCode> {
     let begun = Instant::now();
     let ready = all_of_it(&opts.filter, |name| std::env::var_os(name).is_some()).and_then(|()| prepare());
     let totals = or_failed(ready.map(|()| {
-        let mut totals = or_failed(run_tests(&opts.filter));
+        let mut totals = run_tests(&opts.filter);
         if opts.filter.is_empty() {
             totals += or_failed(smoke::run());
         }
@@ -86,14 +86,26 @@ fn prepare() -> Result<()> {
     workspace::run(workspace::cargo().args(["test", "--workspace", "--no-run", "--quiet"]))
 }
 
-fn run_tests(filter: &[String]) -> Result<Totals> {
-    announce("cargo test --workspace");
-    let mut cargo = workspace::cargo();
-    cargo
-        .args(["test", "--workspace", "--no-fail-fast", "--"])
-        .args(filter);
-    cargo.env("OUTRIGGER_BIN_DIR", workspace::bin_dir());
-    run_cargo(cargo)
+/// In both modes, each with its own totals.
+fn run_tests(filter: &[String]) -> Totals {
+    let mut both = Totals::default();
+    for (which, cargo) in [
+        (
+            "all tests, sidecars install by themselves",
+            modes::by_themselves(filter),
+        ),
+        (
+            "end-to-end tests, sidecars of an agent",
+            modes::by_an_agent(filter),
+        ),
+    ] {
+        announce(which);
+        let begun = Instant::now();
+        let totals = or_failed(run_cargo(cargo));
+        println!("{which}: {totals}, in {:.0} s\n", begun.elapsed().as_secs_f32());
+        both += totals;
+    }
+    both
 }
 
 /// Runs a `cargo test`, shows its output, and adds it up.

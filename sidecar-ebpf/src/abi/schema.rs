@@ -9,12 +9,12 @@ use super::map;
 /// Maps and the versions of their layouts.
 pub const VERSIONS: [(&str, u32); map::ALL.len()] = [
     (map::ORIGIN, 1),
-    (map::PENDING, 1),
+    (map::PENDING, 2),
     (map::PRESENTED, 2),
     (map::BYPASS, 1),
     (map::WATCHED, 1),
     (map::LISTENERS, 3),
-    (map::APP_PORTS, 4),
+    (map::APP_PORTS, 5),
     (map::APP_SOCKETS, 2),
     (map::INHERITED, 4),
     (map::POLICY, 2),

@@ -6,14 +6,6 @@ use core::arch::asm;
 /// # Safety
 /// `to` points to a map value, and is aligned.
 #[inline(always)]
-pub(super) unsafe fn add(to: *mut u32, by: u32) {
-    // SAFETY: as the caller's.
-    unsafe { asm!("lock *(u32 *)({to} + 0) += {by}", to = in(reg) to, by = in(reg) u64::from(by)) };
-}
-
-/// # Safety
-/// As for [`add`].
-#[inline(always)]
 pub(crate) unsafe fn add_u64(to: *mut u64, by: u64) {
     // SAFETY: as the caller's.
     unsafe { asm!("lock *(u64 *)({to} + 0) += {by}", to = in(reg) to, by = in(reg) by) };
@@ -22,7 +14,7 @@ pub(crate) unsafe fn add_u64(to: *mut u64, by: u64) {
 /// Whether the value was `from`. Then it is `to` now; otherwise it is unchanged.
 ///
 /// # Safety
-/// As for [`add`].
+/// As for [`add_u64`].
 #[inline(always)]
 pub(super) unsafe fn exchange(at: *mut u64, from: u64, to: u64) -> bool {
     let mut before = from;

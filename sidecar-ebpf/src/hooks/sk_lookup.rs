@@ -137,13 +137,10 @@ fn redirected(pod: Pod, attempt: &Arriving, settings: &Settings) -> Redirected {
 #[inline(always)]
 fn listening(pod: Pod, attempt: &Arriving) -> bool {
     let (port, v4) = (attempt.to.port.get(), attempt.to.ip.is_v4());
-    let (slot, at) = AppPorts::place(port);
-    let counted = pod.app_ports(slot).is_some_and(|ports| {
-        // Two comparisons, because a place that is computed is none that the verifier believes.
-        // SAFETY: one of the values of the array, which are there for good.
-        let [even, odd] = unsafe { (*ports).0 };
-        if at == 0 { even } else { odd }.serves(v4)
-    });
+    // SAFETY: one of the values of the array, which are there for good.
+    let counted = pod
+        .app_ports(AppPorts::place(port))
+        .is_some_and(|ports| unsafe { *ports }.serves(port, v4));
     counted
         || pod
             .inherited(Inherited::place(port))

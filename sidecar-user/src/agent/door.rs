@@ -7,15 +7,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use anyhow::bail;
+
 use super::caller;
 use super::pod::Pod;
-use super::session::Offered;
+use super::session::{Ended, Grant, Offered, Whose, whose};
 use crate::budget;
+use crate::datapath::Handover;
+use crate::error_chain;
+use crate::existing::Settled;
 use crate::grant::{self, Answer, Request};
 use crate::lifecycle::messages::{Listener, Message, Messages};
 
-/// How long a conversation may be silent before it has come to its end, at which the sidecar serves.
+/// How long a conversation may be silent. A sidecar that takes over from another one may take as long as it needs to get a
+/// certificate.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// How often a look is taken whether sidecars before still wait for connections.
+const FORMERS_LOOK: Duration = Duration::from_secs(1);
 
 /// Answers until dropped.
 pub(super) async fn serve(pod: Arc<Pod>) -> io::Result<()> {
@@ -35,67 +44,182 @@ fn answer(pod: &Pod, conversation: &Messages) {
         Ok(pid) => pid,
         Err(stranger) => {
             tracing::warn!(pod = pod.name, "{stranger}");
+            pod.register.stranger(&pod.name);
             return refuse(conversation, stranger.to_string());
         }
     };
-    let mut offered: Option<Offered> = None;
-    while let Ok(Some(message)) = conversation.receive(Some(SILENCE)) {
-        match step(pod, &mut offered, message) {
-            Ok((answer, descriptors)) => {
-                let over = answer == Answer::Done && offered.as_ref().is_some_and(Offered::is_active);
-                if over {
-                    pod.served_by.store(pid, Relaxed);
-                }
-                let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-                let text = serde_json::to_vec(&answer).expect("it is JSON");
-                if conversation.send(&text, &borrowed).is_err() || over {
-                    break;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(
-                    pod = pod.name,
-                    pid,
-                    error = format!("{error:#}"),
-                    "a sidecar is refused"
-                );
-                return refuse(conversation, format!("{error:#}"));
-            }
-        }
+    let mut asked = Asked {
+        pod,
+        pid,
+        offered: None,
+        serving: None,
+    };
+    if let Err(error) = asked.converse(conversation) {
+        let error = format!("{error:#}");
+        tracing::warn!(pod = pod.name, pid, error, "a sidecar is refused");
+        pod.register.counts.refused.fetch_add(1, Relaxed);
+        refuse(conversation, error);
     }
-    let is_active = offered.as_ref().is_some_and(Offered::is_active);
-    drop(offered);
+    asked.end();
     // Of the object that was loaded for it.
     budget::trim();
-    match is_active {
-        true => tracing::info!(pod = pod.name, pid, "a sidecar serves a pod"),
-        false => tracing::warn!(
-            pod = pod.name,
-            pid,
-            "a sidecar has asked for a session and not taken it"
-        ),
-    }
+}
+
+/// A conversation with a sidecar.
+struct Asked<'p> {
+    pod: &'p Pod,
+    pid: u32,
+    offered: Option<Offered>,
+    /// The other end of what the sidecar was given to talk to the one before. That one takes this one for gone once both
+    /// are closed: when nothing changes any more.
+    serving: Option<Messages>,
 }
 
 type Answered = (Answer, Vec<OwnedFd>);
 
-fn step(pod: &Pod, offered: &mut Option<Offered>, message: Message) -> anyhow::Result<Answered> {
-    let request: Request = serde_json::from_slice(&message.text)?;
-    match (request, offered.as_mut()) {
-        (Request::Ask(ask), None) => {
-            let (made, given, descriptors) = Offered::new(pod, &ask)?;
-            *offered = Some(made);
-            Ok((Answer::Granted(given), descriptors))
+impl Asked<'_> {
+    /// Until the sidecar has all that it needs, or has ended.
+    fn converse(&mut self, conversation: &Messages) -> anyhow::Result<()> {
+        loop {
+            let limit = self.serving.is_none().then_some(SILENCE);
+            let Ok(Some(message)) = conversation.receive(limit) else {
+                return Ok(());
+            };
+            let (answer, descriptors) = self.step(message)?;
+            let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+            let text = serde_json::to_vec(&answer).expect("it is JSON");
+            if conversation.send(&text, &borrowed).is_err() {
+                return Ok(());
+            }
         }
-        (Request::Steer { shard, listeners }, Some(offered)) => {
-            offered.steer(shard, &listeners, &message.descriptors)?;
-            Ok((Answer::Done, Vec::new()))
+    }
+
+    fn step(&mut self, message: Message) -> anyhow::Result<Answered> {
+        let pod = self.pod;
+        let request: Request = serde_json::from_slice(&message.text)?;
+        match (request, self.offered.as_mut()) {
+            (Request::Ask(ask), None) if self.serving.is_none() => match whose(pod)? {
+                Whose::Nobodys(lease) => Ok(self.grant(Offered::first(pod, &ask, lease)?)),
+                Whose::Serving(conversation) => {
+                    let given = conversation.as_fd().try_clone_to_owned()?;
+                    self.serving = Some(conversation);
+                    Ok((Answer::Serving { owner: pod.owner() }, vec![given]))
+                }
+                Whose::Busy => Ok((Answer::Busy { why: pod.owner() }, Vec::new())),
+            },
+            (Request::Succeed { ask, generation }, None) if self.serving.is_some() => {
+                let lease = message.descriptors.into_iter().next();
+                Ok(self.grant(Offered::succeed(pod, &ask, lease, generation)?))
+            }
+            (Request::Steer { shard, listeners }, Some(offered)) => {
+                offered.steer(shard, &listeners, &message.descriptors)?;
+                Ok((Answer::Done, Vec::new()))
+            }
+            (Request::Activate, Some(offered)) if !offered.is_active() => {
+                offered.activate(pod)?;
+                if !offered.succeeds() {
+                    self.serves();
+                }
+                Ok((Answer::Done, Vec::new()))
+            }
+            (Request::Settle { destroy }, Some(offered)) => {
+                let Settled {
+                    kept,
+                    destroyed,
+                    failed,
+                } = offered.settle(pod, destroy)?;
+                let settled = Answer::Settled {
+                    kept,
+                    destroyed,
+                    failed,
+                };
+                Ok((settled, Vec::new()))
+            }
+            (Request::Taken, Some(offered)) if offered.is_active() => {
+                offered.taken();
+                if let Some(formers) = offered.formers() {
+                    tokio::spawn(forget(formers, pod.name.clone()));
+                }
+                self.serves();
+                Ok((Answer::Done, Vec::new()))
+            }
+            _ => bail!("it says its words in another order"),
         }
-        (Request::Activate, Some(offered)) => {
-            offered.activate()?;
-            Ok((Answer::Done, Vec::new()))
+    }
+
+    fn grant(&mut self, (offered, (given, descriptors)): (Offered, Grant)) -> Answered {
+        self.offered = Some(offered);
+        (Answer::Granted(given), descriptors)
+    }
+
+    fn serves(&self) {
+        self.pod.served_by.store(self.pid, Relaxed);
+        self.pod.register.counts.granted.fetch_add(1, Relaxed);
+        let (pod, pid) = (self.pod.name.as_str(), self.pid);
+        tracing::info!(pod, pid, "a sidecar serves a pod");
+        for one in self.offered.iter().flat_map(Offered::foreign) {
+            let (program, hook, name, order) = (one.id, one.hook, one.name.as_str(), one.order.name());
+            tracing::warn!(
+                pod,
+                program,
+                name,
+                hook,
+                order,
+                "a program of another owner runs beside the pod's"
+            );
         }
-        _ => anyhow::bail!("it says its words in another order"),
+    }
+
+    /// The other end is gone, or is refused.
+    fn end(self) {
+        let (pod, pid) = (self.pod.name.as_str(), self.pid);
+        let Some(offered) = self.offered else {
+            return;
+        };
+        if !offered.is_active() {
+            tracing::warn!(pod, pid, "a sidecar has asked for a session and not taken it");
+        }
+        match offered.end(self.pod) {
+            Ended::Well => {}
+            Ended::PutBack => tracing::warn!(
+                pod,
+                pid,
+                "a sidecar has ended before it had taken the pod over; the one before goes on"
+            ),
+            Ended::Lost(error) => {
+                tracing::error!(
+                    pod,
+                    pid,
+                    error,
+                    "what a sidecar has changed before it ended cannot be put back: the pod is closed until another one comes"
+                );
+                if let Some(before) = &self.serving {
+                    // It may have ended as well.
+                    let _ = before.send(grant::LOST, &[]);
+                }
+            }
+        }
+        // Only now the one before hears of it.
+        drop(self.serving);
+    }
+}
+
+/// Until the sidecar before has ended.
+async fn forget(formers: Handover, pod: String) {
+    loop {
+        match formers.forget_formers() {
+            Ok(true) => return,
+            Ok(false) => tokio::time::sleep(FORMERS_LOOK).await,
+            Err(error) => {
+                let error = error_chain(&error);
+                tracing::warn!(
+                    pod,
+                    error,
+                    "programs of a sidecar before stay attached beside the pod's"
+                );
+                return;
+            }
+        }
     }
 }
 

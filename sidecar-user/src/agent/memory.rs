@@ -8,15 +8,17 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use crate::observe::{FlowList, FlowReport, FlowsSince, WhyReport};
+use crate::observe::{FlowReport, FlowsSince};
 use kept::{KINDS, Kept, Pod, Record};
 use query::Cursor;
 
+mod found;
 mod kept;
 mod query;
 #[cfg(test)]
 mod tests;
 
+pub use found::{Found, newest};
 pub use query::Question;
 
 #[derive(Clone, Copy, Debug)]
@@ -47,16 +49,32 @@ pub struct Memory {
     start: u64,
     /// The number of the next flow. Flows that are lost before they come here have numbers too.
     next: u64,
+    forgotten: Forgotten,
+}
+
+/// How many flows there were that are not here, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    pub age: u64,
+    /// There was no room for them any more.
+    pub room: u64,
+    /// Of strangers, left out by a proxy because they came faster than they were read.
+    pub skipped: u64,
 }
 
 /// Eighths of the bytes. Who has proved nothing cannot push out the flows of those who have.
 const SHARES: [usize; KINDS] = [6, 1, 1];
 
+/// Flows that one question by a cursor reads, which takes some milliseconds; the next one goes on after them.
+const MOST_READ: u64 = 10_000;
+
 /// How much is kept of one pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodFlows {
     pub pod: String,
     pub flows: usize,
+    /// Of those.
+    pub failed: usize,
     pub bytes: usize,
 }
 
@@ -68,6 +86,7 @@ impl Memory {
             bytes: [0; KINDS],
             start: kept::millis(now),
             next: 1,
+            forgotten: Forgotten::default(),
         }
     }
 
@@ -115,6 +134,7 @@ impl Memory {
     /// So many flows did not come here: a proxy has left them out. Who follows is told.
     pub fn lost(&mut self, flows: u64) {
         self.next += flows;
+        self.forgotten.skipped += flows;
     }
 
     /// Forgets what has become too old.
@@ -123,47 +143,30 @@ impl Memory {
         let oldest = kept::millis(now).saturating_sub(age);
         for n in 0..self.pods.len() {
             for kind in 0..KINDS {
+                let mut gone = 0;
                 self.change(n, kind, |kept| {
                     while kept.oldest().is_some_and(|record| record.at < oldest) {
                         kept.pop();
+                        gone += 1;
                     }
                 });
+                self.forgotten.age += gone;
             }
         }
         self.pods.retain(|pod| !pod.is_empty());
     }
 
-    /// The newest flows that pass, newest first, and whether more passed.
-    pub fn newest(&self, question: &Question) -> (Vec<FlowReport>, bool) {
-        let mut found: Vec<(&str, &Record)> = self.found(question).collect();
-        found.sort_unstable_by_key(|(_, record)| std::cmp::Reverse((record.at, record.number)));
-        let mut reports = Vec::new();
-        for (pod, record) in found {
-            let Some(report) = record.report(pod).filter(|flow| question.passes(flow)) else {
-                continue;
-            };
-            if reports.len() == question.limit() {
-                return (reports, true);
-            }
-            reports.push(report);
+    /// What may pass, newest first: what takes reading each flow is for [`newest`], which needs no lock.
+    pub fn found(&self, question: &Question) -> Vec<Found> {
+        let mut all = Vec::new();
+        for pod in &self.pods {
+            let asked = pod
+                .records()
+                .filter(|record| question.asks_for(&pod.name, record.at));
+            all.extend(asked.map(|record| Found::new(&pod.name, record)));
         }
-        (reports, false)
-    }
-
-    /// The same as `GET /flows` answers it: oldest first.
-    pub fn list(&self, question: &Question) -> FlowList {
-        let (mut closed, truncated) = self.newest(question);
-        closed.reverse();
-        FlowList {
-            open: Vec::new(),
-            closed,
-            truncated,
-        }
-    }
-
-    /// Why they went as they did, the newest first.
-    pub fn why(&self, question: &Question) -> Vec<WhyReport> {
-        self.newest(question).0.iter().map(WhyReport::of_flow).collect()
+        all.sort_unstable_by_key(Found::age);
+        all
     }
 
     /// Where who follows begins.
@@ -185,18 +188,19 @@ impl Memory {
         let all = self
             .pods
             .iter()
-            .flat_map(|pod| pod.records().map(|record| (&*pod.name, record)));
+            .flat_map(|pod| pod.records().map(|record| (&pod.name, record)));
         let mut since: Vec<_> = all.filter(|(_, record)| record.number > after).collect();
         since.sort_unstable_by_key(|(_, record)| record.number);
         let (mut flows, mut seen, mut until) = (Vec::new(), 0, self.next - 1);
         for (pod, record) in since {
-            if flows.len() == question.limit() {
+            if flows.len() == question.limit() || seen == MOST_READ {
                 until = record.number - 1;
                 break;
             }
             seen += 1;
             if question.asks_for(pod, record.at)
-                && let Some(flow) = record.report(pod).filter(|flow| question.passes(flow))
+                && let Some(flow) = Found::new(pod, record).report()
+                && question.passes(&flow)
             {
                 flows.push(flow);
             }
@@ -213,6 +217,7 @@ impl Memory {
         let pods = self.pods.iter().map(|pod| PodFlows {
             pod: pod.name.to_string(),
             flows: pod.kinds.iter().map(Kept::len).sum(),
+            failed: pod.records().filter(|record| record.has_failed).count(),
             bytes: pod.kinds.iter().map(|kept| kept.bytes(&pod.name)).sum(),
         });
         pods.collect()
@@ -223,12 +228,12 @@ impl Memory {
         self.bytes.iter().sum()
     }
 
-    fn found<'m>(&'m self, question: &'m Question) -> impl Iterator<Item = (&'m str, &'m Record)> {
-        let all = self
-            .pods
-            .iter()
-            .flat_map(|pod| pod.records().map(|record| (&*pod.name, record)));
-        all.filter(|(pod, record)| question.asks_for(pod, record.at))
+    pub fn limit(&self) -> usize {
+        self.limits.bytes
+    }
+
+    pub fn forgotten(&self) -> Forgotten {
+        self.forgotten
     }
 
     fn oldest(&self) -> u64 {
@@ -259,6 +264,7 @@ impl Memory {
                 return;
             };
             self.change(n, kind, Kept::pop);
+            self.forgotten.room += 1;
             if self.pods[n].is_empty() {
                 self.pods.remove(n);
             }

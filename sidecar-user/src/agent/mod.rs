@@ -2,19 +2,28 @@
 //! those need no privilege.
 //!
 //! [`Roots`] says where pods are, [`Finder`] finds one of them, [`Watch`] tells of all of them. `run.rs` installs what they
-//! find; `door.rs` answers the sidecars of one pod, `session.rs` makes what they are given, `caller.rs` knows who asks. `memory.rs` keeps
-//! the flows of all pods.
+//! find; `door.rs` answers the sidecars of one pod, `session.rs` makes what they are given, `caller.rs` knows who asks,
+//! `introduce.rs` brings a sidecar to the one before it. `memory.rs` keeps the flows of all pods, which `following.rs` hears of
+//! from their sidecars; `answers.rs` says what is known, as `register.rs` has it.
 
+mod answers;
 mod caller;
 mod cgroup;
+mod client;
 mod door;
 mod error;
 mod event;
+mod figures;
 mod find;
+mod following;
+mod introduce;
+mod listing;
 pub mod memory;
+mod merged;
 mod mounts;
 mod path;
 mod pod;
+mod register;
 mod role;
 mod roots;
 mod run;

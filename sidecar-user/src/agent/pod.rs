@@ -1,9 +1,10 @@
 //! One pod of the node, as it is installed: closed, until a sidecar has its session.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
+use super::register::Register;
 use crate::datapath::{self, Config, Node, PodTarget, Policy, close_on};
 use crate::grant;
 
@@ -13,10 +14,15 @@ pub(super) struct Pod {
     pub(super) target: PodTarget,
     pub(super) pins: PathBuf,
     pub(super) name: String,
+    pub(super) register: Arc<Register>,
     /// The cgroup of its sidecar.
     pub(super) sidecar: PathBuf,
     /// The process that was given the last session; 0: none, by this agent.
     pub(super) served_by: AtomicU32,
+    /// Where its sidecars are found by the agent.
+    pub(super) handover: PathBuf,
+    /// Of whoever changes what is in force.
+    pub(super) turn: Mutex<()>,
 }
 
 impl Pod {

@@ -3,24 +3,26 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::{Context, bail, ensure};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
-use super::door;
+use super::answers::Answers;
 use super::pod::Pod;
+use super::register::Register;
 use super::{Event, Finder, PodCgroup, Roots, Watch};
+use super::{door, figures, following, introduce, memory};
 use crate::budget;
 use crate::datapath::{self, Lease, Node, Place, PodTarget};
 use crate::error_chain;
 use crate::grant::{Answer, Request, Wanted};
 use crate::lifecycle::messages::{Listener, Messages};
 use crate::lifecycle::{self, Shutdown};
-use crate::observe::Observer;
+use crate::observe::{AdminSocket, NodeAdmin, Observer, serve_node};
 
 /// Everything that an agent needs to know, validated.
 #[derive(Clone, Debug)]
@@ -32,6 +34,19 @@ pub struct Config {
     pub sidecar: String,
     /// Where pods are asked for.
     pub socket: PathBuf,
+    /// Where it is asked about them.
+    pub admin: Option<PathBuf>,
+    /// Of the sockets at which sidecars answer.
+    pub sidecars: PathBuf,
+    /// For flows that have ended.
+    pub memory: memory::Limits,
+}
+
+impl Config {
+    /// The directory where its sidecars listen for it.
+    fn handover(&self) -> PathBuf {
+        self.socket.with_extension("handover")
+    }
 }
 
 /// How long a pod may be in several namespaces, or in the host's, before that is an error: a runtime starts processes on the
@@ -65,6 +80,17 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         true => Roots::of_host(&[])?,
         false => Roots::below(config.pods.clone(), &config.pods)?,
     };
+    let register = Register::open(&config.sidecars, config.memory);
+    let register =
+        register.with_context(|| format!("cannot use the directory {}", config.sidecars.display()))?;
+    let register = Arc::new(register);
+    let observer = Observer::plain();
+    // Both end with this future.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(following::run(register.clone()));
+    if let Some(path) = &config.admin {
+        tasks.spawn(answer(AdminSocket::bind(path)?, &register, &observer));
+    }
     let requests = Listener::bind_path(&config.socket)
         .with_context(|| format!("socket: cannot listen at {}", config.socket.display()))?;
     let mut watch = Watch::new(&roots)?;
@@ -72,11 +98,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         finder: Arc::new(Finder::new(roots)?),
         serving: HashMap::new(),
         node,
+        register,
         config,
     };
     pods.sweep(&mut watch);
     tracing::info!(pins = %pods.config.pins.display(), pods = watch.pods().count(), "the agent serves this node");
-    tokio::spawn(lifecycle::notify::follow(Observer::plain().readiness().clone()));
+    tokio::spawn(lifecycle::notify::follow(observer.readiness().clone()));
     loop {
         let event = tokio::select! {
             event = watch.next() => event?,
@@ -97,9 +124,30 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
 }
 
+/// Answers at the admin socket until dropped.
+fn answer(
+    socket: AdminSocket,
+    register: &Arc<Register>,
+    observer: &Observer,
+) -> impl Future<Output = ()> + use<> {
+    figures::show(observer, register.clone());
+    observer.figures(lifecycle::figures);
+    let answers = Answers::new(register.clone());
+    let admin = NodeAdmin {
+        observer: observer.clone(),
+        answer: Box::new(move |asked| answers.answer(asked)),
+    };
+    async move {
+        if let Err(error) = serve_node(socket, admin).await {
+            tracing::error!(error = error_chain(&error), "nobody can ask this agent");
+        }
+    }
+}
+
 struct Pods {
     config: Config,
     node: Arc<Node>,
+    register: Arc<Register>,
     finder: Arc<Finder>,
     /// By the number of the cgroup.
     serving: HashMap<u64, JoinHandle<()>>,
@@ -118,8 +166,9 @@ impl Pods {
             Event::Populated(_) => {}
             Event::Gone(pod) => {
                 self.end(&pod);
-                let pins = self.pins_of(&name_of(&pod));
-                self.remove(&pins);
+                let name = name_of(&pod);
+                self.register.gone(&name);
+                self.remove(&self.pins_of(&name));
                 tracing::info!(pod = %pod.path().display(), "a pod is gone");
             }
         }
@@ -161,7 +210,9 @@ impl Pods {
     /// Installs a pod, closed, and answers its sidecars until it is aborted.
     fn serve(&self, pod: PodCgroup) -> impl Future<Output = ()> + use<> {
         let (finder, node) = (self.finder.clone(), self.node.clone());
+        let register = self.register.clone();
         let (pins, sidecar) = (self.pins_of(&name_of(&pod)), self.config.sidecar.clone());
+        let handover = self.config.handover();
         async move {
             loop {
                 let target = match finder.settled(&pod, &[], SETTLING).await {
@@ -173,7 +224,8 @@ impl Pods {
                         return;
                     }
                 };
-                let served = serve_one(&node, &pod, target, pins.clone(), &sidecar).await;
+                let places = [&pins, &handover].map(PathBuf::clone);
+                let served = serve_one(&node, &register, &pod, target, places, &sidecar).await;
                 if let Err(error) = served {
                     tracing::warn!(pod = %pod.path().display(), error = format!("{error:#}"), "a pod is not served; tried again");
                 }
@@ -213,6 +265,7 @@ impl Pods {
     }
 
     fn remove(&self, pins: &Path) {
+        introduce::forget(&self.config.handover(), pins);
         if let Err(error) = self.node.give_up(pins) {
             tracing::warn!(pins = %pins.display(), error = error_chain(&error), "what is pinned of a pod cannot be removed");
         }
@@ -246,21 +299,26 @@ fn name_of(pod: &PodCgroup) -> String {
 
 async fn serve_one(
     node: &Arc<Node>,
+    register: &Arc<Register>,
     cgroup: &PodCgroup,
     target: PodTarget,
-    pins: PathBuf,
+    [pins, handover]: [PathBuf; 2],
     sidecar: &str,
 ) -> anyhow::Result<()> {
     let pod = Arc::new(Pod {
         node: node.clone(),
         sidecar: cgroup.path().join(sidecar),
         name: name_of(cgroup),
+        register: register.clone(),
         target,
         pins,
         served_by: AtomicU32::new(0),
+        handover,
+        turn: Mutex::default(),
     });
     let installing = pod.clone();
     tokio::task::spawn_blocking(move || installing.close()).await??;
+    register.installed(&pod.name);
     // Of the object that was loaded.
     budget::trim();
     door::serve(pod).await.map_err(io::Error::into)

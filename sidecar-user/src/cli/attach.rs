@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::{self, Overrides};
 use crate::datapath;
-use crate::proxy::{self, Settled};
+use crate::existing::{self, Own};
 
 pub(super) fn attach(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<()> {
     let (target, existing) = config::load_kernel(file, overrides)?;
@@ -14,7 +14,9 @@ pub(super) fn attach(file: Option<&Path>, overrides: &Overrides) -> anyhow::Resu
         return Ok(());
     };
     println!("attached to {cgroup}: its connections are refused until a proxy takes over");
-    let Settled { kept, destroyed } = proxy::settle(kernel.session(), kernel.is_first(), existing);
+    let settled = existing::settle(kernel.session(), kernel.is_first(), Own::Process, existing);
+    settled.tell();
+    let (kept, destroyed) = (settled.kept, settled.destroyed);
     if kept + destroyed > 0 {
         println!("connections from before: {kept} go on in plaintext, {destroyed} were ended");
     }

@@ -56,7 +56,7 @@ impl Install {
         match serde_json::from_slice(&answer.text)? {
             Answer::Done => Ok(()),
             Answer::Refused { why } => bail!("the agent refuses: {why}"),
-            Answer::Granted(_) => bail!("the agent answers what this version does not understand"),
+            _ => bail!("the agent answers what this version does not understand"),
         }
     }
 }

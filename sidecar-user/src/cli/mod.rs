@@ -170,6 +170,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
 }
 
 fn run_proxy(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<()> {
+    // Before there is another thread.
+    lifecycle::seal().context("cannot set no_new_privs and empty the bounding set")?;
     let loaded = config::load_proxy(file, overrides)?;
     let log = lifecycle::start_logging(&loaded.logging)?;
     supervised()?;

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::layers::{Layers, Setting};
+use super::layers::{Layers, Setting, or};
 use super::logging;
-use super::values::absolute;
+use super::values::{absolute, admin_socket, memory};
 use crate::agent;
 
-pub const SETTINGS: [Setting; 6] = [
+pub const SETTINGS: [Setting; 8] = [
     Setting {
         path: "pins",
         flag: "pins",
@@ -40,6 +40,22 @@ pub const SETTINGS: [Setting; 6] = [
         help: "Unix socket where `outrigger install` asks for pods [default: /run/outrigger/agent.sock]",
         list: false,
     },
+    Setting {
+        path: "adminSocket",
+        flag: "admin-socket",
+        env: "OUTRIGGER_AGENT_ADMIN_SOCKET",
+        value: "PATH",
+        help: "Unix socket where `kubectl outrigger` asks about flows and pods, or none [default: agent-admin.sock beside `socket`]",
+        list: false,
+    },
+    Setting {
+        path: "memory",
+        flag: "memory",
+        env: "OUTRIGGER_AGENT_MEMORY",
+        value: "SIZE",
+        help: "Memory for flows that have ended, such as 256MiB [default: 64MiB]",
+        list: false,
+    },
     logging::LEVEL,
     logging::FORMAT,
 ];
@@ -61,10 +77,27 @@ pub(super) fn read(layers: &Layers) -> Option<agent::Config> {
         true => layers.read("socket", absolute),
         false => Some("/run/outrigger/agent.sock".into()),
     };
+    let admin = match layers.is_given("adminSocket") {
+        true => layers
+            .read("adminSocket", admin_socket)
+            .map(|socket| socket.map(|socket| socket.path)),
+        false => socket
+            .as_ref()
+            .map(|socket: &PathBuf| Some(socket.with_file_name("agent-admin.sock"))),
+    };
+    let usual = agent::memory::Limits::default();
+    let bytes = or(layers, "memory", usual.bytes, |path| layers.read(path, memory));
+    let socket = socket?;
     Some(agent::Config {
         pins: pins?,
         pods: pods.unwrap_or_default(),
         sidecar: sidecar?,
-        socket: socket?,
+        sidecars: socket.with_file_name("agent-pods"),
+        socket,
+        admin: admin?,
+        memory: agent::memory::Limits {
+            bytes: bytes?,
+            ..usual
+        },
     })
 }

@@ -63,7 +63,7 @@ pub fn load_proxy(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded<c
 pub fn load_kernel(
     file: Option<&Path>,
     overrides: &Overrides,
-) -> Result<(crate::datapath::Config, crate::proxy::Existing), Error> {
+) -> Result<(crate::datapath::Config, crate::existing::Existing), Error> {
     let loaded = load(file, &PROXY, overrides, |layers| {
         proxy::read_kernel(layers, host::addresses_in)
     })?;

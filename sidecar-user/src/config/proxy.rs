@@ -15,9 +15,9 @@ use super::values::{
     absolute, address, admin, admin_socket, authority, duration, id_segment, lifetime, non_empty, path, port,
     server_name, trust_domain, word, workers,
 };
+use crate::existing::Existing;
 use crate::grant::Door;
 use crate::model::SpiffeId;
-use crate::proxy::Existing;
 use crate::{budget, datapath, discovery, identity, intercept, observe, policy, proxy, route};
 
 pub use settings::SETTINGS;

@@ -1,8 +1,17 @@
 //! What the kernel lets this process do (capabilities(7)).
 
 use std::fs;
+use std::io;
 
-/// The effective ones of this process.
+use super::sys;
+
+/// Whether bpf(2) asks for CAP_BPF also for maps of which a process has a descriptor: before Linux 5.19 it does where
+/// kernel.unprivileged_bpf_disabled is set. To be called by a thread without capabilities.
+pub fn takes_capability() -> bool {
+    sys::ask_of_nothing().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
+/// The effective ones of the calling thread.
 #[derive(Clone, Copy)]
 pub(super) struct Capabilities(u64);
 
@@ -14,7 +23,7 @@ impl Capabilities {
     pub(super) const BPF: u32 = 39;
 
     pub(super) fn own() -> Self {
-        Self::of(&fs::read_to_string("/proc/self/status").unwrap_or_default())
+        Self::of(&fs::read_to_string("/proc/thread-self/status").unwrap_or_default())
     }
 
     pub(super) fn of(status: &str) -> Self {

@@ -140,6 +140,8 @@ pub enum Error {
     OtherObject { name: &'static str, found: String },
     #[error("the BPF object holds no {kind} {name}; it belongs to another version")]
     Missing { kind: &'static str, name: &'static str },
+    #[error("the programs of a pod cannot be linked: {why}; this build of outrigger is broken")]
+    Image { why: String },
     /// Not a `source`: the verifier's log comes last, and whoever prints the chain would go on after it.
     #[error("program {program} was not accepted by the kernel{}", explain_load(cause))]
     Load {

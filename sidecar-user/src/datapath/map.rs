@@ -7,7 +7,7 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use bytemuck::{Pod, Zeroable};
 use sidecar_ebpf::abi;
 
 use super::Error;
-use super::sys::{self, bpf, descriptor};
+use super::sys::{self, MapInfo, bpf, descriptor};
 
 const BPF_MAP_CREATE: i32 = 0;
 const BPF_MAP_LOOKUP_ELEM: i32 = 1;
@@ -212,24 +212,71 @@ pub(super) fn ring(bytes: u32) -> io::Result<OwnedFd> {
 /// A map of that name, of which the kernel keeps 15 bytes, and with that type, those sizes of key and value, that many
 /// entries, and those flags.
 pub(super) fn create(name: &str, shape: [u32; 5]) -> io::Result<OwnedFd> {
-    #[repr(C)]
-    #[derive(Clone, Copy, Pod, Zeroable)]
-    struct Attr {
-        shape: [u32; 5],
-        inner_map: u32,
-        numa_node: u32,
-        name: [u8; 16],
+    Creation::of(name, shape).create()
+}
+
+/// A map like one of that name, whose types are those with the same numbers in this BTF.
+pub(super) fn create_like(name: &str, info: &MapInfo, btf: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let shape = [
+        info.kind,
+        info.key_size,
+        info.value_size,
+        info.max_entries,
+        info.flags,
+    ];
+    let mut creation = Creation::of(name, shape);
+    // Of some kinds the kernel takes no types.
+    if info.btf != 0 {
+        creation.btf = descriptor(btf);
+        creation.types = info.types;
     }
-    let mut attr = Attr {
-        shape,
-        ..Attr::zeroed()
-    };
-    let shown = &mut attr.name[..15];
-    shown
-        .iter_mut()
-        .zip(name.bytes())
-        .for_each(|(to, byte)| *to = byte);
-    bpf(BPF_MAP_CREATE, &mut attr).map(sys::owned)
+    creation.create()
+}
+
+/// An array of one value that no program may write, and nobody else either.
+pub(super) fn constant<T: Pod>(name: &'static str, value: &T) -> Result<Arc<OwnedFd>, Error> {
+    const BPF_MAP_TYPE_ARRAY: u32 = 2;
+    const BPF_F_RDONLY_PROG: u32 = 1 << 7;
+    const BPF_MAP_FREEZE: i32 = 22;
+    let fail = |source| Error::MapIo { map: name, source };
+    let sizes = [size_of::<u32>(), size_of::<T>()].map(|size| size as u32);
+    let shape = [BPF_MAP_TYPE_ARRAY, sizes[0], sizes[1], 1, BPF_F_RDONLY_PROG];
+    let made = Arc::new(create(name, shape).map_err(fail)?);
+    Map::new(name, made.clone())?.set(&0_u32, value)?;
+    bpf(BPF_MAP_FREEZE, &mut descriptor(made.as_fd())).map_err(fail)?;
+    Ok(made)
+}
+
+/// What BPF_MAP_CREATE is told.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Creation {
+    shape: [u32; 5],
+    inner_map: u32,
+    numa_node: u32,
+    name: [u8; 16],
+    device: u32,
+    btf: u32,
+    types: [u32; 2],
+}
+
+impl Creation {
+    fn of(name: &str, shape: [u32; 5]) -> Self {
+        let mut creation = Self {
+            shape,
+            ..Self::zeroed()
+        };
+        let shown = &mut creation.name[..15];
+        shown
+            .iter_mut()
+            .zip(name.bytes())
+            .for_each(|(to, byte)| *to = byte);
+        creation
+    }
+
+    fn create(mut self) -> io::Result<OwnedFd> {
+        bpf(BPF_MAP_CREATE, &mut self).map(sys::owned)
+    }
 }
 
 #[repr(C)]

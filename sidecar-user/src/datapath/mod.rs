@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-pub use sidecar_ebpf::abi::{HELD_MOST, MAX_SHARDS, PRESENTED_ENTRIES};
+pub use sidecar_ebpf::abi::{GENERATIONS, HELD_MOST, MAX_SHARDS, PRESENTED_ENTRIES};
 
 /// Where the listeners have to be bound that the kernel brings connections to: nobody can dial them there.
 pub const LISTENERS: Ipv4Addr = Ipv4Addr::new(127, 129, 0, 1);
@@ -28,11 +28,12 @@ mod sys;
 mod tests;
 mod versioned;
 
+pub use capabilities::takes_capability;
 pub use error::{Error, Owner};
 pub use install::{
-    ABI_VERSION, Attached, Datapath, Finding, Foreign, Former, Generation, Handover, Hook, Lease, Loaded,
-    Logs, NeighbourQuery, Neighbours, Node, Order, Place, State, attached, cgroup_id, cgroup_of, check,
-    close, close_on, detach,
+    ABI_VERSION, Attached, Datapath, Finding, Foreign, Former, Generation, Handover, Hook, InForce, Lease,
+    Loaded, Logs, NeighbourQuery, Neighbours, Node, Order, Place, State, attached, cgroup_id, cgroup_of,
+    check, close, close_on, detach,
 };
 pub use netns::Netns;
 pub use pod::PodTarget;
@@ -42,8 +43,8 @@ pub use process::Process;
 pub(crate) use session::fuzz;
 pub use session::{
     Action, AppPorts, Approvals, Bypass, Connect, Control, Descriptors, Dialled, Explain, Family, HeldEvents,
-    Hold, LeftAloneEvent, Lost, Ownership, PolicyMap, Proof, RouteMap, Secret, Session, Steered, Unseen,
-    Verdict,
+    Hold, LeftAloneEvent, Lost, Ownership, PolicyMap, Proof, RouteMap, RoutesWritten, Secret, Session,
+    Steered, Unseen, Verdict, WriteRight,
 };
 use versioned::versioned;
 

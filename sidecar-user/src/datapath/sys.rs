@@ -76,6 +76,13 @@ pub(super) struct MapInfo {
     pub(super) max_entries: u32,
     pub(super) flags: u32,
     name: [u8; 16],
+    device: [u32; 2],
+    device_netns: [u64; 2],
+    /// 0: none.
+    pub(super) btf: u32,
+    /// Of its keys and values, in that BTF.
+    pub(super) types: [u32; 2],
+    reserved: u32,
 }
 
 impl MapInfo {
@@ -175,17 +182,28 @@ pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
     info(program)
 }
 
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct InfoAttr {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+/// Asks bpf(2) about a descriptor that nobody has. Fails with EBADF, or with EPERM where asking alone takes a capability.
+pub(super) fn ask_of_nothing() -> io::Result<()> {
+    let mut attr = InfoAttr {
+        fd: u32::MAX,
+        len: 0,
+        info: 0,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
+}
+
 fn info<T: Pod>(object: BorrowedFd<'_>) -> io::Result<T> {
-    #[repr(C)]
-    #[derive(Clone, Copy, Pod, Zeroable)]
-    struct Attr {
-        fd: u32,
-        len: u32,
-        info: u64,
-    }
     let mut info = T::zeroed();
     let len = u32::try_from(size_of::<T>()).expect("the kernel's info structures are a few hundred bytes");
-    let mut attr = Attr {
+    let mut attr = InfoAttr {
         fd: descriptor(object),
         len,
         info: &raw mut info as u64,

@@ -10,9 +10,25 @@
 //!                                       ◀──      done
 //!   activate                            ──▶      connections are brought to them
 //!                                       ◀──      done
+//!   settle                              ──▶      connections from before are left or ended
+//!                                       ◀──      settled: how many
 //! ```
 //!
 //! The conversation is over then, and what was given stays: neither the agent nor this file is needed any more.
+//!
+//! Where a sidecar serves the pod, the agent brings the two together instead: by a socket that it has given to the first with its
+//! session, and that nobody but the agent can reach. What the two say to each other is `proxy/takeover.rs`.
+//!
+//! ```text
+//!   ask                                 ──▶      a sidecar serves
+//!                                       ◀──      serving: a conversation with that one, who hands over the lease
+//!   succeed: the lease, and ask         ──▶      whether it is the lease, and that of the one that serves
+//!                                       ◀──      granted, and so on as above
+//!   taken                               ──▶      the one before has given the pod up
+//! ```
+//!
+//! Where the second ends before it has said `taken`, the agent puts back what it has changed, and then closes its own end of that
+//! conversation: the first goes on when it sees that nobody is there any more.
 
 mod door;
 mod words;
@@ -21,13 +37,21 @@ pub use door::Door;
 pub use words::{Answer, Ask, Given, Request, STEERED, Wanted, raw_socket};
 
 /// What the words mean. Another number is refused.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Where a pod's agent listens, in the abstract namespace of the pod's network namespace.
 pub const DOOR: &str = "outrigger/agent";
 
+/// From the agent to a sidecar whose successor has ended before it was done: the pod cannot be given back to it.
+pub const LOST: &[u8] = br#"{"say":"lost"}"#;
+
 /// Names of what is given beside a session's own descriptors.
 pub const LEASE: &str = "lease";
 pub const SLOTS: &str = "slots";
+/// Where the agent brings a proxy that wants to take the pod over: a socket that listens.
+pub const HANDOVER: &str = "handover";
 /// A file of 16 bytes, by which the session is written to.
 pub const SECRET: &str = "secret";
+/// A Unix socket that listens, where the sidecar answers the agent's questions about flows; not there where the agent could make
+/// none.
+pub const QUESTIONS: &str = "questions";

@@ -10,12 +10,24 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase", tag = "say")]
 pub enum Request {
     Ask(Ask),
+    /// After [`Answer::Serving`], with the lease that the one before has handed over.
+    Succeed {
+        ask: Ask,
+        /// The part of the slots of the one before, as that says.
+        generation: usize,
+    },
     /// The listeners of a shard come with it, those of [`STEERED`] by their names.
     Steer {
         shard: u32,
         listeners: Vec<String>,
     },
     Activate,
+    /// What becomes of connections from before.
+    Settle {
+        destroy: bool,
+    },
+    /// The proxy before knows that the pod is this one's.
+    Taken,
     /// To the agent itself, by whoever may open its socket: a pod is to be installed.
     Install(Wanted),
 }
@@ -48,7 +60,24 @@ pub struct Ask {
 #[serde(rename_all = "camelCase", tag = "say")]
 pub enum Answer {
     Granted(Given),
+    /// A proxy serves the pod. A conversation with it comes along.
+    Serving {
+        /// For a person to read.
+        owner: String,
+    },
+    /// A proxy has the pod that cannot be asked: it is about to end, or to begin.
+    Busy {
+        /// For a person to read.
+        why: String,
+    },
     Done,
+    /// Connections from before.
+    Settled {
+        kept: usize,
+        destroyed: usize,
+        /// Why they were not ended that should have been.
+        failed: Option<String>,
+    },
     /// For a person to read.
     Refused {
         why: String,
@@ -93,7 +122,20 @@ mod tests {
             shard: 1,
             listeners: STEERED.map(String::from).into(),
         };
-        for request in [Request::Ask(ask), steer, Request::Activate] {
+        let succeed = Request::Succeed {
+            ask: ask.clone(),
+            generation: 3,
+        };
+        let settle = Request::Settle { destroy: true };
+        let all = [
+            Request::Ask(ask),
+            succeed,
+            steer,
+            Request::Activate,
+            settle,
+            Request::Taken,
+        ];
+        for request in all {
             let text = serde_json::to_vec(&request).unwrap();
             assert_eq!(serde_json::from_slice::<Request>(&text).unwrap(), request);
         }

@@ -78,6 +78,11 @@ impl Listener {
         Ok(Self(socket))
     }
 
+    /// One that another process has bound, and hands over.
+    pub fn received(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
     /// Waits for the next one; an error once it was closed.
     pub fn accept(&self) -> io::Result<Messages> {
         let accepted = accept4(self.0.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
@@ -98,6 +103,11 @@ impl Listener {
 }
 
 impl Messages {
+    /// A conversation that another process has begun, and hands over.
+    pub fn received(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
     pub fn connect(name: &str) -> io::Result<Self> {
         let socket = new()?;
         connect(socket.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
@@ -142,9 +152,11 @@ impl Messages {
         let (length, descriptors) = {
             let mut into = [IoSliceMut::new(&mut text)];
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-            let received = recvmsg::<()>(self.0.as_raw_fd(), &mut into, Some(&mut control), flags);
-            let received = match received {
-                Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
+            let received = match recvmsg::<()>(self.0.as_raw_fd(), &mut into, Some(&mut control), flags) {
+                // The other end has not read all of ours. The kernel says so once, before what it has sent.
+                Err(nix::errno::Errno::ECONNRESET) => {
+                    return self.receive(Some(Duration::ZERO)).or_else(nothing_more);
+                }
                 received => received?,
             };
             let mut descriptors = Vec::new();
@@ -167,6 +179,25 @@ impl Messages {
     pub async fn over(&self) -> io::Result<()> {
         let watched = sys::watch(self.0.try_clone()?, Interest::READABLE)?;
         watched.readable().await.map(drop)
+    }
+}
+
+impl AsFd for Messages {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn nothing_more(error: io::Error) -> io::Result<Option<Message>> {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Ok(None),
+        _ => Err(error),
     }
 }
 
@@ -247,6 +278,16 @@ mod tests {
         drop(there);
         assert_eq!(here.receive(None).unwrap().unwrap().text, b"last");
         assert!(here.receive(None).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_last_message_arrives_from_an_end_that_has_not_read_ours() {
+        let (there, here) = pair("unread");
+        there.send(b"unread", &[]).unwrap();
+        here.send(b"no", &[]).unwrap();
+        drop(here);
+        assert_eq!(there.receive(None).unwrap().unwrap().text, b"no");
+        assert!(there.receive(None).unwrap().is_none());
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ mod logging;
 pub mod messages;
 pub mod notify;
 mod panics;
+mod privileges;
 mod signals;
 mod sys;
 mod writer;
@@ -26,6 +27,7 @@ pub use application::{Application, follow_application};
 pub use figures::figures;
 pub use files::{file_limit, raise_file_limit};
 pub use logging::{Error, Format, LogFilter, Logging, start_logging};
+pub use privileges::{Privileges, keep, seal};
 pub use signals::Shutdown;
 
 /// How long the end of the process waits for a reader of its log. A pipe's reader that is alive takes all that can wait

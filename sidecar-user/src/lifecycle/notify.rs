@@ -14,6 +14,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::privileges::{self, Privileges};
 use crate::observe::Readiness;
 
 /// Watchdog messages within one timeout of the manager. sd_watchdog_enabled(3) asks for 2; with 3 one may come late.
@@ -42,6 +43,7 @@ struct Message {
 pub fn start() -> io::Result<()> {
     let (queue, messages) = mpsc::sync_channel::<Message>(QUEUE);
     let send = move || {
+        privileges::keep(Privileges::NONE);
         for message in messages {
             if !REPLACED.load(Relaxed)
                 && let Err(error) = sd_notify::notify(&[NotifyState::Custom(&message.text)])

@@ -1,4 +1,4 @@
-//! Waiting for descriptors, and the one system call that nix has no name for.
+//! Waiting for descriptors, and the system calls that nix has no name for: pidfds, capabilities.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -53,4 +53,75 @@ pub(super) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Owned
     // SAFETY: the `AsyncFd` owns the descriptor, which nobody else can close or replace, until it is dropped.
     let watched = unsafe { AsyncFd::register_with_interest(fd, interest) };
     watched.map_err(|error| error.into_parts().1)
+}
+
+/// The capabilities of a thread, a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Capabilities {
+    pub(super) effective: u64,
+    pub(super) permitted: u64,
+    pub(super) inheritable: u64,
+}
+
+/// As `capget(2)` and `capset(2)` have it. 0 is the calling thread.
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: libc::c_int,
+}
+
+/// One half of the bits, of 32.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Half {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3`: two halves.
+const OF_64_BITS: Header = Header {
+    version: 0x2008_0522,
+    pid: 0,
+};
+
+/// Those of the calling thread.
+pub(super) fn capabilities() -> io::Result<Capabilities> {
+    let (mut header, mut halves) = (OF_64_BITS, [Half::default(); 2]);
+    // SAFETY: the kernel reads the header, and writes two halves for its version; both outlive the call.
+    let asked = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, halves.as_mut_ptr()) };
+    if asked != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let whole = |part: fn(Half) -> u32| u64::from(part(halves[1])) << 32 | u64::from(part(halves[0]));
+    Ok(Capabilities {
+        effective: whole(|half| half.effective),
+        permitted: whole(|half| half.permitted),
+        inheritable: whole(|half| half.inheritable),
+    })
+}
+
+/// Of the calling thread, from now on.
+pub(super) fn set_capabilities(wanted: Capabilities) -> io::Result<()> {
+    let half = |shift: u32| Half {
+        effective: (wanted.effective >> shift) as u32,
+        permitted: (wanted.permitted >> shift) as u32,
+        inheritable: (wanted.inheritable >> shift) as u32,
+    };
+    let (mut header, halves) = (OF_64_BITS, [half(0), half(32)]);
+    // SAFETY: the kernel reads the header and two halves for its version; both outlive the call.
+    let set = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, halves.as_ptr()) };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What the calling thread executes cannot have this capability any more.
+pub(super) fn leave_bounding_set(capability: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: the call takes numbers and touches no memory of ours.
+    match unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

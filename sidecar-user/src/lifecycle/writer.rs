@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::gate::Gate;
 use super::panics::{Report, Teller};
+use super::privileges::{self, Privileges};
 
 /// Bytes that may wait. As much may be in the hands of the thread, so that a log takes twice this at most; some 5,000
 /// lines bridge a reader's pause of a second while debug lines are written.
@@ -161,7 +162,11 @@ pub(super) fn start(
     out: impl Write + AsFd + Send + 'static,
 ) -> io::Result<()> {
     let thread = thread::Builder::new().name("log".to_owned());
-    thread.spawn(move || run(&queue, &gate, out)).map(drop)
+    let write = move || {
+        privileges::keep(Privileges::NONE);
+        run(&queue, &gate, out);
+    };
+    thread.spawn(write).map(drop)
 }
 
 fn run(queue: &Queue, gate: &Gate, mut out: impl Write + AsFd) {

@@ -2,6 +2,7 @@
 //! changes something is taken over the unix socket only, from root or the user of this process.
 
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,8 +15,11 @@ use super::following::Following;
 use super::http::{self, Answer, Caller, Doors, Handler, json, line, not_allowed, reads, respond, text};
 use super::listing::Listing;
 use super::observer::Observer;
+use super::pods::Summary;
 use super::renderer::SHARED_FOR;
-use super::socket::AdminSocket;
+use super::report::rfc3339;
+use super::socket::{self, AdminSocket};
+use super::watch::Place;
 use super::why::{Question, WhyReport};
 use super::{Error, status};
 
@@ -45,12 +49,18 @@ pub struct LogLevel {
 /// Takes a filter such as `debug`.
 pub type SetLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
+/// Where the endpoint answers.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    pub tcp: Option<TcpListener>,
+    pub socket: Option<AdminSocket>,
+    /// Made by the agent of the node, who alone can reach it: it asks questions there.
+    pub agent: Option<UnixListener>,
+}
+
 /// Serves until dropped, on each of the listeners that there is. The socket file goes with this future.
-pub async fn serve_admin(
-    tcp: Option<TcpListener>,
-    socket: Option<AdminSocket>,
-    admin: Admin,
-) -> Result<(), Error> {
+pub async fn serve_admin(listeners: Listeners, admin: Admin) -> Result<(), Error> {
+    let Listeners { tcp, socket, agent } = listeners;
     let admin = Arc::new(Endpoint {
         socket: socket.as_ref().map(|socket| socket.path().to_owned()),
         admin,
@@ -75,8 +85,23 @@ pub async fn serve_admin(
         http::serve(socket.listener()?, admin.clone(), doors, closing()).await;
         Ok(())
     };
-    let (tcp, unix) = tokio::join!(over_tcp, over_unix);
-    tcp.and(unix)
+    let by_agent = async {
+        let Some(listener) = agent else { return Ok(()) };
+        let listener = socket::watched(listener)?;
+        let doors = doors(["agent", "agent_answers"]);
+        // Another proxy never accepts here: each has a listener of its own.
+        let forever = tokio::sync::watch::Sender::new(false);
+        http::serve(
+            listener,
+            Arc::new(OfAgent(admin.clone())),
+            doors,
+            forever.subscribe(),
+        )
+        .await;
+        Ok(())
+    };
+    let (tcp, unix, agent) = tokio::join!(over_tcp, over_unix, by_agent);
+    tcp.and(unix).and(agent)
 }
 
 /// Flows in one answer unless `limit` says otherwise.
@@ -93,6 +118,7 @@ GET  /flows     open flows and the last closed ones, JSON
                 &watch=true (a line of JSON for each event)
 GET  /why       what would happen to a connection, and why, JSON
                 ?destination=ADDRESS:PORT or ?source=ADDRESS&port=PORT (inbound) &protocol=tcp|udp
+GET  /summary   version, identity, state, start and number of open flows, JSON
 GET  /config    the configuration in force, JSON
 GET  /loglevel  the log filter
 GET  /drain     who is served: serving, lame-duck, draining or cut
@@ -118,6 +144,19 @@ fn loopback(listener: TcpListener) -> Result<tokio::net::TcpListener, Error> {
 
 /// Over TCP anybody on the machine gets in, and so does a web page in somebody's browser.
 struct Guarded(Arc<Endpoint>);
+
+/// The agent of the node. It asks as anybody may, whatever its user; who watches flows for it has places of its own.
+struct OfAgent(Arc<Endpoint>);
+
+impl Handler for OfAgent {
+    async fn answer(&self, request: Request<Incoming>, _: Caller) -> Response<Answer> {
+        if request.uri().path() == "/flows" && reads(request.method()) {
+            let query = request.uri().query().unwrap_or_default();
+            return self.0.flows(query, Caller::Anyone, Place::Agent);
+        }
+        self.0.answer(request, Caller::Anyone).await
+    }
+}
 
 struct Endpoint {
     admin: Admin,
@@ -170,8 +209,9 @@ impl Handler for Endpoint {
         let sets = method == Method::PUT || method == Method::POST;
         match path {
             "/" if reads(method) => text(StatusCode::OK, INDEX),
-            "/flows" if reads(method) => self.flows(query, caller),
+            "/flows" if reads(method) => self.flows(query, caller, Place::Anyone),
             "/why" if reads(method) => self.why(query),
+            "/summary" if reads(method) => json(&self.summary(caller)),
             "/config" if reads(method) => json(&(self.admin.config)(caller)),
             "/readyz" if reads(method) => {
                 let verdict = self.admin.observer.readiness().ready();
@@ -198,7 +238,9 @@ impl Handler for Endpoint {
                 (self.admin.drain)();
                 text(StatusCode::ACCEPTED, "draining\n")
             }
-            "/" | "/flows" | "/why" | "/config" | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
+            "/" | "/flows" | "/why" | "/summary" | "/config" | "/readyz" | "/metrics" => {
+                not_allowed("GET, HEAD")
+            }
             "/loglevel" => not_allowed("GET, HEAD, PUT, POST"),
             "/drain" => not_allowed("GET, HEAD, POST"),
             path => text(StatusCode::NOT_FOUND, format!("no such path: {path}\n{INDEX}")),
@@ -239,7 +281,18 @@ impl Endpoint {
         }
     }
 
-    fn flows(&self, query: &str, caller: Caller) -> Response<Answer> {
+    fn summary(&self, caller: Caller) -> Summary {
+        let (observer, config) = (&self.admin.observer, (self.admin.config)(caller));
+        Summary {
+            version: env!("CARGO_PKG_VERSION").into(),
+            state: (self.admin.phase)().into(),
+            identity: config["workload"]["identity"].as_str().map(str::to_owned),
+            started: rfc3339(observer.started()),
+            open_flows: observer.open_flows(),
+        }
+    }
+
+    fn flows(&self, query: &str, caller: Caller, place: Place) -> Response<Answer> {
         let query = match Query::parse(query) {
             Ok(query) => query,
             Err(reason) => return text(StatusCode::BAD_REQUEST, reason + "\n"),
@@ -254,7 +307,7 @@ impl Endpoint {
             let list = Answer::Stream(Box::new(Listing::new(observer.clone(), query, limit)));
             return respond(StatusCode::OK, "application/json", list);
         }
-        match Following::new(observer, query, limit) {
+        match Following::new(observer, query, limit, place) {
             Some(events) => {
                 let events = Answer::Stream(Box::new(events));
                 respond(StatusCode::OK, "application/x-ndjson", events)

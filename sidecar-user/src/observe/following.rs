@@ -11,7 +11,7 @@ use super::listing::push_json;
 use super::observer::Observer;
 use super::open_flows::OpenFlows;
 use super::report::{FlowReport, WatchEvent};
-use super::watch::{Event, Happened, Watching};
+use super::watch::{Event, Happened, Place, Watching};
 use crate::model::Flow;
 
 pub(super) struct Following {
@@ -28,9 +28,9 @@ const BATCH: usize = 64;
 
 impl Following {
     /// `None` when there are as many watchers as there may be.
-    pub(super) fn new(observer: &Observer, query: Query, limit: usize) -> Option<Self> {
+    pub(super) fn new(observer: &Observer, query: Query, limit: usize, place: Place) -> Option<Self> {
         // The subscription first: what opens meanwhile is in both, and is told once.
-        let watching = observer.watch()?;
+        let watching = observer.watch(place)?;
         let open = match query.state {
             Some(State::Closed) => OpenFlows::none(),
             _ => OpenFlows::find(observer, &query.filter, limit, true).0,
@@ -83,12 +83,15 @@ impl Pieces for Following {
                 return Poll::Ready(None);
             };
             let received = ready!(watching.events.poll_recv_many(cx, &mut events, BATCH));
-            let strangers = watching.take_skipped();
+            let (strangers, is_over) = (watching.take_skipped(), watching.is_over());
             for event in events.drain(..) {
                 self.tell(&mut lines, &event);
             }
             if strangers > 0 {
                 line(&mut lines, &WatchEvent::Skipped { strangers });
+            }
+            if received == 0 && is_over {
+                return Poll::Ready((!lines.is_empty()).then(|| lines.into()));
             }
             if received == 0 {
                 // The queue was full, or it would not have ended.

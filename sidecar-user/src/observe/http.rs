@@ -41,7 +41,7 @@ const MAX_HEADERS: usize = 64;
 /// The only bodies taken are a line long.
 const MAX_BODY: usize = 1024;
 /// Of an answer at a time: a connection holds one such piece and one in the socket's way.
-pub(super) const PIECE: usize = 64 * 1024;
+pub const PIECE: usize = 64 * 1024;
 /// After an accept that failed (out of descriptors) the next attempt would fail too.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -120,7 +120,7 @@ pub(super) enum Answer {
 }
 
 /// Each about as long as [`PIECE`], or one event.
-pub(super) trait Pieces: Send {
+pub trait Pieces: Send {
     /// The next piece, or the end.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>>;
 }

@@ -18,7 +18,7 @@ use super::readiness::Readiness;
 use super::renderer::Renderer;
 use super::ring::ClosedFlows;
 use super::shard::{Common, Shard, SlotId};
-use super::watch::{Watchers, Watching};
+use super::watch::{Place, Watchers, Watching};
 use crate::admission::Admission;
 use crate::model::flow::Bytes;
 use crate::model::{Cause, Decided, Direction, Flow, Outcome, Party};
@@ -33,7 +33,7 @@ pub struct Limits {
     /// How long a label set stays that nobody uses, once the table is half full. Longer than any scraper pauses: the last
     /// value of a series has been read when the series ends.
     pub label_idle: Duration,
-    /// Streams of `/flows?watch=true` at the same time.
+    /// Streams of `/flows?watch=true` at the same time, of the agent as many again.
     pub watchers: usize,
     /// Events waiting for one watcher before it is cut off.
     pub watch_queue: usize,
@@ -51,6 +51,10 @@ impl Default for Limits {
     }
 }
 
+/// How long watchers are given for their last events when the process ends, and how often that is looked at.
+const FAREWELL: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(2);
+
 /// The process's one observer. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Observer {
@@ -62,6 +66,8 @@ pub struct Observer {
     readiness: Readiness,
     /// Whether another process accepts for the endpoints now.
     closed: watch::Sender<bool>,
+    /// The observer is made at the start of the process.
+    started: SystemTime,
 }
 
 /// One shard's handle of the observer. Cheap to clone.
@@ -96,6 +102,17 @@ impl Observer {
     /// From now on the endpoints accept nobody; those who are being answered are answered.
     pub fn close_endpoints(&self) {
         self.closed.send_replace(true);
+    }
+
+    /// Ends the watches of flows when each has been told of what has happened; who does not read is not waited for long.
+    pub async fn finish_watches(&self) {
+        self.common.watchers.end();
+        let told = async {
+            while self.common.watchers.any() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, told).await;
     }
 
     pub(super) fn closing(&self) -> watch::Receiver<bool> {
@@ -139,6 +156,7 @@ impl Observer {
             meters: Arc::new(meters),
             readiness,
             closed: watch::Sender::new(false),
+            started: SystemTime::now(),
         }
     }
 
@@ -187,12 +205,25 @@ impl Observer {
         lock(&self.shards).clone()
     }
 
+    pub(super) fn started(&self) -> SystemTime {
+        self.started
+    }
+
+    /// Those still connecting too.
+    pub(super) fn open_flows(&self) -> u64 {
+        let mut open = 0;
+        for shard in self.shards() {
+            shard.visit(|_, _, _| open += 1);
+        }
+        open
+    }
+
     pub(super) fn closed(&self) -> &ClosedFlows {
         &self.common.closed
     }
 
-    pub(super) fn watch(&self) -> Option<Watching> {
-        Watching::start(self.common.watchers.clone())
+    pub(super) fn watch(&self, place: Place) -> Option<Watching> {
+        Watching::start(self.common.watchers.clone(), place)
     }
 
     pub(super) fn watch_queue(&self) -> usize {

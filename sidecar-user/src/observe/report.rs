@@ -166,7 +166,7 @@ impl FlowReport {
     }
 }
 
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     // A clock before 1970 cannot be written in this format.
     humantime::format_rfc3339_millis(time.max(UNIX_EPOCH)).to_string()
 }

@@ -118,16 +118,19 @@ impl AdminSocket {
     }
 
     pub(super) fn listener(&self) -> Result<tokio::net::UnixListener, Error> {
-        self.listener
-            .try_clone()
-            .and_then(|listener| {
-                listener.set_nonblocking(true)?;
-                tokio::net::UnixListener::from_std(listener)
-            })
-            .map_err(|source| Error::Listener {
-                endpoint: "admin socket",
-                source,
-            })
+        self.listener.try_clone().map_err(unusable).and_then(watched)
+    }
+}
+
+pub(super) fn watched(listener: UnixListener) -> Result<tokio::net::UnixListener, Error> {
+    listener.set_nonblocking(true).map_err(unusable)?;
+    tokio::net::UnixListener::from_std(listener).map_err(unusable)
+}
+
+fn unusable(source: io::Error) -> Error {
+    Error::Listener {
+        endpoint: "admin socket",
+        source,
     }
 }
 

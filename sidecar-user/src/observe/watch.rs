@@ -1,7 +1,7 @@
 //! Those who follow flows as they open and close. A queue each, bounded: who cannot keep up is cut off, and the
 //! data path never waits. Strangers get no more than half of a queue, so that they cannot cut anybody off. Does not filter and writes no text; that is the reader's work, on the reader's thread.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::mpsc;
@@ -23,8 +23,11 @@ pub(super) struct Watchers {
     /// Read by every connection; the list only when it is not zero.
     count: AtomicUsize,
     list: RwLock<Vec<Arc<Watcher>>>,
+    /// Of each kind of place.
     max: usize,
     queue: usize,
+    /// Nothing will happen any more.
+    over: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -33,6 +36,14 @@ struct Watcher {
     queue: Mutex<Option<mpsc::Sender<Event>>>,
     /// Events of strangers that were left out since the watcher was last told.
     skipped: AtomicU64,
+    place: Place,
+}
+
+/// Where a watcher comes from: programs of the pod may take all places that are for them, and none of the agent's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Anyone,
+    Agent,
 }
 
 /// One watcher's end of the queue; leaves the list when dropped.
@@ -50,6 +61,7 @@ impl Watchers {
             list: RwLock::default(),
             max,
             queue,
+            over: AtomicBool::new(false),
         }
     }
 
@@ -71,6 +83,14 @@ impl Watchers {
         }
     }
 
+    /// Who watches is told what waits, and then sees the end.
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+        for watcher in &*self.list.read().unwrap_or_else(PoisonError::into_inner) {
+            *lock(&watcher.queue) = None;
+        }
+    }
+
     pub(super) fn queue_len(&self) -> usize {
         self.queue
     }
@@ -78,14 +98,15 @@ impl Watchers {
 
 impl Watching {
     /// `None` when there are as many watchers as there may be.
-    pub(super) fn start(watchers: Arc<Watchers>) -> Option<Self> {
+    pub(super) fn start(watchers: Arc<Watchers>, place: Place) -> Option<Self> {
         let (sender, events) = mpsc::channel(watchers.queue);
         let watcher = Arc::new(Watcher {
             queue: Mutex::new(Some(sender)),
             skipped: AtomicU64::new(0),
+            place,
         });
         let mut list = watchers.list.write().unwrap_or_else(PoisonError::into_inner);
-        if list.len() >= watchers.max {
+        if list.iter().filter(|other| other.place == place).count() >= watchers.max {
             return None;
         }
         list.push(watcher.clone());
@@ -96,6 +117,11 @@ impl Watching {
             watcher,
             watchers,
         })
+    }
+
+    /// Whether the end of its events is that of all.
+    pub(super) fn is_over(&self) -> bool {
+        self.watchers.over.load(Ordering::Relaxed)
     }
 
     /// How many events of strangers were left out since the last call.

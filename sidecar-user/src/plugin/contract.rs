@@ -6,8 +6,7 @@ use serde_json::Value;
 
 use super::edges::EdgeList;
 use super::screen::API_VERSION;
-use super::status::PodList;
-use crate::observe::{FlowList, WatchEvent, WhyReport};
+use crate::observe::{FlowList, PodExplanation, PodList, WatchEvent, WhyReport};
 
 const PAGE: &str = include_str!("../../../docs/output.md");
 
@@ -35,6 +34,7 @@ fn every_example_has_the_fields_of_its_kind_and_no_other() {
     holds::<WhyReport>("Explanation");
     holds::<EdgeList>("EdgeList");
     holds::<PodList>("PodList");
+    holds::<PodExplanation>("PodExplanation");
     let list = example("ExplanationList");
     let past: Vec<WhyReport> = serde_json::from_value(list["explanations"].clone()).unwrap();
     assert_eq!(serde_json::to_value(past).unwrap(), list["explanations"]);

@@ -243,7 +243,7 @@ mod tests {
     /// The plugin against the real endpoint: what one writes, the other reads.
     #[test]
     fn flows_of_a_real_endpoint_are_printed() {
-        use crate::observe::{Admin, AdminSocket, LogLevel, Observer, serve_admin};
+        use crate::observe::{Admin, AdminSocket, Listeners, LogLevel, Observer, serve_admin};
         let path = std::env::temp_dir().join(format!("outrigger-{}-plugin.sock", std::process::id()));
         let socket = AdminSocket::bind(&path).unwrap();
         let observer = Observer::new();
@@ -267,7 +267,7 @@ mod tests {
                 .unwrap();
             runtime.block_on(async {
                 tokio::select! {
-                    served = serve_admin(None, Some(socket), admin) => served.unwrap(),
+                    served = serve_admin(Listeners { socket: Some(socket), ..Listeners::default() }, admin) => served.unwrap(),
                     _ = stopped => {}
                 }
             });

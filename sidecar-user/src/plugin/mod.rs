@@ -34,7 +34,6 @@ mod yaml;
 pub use client::ask;
 pub use drain::Drain;
 pub use error::Error;
-pub use status::{PodList, PodStatus, Problem};
 pub use why::Why;
 
 #[derive(Debug, Parser)]

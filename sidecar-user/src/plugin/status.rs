@@ -3,7 +3,6 @@
 use std::io::Write;
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::client::{self, ANSWER_TIMEOUT};
@@ -12,43 +11,7 @@ use super::error::{Error, unwritten};
 use super::screen::{Output, ScreenArgs};
 use super::target::TargetArgs;
 use super::words::known;
-
-/// The answer of an agent to `GET /pods`, and the body of the kind `PodList`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PodList {
-    /// By name.
-    pub pods: Vec<PodStatus>,
-}
-
-/// Names of closed sets are strings, so that an older reader understands a newer writer. What is not known is `null`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PodStatus {
-    /// `namespace/name`, or what the pod is called by where there is no Kubernetes.
-    pub pod: String,
-    /// `serving`, `lame-duck`, `draining` or `cut`, as the sidecar says; `waiting`: none holds the pod, and connections are
-    /// refused; `silent`: one holds it and does not answer.
-    pub sidecar: String,
-    /// Its workload identity.
-    pub identity: Option<String>,
-    pub version: Option<String>,
-    /// Since when the sidecar is in that state, RFC 3339.
-    pub since: Option<String>,
-    pub open_flows: Option<u64>,
-    /// That are remembered.
-    pub closed_flows: u64,
-    /// Of those.
-    pub failed_flows: u64,
-    pub problems: Vec<Problem>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Problem {
-    pub what: String,
-    pub remedy: String,
-}
+use crate::observe::{PodList, PodStatus};
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
@@ -126,7 +89,7 @@ fn row(pod: &PodStatus, now: std::time::SystemTime) -> Vec<String> {
         });
     vec![
         pod.pod.clone(),
-        pod.sidecar.clone(),
+        pod.sidecar.to_string(),
         known(since.as_deref()),
         pod.open_flows.map_or_else(|| "-".to_owned(), |n| n.to_string()),
         pod.closed_flows.to_string(),
@@ -143,18 +106,20 @@ fn row(pod: &PodStatus, now: std::time::SystemTime) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::Problem;
     use std::time::{Duration, SystemTime};
 
     fn list() -> PodList {
         let pod = |pod: &str, sidecar: &str, problems: &[(&str, &str)]| PodStatus {
             pod: pod.into(),
-            sidecar: sidecar.into(),
+            sidecar: sidecar.to_owned().into(),
             identity: Some("spiffe://cluster.local/ns/demo/sa/web".into()),
             version: Some("0.1.0".into()),
             since: Some("1970-01-01T00:10:00Z".into()),
             open_flows: (sidecar == "serving").then_some(12),
             closed_flows: 340,
             failed_flows: 3,
+            refused_askers: 0,
             problems: problems
                 .iter()
                 .map(|(what, remedy)| Problem {

@@ -12,7 +12,7 @@ use super::columns::printable;
 use super::error::{Error, unwritten};
 use super::screen::{Screen, ScreenArgs, Syntax};
 use crate::model::SpiffeId;
-use crate::observe::{FlowList, WhyReport};
+use crate::observe::{FlowList, PodExplanation, WhyReport};
 
 /// Of `listen.admin`, unless it is configured.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:15000";
@@ -44,11 +44,11 @@ pub struct Why {
     /// Only those of this pod, `namespace/name`, of the ones that a node's agent knows
     #[arg(long, value_name = "POD")]
     pod: Option<String>,
-    /// Only those that ended since then: how long ago, such as 10m, or a time; of a node's agent
-    #[arg(long, value_name = "TIME", requires = "past")]
+    /// What happened since then: how long ago, such as 2h, or a time; of a node's agent [default: 10m; with --past, whatever it remembers]
+    #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Those that ended in order too
-    #[arg(long, requires = "past")]
+    /// What happened to those that ended in order too; of a proxy only with --past
+    #[arg(long)]
     all: bool,
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -102,9 +102,21 @@ impl Why {
             let list: FlowList = serde_json::from_str(&body).map_err(unlike)?;
             return self.told(&list, &screen, out);
         }
+        let document: Value = serde_json::from_str(&body).map_err(unlike)?;
+        // Only an agent has a past to tell of.
+        let is_of_agent = document.get("past").is_some();
         if let Some(syntax) = self.syntax() {
-            let report: Value = serde_json::from_str(&body).map_err(unlike)?;
-            return screen.document(out, syntax, "Explanation", &report);
+            let kind = if is_of_agent {
+                "PodExplanation"
+            } else {
+                "Explanation"
+            };
+            return screen.document(out, syntax, kind, &document);
+        }
+        if is_of_agent {
+            let report: PodExplanation = serde_json::from_str(&body).map_err(unlike)?;
+            let text = render_with_past(&report, self.all);
+            return out.write_all(text.as_bytes()).map_err(unwritten);
         }
         let report: WhyReport = serde_json::from_str(&body).map_err(unlike)?;
         out.write_all(render(&report).as_bytes()).map_err(unwritten)
@@ -162,6 +174,9 @@ impl Why {
         if self.udp {
             path.push_str("&protocol=udp");
         }
+        if self.all {
+            path.push_str("&all=true");
+        }
         path
     }
 }
@@ -189,6 +204,35 @@ fn explain(error: Error) -> Error {
         } => Error::Unanswerable { body },
         other => other,
     }
+}
+
+/// What would happen, and then what happened.
+fn render_with_past(report: &PodExplanation, all: bool) -> String {
+    let mut text = match (&report.now, &report.problem) {
+        (Some(now), _) => render(now),
+        (None, Some(problem)) => {
+            let pod = report
+                .pod
+                .as_deref()
+                .map(|pod| format!("{pod}: "))
+                .unwrap_or_default();
+            format!(
+                "{}\n  {}\n",
+                printable(&format!("{pod}{}", problem.what)),
+                printable(&problem.remedy)
+            )
+        }
+        (None, None) => String::new(),
+    };
+    if report.past.is_empty() {
+        let what = if all { "connection" } else { "failed connection" };
+        text.push_str(&format!("\nno {what} to there is remembered of this time\n"));
+    }
+    for past in &report.past {
+        text.push('\n');
+        text.push_str(&render(past));
+    }
+    text
 }
 
 /// The verdict first, then what led to it.
@@ -245,9 +289,9 @@ mod tests {
             path(&["10.0.0.1:80", "--past", "--pod", "demo/a", "--since", "10m"]),
             "/flows?state=closed&destination=10.0.0.1:80&limit=10&failed=true&pod=demo/a&since=10m"
         );
-        assert!(
-            why(&["10.0.0.1:80", "--since", "10m"]).is_err(),
-            "only of what was"
+        assert_eq!(
+            path(&["10.0.0.1:80", "--pod", "demo/a", "--since", "2h", "--all"]),
+            "/why?destination=10.0.0.1:80&pod=demo/a&since=2h&all=true"
         );
         assert!(why(&["10.0.0.2:80", "--identity", id]).is_err(), "only inbound");
         assert!(
@@ -282,6 +326,38 @@ mod tests {
         assert!(
             error.contains("127.0.0.1:1 does not answer") && error.contains("--unix PATH"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn an_agent_tells_what_would_happen_and_what_happened() {
+        let report = |summary: &str| -> WhyReport {
+            serde_json::from_value(serde_json::json!({
+                "direction": "outbound", "protocol": "tcp", "source": null, "destination": "10.0.0.1:80",
+                "verdict": "mesh", "summary": summary, "connect": null, "rule": null, "endpoints": [],
+                "reasons": ["because"], "kernelEvent": null
+            }))
+            .unwrap()
+        };
+        let mut told = PodExplanation {
+            pod: Some("demo/a".into()),
+            now: Some(report("it goes")),
+            problem: None,
+            past: vec![report("it failed")],
+        };
+        assert_eq!(
+            render_with_past(&told, false),
+            "it goes\n  because\n\nit failed\n  because\n"
+        );
+        told.now = None;
+        told.past.clear();
+        told.problem = Some(crate::observe::Problem {
+            what: "no sidecar".into(),
+            remedy: "start it".into(),
+        });
+        assert_eq!(
+            render_with_past(&told, false),
+            "demo/a: no sidecar\n  start it\n\nno failed connection to there is remembered of this time\n"
         );
     }
 

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::existing::Existing;
 use super::stop;
 use super::takeover::Takeover;
+use crate::existing::Existing;
 use crate::grant::Door;
 use crate::model::Own;
 use crate::{datapath, discovery, identity, intercept, observe, policy, route};

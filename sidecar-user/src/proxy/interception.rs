@@ -11,14 +11,15 @@ use tokio::task::JoinSet;
 
 use super::config::Config;
 use super::kernel::Kernel;
+use super::privileges::Asking;
 use super::proving::{self, Found, Nonces};
 use crate::datapath::policy::{Error, PolicyFile, Status};
-use crate::datapath::{Family, Foreign, NeighbourQuery, Neighbours, Order, Ownership, Proof, Unseen};
+use crate::datapath::{Family, Foreign, Neighbours, Order, Ownership, Proof, Unseen};
 use crate::error_chain;
 use crate::observe::{Condition, Observer};
 use crate::policy::Mode;
 
-/// Between two looks while all is well: four connections over loopback, half a millisecond of CPU. So long may a proxy go
+/// Between two looks while all is well: six connections over loopback, less than a millisecond of CPU. So long may a proxy go
 /// on calling itself ready that is not; a kubelet asks every 10 s.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Between two looks while it is not. The process may be moved into the pod's cgroup yet, or another proxy attach.
@@ -32,6 +33,7 @@ pub(super) struct Proving(#[expect(dead_code, reason = "it is dropped, not used"
 /// where nobody relies on them. A thread of its own looks, because connect() blocks; nobody waits for its end.
 pub(super) fn prove(
     kernel: Option<&Kernel>,
+    around: Option<Asking>,
     mode: Mode,
     condition: Condition,
     nonces: Nonces,
@@ -45,7 +47,7 @@ pub(super) fn prove(
                 condition,
                 observer: observer.clone(),
                 standing: Standing::New,
-                around: kernel.neighbours(),
+                around,
                 neighbours: Neighbours::default(),
             };
             let (keep, kept) = channel::<()>();
@@ -79,7 +81,7 @@ struct Prover {
     observer: Observer,
     standing: Standing,
     /// `None`: it is the agent who may ask.
-    around: Option<NeighbourQuery>,
+    around: Option<Asking>,
     neighbours: Neighbours,
 }
 
@@ -133,7 +135,7 @@ impl Prover {
 
     /// Who else is attached, told when it changes.
     fn look_around(&mut self) {
-        let neighbours = match self.around.as_ref().map(NeighbourQuery::ask) {
+        let neighbours = match self.around.as_ref().and_then(Asking::ask) {
             None => return,
             Some(Ok(neighbours)) => neighbours,
             Some(Err(error)) => {

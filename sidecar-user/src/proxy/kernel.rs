@@ -2,11 +2,12 @@
 //! Which of the two it is nobody else asks.
 
 use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixListener;
 
 use super::granted::Granted;
-use crate::datapath::{
-    Datapath, Error, Generation, Handover, Hold, Logs, NeighbourQuery, PodTarget, Session, Steered,
-};
+use super::takeover::Handover;
+use crate::datapath::{Datapath, Error, Generation, Hold, Logs, NeighbourQuery, PodTarget, Session, Steered};
+use crate::existing::{self, Existing, Own, Settled};
 
 pub(super) enum Kernel {
     Installed(Box<Datapath>),
@@ -57,12 +58,18 @@ impl Kernel {
         }
     }
 
-    /// Whether nothing of the pod was intercepted before.
-    pub(super) fn is_first(&self) -> bool {
+    /// Whether this process has loaded the programs.
+    pub(super) fn is_installed(&self) -> bool {
+        matches!(self, Self::Installed(_))
+    }
+
+    /// What becomes of connections that were there before anything of the pod was intercepted.
+    pub(super) fn settle(&self, existing: Existing) -> Settled {
         match self {
-            Self::Installed(datapath) => datapath.is_first(),
-            // What was there before the pod was installed is the agent's to settle.
-            Self::Granted(_) => false,
+            Self::Installed(datapath) => {
+                existing::settle(datapath.session(), datapath.is_first(), Own::Process, existing)
+            }
+            Self::Granted(granted) => granted.settle(existing),
         }
     }
 
@@ -73,11 +80,11 @@ impl Kernel {
         }
     }
 
-    /// `None`: it is the agent's to give the pod to another proxy.
-    pub(super) fn handover(&self) -> Option<Handover> {
+    /// The handle that gives the pod to another proxy, or takes it back.
+    pub(super) fn handover(&self) -> Handover {
         match self {
-            Self::Installed(datapath) => Some(datapath.handover()),
-            Self::Granted(_) => None,
+            Self::Installed(datapath) => Handover::Installed(datapath.handover()),
+            Self::Granted(granted) => Handover::Granted(granted.handover()),
         }
     }
 
@@ -86,6 +93,14 @@ impl Kernel {
         match self {
             Self::Installed(datapath) => Some(datapath.neighbours()),
             Self::Granted(_) => None,
+        }
+    }
+
+    /// Where an agent asks about flows.
+    pub(super) fn questions(&self) -> Option<UnixListener> {
+        match self {
+            Self::Installed(_) => None,
+            Self::Granted(granted) => granted.questions(),
         }
     }
 

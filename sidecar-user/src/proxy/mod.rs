@@ -3,12 +3,12 @@
 //! This file and its neighbours assemble the rooms: the control work runs here on the calling thread, each shard of
 //! the data path on a thread of its own.
 
+mod agent;
 mod authorize;
 mod bounds;
 mod config;
 mod contain;
 mod doors;
-mod existing;
 mod fixed;
 mod granted;
 mod interception;
@@ -20,6 +20,7 @@ mod network;
 mod outcome;
 mod phase;
 mod ports;
+mod privileges;
 mod proving;
 mod readings;
 mod shard;
@@ -40,11 +41,11 @@ use anyhow::Context;
 use crate::datapath::PodTarget;
 use crate::lifecycle::{self, LogFilter};
 pub use config::Config;
-pub use existing::{Existing, Settled, settle};
 pub use takeover::Takeover;
 
-/// Runs until it has drained. Blocks.
+/// Runs until it has drained. Blocks. The thread that calls it gives up all its capabilities on the way.
 pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
+    let kept = privileges::Kept::find();
     lifecycle::raise_file_limit();
     // A pod that an agent serves is the one that this process is in.
     let own = config.datapath.as_ref().filter(|_| config.agent.is_none());
@@ -56,8 +57,10 @@ pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
     let limited = limits::Shared::early(config.workers).context("cannot open /dev/null")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // What blocks reads files and writes policies: it needs no more before the pod is served than after.
+        .on_thread_start(move || kept.alone())
         .build()?;
-    let ended = runtime.block_on(start::run(config, pod, log, Arc::new(limited)));
+    let ended = runtime.block_on(start::run(config, pod, log, Arc::new(limited), kept));
     // Dropping a runtime waits for its blocking calls, one of which may hang on a file system.
     runtime.shutdown_background();
     ended

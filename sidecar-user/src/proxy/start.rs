@@ -10,6 +10,7 @@
 //!   Listening   the listeners stand in the slots of their shards
 //!   TakenOver   the proxy before writes nothing any more
 //!   Active      the programs are attached: connections arrive
+//!   Confined    this process has given up what only its start needed
 //!   Running     the shards accept them
 //!   Serving     that connections get here is looked at again and again
 //! ```
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use super::config::Config;
 use super::limits;
+use super::privileges::Kept;
 use crate::datapath::PodTarget;
 use crate::lifecycle::LogFilter;
 use opened::Opened;
@@ -39,8 +41,9 @@ pub(super) async fn run(
     pod: Option<PodTarget>,
     log: LogFilter,
     limited: Arc<limits::Shared>,
+    kept: Kept,
 ) -> anyhow::Result<()> {
-    let mut opened = Opened::new(config, log, limited)?;
+    let mut opened = Opened::new(config, log, limited, kept)?;
     let Some(owned) = Owned::new(&mut opened, pod).await? else {
         return Ok(());
     };
@@ -52,7 +55,8 @@ pub(super) async fn run(
         return Ok(());
     };
     let active = taken_over.activate(&mut opened)?;
-    let running = active.run(&opened)?;
+    let confined = active.give_up(kept)?;
+    let running = confined.run(&opened)?;
     let serving = running.prove(&opened)?;
     serving.until_end(opened).await
 }

@@ -16,21 +16,26 @@
 //! owner ends, the new one has the lease. So there is one owner after every step.
 //!
 //! Each proves to the other that it may open the pins directory, which is made for its owner alone: the one by a descriptor
-//! of it, the other by the lease. An application of the pod, of whatever user, can do neither. What is said is JSON, of which
-//! whoever does not know a field ignores it, so that other versions understand each other.
+//! of it, the other by the lease. An application of the pod, of whatever user, can do neither. A proxy that the agent of its node
+//! serves cannot either: the agent, which knows who asks, brings the two together (`handover.rs`), and what the new one writes
+//! here by itself the agent writes for it. What is said is JSON, of which whoever does not know a field ignores it, so that other
+//! versions understand each other.
 
 use std::time::Duration;
 
-use crate::datapath::Handover;
 use crate::lifecycle;
 use crate::observe::{Figure, Observer, Readiness, SharedSocket};
 
+mod by_agent;
+mod handover;
 mod owner;
 mod successor;
 mod wire;
 
+pub(super) use by_agent::{GrantedHandover, Parts};
+pub(super) use handover::Handover;
 pub(super) use owner::{Offer, offer};
-pub(super) use successor::{Former, own};
+pub(super) use successor::{Asked, Former, ask, own};
 pub use wire::Takeover;
 pub(super) use wire::handed;
 
@@ -48,11 +53,16 @@ pub(super) async fn until_ready(readiness: &Readiness) {
 }
 
 /// The pod is this proxy's from here on, and its owner before ends by itself.
-pub(super) fn complete(mut former: Former, handover: Handover, admin_socket: Option<&SharedSocket>) {
+pub(super) async fn complete(mut former: Former, handover: Handover, admin_socket: Option<&SharedSocket>) {
     if let Some(socket) = admin_socket {
         socket.goes_on_here();
     }
     former.taken();
+    let told = handover.clone();
+    // It waits for the agent's answer.
+    if tokio::task::spawn_blocking(move || told.taken()).await.is_err() {
+        tracing::error!("the agent of this node is not told, for a panic");
+    }
     lifecycle::notify::took_over();
     tracing::info!(
         former = former.pid(),

@@ -97,6 +97,6 @@ fn pins(fabric: &Shared) -> PathBuf {
     fabric.bpffs().join("agent")
 }
 
-fn socket(fabric: &Shared) -> PathBuf {
+pub(crate) fn socket(fabric: &Shared) -> PathBuf {
     fabric.scratch().join("agent.sock")
 }

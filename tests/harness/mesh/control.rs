@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard};
 
 use anyhow::Result;
 
@@ -20,6 +22,8 @@ pub struct Control {
     dir: PathBuf,
     port: u16,
     process: Option<Process>,
+    /// Of its root certificate, each with its owner.
+    copies: Mutex<Vec<(PathBuf, u32)>>,
 }
 
 impl Control {
@@ -45,6 +49,7 @@ impl Control {
             dir,
             port,
             process: None,
+            copies: Mutex::default(),
         };
         let config = format!(
             "listen: \"[::]:{port}\"\n\
@@ -98,9 +103,32 @@ impl Control {
         Output::of(command, wait::SOON)
     }
 
-    /// Takes a step of replacing the root. It may be too early.
+    /// Takes a step of replacing the root, and brings the copies up to date. It may be too early.
     pub fn rotate(&self, step: &[&str]) -> Result<Output> {
-        self.command(&[&["ca", "rotate"], step].concat(), &[])
+        let output = self.command(&[&["ca", "rotate"], step].concat(), &[])?;
+        for (copy, owner) in &*self.copies() {
+            self.copy_root(copy, *owner)?;
+        }
+        Ok(output)
+    }
+
+    /// Keeps a copy of its root certificate there, for a user who may not look into its directory.
+    pub(crate) fn publish_root(&self, to: &Path, owner: u32) -> Result<()> {
+        self.copy_root(to, owner)?;
+        self.copies().push((to.to_owned(), owner));
+        Ok(())
+    }
+
+    /// As a whole, so that no reader sees half of it.
+    fn copy_root(&self, to: &Path, owner: u32) -> Result<()> {
+        let new = to.with_extension("new");
+        fs::copy(self.root(), &new)?;
+        chown(&new, Some(owner), Some(owner))?;
+        Ok(fs::rename(&new, to)?)
+    }
+
+    fn copies(&self) -> MutexGuard<'_, Vec<(PathBuf, u32)>> {
+        self.copies.lock().expect("no test panics with it")
     }
 
     /// Status and body of a page of the status endpoint.

@@ -87,15 +87,11 @@ impl Sidecar {
             None => control.token(&crate::mesh::identity(&options.service_account))?,
         };
         let mut roots = control.root();
-        if options.only_capabilities.is_some() {
+        if let Some(user) = sidecar.user() {
             // The authority's directory is its own.
-            let authority = std::mem::replace(&mut roots, sidecar.dir.join("root-cert.pem"));
-            fs::copy(authority, &roots)?;
-            confined::give_away(&[&sidecar.dir, &token])?;
-        } else if sidecar.by_agent {
-            let authority = std::mem::replace(&mut roots, sidecar.dir.join("root-cert.pem"));
-            fs::copy(authority, &roots)?;
-            confined::give_to(agent::SIDECAR_USER, &[&sidecar.dir, &roots, &token])?;
+            roots = sidecar.dir.join("root-cert.pem");
+            control.publish_root(&roots, user)?;
+            sidecar.give(&[&sidecar.dir, &token])?;
         }
         let mut config = format!(
             "workload: {{name: {}, namespace: {NAMESPACE}, serviceAccount: {}, trustDomain: {TRUST_DOMAIN}}}\n\
@@ -213,7 +209,7 @@ impl Sidecar {
         if let Some(names) = &self.only_capabilities {
             words.extend(confined::words(names));
             fs::create_dir_all(self.pins())?;
-            confined::give_away(&[&self.pins()])?;
+            self.give(&[&self.pins()])?;
         }
         words.push(outrigger.into());
         let mut command = match self.by_agent {

@@ -49,6 +49,17 @@ impl Default for Plan {
     }
 }
 
+impl Plan {
+    /// Sidecars that install interception by themselves, also where the tests run with an agent.
+    pub fn privileged() -> Self {
+        Self {
+            client: Options::new("client").privileged(),
+            server: Options::new("server").privileged(),
+            ..Self::default()
+        }
+    }
+}
+
 /// Dropped in this order: sidecars and programs before the network they use.
 #[derive(Debug)]
 pub struct Mesh {

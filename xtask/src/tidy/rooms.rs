@@ -80,6 +80,8 @@ pub(super) const ROOMS: &[Room] = &[
         "bytes form_urlencoded http http_body_util humantime hyper hyper_util nix prometheus_client serde serde_json socket2 \
          tokio tokio_io_timeout tracing",
     ),
+    // Connections from before the programs, for whoever attaches them.
+    room("existing", "datapath host", "tracing"),
     // What a sidecar and the agent of its node say to each other.
     room("grant", "", "serde"),
     // Roles assemble rooms. The plugin is only a client of the admin endpoint: it reads its JSON and prints it.
@@ -100,7 +102,7 @@ pub(super) const WALLS: [(&str, &str); 1] = [("datapath/session", "datapath/inst
 const TESTING: &str = "testing";
 
 /// What a role may import: every room, and how a process lives and ends; no other role.
-const ALL_ROOMS: &str = "model document admission budget policy route intercept transport relay pki identity discovery datapath host issuer observe grant \
+const ALL_ROOMS: &str = "model document admission budget policy route intercept transport relay pki identity discovery datapath host existing issuer observe grant \
                          lifecycle";
 
 /// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`

@@ -23,7 +23,7 @@ const DIRECTORIES: &[&str] = &[
 ];
 
 /// What tests run of the host's: busybox has these too, but understands less.
-const PROGRAMS: &[&str] = &["busybox", "ip", "nsenter", "sleep"];
+const PROGRAMS: &[&str] = &["busybox", "ip", "nsenter", "setpriv", "sleep"];
 
 /// In the order of loading: each after those it needs.
 const MODULES: &[&str] = &[

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::programs::{Built, Kind};
+use crate::modes::AGENT;
 use crate::workspace;
 
 /// Tests of one test program.
@@ -19,6 +20,8 @@ struct Suite {
     prefixes: &'static [&'static str],
     /// Tests at a time.
     threads: u32,
+    /// Whether sidecars are an agent's.
+    by_agent: bool,
     /// Several times what it takes on a busy machine: a hanging suite must not keep the others from running.
     seconds: u32,
 }
@@ -29,6 +32,7 @@ const SUITES: &[Suite] = &[
         target: ("sidecar_ebpf", Kind::Library),
         prefixes: &[""],
         threads: 2,
+        by_agent: false,
         seconds: 120,
     },
     Suite {
@@ -36,6 +40,7 @@ const SUITES: &[Suite] = &[
         target: ("abi", Kind::Test),
         prefixes: &[""],
         threads: 2,
+        by_agent: false,
         seconds: 120,
     },
     Suite {
@@ -43,6 +48,7 @@ const SUITES: &[Suite] = &[
         target: ("outrigger", Kind::Library),
         prefixes: &["datapath::"],
         threads: 4,
+        by_agent: false,
         seconds: 900,
     },
     Suite {
@@ -50,7 +56,17 @@ const SUITES: &[Suite] = &[
         target: ("e2e", Kind::Test),
         prefixes: &["truth::"],
         threads: 2,
+        by_agent: false,
         seconds: 1500,
+    },
+    Suite {
+        name: "truth by an agent",
+        target: ("e2e", Kind::Test),
+        // Connections of both directions and families, through the mesh: the other worlds differ in what user space does.
+        prefixes: &["truth::an_application_cannot_notice_the_mesh"],
+        threads: 1,
+        by_agent: true,
+        seconds: 900,
     },
 ];
 
@@ -105,12 +121,17 @@ impl Suite {
 
     fn step(&self, program: &str, tests: Vec<String>) -> Step {
         let threads = format!("--test-threads={}", self.threads);
+        let mode = [
+            String::from("env"),
+            format!("{AGENT}={}", u8::from(self.by_agent)),
+        ];
         Step {
             name: self.name,
             seconds: self.seconds,
             tests: tests.len() as u64,
-            command: [program.to_owned(), threads, "--exact".to_owned()]
+            command: mode
                 .into_iter()
+                .chain([program.to_owned(), threads, "--exact".to_owned()])
                 .chain(tests)
                 .collect(),
         }
@@ -160,7 +181,7 @@ mod tests {
         assert_eq!(step.tests, 2);
         assert_eq!(
             step.command.join(" "),
-            "outrigger-lib --test-threads=4 --exact datapath::a datapath::b"
+            "env OUTRIGGER_TEST_AGENT=0 outrigger-lib --test-threads=4 --exact datapath::a datapath::b"
         );
     }
 }

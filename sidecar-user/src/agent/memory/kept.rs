@@ -1,18 +1,19 @@
 //! The flows of one pod and kind, oldest first, and what they cost in memory. Bounds nothing.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::observe::FlowReport;
 
 pub(super) struct Pod {
-    pub(super) name: Box<str>,
+    pub(super) name: Arc<str>,
     pub(super) kinds: [Kept; KINDS],
 }
 
 /// What a client has proved: of the pod's own application or with an identity; let in without one; a stranger.
 pub(super) const KINDS: usize = 3;
-/// A flow as its JSON: one allocation, whose length is known.
+/// A flow as its JSON: one allocation, whose length is known, and which who reads it shares.
 pub(super) struct Record {
     /// Over all pods, in the order in which they came.
     pub(super) number: u64,
@@ -20,7 +21,9 @@ pub(super) struct Record {
     pub(super) at: u64,
     pub(super) id: u64,
     pub(super) instance: u32,
-    json: Box<str>,
+    /// Whether it ended other than in order.
+    pub(super) has_failed: bool,
+    pub(super) json: Arc<str>,
 }
 
 #[derive(Default)]
@@ -32,6 +35,8 @@ pub(super) struct Kept {
 
 /// What an allocator adds to each allocation: a header, and rounding up.
 const ALLOCATION: usize = 16;
+/// The two counters of an `Arc`, and rounding up to their alignment.
+const SHARED: usize = 2 * size_of::<usize>() + size_of::<usize>();
 
 impl Pod {
     pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
@@ -54,15 +59,10 @@ impl Record {
             at: millis(closed.unwrap_or(now).min(now)),
             id: flow.id,
             instance,
+            has_failed: flow.close_cause.as_deref() != Some("eof"),
             // A report holds strings, numbers and options, which JSON can say.
             json: serde_json::to_string(&flow).unwrap_or_default().into(),
         }
-    }
-
-    pub(super) fn report(&self, pod: &str) -> Option<FlowReport> {
-        let mut report: FlowReport = serde_json::from_str(&self.json).ok()?;
-        report.pod = Some(pod.to_owned());
-        Some(report)
     }
 }
 
@@ -102,9 +102,9 @@ impl Kept {
         if self.records.is_empty() {
             return self.records.capacity() * size_of::<Record>();
         }
-        let texts = self.text + self.records.len() * ALLOCATION;
+        let texts = self.text + self.records.len() * (ALLOCATION + SHARED);
         let list = self.records.capacity() * size_of::<Record>() + ALLOCATION;
-        texts + list + pod.len() + 2 * size_of::<Pod>() + ALLOCATION
+        texts + list + pod.len() + SHARED + 2 * size_of::<Pod>() + ALLOCATION
     }
 }
 

@@ -62,8 +62,23 @@ impl Question {
         Ok(question)
     }
 
-    pub(super) fn limit(&self) -> usize {
+    pub fn limit(&self) -> usize {
         self.flows.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT)
+    }
+
+    /// Whether it is about what has come since an earlier answer.
+    pub fn has_cursor(&self) -> bool {
+        self.after.is_some()
+    }
+
+    /// Whether it is about what has ended, up to some time.
+    pub fn has_end(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Whether it is about when flows ended at all.
+    pub fn has_times(&self) -> bool {
+        self.since.is_some() || self.has_end() || self.has_cursor()
     }
 
     /// What can be said without reading the flow.
@@ -73,7 +88,7 @@ impl Question {
             && self.until.is_none_or(|until| at <= until)
     }
 
-    pub(super) fn passes(&self, flow: &FlowReport) -> bool {
+    pub fn passes(&self, flow: &FlowReport) -> bool {
         self.flows.filter.passes_report(flow)
     }
 }

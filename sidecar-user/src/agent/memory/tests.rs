@@ -7,6 +7,7 @@ use allocation_counter::measure;
 
 use super::*;
 use crate::model::{Cause, Decided, Direction, Failure, Flow, Outcome, Party, Routed, Transport};
+use crate::observe::WhyReport;
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
@@ -43,6 +44,18 @@ fn memory(bytes: usize) -> Memory {
 
 fn ask(query: &str, now: SystemTime) -> Question {
     Question::parse(query, now).unwrap()
+}
+
+fn asked_of(memory: &Memory, question: &Question) -> (Vec<FlowReport>, bool) {
+    newest(&memory.found(question), question)
+}
+
+fn explained(memory: &Memory, question: &Question) -> Vec<WhyReport> {
+    asked_of(memory, question)
+        .0
+        .iter()
+        .map(WhyReport::of_flow)
+        .collect()
 }
 
 fn ids(flows: &[FlowReport]) -> Vec<u64> {
@@ -107,7 +120,7 @@ fn a_noisy_pod_pushes_out_none_but_its_own_flows() {
     let held = held(&memory);
     assert_eq!(held["demo/quiet"], 20);
     assert!((50..5_000).contains(&held["demo/noisy"]), "{held:?}");
-    let (newest, truncated) = memory.newest(&ask("pod=demo/noisy&limit=2", at(9_000)));
+    let (newest, truncated) = asked_of(&memory, &ask("pod=demo/noisy&limit=2", at(9_000)));
     assert_eq!((ids(&newest), truncated), (vec![4_999, 4_998], true));
 }
 
@@ -122,9 +135,11 @@ fn strangers_and_plaintext_push_out_none_who_have_proved_who_they_are() {
         memory.closed("demo/web", 0, report(id, at(id), standing), at(id));
     }
     let now = at(3_000);
-    assert_eq!(memory.newest(&ask("standing=proven", now)).0.len(), 50);
+    assert_eq!(asked_of(&memory, &ask("standing=proven", now)).0.len(), 50);
     for standing in ["stranger", "plaintext"] {
-        let kept = memory.newest(&ask(&format!("standing={standing}"), now)).0.len();
+        let kept = asked_of(&memory, &ask(&format!("standing={standing}"), now))
+            .0
+            .len();
         assert!((10..100).contains(&kept), "{kept} of {standing}");
     }
 }
@@ -163,7 +178,7 @@ fn a_question_by_pod_time_and_filter_is_answered_newest_first() {
         memory.closed(pod, 0, report(id, at(id * 60), "own"), at(id * 60));
     }
     let now = at(300);
-    let asked = |query: &str| ids(&memory.newest(&ask(query, now)).0);
+    let asked = |query: &str| ids(&asked_of(&memory, &ask(query, now)).0);
     assert_eq!(asked(""), [4, 3, 2, 1]);
     assert_eq!(asked("pod=a/x"), [3, 1]);
     assert_eq!(asked("since=2m"), [4, 3]);
@@ -172,12 +187,7 @@ fn a_question_by_pod_time_and_filter_is_answered_newest_first() {
     assert_eq!(asked("failed&destination=10.96.0.1:80&limit=1"), [4]);
     assert_eq!(asked("failed=false"), [0; 0]);
     assert_eq!(
-        ids(&memory.list(&ask("limit=3", now)).closed),
-        [2, 3, 4],
-        "as /flows has it"
-    );
-    assert_eq!(
-        memory.newest(&ask("pod=a/x", now)).0[0].pod.as_deref(),
+        asked_of(&memory, &ask("pod=a/x", now)).0[0].pod.as_deref(),
         Some("a/x")
     );
     for (query, part) in [
@@ -196,7 +206,10 @@ fn ten_minutes_later_every_decision_is_told_in_order() {
     let mut memory = memory(1 << 20);
     memory.closed("demo/client", 0, report(1, at(0), "own"), at(0));
     memory.expire(at(600));
-    let why = memory.why(&ask("pod=demo/client&destination=10.96.0.1:80&failed", at(600)));
+    let why = explained(
+        &memory,
+        &ask("pod=demo/client&destination=10.96.0.1:80&failed", at(600)),
+    );
     assert_eq!(why.len(), 1);
     assert!(
         why[0]
@@ -212,7 +225,7 @@ fn ten_minutes_later_every_decision_is_told_in_order() {
     );
     assert!(route.is_some() && route < dial, "{told}");
     memory.expire(at(3_601));
-    assert!(memory.why(&ask("", at(3_601))).is_empty(), "too old");
+    assert!(explained(&memory, &ask("", at(3_601))).is_empty(), "too old");
 }
 
 #[test]
@@ -260,4 +273,15 @@ fn what_a_proxy_tells_again_is_kept_once() {
     // Its successor counts from 1 again.
     memory.caught_up("demo/a", 2, told([1, 2, 3]), now);
     assert_eq!(held(&memory)["demo/a"], 6);
+}
+
+#[test]
+fn a_flow_is_of_the_pod_whose_sidecar_tells_of_it_whatever_that_says() {
+    let mut memory = memory(1 << 20);
+    let mut flow = report(1, at(0), "own");
+    flow.pod = Some("demo/other".into());
+    memory.closed("demo/a", 1, flow, at(0));
+    let (flows, _) = asked_of(&memory, &ask("", at(0)));
+    assert_eq!(flows[0].pod.as_deref(), Some("demo/a"));
+    assert!(asked_of(&memory, &ask("pod=demo/other", at(0))).0.is_empty());
 }

@@ -176,15 +176,32 @@ fn ask(socket: &Path) -> io::Result<Told> {
     })
 }
 
-/// A path of the proxy's, which may have file systems of its own.
+/// A path of the proxy's, which may have file systems of its own, and numbers of processes.
 fn seen(pid: Option<i32>, path: PathBuf) -> PathBuf {
     let Some(pid) = pid else { return path };
+    if let Some(number) = descriptor(&path) {
+        let theirs = PathBuf::from(format!("/proc/{pid}/fd/{number}"));
+        // What it was opened by, where this process sees the same there.
+        return match fs::canonicalize(&theirs) {
+            Ok(path) if file(&path) == file(&theirs) => path,
+            _ => theirs,
+        };
+    }
     let inside = PathBuf::from(format!("/proc/{pid}/root{}", path.display()));
-    let file = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
     match file(&inside) {
         Some(theirs) if Some(theirs) != file(&path) => inside,
         _ => path,
     }
+}
+
+fn file(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).map(|file| (file.dev(), file.ino())).ok()
+}
+
+/// Of the proxy's own, by which it names what an agent has given to it.
+fn descriptor(path: &Path) -> Option<u32> {
+    let (_, number) = path.to_str()?.strip_prefix("/proc/")?.split_once("/fd/")?;
+    number.parse().ok()
 }
 
 fn netns(pid: i32, of: &str) -> Option<Netns> {
@@ -252,6 +269,21 @@ mod tests {
         let own = std::process::id().cast_signed();
         for path in ["/proc/version", "/no/such/file"] {
             assert_eq!(seen(Some(own), path.into()), Path::new(path));
+        }
+    }
+
+    #[test]
+    fn a_path_by_a_descriptor_of_the_proxy_is_that_of_the_file() {
+        use std::os::fd::AsRawFd;
+
+        let own = std::process::id().cast_signed();
+        let directory = fs::canonicalize("/proc/sys/kernel").unwrap();
+        let number = File::open(&directory).unwrap();
+        // As a process says it that is number 1 to itself.
+        let said = PathBuf::from(format!("/proc/1/fd/{}", number.as_raw_fd()));
+        assert_eq!(seen(Some(own), said), directory);
+        for other in ["/proc/1/fd", "/proc/1/fd/x", "/sys/fs/bpf/fd/3"] {
+            assert_eq!(descriptor(Path::new(other)), None, "{other}");
         }
     }
 }

@@ -75,7 +75,10 @@ impl Status {
                 let file = file.display();
                 format!("{file}: `interception: none`: this proxy attaches nothing, so there is nothing to look at")
             })?;
-            (pins, cgroup, netns) = (Some(kernel.pins), Some(kernel.cgroup), kernel.netns);
+            // Where an agent serves the pod, the proxy says what that has told it.
+            if role.agent.is_none() {
+                (pins, cgroup, netns) = (Some(kernel.pins), Some(kernel.cgroup), kernel.netns);
+            }
             socket = role.observe.admin_socket.map(|socket| socket.path);
         }
         if pins.is_none() && socket.is_none() {

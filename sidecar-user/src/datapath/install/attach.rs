@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytemuck::Zeroable;
-use sidecar_ebpf::abi::{Settings, map};
+use sidecar_ebpf::abi::{Owner, Settings, map};
 
 use super::super::session::{Descriptors, Hold, Objects, Secret, Session, settings};
 use super::super::{Config, Error, PodTarget};
@@ -13,7 +13,6 @@ use super::installed::Installed;
 use super::lease::Lease;
 use super::links;
 use super::node::{Node, Programs, SHARED};
-use super::object::Owner;
 use super::{Former, Generation, Handover, Logs, NeighbourQuery, detach, pins, whole_host};
 
 /// The programs, attached or about to be, and the session by which they are used. Dropping it detaches nothing: see
@@ -59,9 +58,11 @@ impl Datapath {
         links::check_pins(&config.pins, &pod)?;
 
         let intercepted = pins::any_link(&config.pins);
+        let is_closed = |settings: Settings| settings.shards == 0;
+        let was_never_served = node.is_some() && pins::pinned_settings(&config.pins).is_some_and(is_closed);
         let mut prepared = prepare(config, lease, pod, settings, former, node);
         if let Ok(datapath) = &mut prepared {
-            datapath.is_first = !intercepted;
+            datapath.is_first = !intercepted || was_never_served;
         }
         if prepared.is_err() && !intercepted {
             // The first error is the one to tell.
@@ -131,7 +132,12 @@ impl Datapath {
         NeighbourQuery::new(self.pod().clone(), self.installed.pins.clone())
     }
 
-    /// Whether nothing of the pod was intercepted before.
+    /// Tells this proxy's settings from those of others.
+    pub fn epoch(&self) -> u32 {
+        self.installed.switches.wanted().epoch
+    }
+
+    /// Whether nothing of the pod was intercepted before, or nobody has served what was.
     pub fn is_first(&self) -> bool {
         self.is_first
     }
@@ -157,10 +163,10 @@ fn prepare(
     node: Option<&Node>,
 ) -> Result<Datapath, Error> {
     let pins: &Path = &config.pins;
-    let mut renewed = pins::to_renew(pins, &settings, former);
-    if node.is_some() {
-        renewed.retain(|name| !SHARED.contains(name));
-    }
+    // Those that the pods of a node share are pinned at the node's.
+    let elsewhere: &[&str] = if node.is_some() { &SHARED } else { &[] };
+    let mut renewed = pins::to_renew(pins, &settings, former, elsewhere);
+    renewed.retain(|name| !elsewhere.contains(name));
     let in_force = pins::pinned_settings(pins).unwrap_or_else(Settings::zeroed);
     let generation = Generation::take(pins, &in_force)?;
     let (number, first_shard) = (generation.number(), generation.first_shard());
@@ -204,6 +210,7 @@ fn prepare(
         rings: Vec::new(),
     };
     let session = Session::prepared(pod.clone(), objects, settings, &config.policy)?;
+    let keeps_policy = node.is_some() && !renewed.contains(map::POLICY);
     Ok(Datapath {
         generation: Some(generation),
         is_first: false,
@@ -224,6 +231,7 @@ fn prepare(
             generation: number,
             switches: session.switches().clone(),
             policy: session.policy(),
+            keeps_policy,
             lease: Mutex::new(Some(lease)),
         }),
         session,

@@ -121,7 +121,7 @@ fn mount(name: &'static str, kind: &str, remedy: &'static str) -> Finding {
 }
 
 fn programs(features: Features) -> Finding {
-    match object::load(features, object::Owner::ALONE, 1, &[], false) {
+    match object::load(features, sidecar_ebpf::abi::Owner::ALONE, 1, &[], false) {
         Ok(mut ebpf) => accepted(&links::refused(&mut ebpf)),
         Err(error) => accepted(&[error]),
     }

@@ -6,11 +6,10 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use bytemuck::Zeroable;
-use sidecar_ebpf::abi::{Settings, map};
+use sidecar_ebpf::abi::{Owner, Settings, map};
 
 use super::super::{Config, Error, PodTarget};
 use super::node::Node;
-use super::object::Owner;
 use super::{Datapath, Former, Lease, links, pins};
 
 /// As [`close`], with the programs that a node has loaded for all of its pods. Where programs are attached already these take
@@ -26,7 +25,7 @@ pub fn close_on(node: &Node, config: &Config, pod: PodTarget) -> Result<bool, Er
     Ok(true)
 }
 
-fn adopt(node: &Node, pins: &Path, pod: &PodTarget) -> Result<bool, Error> {
+pub(super) fn adopt(node: &Node, pins: &Path, pod: &PodTarget) -> Result<bool, Error> {
     if !map::BY_POD.iter().all(|(name, _)| pins::is_usable(pins, name)) {
         return Ok(false);
     }

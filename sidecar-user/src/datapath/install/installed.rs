@@ -43,6 +43,8 @@ pub(super) struct Installed {
     pub(super) generation: usize,
     pub(super) switches: Switches,
     pub(super) policy: PolicyMap,
+    /// The policy of the proxy before stays in force: this one writes its own.
+    pub(super) keeps_policy: bool,
     /// Nobody else attaches while this is here. A proxy that has been superseded has none.
     pub(super) lease: Mutex<Option<Lease>>,
 }
@@ -51,7 +53,7 @@ impl Installed {
     /// From now on these programs and settings count, for connections to come.
     pub(super) fn activate(&self) -> Result<(), Error> {
         // Everything that the programs ask for is in place before the first of them runs.
-        let generation = self.policy.write(&self.switches.current())?;
+        let generation = self.begin_policy()?;
         self.switches
             .begin(|settings| settings.policy_generation = generation)?;
         self.admit()?;
@@ -70,6 +72,16 @@ impl Installed {
         pins::forget_other_maps(&self.pins)?;
         self.policy.retire_others();
         Ok(())
+    }
+
+    /// The generation of the policy that is to be in force.
+    fn begin_policy(&self) -> Result<u32, Error> {
+        if !self.keeps_policy {
+            return self.policy.write(&self.switches.current());
+        }
+        let generation = pins::pinned_settings(&self.pins).map_or(0, |settings| settings.policy_generation);
+        self.policy.keep(generation);
+        Ok(generation)
     }
 
     /// Attaches the program of the control path, for requests with this secret and no others.

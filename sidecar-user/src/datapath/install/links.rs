@@ -339,7 +339,7 @@ pub(super) fn refused(ebpf: &mut Ebpf) -> Vec<Error> {
 #[cfg(test)]
 pub(in super::super) fn attach_exclusively(cgroup: &Path) -> Ebpf {
     let features = super::object::Features::probe();
-    let owner = super::object::Owner::ALONE;
+    let owner = sidecar_ebpf::abi::Owner::ALONE;
     let mut ebpf = super::object::load(features, owner, 1, &[], false).expect("maps");
     load_all(&mut ebpf).expect("programs");
     let program = program_mut(&mut ebpf, program::CONNECT4).expect("built");

@@ -8,22 +8,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::Map as LoadedMap;
-use sidecar_ebpf::abi::{PODS_MOST, map, program};
+use sidecar_ebpf::abi::{Owner, PODS_MOST, map, program};
 
 use super::super::Error;
-use super::super::map::Map;
+use super::super::map::{self as maps, Map};
 use super::super::session::PROGRAMS;
+use super::super::sys::{self, MapInfo};
+use super::image::{FOR_ONE_POD, Images};
 use super::links::{self, HOOKS, Hook};
 use super::logs::{self, Logs};
-use super::object::{self, Features, Owner};
+use super::object::{self, Features};
 use super::{detach, pins};
 
 /// Maps that are one for all pods. Of the others each pod has its own.
 pub(super) const SHARED: [&str; 5] = [map::ORIGIN, map::BYPASS, map::WATCHED, map::RINGS, map::ANSWERS];
-
-/// Programs that are not told which pod they run for, and so are loaded for each.
-const FOR_ONE_POD: [&str; 2] = [program::SK_LOOKUP, program::HOLD];
 
 type Maps = Vec<(&'static str, Arc<OwnedFd>)>;
 
@@ -75,37 +73,44 @@ impl Programs {
 /// The programs of a node. What they share is pinned below a directory of the node's own, and found again there by whoever
 /// loads them next: the pods keep their numbers.
 pub struct Node {
-    pins: PathBuf,
-    features: Features,
     numbers: Arc<Numbers>,
     shared: Maps,
-    /// All but [`FOR_ONE_POD`].
+    /// All but those that are loaded for each pod.
     programs: Vec<(&'static str, Arc<OwnedFd>)>,
-    /// One load at a time: each takes some megabytes while it lasts.
-    loading: Mutex<()>,
+    images: Images,
+    /// What the maps of a pod are made like.
+    templates: Vec<(&'static str, MapInfo)>,
 }
 
 impl Node {
     /// Loads them. Blocks for as long as the kernel's verifier takes, some tens of milliseconds.
     pub fn load(pins: &Path) -> Result<Self, Error> {
         pins::prepare(pins)?;
-        let features = features();
         // No log: its ring would be one for each load.
-        let mut ebpf = object::load(features, Owner::ALONE, PODS_MOST as u32, &node_maps(pins), false)?;
-        let programs = program::ALL
+        let mut ebpf = object::load(
+            features(),
+            Owner::ALONE,
+            PODS_MOST as u32,
+            &node_maps(pins),
+            false,
+        )?;
+        // Also those of which each pod will have its own: what the kernel refuses is to be told now, with its reason.
+        links::load_all(&mut ebpf)?;
+        let for_all = program::ALL
             .into_iter()
-            .filter(|name| !FOR_ONE_POD.contains(name));
-        let programs = programs.map(|name| {
-            links::load(&mut ebpf, name)?;
-            Ok((name, Arc::new(links::program(&mut ebpf, name)?)))
+            .filter(|name| FOR_ONE_POD.iter().all(|(own, ..)| own != name));
+        let programs = for_all.map(|name| Ok((name, Arc::new(links::program(&mut ebpf, name)?))));
+        let programs = programs.collect::<Result<_, Error>>()?;
+        let templates = own(&ebpf)?.into_iter().map(|(name, map)| {
+            let info = sys::map_info(map.as_fd()).map_err(|source| Error::MapIo { map: name, source })?;
+            Ok((name, info))
         });
         Ok(Self {
-            programs: programs.collect::<Result<_, Error>>()?,
-            pins: pins.into(),
-            features,
+            programs,
             numbers: Arc::new(Numbers::of(&ebpf)?),
             shared: shared(&ebpf)?,
-            loading: Mutex::new(()),
+            templates: templates.collect::<Result<_, Error>>()?,
+            images: Images::of(&ebpf)?,
         })
     }
 
@@ -117,18 +122,9 @@ impl Node {
         (pins, renewed): (&Path, &BTreeSet<&str>),
         owner: impl FnOnce(u32) -> Owner,
     ) -> Result<Programs, Error> {
-        let _turn = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let number = self.numbers.of_pod(netns)?;
-        let owner = owner(number);
-        let mut reused = node_maps(&self.pins);
-        reused.extend(own_maps(pins, renewed));
-        let mut ebpf = object::load(self.features, owner, PODS_MOST as u32, &reused, false)?;
-        let of_pod = own(&ebpf)?;
-        let own = FOR_ONE_POD.map(|name| {
-            links::load(&mut ebpf, name)?;
-            Ok((name, Arc::new(links::program(&mut ebpf, name)?)))
-        });
-        let own = own.into_iter().collect::<Result<Vec<_>, Error>>()?;
+        let of_pod = self.own(pins, renewed)?;
+        let own = self.images.load(&owner(number))?;
         let find = |name| {
             let mut all = own.iter().chain(&self.programs);
             let found = all
@@ -151,6 +147,30 @@ impl Node {
             own: of_pod,
             logs: None,
         })
+    }
+
+    /// The maps of a pod: opened where they are pinned, or made and pinned there; those that are renewed are made.
+    fn own(&self, pins: &Path, renewed: &BTreeSet<&str>) -> Result<Maps, Error> {
+        let all = self.templates.iter().map(|(name, info)| {
+            let make = || maps::create_like(name, info, self.images.btf.as_fd());
+            let fail = |source| Error::MapIo { map: name, source };
+            let made = match renewed.contains(name) {
+                true => make().map_err(fail)?,
+                false => {
+                    let pin = pins::map(pins, name);
+                    match sys::open_pin(&pin) {
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                            let made = make().map_err(fail)?;
+                            sys::pin(made.as_fd(), &pin).map_err(Error::path("pin", &pin))?;
+                            made
+                        }
+                        opened => opened.map_err(Error::path("pinned map", &pin))?,
+                    }
+                }
+            };
+            Ok((*name, Arc::new(made)))
+        });
+        all.collect()
     }
 
     /// Takes away what is attached and pinned of a pod that is gone, and gives its number up.
@@ -278,17 +298,7 @@ impl Numbers {
 
 /// A descriptor of its own, which outlives the loader.
 fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
-    let data = match ebpf.map(name) {
-        Some(
-            LoadedMap::Array(data)
-            | LoadedMap::ArrayOfMaps(data)
-            | LoadedMap::HashMap(data)
-            | LoadedMap::LpmTrie(data)
-            | LoadedMap::SkStorage(data)
-            | LoadedMap::SockMap(data),
-        ) => data,
-        _ => return Err(Error::Missing { kind: "map", name }),
-    };
+    let data = object::data(ebpf, name).ok_or(Error::Missing { kind: "map", name })?;
     let clone: io::Result<OwnedFd> = data.fd().as_fd().try_clone_to_owned();
     clone.map_err(|source| Error::MapIo { map: name, source })
 }

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use aya::maps::{Map, MapData};
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 
-use sidecar_ebpf::abi::{map, ring_slot};
+use sidecar_ebpf::abi::{Owner, map, ring_slot};
 
 use super::super::Error;
 
@@ -55,23 +56,6 @@ impl Features {
     }
 }
 
-/// Whose programs these are, as far as they serve one pod: what tells them of their pod and their own shards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) pod: u32,
-    pub(super) first_shard: u32,
-    pub(super) shards: u32,
-}
-
-impl Owner {
-    /// The first proxy of the first pod.
-    pub(super) const ALONE: Self = Self {
-        pod: 0,
-        first_shard: 0,
-        shards: 1,
-    };
-}
-
 /// Makes the maps, with room for so many pods, and prepares the programs. `reused` are opened where they are pinned, or made
 /// and pinned there; the others die with the returned value unless somebody pins them.
 pub(super) fn load(
@@ -91,9 +75,8 @@ pub(super) fn load(
     if !log {
         loader.map_max_entries("AYA_LOGS", NO_LOGS);
     }
-    loader.override_global("OWN_POD", &owner.pod, true);
-    loader.override_global("OWN_FIRST_SHARD", &owner.first_shard, true);
-    loader.override_global("OWN_SHARDS", &owner.shards, true);
+    let owner: [u32; 3] = bytemuck::cast(owner);
+    loader.override_global("OWNER", &owner, true);
     if pods > 1 {
         for (_, by_pod) in map::BY_POD {
             loader.map_max_entries(by_pod, pods);
@@ -104,4 +87,18 @@ pub(super) fn load(
         loader.map_pin_path(name, pin);
     }
     loader.load(OBJECT).map_err(|source| Error::Object { source })
+}
+
+/// Of every kind of map that there is in the object.
+pub(super) fn data<'a>(ebpf: &'a Ebpf, name: &str) -> Option<&'a MapData> {
+    match ebpf.map(name)? {
+        Map::Array(data)
+        | Map::ArrayOfMaps(data)
+        | Map::HashMap(data)
+        | Map::LpmTrie(data)
+        | Map::RingBuf(data)
+        | Map::SkStorage(data)
+        | Map::SockMap(data) => Some(data),
+        _ => None,
+    }
 }

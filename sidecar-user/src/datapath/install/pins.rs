@@ -79,10 +79,17 @@ const ON_THE_WAY: [&str; 4] = [map::PENDING, map::PRESENTED, map::LISTENERS, map
 
 /// The maps that this version cannot work with as they are pinned, and has to make anew. Programs of an earlier proxy that
 /// are still attached hold their maps themselves, so that nothing changes for them until they are replaced.
-pub(super) fn to_renew(pins: &Path, wanted: &Settings, former: Former) -> BTreeSet<&'static str> {
+///
+/// Those that are pinned elsewhere are not its own.
+pub(super) fn to_renew(
+    pins: &Path,
+    wanted: &Settings,
+    former: Former,
+    elsewhere: &[&str],
+) -> BTreeSet<&'static str> {
     let mut forgotten: BTreeSet<&str> = map::ALL
         .into_iter()
-        .filter(|name| !is_usable(pins, name))
+        .filter(|name| !elsewhere.contains(name) && !is_usable(pins, name))
         .collect();
     // A changed address or port is not written over: a program could read half of it.
     if !says_the_same(pins, wanted) {

@@ -70,8 +70,8 @@ pub use facts::LeftAloneEvent;
 pub use hold::{Approvals, HeldEvents, Hold};
 pub use policy::PolicyMap;
 pub use proof::{Dialled, Family, Lost, Proof, Unseen};
-pub use routes::RouteMap;
-pub use settings::Ownership;
+pub use routes::{RouteMap, RoutesWritten};
+pub use settings::{Ownership, WriteRight};
 
 /// The programs of a pod, as a proxy uses them: the source of all handles. Dropping it ends nothing.
 pub struct Session {
@@ -159,6 +159,11 @@ impl Session {
     pub fn takes_over(&self) {
         self.switches.renew();
         self.policy.renew();
+    }
+
+    /// The handle that lets another proxy change the settings instead of this one.
+    pub fn write_right(&self) -> WriteRight {
+        WriteRight::new(self.switches.clone())
     }
 
     /// Of programs that are about to be attached: these settings are in force once they are written.

@@ -60,6 +60,11 @@ impl PolicyMap {
         Ok(in_force.generation.into())
     }
 
+    /// The policy that is in force stays: that of the proxy before, until this one has its own.
+    pub(in super::super) fn keep(&self, generation: u32) {
+        self.lock().generation = generation as u8;
+    }
+
     /// Once the settings say so.
     pub(in super::super) fn retire_others(&self) {
         retire_others(&self.map, self.lock().generation);

@@ -16,8 +16,8 @@ pub(super) struct PortMaps {
 impl PortMaps {
     /// Whether a socket that an attempt at this address would reach is counted by the programs.
     pub(super) fn is_counted(&self, at: SocketAddr) -> bool {
-        let (slot, place) = AppPorts::place(at.port());
-        self.counted.get(slot).0[place].serves(is_v4(at))
+        let ports = self.counted.get(AppPorts::place(at.port()));
+        ports.serves(at.port(), is_v4(at))
     }
 
     /// Whether user space has found such a socket that they do not count.

@@ -169,18 +169,35 @@ impl Proof {
     }
 
     fn dial_here(&self, nonce: SocketAddr, direction: Direction) -> Result<Dialled, Lost> {
-        let dial = || {
+        self.may_be_dialled(nonce)?;
+        let open = || {
             let socket = Socket::new(Domain::for_address(nonce), Type::STREAM, None)?;
             socket.set_linger(Some(Duration::ZERO))?;
             keep_in(&socket, nonce)?;
-            self.bypass.probe_listener(socket.as_fd(), nonce, direction)?;
             Ok(socket)
         };
-        let socket = dial().map_err(Lost::Untried)?;
-        match socket.connect_timeout(&nonce.into(), LIMIT) {
+        let socket: Socket = open().map_err(Lost::Untried)?;
+        // Where this process may not call bpf(2), a program takes the mark, and none may be there any more.
+        let dial = || {
+            self.bypass.probe_listener(socket.as_fd(), nonce, direction)?;
+            socket.connect_timeout(&nonce.into(), LIMIT)
+        };
+        match dial() {
             Ok(()) => Ok(Dialled(socket)),
             Err(error) if is_scarce(&error) => Err(Lost::Untried(error)),
             Err(error) => Err(Lost::Failed(error)),
+        }
+    }
+
+    /// Where nothing keeps the SYN in, the connect hook has to: it is looked for first.
+    fn may_be_dialled(&self, nonce: SocketAddr) -> Result<(), Lost> {
+        if nonce.is_ipv4() || may_bind_device() {
+            return Ok(());
+        }
+        match self.look_here(Family::V6) {
+            Ok(_) => Ok(()),
+            Err(Unseen::Io { source }) => Err(Lost::Untried(source)),
+            Err(unseen) => Err(Lost::Failed(io::Error::other(unseen))),
         }
     }
 
@@ -190,7 +207,12 @@ impl Proof {
         let dialling = Socket::new(Domain::for_address(own), Type::STREAM, None)?;
         // It ends with a reset, which leaves nothing in TIME_WAIT.
         dialling.set_linger(Some(Duration::ZERO))?;
-        self.bypass.probe(dialling.as_fd(), client, own)?;
+        match self.bypass.probe(dialling.as_fd(), client, own) {
+            Ok(()) => {}
+            Err(error) if is_scarce(&error) => return Err(error),
+            // It is a program that takes the mark, or refuses it.
+            Err(_) => return Ok(Some("setsockopt")),
+        }
         match dialling.connect_timeout(&self.bypass.door(own).into(), LIMIT) {
             Ok(()) => {}
             Err(error) if is_scarce(&error) => return Err(error),
@@ -240,9 +262,10 @@ fn is_there(family: Family) -> bool {
 
 /// Where the connect hook is gone the SYN is not to get into the network. Bound to loopback's device it ends there; the hook
 /// takes the binding off, for which the kernel asks the process that connects for CAP_NET_RAW. Without that a loopback
-/// source does it, from which IPv4 lets nothing out. IPv6 does: such a SYN ends at the first hop.
+/// source does it, from which IPv4 lets nothing out. IPv6 does: such a SYN ends at the first hop, and is sent only where the
+/// hook is gone since the moment before.
 fn keep_in(socket: &Socket, nonce: SocketAddr) -> io::Result<()> {
-    if Capabilities::own().has(Capabilities::NET_RAW) {
+    if may_bind_device() {
         return socket.bind_device(Some(b"lo"));
     }
     match nonce {
@@ -252,6 +275,10 @@ fn keep_in(socket: &Socket, nonce: SocketAddr) -> io::Result<()> {
             socket.bind(&SocketAddr::from((Ipv6Addr::LOCALHOST, 0)).into())
         }
     }
+}
+
+fn may_bind_device() -> bool {
+    Capabilities::own().has(Capabilities::NET_RAW)
 }
 
 fn listen(own: IpAddr) -> io::Result<Socket> {

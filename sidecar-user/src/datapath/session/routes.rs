@@ -24,6 +24,9 @@ pub struct RouteMap {
     complete: bool,
 }
 
+/// What stood in the map.
+pub struct RoutesWritten(BTreeMap<Key, Path>);
+
 /// Of an LPM trie: IPv4 is v4-mapped, its prefixes are 96 bits longer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
@@ -76,6 +79,22 @@ impl RouteMap {
         }
         if !tight {
             self.remove(&gone)?;
+        }
+        Ok(())
+    }
+
+    /// Removes all paths, and answers them.
+    pub fn clear(&mut self) -> Result<RoutesWritten, Error> {
+        let before = self.written.clone();
+        self.set(&BTreeMap::new())?;
+        Ok(RoutesWritten(before))
+    }
+
+    /// Writes again what was cleared, and removes nothing.
+    pub fn put_back(&mut self, RoutesWritten(before): &RoutesWritten) -> Result<(), Error> {
+        for (key, path) in before {
+            self.map.set(key, &value(path))?;
+            self.written.insert(*key, *path);
         }
         Ok(())
     }

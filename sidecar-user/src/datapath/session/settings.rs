@@ -62,6 +62,37 @@ pub enum Ownership {
     Lost,
 }
 
+/// The right to change the settings of a pod that another process has installed, which goes from one proxy to the next.
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct WriteRight(Switches);
+
+impl WriteRight {
+    pub(super) fn new(switches: Switches) -> Self {
+        Self(switches)
+    }
+
+    /// Writes nothing any more, so that another proxy may.
+    pub fn lay_down(&self) {
+        self.0.lay_down();
+    }
+
+    /// Another proxy has it, for good.
+    pub fn give(&self) {
+        self.0.give();
+    }
+
+    /// False: the settings in force are another proxy's, and so is the right.
+    pub fn take_back(&self) -> bool {
+        let mut state = self.0.lock();
+        let is_ours = self.0.current().epoch == state.settings.epoch;
+        if is_ours {
+            state.pen = Pen::Held;
+        }
+        is_ours
+    }
+}
+
 impl Switches {
     /// Writes nothing until [`Self::begin`].
     pub(super) fn new(writer: Writer, in_force: Mapped<Settings>, settings: Settings) -> Self {

@@ -9,8 +9,8 @@ use std::{io, thread};
 
 use nix::libc;
 use sidecar_ebpf::abi::{
-    APP_PORT_SLOTS, AppPort, AppPorts, COUNTER_ROWS, COUNTER_SLOTS, Counter, INHERITED_SLOTS, Inherited,
-    RING_BYTES, Settings, map,
+    APP_PORT_SLOTS, AppPorts, COUNTER_ROWS, COUNTER_SLOTS, Counter, INHERITED_SLOTS, Inherited, RING_BYTES,
+    Settings, map,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::runtime::Builder;
@@ -199,10 +199,9 @@ fn what_is_mapped_under_the_filter_is_what_bpf_reads_and_what_is_written_there_a
             .collect();
         assert_eq!(redirected, asked);
         assert_eq!(redirected.iter().sum::<u64>(), 1);
-        let (slot, place) = AppPorts::place(port);
         assert_eq!(
-            bytemuck::cast::<AppPort, u32>(ports.get(slot).0[place]),
-            AppPort::one(true, false)
+            ports.get(AppPorts::place(port)).word(),
+            AppPorts::one(port, true, false)
         );
         let by_bpf: Map<u32, Inherited> = pod.map(map::INHERITED).expect("a map");
         let written = by_bpf

@@ -37,6 +37,14 @@ pub(super) fn closures(observer: &Observer) -> (Admin, Arc<AtomicBool>) {
     (admin, drained)
 }
 
+pub(super) fn at(tcp: Option<std::net::TcpListener>, socket: Option<AdminSocket>) -> Listeners {
+    Listeners {
+        tcp,
+        socket,
+        agent: None,
+    }
+}
+
 /// Both listeners of one endpoint.
 struct Both {
     tcp: std::net::SocketAddr,
@@ -54,7 +62,7 @@ fn serve(name: &str, observer: &Observer) -> Both {
         tcp,
         unix,
         drained,
-        served: tokio::spawn(serve_admin(Some(listener), Some(socket), admin)),
+        served: tokio::spawn(serve_admin(at(Some(listener), Some(socket)), admin)),
     }
 }
 
@@ -96,7 +104,7 @@ async fn over_tcp_questions_are_answered_and_nothing_is_changed() {
 async fn without_a_socket_the_refusal_names_the_setting() {
     let (listener, address) = listen();
     let (admin, _) = closures(&Observer::new());
-    tokio::spawn(serve_admin(Some(listener), None, admin));
+    tokio::spawn(serve_admin(at(Some(listener), None), admin));
     let (code, body) = ask(address, "POST", "/drain", "").await;
     assert!(
         code == 403 && body.contains("set listen.adminSocket"),
@@ -163,6 +171,82 @@ async fn web_pages_do_not_reach_the_admin_endpoint() {
 async fn the_admin_endpoint_refuses_a_public_address() {
     let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let (admin, _) = closures(&Observer::new());
-    let error = serve_admin(Some(listener), None, admin).await.unwrap_err();
+    let error = serve_admin(at(Some(listener), None), admin).await.unwrap_err();
     assert!(error.to_string().contains("loopback only"), "{error}");
+}
+
+/// As a node's agent makes it for a sidecar.
+fn serve_agent(name: &str, observer: &Observer) -> (PathBuf, std::net::SocketAddr, Arc<AtomicBool>) {
+    let path = std::env::temp_dir().join(format!("outrigger-{}-{name}.sock", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let (tcp, address) = listen();
+    let (admin, drained) = closures(observer);
+    let listeners = Listeners {
+        agent: Some(std::os::unix::net::UnixListener::bind(&path).unwrap()),
+        ..at(Some(tcp), None)
+    };
+    tokio::spawn(serve_admin(listeners, admin));
+    (path, address, drained)
+}
+
+#[tokio::test]
+async fn an_agent_asks_as_anybody_may_and_changes_nothing() {
+    let observer = Observer::new();
+    let (agent, _, drained) = serve_agent("agent-asks", &observer);
+    let open = observer.shard(0).open(flow(Direction::Outbound));
+    let (status, body) = ask_unix(&agent, "GET", "/summary", "").await;
+    let summary: Summary = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &*summary.state, summary.open_flows), (200, "serving", 1));
+    drop(open);
+    assert_eq!(
+        ask_unix(&agent, "GET", "/config", "").await.1,
+        "{\"whole\":false}\n"
+    );
+    for (method, path) in [("POST", "/drain"), ("PUT", "/loglevel")] {
+        assert_eq!(ask_unix(&agent, method, path, "debug").await.0, 403, "{path}");
+    }
+    assert!(!drained.load(Relaxed));
+    std::fs::remove_file(agent).unwrap();
+}
+
+#[tokio::test]
+async fn programs_of_the_pod_that_watch_take_no_place_of_the_agent() {
+    let observer = Observer::with_limits(Limits {
+        watchers: 1,
+        ..Limits::default()
+    });
+    let (agent, tcp, _) = serve_agent("agent-watches", &observer);
+    let _taken = observer.watch(watch::Place::Anyone).unwrap();
+    assert_eq!(ask(tcp, "GET", "/flows?watch=true", "").await.0, 503);
+    let mut stream = UnixStream::connect(&agent).await.unwrap();
+    stream
+        .write_all(b"GET /flows?watch=true HTTP/1.0\r\n\r\n")
+        .await
+        .unwrap();
+    let mut head = [0; 15];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head[9..12], b"200");
+    std::fs::remove_file(agent).unwrap();
+}
+
+#[tokio::test]
+async fn a_watch_is_told_of_the_last_flows_of_a_process_that_ends() {
+    let observer = Observer::new();
+    let (agent, _, _) = serve_agent("agent-end", &observer);
+    let mut stream = UnixStream::connect(&agent).await.unwrap();
+    stream
+        .write_all(b"GET /flows?watch=true&state=closed HTTP/1.0\r\n\r\n")
+        .await
+        .unwrap();
+    let mut head = [0; 15];
+    stream.read_exact(&mut head).await.unwrap();
+    for _ in 0..200 {
+        observer.shard(0).open(flow(Direction::Outbound)).close(EOF);
+    }
+    observer.finish_watches().await;
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest.matches("\"event\":\"closed\"").count(), 200);
+    assert!(!rest.contains("dropped"), "nobody was too slow");
+    std::fs::remove_file(agent).unwrap();
 }

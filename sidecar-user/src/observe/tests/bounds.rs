@@ -191,7 +191,8 @@ async fn strangers_cut_no_watcher_off() {
         watch_queue: 8,
         ..Limits::default()
     });
-    let mut following = following::Following::new(&observer, filter::Query::default(), 10).unwrap();
+    let mut following =
+        following::Following::new(&observer, filter::Query::default(), 10, watch::Place::Anyone).unwrap();
     for _ in 0..100 {
         stranger(&observer);
     }

@@ -211,6 +211,33 @@ fn every_field_of_an_explanation_stands_there_and_no_other() {
 }
 
 #[test]
+fn every_field_of_an_agent_s_explanation_and_of_a_summary_stands_there_and_no_other() {
+    let told = PodExplanation {
+        pod: None,
+        now: None,
+        problem: None,
+        past: Vec::new(),
+    };
+    let fields = serde_json::to_value(told).unwrap();
+    let rows = table("### `GET /why` of an agent");
+    let documented = set(rows.iter().map(|row| quoted(row[0]).remove(0)));
+    assert_eq!(documented, set(fields.as_object().unwrap().keys().cloned()));
+
+    let summary = Summary {
+        version: String::new(),
+        state: String::new(),
+        identity: None,
+        started: String::new(),
+        open_flows: 0,
+    };
+    let rows = table("## Admin endpoint");
+    let row = rows.iter().find(|row| row[0] == "`GET /summary`").unwrap();
+    for field in serde_json::to_value(summary).unwrap().as_object().unwrap().keys() {
+        assert!(row[1].contains(&format!("`{field}`")), "{field}");
+    }
+}
+
+#[test]
 fn every_parameter_event_and_cause_stands_there() {
     let error = filter::Query::parse("x=y").unwrap_err();
     let parameters = error

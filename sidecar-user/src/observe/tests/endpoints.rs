@@ -49,8 +49,7 @@ pub(super) fn status(observer: &Observer) -> SocketAddr {
 fn admin(observer: &Observer) -> SocketAddr {
     let (listener, address) = listen();
     tokio::spawn(serve_admin(
-        Some(listener),
-        None,
+        super::admin::at(Some(listener), None),
         super::admin::closures(observer).0,
     ));
     address
@@ -271,7 +270,7 @@ async fn watchers_are_few_and_leave_when_they_hang_up() {
     assert_eq!(ask(address, "GET", "/flows?watch=true", "").await.0, 503);
     drop(first);
     let left = async {
-        while observer.watch().is_none() {
+        while observer.watch(watch::Place::Anyone).is_none() {
             tokio::task::yield_now().await;
         }
     };

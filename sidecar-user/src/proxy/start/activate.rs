@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::super::existing::{Settled, settle};
 use super::super::fixed::Fixed;
 use super::super::kernel::Kernel;
 use super::super::shard::Truthful;
@@ -13,6 +12,7 @@ use super::super::{interception, network};
 use super::identity::Identity;
 use super::opened::Opened;
 use super::shards::Active;
+use crate::existing::Settled;
 use crate::identity::Mark;
 use crate::intercept::Listeners;
 use crate::observe::Observer;
@@ -76,8 +76,14 @@ impl TakenOver {
             let (addresses, world) = (opened.config.addresses.clone(), opened.feed.snapshots.clone());
             Some(network::follow(self.kernel.as_ref()?, addresses, world))
         };
-        // Where a proxy serves, these programs know as much as its own from their first connection on.
-        let followed: Option<JoinSet<()>> = self.former.as_ref().and_then(|_| follow());
+        // Where a proxy serves, these programs know as much as its own from their first connection on. The maps of a proxy that
+        // an agent serves are those of the one before until then.
+        let is_before = |kernel: &Kernel| self.former.is_some() && kernel.is_installed();
+        let followed: Option<JoinSet<()>> = self
+            .kernel
+            .as_ref()
+            .filter(|k| is_before(k))
+            .and_then(|_| follow());
         if let Some(kernel) = &self.kernel {
             kernel.activate()?;
         }
@@ -85,11 +91,9 @@ impl TakenOver {
         let followed_network = followed.or_else(follow);
         opened.conditions.listeners.met();
         if let Some(kernel) = &self.kernel {
-            let existing = opened.config.existing;
-            count_existing(
-                &opened.observer,
-                settle(kernel.session(), kernel.is_first(), existing),
-            );
+            let settled = kernel.settle(opened.config.existing);
+            settled.tell();
+            count_existing(&opened.observer, &settled);
         }
         let policy = opened.interception_policy.take();
         Ok(Active {
@@ -104,7 +108,7 @@ impl TakenOver {
     }
 }
 
-fn count_existing(observer: &Observer, settled: Settled) {
+fn count_existing(observer: &Observer, settled: &Settled) {
     let counts = &observer.meters().existing_connections;
     counts.of("kept").set(settled.kept as i64);
     counts.of("destroyed").set(settled.destroyed as i64);

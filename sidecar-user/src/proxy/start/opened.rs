@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::super::config::Config;
 use super::super::interception;
 use super::super::limits;
+use super::super::privileges::Kept;
 use super::super::watchers::Conditions;
 use crate::datapath::policy::PolicyFile;
 use crate::discovery::{self, Feed};
@@ -30,12 +31,14 @@ impl Opened {
         mut config: Config,
         log: LogFilter,
         limited: Arc<limits::Shared>,
+        kept: Kept,
     ) -> anyhow::Result<Self> {
         let shutdown = Shutdown::catch()?;
         let observer = Observer::new();
         observer.figures(lifecycle::figures);
-        let (feed, follow_registry) = discovery::watch(&config.discovery)?;
-        let interception_policy = interception::open(&mut config)?;
+        // A file that only a capability can read is refused now, and not when it is read again.
+        let (feed, follow_registry) = kept.without(|| discovery::watch(&config.discovery))?;
+        let interception_policy = kept.without(|| interception::open(&mut config))?;
         Ok(Self {
             config,
             log,

@@ -39,8 +39,14 @@ impl Owned {
         let Some((kernel, door)) = config.datapath.as_ref().zip(config.agent.as_ref()) else {
             return Self::own(opened, pod).map(Some);
         };
-        let asked = tokio::select! {
-            granted = Granted::ask(door, granted::request(config, kernel), kernel.policy.clone()) => granted?,
+        let wanted = granted::Wanted {
+            ask: granted::request(config, kernel),
+            policy: kernel.policy.clone(),
+            takeover: config.takeover,
+            identity: &config.identity.id,
+        };
+        let (asked, former) = tokio::select! {
+            granted = Granted::ask(door, wanted) => granted?,
             reason = opened.shutdown.requested() => {
                 tracing::info!(%reason, "the agent of this node has not answered");
                 return Ok(None);
@@ -48,10 +54,11 @@ impl Owned {
         };
         if let Some(kernel) = &mut opened.config.datapath {
             kernel.cgroup = asked.cgroup();
+            kernel.pins = asked.pins().to_owned();
         }
         Ok(Some(Self {
             pod: Some(Claim::Granted(Box::new(asked))),
-            former: None,
+            former,
         }))
     }
 

@@ -2,6 +2,7 @@
 //! after this one. Decides nothing about the end; `stop.rs` does.
 
 use std::convert::Infallible;
+use std::os::unix::net::UnixListener;
 
 use anyhow::Context;
 use tokio::sync::watch;
@@ -12,6 +13,7 @@ use super::super::fixed::{Fixed, Named};
 use super::super::interception::{self, Proving};
 use super::super::kernel::Kernel;
 use super::super::phase::Phase;
+use super::super::privileges::Asking;
 use super::super::proving::Nonces;
 use super::super::stop::{self, Lifetime};
 use super::super::takeover::{self, Former};
@@ -32,6 +34,7 @@ pub(super) struct Running {
     /// For the proxy after this one.
     pub(super) offer: Option<(takeover::Offer, Named)>,
     pub(super) admin_socket: Option<SharedSocket>,
+    pub(super) neighbours: Option<Asking>,
     pub(super) followed: (Option<JoinSet<()>>, JoinSet<()>),
     pub(super) identity: Identity,
     pub(super) kernel: Option<Kernel>,
@@ -40,9 +43,10 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn prove(self, opened: &Opened) -> anyhow::Result<Serving> {
+    pub(super) fn prove(mut self, opened: &Opened) -> anyhow::Result<Serving> {
         let proving = interception::prove(
             self.kernel.as_ref(),
+            self.neighbours.take(),
             opened.config.mode,
             opened.conditions.interception.clone(),
             self.nonces.clone(),
@@ -80,7 +84,8 @@ impl Serving {
             ..
         } = self.running;
         let (config, observer) = (&opened.config, &opened.observer);
-        let handover = kernel.as_ref().and_then(Kernel::handover);
+        let handover = kernel.as_ref().map(Kernel::handover);
+        let questions = kernel.as_ref().and_then(Kernel::questions);
         if let Some(logs) = kernel.as_mut().and_then(Kernel::logs) {
             tokio::spawn(logs.run());
         }
@@ -118,13 +123,18 @@ impl Serving {
             // Until then the owner before answers probes, who would be told otherwise that this pod is not ready.
             if let Some((former, handover)) = former.zip(handover) {
                 takeover::until_ready(observer.readiness()).await;
-                takeover::complete(former, handover, admin_socket.as_ref());
+                takeover::complete(former, handover, admin_socket.as_ref()).await;
             }
             tokio::spawn(lifecycle::notify::follow(observer.readiness().clone()));
-            serve_endpoints(observer, fixed, admin, &ask).await
+            serve_endpoints(observer, fixed, questions, admin, &ask).await
+        };
+        let end = async {
+            stop::follow(config.stop, news, phase_out, observer, (followed, self.proving)).await;
+            // The last connections have ended just now.
+            observer.finish_watches().await;
         };
         tokio::select! {
-            () = stop::follow(config.stop, news, phase_out, observer, (followed, self.proving)) => {}
+            () = end => {}
             failed = &mut identity.kept => match failed? {},
             served = endpoints => match served? {},
         }
@@ -158,12 +168,18 @@ impl Serving {
 async fn serve_endpoints(
     observer: &Observer,
     fixed: Fixed,
+    questions: Option<UnixListener>,
     admin: Admin,
     ask: &stop::Ask,
 ) -> Result<Infallible, observe::Error> {
+    let listeners = observe::Listeners {
+        tcp: fixed.admin,
+        socket: fixed.admin_socket,
+        agent: questions,
+    };
     tokio::try_join!(
         observe::serve_status(fixed.status, observer.clone()),
-        observe::serve_admin(fixed.admin, fixed.admin_socket, admin),
+        observe::serve_admin(listeners, admin),
     )?;
     ask.end("the end of the endpoints");
     std::future::pending().await

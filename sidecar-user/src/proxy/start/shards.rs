@@ -10,6 +10,7 @@ use super::super::doors::Doors;
 use super::super::fixed::Fixed;
 use super::super::kernel::Kernel;
 use super::super::phase::{self, Phase};
+use super::super::privileges::{Asking, Kept};
 use super::super::proving::Nonces;
 use super::super::shard::Truthful;
 use super::super::shard::context::Settings;
@@ -34,7 +35,31 @@ pub(super) struct Active {
 }
 
 impl Active {
-    pub(super) fn run(mut self, opened: &Opened) -> anyhow::Result<Running> {
+    /// Before there is a shard, so that none has anything to give up.
+    pub(super) fn give_up(self, kept: Kept) -> anyhow::Result<Confined> {
+        let neighbours = Asking::begin(self.kernel.as_ref(), kept)?;
+        kept.alone();
+        Ok(Confined {
+            active: self,
+            neighbours,
+        })
+    }
+}
+
+/// As [`Active`], without a capability.
+pub(super) struct Confined {
+    active: Active,
+    neighbours: Option<Asking>,
+}
+
+impl Confined {
+    pub(super) fn run(self, opened: &Opened) -> anyhow::Result<Running> {
+        self.active.run(opened, self.neighbours)
+    }
+}
+
+impl Active {
+    fn run(mut self, opened: &Opened, neighbours: Option<Asking>) -> anyhow::Result<Running> {
         let observer = &opened.observer;
         let (phase_out, phase) = watch::channel(Phase::Serving);
         phase::show(observer, phase.clone());
@@ -46,7 +71,7 @@ impl Active {
             .fixed
             .share(hbone)
             .context("cannot share the listeners with the proxy after this one")?;
-        let handover = self.kernel.as_ref().and_then(Kernel::handover);
+        let handover = self.kernel.as_ref().map(Kernel::handover);
         let offer = handover.map(|handover| takeover::Offer {
             takeover: opened.config.takeover,
             identity: opened.config.identity.id.clone(),
@@ -68,6 +93,7 @@ impl Active {
             replaced,
             offer: offer.map(|offer| (offer, descriptors)),
             admin_socket,
+            neighbours,
             followed: (self.followed_network, self.followed_policy),
             identity: self.identity,
             kernel: self.kernel,

@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, path::Path, thread};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::super::phase::{self, Phase};
+use super::handover::{Door, Handover};
 use super::wire::{
-    ANSWER, ASK, DONE, FIRST_WORD, GRANTED, LAY_DOWN, REFUSED, TAKEN, Takeover, handed, name, pause, said,
+    ANSWER, ASK, DONE, FIRST_WORD, GRANTED, LAY_DOWN, LOST, REFUSED, TAKEN, Takeover, handed, pause, said,
     word,
 };
-use crate::datapath::Handover;
 use crate::lifecycle;
 use crate::lifecycle::messages::{Listener, Message, Messages};
 use crate::model::SpiffeId;
@@ -69,9 +69,9 @@ pub(in super::super) fn offer(pins: &Path, offer: Offer, descriptors: Vec<(&'sta
         closing.lock().descriptors.clear();
     });
     let begin = || {
-        let name = name(pins)?;
+        let door = owner.offer.handover.door(pins)?;
         let listening = thread::Builder::new().name("takeover".into());
-        listening.spawn(move || owner.listen(&name))
+        listening.spawn(move || owner.listen(door))
     };
     let begun: io::Result<_> = begin();
     if let Err(error) = begun {
@@ -97,11 +97,16 @@ fn bind(name: &str) -> Listener {
 }
 
 impl Owner {
-    fn listen(self: Arc<Self>, name: &str) {
-        let listener = Arc::new(bind(name));
+    fn listen(self: Arc<Self>, door: Door) {
+        let (listener, may_ask): (_, fn(&Messages) -> bool) = match door {
+            // Others get no answer.
+            Door::Named(name) => (bind(&name), |asking| {
+                asking.peer().is_ok_and(|peer| peer.is_trusted())
+            }),
+            Door::Agents(listener) => (listener, |_| true),
+        };
+        let listener = Arc::new(listener);
         self.lock().listener = Some(listener.clone());
-        // Others get no answer.
-        let may_ask = |asking: &Messages| asking.peer().is_ok_and(|peer| peer.is_trusted());
         loop {
             match listener.accept() {
                 Ok(asking) if may_ask(&asking) => {
@@ -120,12 +125,22 @@ impl Owner {
     }
 
     fn first(&self, asking: &Messages) -> Option<Message> {
-        asking.receive(Some(FIRST_WORD)).ok().flatten()
+        let limit = match self.offer.handover {
+            Handover::Installed(_) => FIRST_WORD,
+            Handover::Granted(_) => ANSWER,
+        };
+        asking.receive(Some(limit)).ok().flatten()
     }
 
     fn answer(self: Arc<Self>, asking: Messages, message: Message) {
-        let pid = asking.peer().map(|peer| peer.pid).unwrap_or_default();
-        let granted = match self.refusal(message, pid) {
+        let (say, asked) = said(&message);
+        let pid = match self.offer.handover {
+            Handover::Installed(_) => asking.peer().map(|peer| peer.pid).unwrap_or_default(),
+            // The kernel tells of the agent, which has asked it who this is.
+            Handover::Granted(_) => asked["pid"].as_u64().unwrap_or_default() as u32,
+        };
+        let may = say == ASK && self.offer.handover.is_proof(&message.descriptors);
+        let granted = match self.refusal(may, &asked, pid) {
             Some(why) => {
                 tracing::warn!(
                     pid,
@@ -155,10 +170,8 @@ impl Owner {
     }
 
     /// Why this one may not, for a person to read.
-    fn refusal(&self, message: Message, pid: u32) -> Option<String> {
-        let (say, asked) = said(&message);
-        let mut directories = message.descriptors.iter();
-        if say != ASK || !directories.any(|fd| self.offer.handover.is_of_pins(fd)) {
+    fn refusal(&self, may: bool, asked: &Value, pid: u32) -> Option<String> {
+        if !may {
             return Some("it has not shown that it may open interception.pins".into());
         }
         if self.offer.takeover == Takeover::Refuse {
@@ -203,6 +216,7 @@ impl Owner {
             "descriptors": names,
             "takeovers": self.offer.takeovers,
             "generation": self.offer.handover.generation(),
+            "pid": std::process::id(),
         });
         asking.send(answer.to_string().as_bytes(), &descriptors.collect::<Vec<_>>())
     }
@@ -221,11 +235,21 @@ impl Owner {
                     }
                 }
                 TAKEN => return self.taken(new, pid),
+                LOST => return self.lost(new, pid, "the agent of this node says so"),
                 _ => {}
             }
         }
         if laid_down && let Err(error) = self.offer.handover.restore() {
-            tracing::error!(pid, %error, "what another proxy has changed before it ended cannot be put back");
+            let error = format!("{error:#}");
+            match self.offer.handover {
+                Handover::Installed(_) => tracing::error!(
+                    pid,
+                    error,
+                    "what another proxy has changed before it ended cannot be put back"
+                ),
+                // Nobody brings connections here any more. The next proxy gets the pod from the agent.
+                Handover::Granted(_) => return self.lost(new, pid, &error),
+            }
         }
         tracing::warn!(
             pid,
@@ -233,6 +257,16 @@ impl Owner {
             "the proxy that was to take over has ended; this one goes on"
         );
         self.lock().asked = None;
+    }
+
+    /// What the other one has changed stays, and it has ended.
+    fn lost(&self, new: Messages, pid: u32, error: &str) {
+        tracing::error!(
+            pid,
+            error,
+            "what another proxy has changed before it ended cannot be put back: this one serves what it has begun, and ends"
+        );
+        self.taken(new, pid);
     }
 
     fn taken(&self, new: Messages, pid: u32) {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -33,8 +33,9 @@ pub(in super::super) struct Former {
 }
 
 /// How asking ended.
-enum Asked {
-    Granted(Lease, Former),
+pub(in super::super) enum Asked {
+    /// With the lease, which is to be looked at.
+    Granted(OwnedFd, Former),
     /// There is nobody, any more or yet.
     Nobody(anyhow::Error),
 }
@@ -52,16 +53,15 @@ pub(in super::super) fn own(
             Err(owned @ datapath::Error::Owned { .. }) if takeover == Takeover::Allow => owned,
             Err(error) => return Err(error.into()),
         };
-        match ask(pins, identity).with_context(|| owned.to_string())? {
-            Asked::Granted(lease, former) => return Ok((lease, Some(former))),
+        match ask_at(pins, identity).with_context(|| owned.to_string())? {
+            Asked::Granted(lease, former) => return Ok((Lease::received(lease, pins)?, Some(former))),
             Asked::Nobody(why) if begun.elapsed() > ANSWER => return Err(why.context(owned)),
             Asked::Nobody(_) => pause(AGAIN),
         }
     }
 }
 
-fn ask(pins: &Path, identity: &SpiffeId) -> anyhow::Result<Asked> {
-    let nobody = |what: &str| Asked::Nobody(anyhow!("it cannot be asked to hand the pod over: {what}"));
+fn ask_at(pins: &Path, identity: &SpiffeId) -> anyhow::Result<Asked> {
     let Ok(conversation) = name(pins).and_then(|name| Messages::connect(&name)) else {
         return Ok(nobody("nobody listens for that in this network namespace"));
     };
@@ -70,16 +70,27 @@ fn ask(pins: &Path, identity: &SpiffeId) -> anyhow::Result<Asked> {
         bail!("a program of user {} listens in its place", peer.uid);
     }
     let directory = File::open(pins).with_context(|| pins.display().to_string())?;
+    ask(conversation, &[directory.as_fd()], identity)
+}
+
+fn nobody(what: &str) -> Asked {
+    Asked::Nobody(anyhow!("it cannot be asked to hand the pod over: {what}"))
+}
+
+/// Asks the owner at the other end, with what shows that this process may have the pod.
+pub(in super::super) fn ask(
+    conversation: Messages,
+    proof: &[BorrowedFd<'_>],
+    identity: &SpiffeId,
+) -> anyhow::Result<Asked> {
     let asking = json!({
         "say": ASK,
         "takeover": 1,
         "version": env!("CARGO_PKG_VERSION"),
         "identity": identity,
+        "pid": std::process::id(),
     });
-    if conversation
-        .send(asking.to_string().as_bytes(), &[directory.as_fd()])
-        .is_err()
-    {
+    if conversation.send(asking.to_string().as_bytes(), proof).is_err() {
         return Ok(nobody("it has ended"));
     }
     let answer = match conversation.receive(Some(ANSWER)) {
@@ -99,16 +110,18 @@ fn ask(pins: &Path, identity: &SpiffeId) -> anyhow::Result<Asked> {
     let mut descriptors = named(&value, answer.descriptors);
     let lease = descriptors.iter().position(|(name, _)| name == handed::LEASE);
     let (_, lease) = descriptors.remove(lease.context("it hands over no lease")?);
-    let lease = Lease::received(lease, pins)?;
+    // Where the agent has connected, the kernel tells of the agent.
+    let said = value["pid"].as_u64().and_then(|pid| pid.try_into().ok());
+    let pid = said.map_or_else(|| Ok(conversation.peer()?.pid), anyhow::Ok)?;
     tracing::info!(
-        owner = peer.pid,
+        owner = pid,
         "a proxy serves this pod, and will be replaced once this one is ready"
     );
     Ok(Asked::Granted(
         lease,
         Former {
             conversation,
-            pid: peer.pid,
+            pid,
             descriptors,
             takeovers: value["takeovers"].as_u64().unwrap_or_default() + 1,
             generation: value["generation"]

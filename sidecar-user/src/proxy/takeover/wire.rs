@@ -39,6 +39,8 @@ pub(super) const REFUSED: &str = "refused";
 pub(super) const LAY_DOWN: &str = "layDown";
 pub(super) const DONE: &str = "done";
 pub(super) const TAKEN: &str = "taken";
+/// The agent's word, see [`grant::LOST`](crate::grant::LOST).
+pub(super) const LOST: &str = "lost";
 
 /// Where the owner of this directory listens, in its network namespace.
 pub(super) fn name(pins: &Path) -> std::io::Result<String> {

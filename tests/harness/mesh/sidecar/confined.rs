@@ -31,22 +31,27 @@ pub(super) fn words_of(user: u32, capabilities: &[String]) -> Vec<OsString> {
         .collect()
 }
 
-/// To that user.
-pub(super) fn give_away(paths: &[&Path]) -> Result<()> {
-    give_to(UNPRIVILEGED, paths)
-}
-
-pub(super) fn give_to(user: u32, paths: &[&Path]) -> Result<()> {
-    let id = Some(user);
-    // A test may have named a token that is not there.
-    let there = paths.iter().filter(|path| path.exists());
-    let mut given = there.map(|path| chown(path, id, id));
-    given
-        .try_for_each(|given| given)
-        .context("give files to another user")
-}
-
 impl Sidecar {
+    /// Whom it runs as; `None`: as the tests do.
+    pub(super) fn user(&self) -> Option<u32> {
+        match (&self.only_capabilities, self.by_agent) {
+            (Some(_), _) => Some(UNPRIVILEGED),
+            (None, true) => Some(agent::SIDECAR_USER),
+            (None, false) => None,
+        }
+    }
+
+    /// Makes files its user's own.
+    pub fn give(&self, paths: &[&Path]) -> Result<()> {
+        let user = self.user();
+        // A test may have named a token that is not there.
+        let there = paths.iter().filter(|path| user.is_some() && path.exists());
+        let mut given = there.map(|path| chown(path, user, user));
+        given
+            .try_for_each(|given| given)
+            .context("give files to another user")
+    }
+
     /// A command in the cgroup of the sidecar and with what a container runtime leaves to one that asks for nothing: an
     /// ordinary user, no capability, a read-only root but for its own directory, and the default seccomp filter.
     pub fn confined(&self, words: &[OsString]) -> Result<Command> {

@@ -11,7 +11,40 @@ use super::{Sidecar, confined};
 use crate::mesh::agent;
 use crate::wait;
 
+/// A thread of a sidecar.
+#[derive(Debug)]
+pub struct Thread {
+    pub name: String,
+    /// Its `/proc/PID/task/TID/status`.
+    status: String,
+}
+
+impl Thread {
+    /// Such as `CapEff`, as the kernel says it.
+    pub fn field(&self, name: &str) -> &str {
+        let lines = self.status.lines().filter_map(|line| line.split_once(':'));
+        let mut values = lines.filter(|(of, _)| *of == name);
+        values.next().map(|(_, value)| value.trim()).unwrap_or_default()
+    }
+}
+
 impl Sidecar {
+    /// Those that there are now.
+    pub fn threads(&self) -> Result<Vec<Thread>> {
+        let pid = self.pid().context("the sidecar does not run")?;
+        let mut threads = Vec::new();
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let task = task?.path();
+            let read = |file| fs::read_to_string(task.join(file));
+            // One that has ended meanwhile is none.
+            if let (Ok(name), Ok(status)) = (read("comm"), read("status")) {
+                let name = name.trim().to_owned();
+                threads.push(Thread { name, status });
+            }
+        }
+        Ok(threads)
+    }
+
     /// Changes the limit of open files of the running proxy, which does not notice.
     pub fn set_open_files(&self, limit: u64) -> Result<()> {
         let pid = self.pid().context("the sidecar does not run")?;

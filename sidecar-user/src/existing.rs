@@ -1,4 +1,4 @@
-//! Connections that were there before the programs: they go on in plaintext past the proxy, or are ended by choice. Counted
+//! EXISTING CONNECTIONS: those that were there before the programs: they go on in plaintext past the proxy, or are ended by choice. Counted
 //! in either case. Touches none outside of the pod's cgroup and network namespace, none of the proxy's own, and none that the
 //! programs would leave alone.
 
@@ -20,88 +20,108 @@ pub enum Existing {
 }
 
 /// How many there were.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
     pub kept: usize,
     pub destroyed: usize,
+    /// Why some were not ended that should have been, or why nobody knows how many there were.
+    pub failed: Option<String>,
+}
+
+/// Whose connections are nobody's to end.
+#[derive(Clone, Copy, Debug)]
+pub enum Own<'a> {
+    /// This process is the proxy.
+    Process,
+    /// The proxy is in this cgroup of the pod's.
+    Cgroup(&'a Path),
 }
 
 const IPPROTO_TCP: u32 = 6;
 
 /// To be called right after attaching, before the proxy accepts or opens anything. Where the programs were attached before,
 /// it is none of ours what was before that.
-pub fn settle(kernel: &Session, is_first: bool, existing: Existing) -> Settled {
+pub fn settle(kernel: &Session, is_first: bool, own: Own<'_>, existing: Existing) -> Settled {
     if !is_first {
         return Settled::default();
     }
-    let settled = kernel.pod().netns().within(|| settle_here(kernel, existing));
-    settled.unwrap_or_else(|error| {
-        unknown(&error);
-        Settled::default()
-    })
+    let settled = kernel.pod().netns().within(|| settle_here(kernel, own, existing));
+    settled.unwrap_or_else(|error| unknown(&error))
 }
 
 /// For a thread in the pod's network namespace.
-fn settle_here(kernel: &Session, existing: Existing) -> Settled {
+fn settle_here(kernel: &Session, own: Own<'_>, existing: Existing) -> Settled {
     let mut settled = Settled::default();
     let connections = match host::connections() {
         Ok(connections) => connections,
-        Err(error) => {
-            unknown(&error);
-            return settled;
+        Err(error) => return unknown(&error),
+    };
+    let (explain, mut cgroups) = (kernel.explain(), cgroups(kernel.pod().cgroup_path()));
+    let own = match own {
+        Own::Process => own_sockets(),
+        Own::Cgroup(path) => {
+            let of_proxy = self::cgroups(path);
+            cgroups.retain(|id| !of_proxy.contains(id));
+            HashSet::new()
         }
     };
-    let (explain, cgroups, own) = (
-        kernel.explain(),
-        cgroups(kernel.pod().cgroup_path()),
-        own_sockets(),
-    );
     let is_meant = |one: &&Connection| {
         // 0: in the queue of a listener, perhaps of ours.
         let others = one.inode != 0 && !own.contains(&one.inode);
         others && one.cgroup.is_some_and(|id| cgroups.contains(&id)) && is_taken(&explain, one)
     };
-    let mut failed = None;
     for one in connections.iter().filter(is_meant) {
-        match (existing, &failed) {
+        match (existing, &settled.failed) {
             (Existing::Destroy, None) => match host::destroy(one) {
                 Ok(()) => settled.destroyed += 1,
                 // The next one would fail the same way.
                 Err(error) => {
-                    failed = Some(error);
+                    settled.failed = Some(error_chain(&error));
                     settled.kept += 1;
                 }
             },
             _ => settled.kept += 1,
         }
     }
-    let Settled { kept, destroyed } = settled;
-    if let Some(error) = failed {
-        tracing::warn!(
-            kept,
-            error = error_chain(&error),
-            "connections from before go on past the proxy: they cannot be ended; grant CAP_NET_ADMIN, or use a kernel with \
-             CONFIG_INET_DIAG_DESTROY"
-        );
-    } else if kept > 0 {
-        tracing::warn!(
-            kept,
-            "connections from before go on past the proxy, in plaintext; interception.existing: destroy ends them"
-        );
-    } else if destroyed > 0 {
-        tracing::info!(
-            destroyed,
-            "connections from before were ended, so that they are opened again by way of the proxy"
-        );
-    }
     settled
 }
 
-fn unknown(error: &dyn std::error::Error) {
-    tracing::warn!(
-        error = error_chain(error),
-        "nobody knows which connections there were before"
-    );
+impl Settled {
+    /// For whoever looks after the pod.
+    pub fn tell(&self) {
+        let Self {
+            kept,
+            destroyed,
+            failed,
+        } = self;
+        match failed {
+            Some(error) if *kept == 0 => {
+                tracing::warn!(error, "nobody knows which connections there were before");
+            }
+            Some(error) => tracing::warn!(
+                kept,
+                error,
+                "connections from before go on past the proxy: they cannot be ended; grant CAP_NET_ADMIN, or use a kernel \
+                 with CONFIG_INET_DIAG_DESTROY"
+            ),
+            None if *kept > 0 => tracing::warn!(
+                kept,
+                "connections from before go on past the proxy, in plaintext; interception.existing: destroy ends them"
+            ),
+            None if *destroyed > 0 => tracing::info!(
+                destroyed,
+                "connections from before were ended, so that they are opened again by way of the proxy"
+            ),
+            None => {}
+        }
+    }
+}
+
+fn unknown(error: &dyn std::error::Error) -> Settled {
+    Settled {
+        failed: Some(error_chain(error)),
+        ..Settled::default()
+    }
 }
 
 /// Whether the programs would take it, as the pod's own or as one from outside: which of the two it is nobody has kept.

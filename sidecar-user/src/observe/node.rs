@@ -1,0 +1,107 @@
+//! The admin endpoint of a node's agent, at its unix socket: what it remembers of the flows of all pods, and how they are.
+//! Only answers questions; what the answers are the role knows.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+
+use super::http::{self, Answer, Caller, Doors, Handler, Pieces, not_allowed, reads, respond, text, typed};
+use super::observer::Observer;
+use super::socket::AdminSocket;
+use super::{Error, status};
+
+/// What the endpoint shows; the role brings the answers.
+pub struct NodeAdmin {
+    pub observer: Observer,
+    pub answer: Box<AnswerTo>,
+}
+
+/// Given within 20 s.
+pub type AnswerTo = dyn Fn(Asked) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync;
+
+/// A question, with its query string.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Flows(String),
+    Why(String),
+    Pods,
+}
+
+pub enum Reply {
+    /// A whole document.
+    Json(String),
+    /// JSON that is made as it is read.
+    Stream(Box<dyn Pieces>),
+    /// An object a line.
+    Lines(Box<dyn Pieces>),
+    /// The question makes no sense; a sentence for the caller.
+    Wrong(String),
+    /// As many are answered as may be.
+    Busy(String),
+}
+
+const INDEX: &str = "\
+GET /flows    flows of all pods, JSON: those that are open, and those that this agent remembers
+              ?pod=NAMESPACE/NAME &since=10m &until=TIME &after=CURSOR, and what a proxy's /flows takes
+              &watch=true (a line of JSON for each event)
+GET /why      what would happen to a connection of a pod, and what happened to those that failed, JSON
+              ?pod=NAMESPACE/NAME &since=10m &all=true, and what a proxy's /why takes
+GET /pods     the pods of this node, and what is wrong with them, JSON
+GET /metrics  Prometheus metrics
+GET /healthz  200 while this process answers
+";
+
+/// More than an answer takes that has to wait for sidecars.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// Serves until dropped. The socket file goes with this future.
+pub async fn serve_node(socket: AdminSocket, node: NodeAdmin) -> Result<(), Error> {
+    let doors = Doors::private();
+    node.observer.door("admin_socket", doors.waiting.clone());
+    node.observer
+        .door("admin_socket_answers", doors.answering.clone());
+    let closing = node.observer.closing();
+    http::serve(socket.listener()?, Arc::new(node), doors, closing).await;
+    Ok(())
+}
+
+impl Handler for NodeAdmin {
+    async fn answer(&self, request: Request<Incoming>, caller: Caller) -> Response<Answer> {
+        // Whatever has become of the file's mode.
+        if caller != Caller::Owner {
+            return text(
+                StatusCode::FORBIDDEN,
+                "only root and the user of this agent may ask\n",
+            );
+        }
+        let query = || request.uri().query().unwrap_or_default().to_owned();
+        let asked = match request.uri().path() {
+            "/flows" => Asked::Flows(query()),
+            "/why" => Asked::Why(query()),
+            "/pods" => Asked::Pods,
+            "/" | "/metrics" | "/healthz" if !reads(request.method()) => return not_allowed("GET, HEAD"),
+            "/" => return text(StatusCode::OK, INDEX),
+            "/metrics" => return status::metrics(&self.observer, &request, Duration::ZERO).await,
+            "/healthz" => return text(StatusCode::OK, "ok\n"),
+            path => return text(StatusCode::NOT_FOUND, format!("no such path: {path}\n{INDEX}")),
+        };
+        if !reads(request.method()) {
+            return not_allowed("GET, HEAD");
+        }
+        match tokio::time::timeout(ANSWER, (self.answer)(asked)).await {
+            Ok(Reply::Json(body)) => typed(StatusCode::OK, JSON, body + "\n"),
+            Ok(Reply::Stream(pieces)) => respond(StatusCode::OK, JSON, Answer::Stream(pieces)),
+            Ok(Reply::Lines(pieces)) => {
+                respond(StatusCode::OK, "application/x-ndjson", Answer::Stream(pieces))
+            }
+            Ok(Reply::Wrong(reason)) => text(StatusCode::BAD_REQUEST, reason + "\n"),
+            Ok(Reply::Busy(reason)) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+            Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the sidecars took too long\n"),
+        }
+    }
+}
+
+const JSON: &str = "application/json";
