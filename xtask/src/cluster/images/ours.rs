@@ -34,7 +34,7 @@ pub(super) fn build(dir: &Path) -> Result<PathBuf> {
         user: "65532:65532",
         entrypoint: &["/usr/bin/outrigger"],
     };
-    image.build(dir, &digests.join(" "), |root| {
+    image.build(dir, &format!("stripped {}", digests.join(" ")), |root| {
         for file in &files {
             let place = if file.starts_with(&built) {
                 root.join("usr/bin").join(file.file_name().unwrap_or_default())
@@ -42,10 +42,10 @@ pub(super) fn build(dir: &Path) -> Result<PathBuf> {
                 root.join(file.strip_prefix("/").unwrap_or(file))
             };
             fs::create_dir_all(place.parent().unwrap_or(root))?;
-            // Line tables are for backtraces of a build that one debugs; they are most of the size.
+            // Line tables and symbols are for who debugs a build; they are most of the size.
             quietly(
                 Command::new("strip")
-                    .args(["--strip-debug", "-o"])
+                    .args(["--strip-all", "-o"])
                     .arg(&place)
                     .arg(file),
             )?;
