@@ -73,7 +73,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn serve(config: Config) -> anyhow::Result<()> {
     let mut shutdown = Shutdown::catch()?;
     let pins = config.pins.join("node");
-    let _lease = Lease::take(&pins).context("pins: another agent serves this node")?;
+    let _lease = match Lease::take(&pins) {
+        Err(error @ datapath::Error::Owned { .. }) => {
+            return Err(error).context("pins: another agent serves this node");
+        }
+        taken => taken.context("pins")?,
+    };
     let node = Arc::new(Node::load(&pins)?);
     // Whoever names directories means those alone.
     let roots = match config.pods.is_empty() {
