@@ -22,6 +22,11 @@ impl Interrupts {
     /// From now on these signals remove every fabric of this process and end it, unless somebody
     /// [`wait`](Self::wait)s for them. Call it while the process has one thread: others would take the signals as before.
     pub fn handle() -> Result<Self> {
+        Self::handle_with(name::remove_own)
+    }
+
+    /// The same with a clean-up of the caller's.
+    pub fn handle_with(clean_up: impl Fn() + Send + 'static) -> Result<Self> {
         let mut mask = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
             mask.add(signal);
@@ -34,7 +39,7 @@ impl Interrupts {
             while let Ok(signal) = mask.wait() {
                 if !is_awaited.load(SeqCst) {
                     eprintln!("\n{signal}: cleaning up");
-                    name::remove_own();
+                    clean_up();
                     #[expect(
                         clippy::disallowed_methods,
                         reason = "the clean-up is done, and main may never return"

@@ -15,11 +15,13 @@
 //! * [`wait`]: conditions with a limit; nothing here sleeps a fixed time
 //! * [`netfilter`]: whether a namespace has rules
 //! * [`interrupt`] handles Ctrl-C
+//! * [`cluster`]: the Kubernetes cluster that `cargo xtask cluster` runs, its nodes and its kubectl
 //! * [`name`]: how everything of one fabric is found again and removed
 
 pub mod apps;
 pub mod capture;
 pub mod cgroup;
+pub mod cluster;
 pub mod fabric;
 pub mod halt;
 pub mod http;

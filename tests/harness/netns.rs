@@ -22,6 +22,11 @@ impl Netns {
     /// Makes the namespace, as `ip netns add` does, so that `ip netns exec` finds it too.
     pub fn create(name: &str) -> Result<Self> {
         ip(&["netns", "add", name], "")?;
+        Self::open(name)
+    }
+
+    /// One that somebody else has made.
+    pub fn open(name: &str) -> Result<Self> {
         let path = Path::new(NETNS_DIR).join(name);
         let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
         Ok(Self {

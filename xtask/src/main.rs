@@ -5,6 +5,7 @@
 
 mod bench;
 mod ci;
+mod cluster;
 mod demo;
 mod fuzz;
 mod host;
@@ -37,6 +38,8 @@ enum Verb {
     Vm(vm::Opts),
     /// Fuzz everything that is parsed from the network or from a user.
     Fuzz(fuzz::Opts),
+    /// Run a real Kubernetes of two nodes on this machine, and the tests that need one.
+    Cluster(cluster::Opts),
     /// Measure what a pair of sidecars costs, beside the same load without them.
     Bench(bench::Opts),
     /// Check the house rules: who imports whom, file headers, file lengths.
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Verb::Test(opts) => test::run(opts),
         Verb::Vm(opts) => vm::run(opts),
         Verb::Fuzz(opts) => fuzz::run(opts),
+        Verb::Cluster(opts) => cluster::run(opts),
         Verb::Bench(opts) => bench::run(opts),
         Verb::Tidy(opts) => tidy::run(opts),
         Verb::Ci(opts) => ci::run(opts),

@@ -9,14 +9,14 @@ mod bpf;
 mod tools;
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 use std::{fmt, fs};
 
 use anyhow::{Context, Result};
 
 pub(crate) use self::apt::apt_get;
-use crate::workspace::{announce, find_program};
+use crate::workspace::{self, announce, find_program};
 
 #[derive(clap::Args)]
 pub(crate) struct Opts {
@@ -156,6 +156,28 @@ pub(crate) fn ensure() -> Result<()> {
     }
     eprintln!("Missing on this machine:\n{missing}");
     missing.install()
+}
+
+/// Installs packages that one chore alone needs, unless they are there.
+pub(crate) fn ensure_packages(packages: &[&str]) -> Result<()> {
+    let is_there = |package: &&str| {
+        let said = workspace::ask(Command::new("dpkg-query").args([
+            "--show",
+            "--showformat=${db:Status-Status}",
+            package,
+        ]));
+        said.is_some_and(|status| status == "installed")
+    };
+    let missing: Vec<_> = packages
+        .iter()
+        .copied()
+        .filter(|package| !is_there(package))
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        apt::install(&missing)
+    }
 }
 
 /// Builds `cargo deny` unless it is there. Only the gates need it, so `setup` leaves it out.

@@ -1,0 +1,44 @@
+//! The cluster of these tests and the objects that they make. Asserts nothing.
+
+use std::sync::LazyLock;
+
+use harness::cluster::Cluster;
+use serde_json::{Value, json};
+
+pub(crate) const CLIENT: &str = "outrigger.example/test/client:local";
+pub(crate) const NGINX: &str = "outrigger.example/test/nginx:local";
+
+pub(crate) fn cluster() -> &'static Cluster {
+    static CLUSTER: LazyLock<Cluster> =
+        LazyLock::new(|| Cluster::demand().expect("the tests of the cluster run on one"));
+    &CLUSTER
+}
+
+/// A container that runs a program from an image of this machine.
+pub(crate) fn container(name: &str, image: &str, command: &[&str]) -> Value {
+    json!({ "name": name, "image": image, "imagePullPolicy": "Never", "command": command })
+}
+
+/// Does nothing, and ends when it is told to.
+pub(crate) fn idle(name: &str) -> Value {
+    container(
+        name,
+        CLIENT,
+        &["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"],
+    )
+}
+
+pub(crate) fn pod(name: &str, spec: Value) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "labels": { "app": name } }, "spec": spec })
+}
+
+/// nginx that answers `GET /` with the name of its pod, on port 80.
+pub(crate) fn named_server() -> Value {
+    let configuration = "events { } \
+        http { server { listen 80; location / { return 200 \"$hostname\\n\"; } } }";
+    let script =
+        format!("echo '{configuration}' >/tmp/nginx.conf; exec nginx -g 'daemon off;' -c /tmp/nginx.conf");
+    let mut container = container("nginx", NGINX, &["sh", "-c", &script]);
+    container["readinessProbe"] = json!({ "httpGet": { "path": "/", "port": 80 }, "periodSeconds": 1 });
+    container
+}

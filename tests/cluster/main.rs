@@ -1,0 +1,17 @@
+//! What is true on a real Kubernetes of two nodes, in reading order. `cargo xtask cluster test` brings one up and runs these; they
+//! share it, each in a namespace of its own, and run in parallel.
+
+#[path = "nodes.rs"]
+mod nodes; // the cluster itself
+
+#[path = "traffic.rs"]
+mod traffic; // pods reach each other, across the link too
+
+#[path = "pods.rs"]
+mod pods; // what a pod can be: sidecars, exec, logs, its cgroup
+
+#[path = "programs.rs"]
+mod programs; // our image, and those of third-party programs
+
+#[path = "common.rs"]
+mod common; // the objects that these tests make

@@ -1,0 +1,106 @@
+//! Pods reach each other by the addresses that they see themselves, over the link between the nodes where they must.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use harness::cluster::{LinkCapture, Namespace};
+use serde_json::{Value, json};
+
+use crate::common::{cluster, idle, named_server, pod};
+
+/// A Deployment of two replicas, one a node, and its Service.
+fn spread(name: &str) -> Vec<Value> {
+    let labels = json!({ "app": name });
+    vec![
+        json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": { "name": name },
+            "spec": {
+                "replicas": 2,
+                "selector": { "matchLabels": labels },
+                "template": { "metadata": { "labels": labels }, "spec": {
+                    "topologySpreadConstraints": [{
+                        "maxSkew": 1,
+                        "topologyKey": "kubernetes.io/hostname",
+                        "whenUnsatisfiable": "DoNotSchedule",
+                        "labelSelector": { "matchLabels": labels },
+                    }],
+                    "containers": [named_server()],
+                }},
+            },
+        }),
+        json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": { "name": name },
+            "spec": { "selector": labels, "ports": [{ "port": 80 }], "clusterIP": "None" },
+        }),
+    ]
+}
+
+#[test]
+fn a_deployment_over_both_nodes_is_reached_from_pod_to_pod_across_the_link() {
+    let namespace = Namespace::create(cluster().kubectl(), "spread").unwrap();
+    namespace.apply(&spread("server")).unwrap();
+    let client = json!({ "nodeName": "node-1", "containers": [idle("main")] });
+    namespace.apply(&[pod("client", client)]).unwrap();
+    namespace
+        .wait("deployment/server", "condition=Available")
+        .unwrap();
+    namespace.wait("pod/client", "condition=Ready").unwrap();
+
+    let pods = namespace.get(&["pods", "--selector=app=server"]).unwrap();
+    let servers: BTreeMap<&str, (&str, IpAddr)> = pods["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pod| {
+            let address = pod["status"]["podIP"].as_str().unwrap().parse().unwrap();
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            (pod["spec"]["nodeName"].as_str().unwrap(), (name, address))
+        })
+        .collect();
+    assert_eq!(servers.keys().copied().collect::<Vec<_>>(), ["node-1", "node-2"]);
+
+    let capture = LinkCapture::start(cluster()).unwrap();
+    for (name, address) in servers.values() {
+        let answer = namespace.exec("client", &["curl", "-sS", &format!("http://{address}/")]);
+        assert_eq!(answer.unwrap().ok().unwrap().trim(), *name);
+    }
+    let recording = capture.stop().unwrap();
+    let (far, near) = (servers["node-2"], servers["node-1"]);
+    let asked = recording.who_sent(b"GET / HTTP/1.1");
+    let destinations: Vec<SocketAddr> = asked.iter().map(|(_, to)| *to).collect();
+    assert_eq!(
+        destinations,
+        [SocketAddr::new(far.1, 80)],
+        "only what is for the other node crosses"
+    );
+    let client = namespace.get(&["pod", "client"]).unwrap();
+    assert_eq!(
+        asked[0].0.ip().to_string(),
+        client["status"]["podIP"],
+        "the server sees the pod's own address"
+    );
+    assert!(recording.holds(far.0.as_bytes()) && !recording.holds(near.0.as_bytes()));
+}
+
+#[test]
+fn a_service_without_an_address_of_its_own_is_found_by_name() {
+    let namespace = Namespace::create(cluster().kubectl(), "headless").unwrap();
+    namespace.apply(&spread("server")).unwrap();
+    let client = json!({ "nodeName": "node-2", "containers": [idle("main")] });
+    namespace.apply(&[pod("client", client)]).unwrap();
+    namespace
+        .wait("deployment/server", "condition=Available")
+        .unwrap();
+    namespace.wait("pod/client", "condition=Ready").unwrap();
+    harness::wait::until("the client reaches a server by name", harness::wait::SOON, || {
+        let answer = namespace
+            .exec("client", &["curl", "-sS", "http://server/"])
+            .unwrap();
+        answer.stdout.starts_with("server-")
+    })
+    .unwrap();
+}

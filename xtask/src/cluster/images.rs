@@ -1,0 +1,75 @@
+//! The images that the cluster's pods start from, made here: no registry is asked. Pushes none anywhere.
+
+mod debian;
+mod layout;
+mod ours;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use self::layout::Image;
+use super::programs::{Programs, quietly};
+use crate::workspace::{self, announce};
+
+pub(super) const PAUSE: &str = "outrigger.example/pause:local";
+pub(super) const COREDNS: &str = "outrigger.example/coredns:local";
+
+/// OCI layouts, one archive each.
+pub(super) struct Images {
+    pub(super) archives: Vec<PathBuf>,
+}
+
+/// Makes those that are not there, or that what they are made from has changed since.
+pub(super) fn build(programs: &Programs) -> Result<Images> {
+    let dir = workspace::target_dir().join(super::CACHE).join("images");
+    fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+    let mut archives = vec![pause(&dir)?, coredns(&dir, programs)?, ours::build(&dir)?];
+    archives.extend(debian::build(&dir)?);
+    Ok(Images { archives })
+}
+
+/// Holds a pod's namespaces.
+fn pause(dir: &Path) -> Result<PathBuf> {
+    let source = include_str!("images/pause.c");
+    let image = Image {
+        name: PAUSE,
+        user: "65535:65535",
+        entrypoint: &["/pause"],
+    };
+    image.build(dir, source, |root| {
+        let file = dir.join("pause.c");
+        fs::write(&file, source)?;
+        quietly(
+            Command::new("cc")
+                .args(["-static", "-Os", "-s", "-o"])
+                .arg(root.join("pause"))
+                .arg(&file),
+        )?;
+        Ok(fs::remove_file(&file)?)
+    })
+}
+
+fn coredns(dir: &Path, programs: &Programs) -> Result<PathBuf> {
+    let program = programs.path("coredns");
+    let image = Image {
+        name: COREDNS,
+        user: "0:0",
+        entrypoint: &["/coredns"],
+    };
+    image.build(dir, &layout::digest_of(&program)?, |root| {
+        Ok(fs::copy(&program, root.join("coredns")).map(drop)?)
+    })
+}
+
+fn say(name: &str, archive: &Path) -> Result<()> {
+    let size = archive.metadata()?.len();
+    announce(&format!(
+        "image {name}: {}.{} MB",
+        size / 1_000_000,
+        size / 100_000 % 10
+    ));
+    Ok(())
+}
