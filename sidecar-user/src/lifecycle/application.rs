@@ -83,6 +83,7 @@ pub async fn follow_application(cgroup: PathBuf, tell: watch::Sender<Application
 struct Own {
     pid: u32,
     program: Option<(u64, u64)>,
+    name: Option<String>,
 }
 
 impl Own {
@@ -90,11 +91,19 @@ impl Own {
         Self {
             pid: std::process::id(),
             program: program("self"),
+            name: name("self"),
         }
     }
 
+    /// What another process runs is shown to whoever may trace it, which takes every capability that it has. Its name is
+    /// shown to everybody.
     fn is(&self, pid: u32) -> bool {
-        pid == self.pid || self.program.is_some() && program(&pid.to_string()) == self.program
+        let process = pid.to_string();
+        pid == self.pid
+            || match program(&process) {
+                Some(program) => self.program == Some(program),
+                None => self.name.is_some() && name(&process) == self.name,
+            }
     }
 }
 
@@ -102,6 +111,11 @@ impl Own {
 fn program(process: &str) -> Option<(u64, u64)> {
     let of = |file: Metadata| (file.dev(), file.ino());
     fs::metadata(format!("/proc/{process}/exe")).ok().map(of)
+}
+
+fn name(process: &str) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{process}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
 }
 
 /// One of the processes in the cgroup and below that count.
@@ -140,7 +154,7 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 fn is_infrastructure(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == INFRASTRUCTURE)
+    name(&pid.to_string()).is_some_and(|name| name == INFRASTRUCTURE)
 }
 
 impl Witness {
