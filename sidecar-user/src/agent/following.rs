@@ -130,7 +130,7 @@ mod tests {
     use super::super::memory::{self, Question};
     use super::*;
     use crate::model::{Cause, Direction, Flow, Outcome, Party};
-    use crate::observe::{self, Admin, Listeners, LogLevel, Observer, ShardObserver, serve_admin};
+    use crate::observe::{self, Admin, Listeners, Observer, ShardObserver, serve_admin};
 
     struct Dir(PathBuf);
 
@@ -152,17 +152,7 @@ mod tests {
             agent: register.questions("a"),
             ..Listeners::default()
         };
-        let admin = Admin {
-            observer: observer.clone(),
-            config: Box::new(|_| serde_json::Value::Null),
-            log_level: LogLevel {
-                get: Box::new(String::new),
-                set: Box::new(|_| Ok(())),
-            },
-            why: Box::new(|_| Err(String::new())),
-            drain: Box::new(|| {}),
-            phase: Box::new(|| "serving"),
-        };
+        let admin = Admin::of_flows(observer);
         tokio::spawn(async move { serve_admin(listeners, admin).await.unwrap() })
     }
 

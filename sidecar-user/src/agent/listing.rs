@@ -1,5 +1,4 @@
-//! The answer to `GET /flows` of an agent, written piece by piece: [`crate::observe::FlowList`] as JSON, with its fields in
-//! this order. Reads so many of the flows that are remembered at a time that nobody else waits for it long.
+//! The answer to `GET /flows` of an agent, written piece by piece. Reads so many of the flows that are remembered at a time that nobody else waits for it long.
 
 use std::collections::{HashSet, VecDeque};
 use std::task::{Context, Poll};
@@ -7,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::memory::{Found, Question};
-use crate::observe::{FlowReport, PIECE, Pieces};
+use crate::observe::{FlowReport, ListText, PIECE, Pieces};
 
 pub(super) struct Listing {
     question: Question,
@@ -20,7 +19,7 @@ pub(super) struct Listing {
     /// To be written, newest first.
     closed: Vec<Found>,
     stage: Stage,
-    is_first: bool,
+    text: ListText,
     is_truncated: bool,
 }
 
@@ -50,7 +49,7 @@ impl Listing {
             found: found.into_iter(),
             closed: Vec::new(),
             stage: Stage::Read,
-            is_first: true,
+            text: ListText::default(),
             is_truncated,
         }
     }
@@ -79,40 +78,30 @@ impl Listing {
         match self.stage {
             Stage::Read | Stage::Begin => {
                 self.found = Vec::new().into_iter();
-                piece.extend_from_slice(br#"{"open":["#);
+                self.text.open(piece);
                 self.stage = Stage::Open;
             }
             Stage::Open => match self.open.pop_front() {
-                Some(flow) => self.element(piece, &flow),
+                Some(flow) => self.text.flow(piece, &flow),
                 None => {
-                    piece.extend_from_slice(br#"],"closed":["#);
-                    self.is_first = true;
+                    self.text.closed(piece);
                     self.stage = Stage::Closed;
                 }
             },
             Stage::Closed => match self.closed.pop() {
                 Some(found) => {
                     if let Some(flow) = found.report() {
-                        self.element(piece, &flow);
+                        self.text.flow(piece, &flow);
                     }
                 }
                 None => {
-                    let end = format!("],\"truncated\":{}}}\n", self.is_truncated);
-                    piece.extend_from_slice(end.as_bytes());
+                    self.text.end(piece, self.is_truncated);
                     self.stage = Stage::Done;
                 }
             },
             Stage::Done => return false,
         }
         true
-    }
-
-    fn element(&mut self, piece: &mut Vec<u8>, flow: &FlowReport) {
-        if !std::mem::take(&mut self.is_first) {
-            piece.push(b',');
-        }
-        // A report holds strings, numbers and options, which JSON can say.
-        let _ = serde_json::to_writer(piece, flow);
     }
 }
 

@@ -36,6 +36,24 @@ pub struct Admin {
     pub phase: Box<dyn Fn() -> &'static str + Send + Sync>,
 }
 
+#[cfg(test)]
+impl Admin {
+    /// Of a proxy that serves, and has flows to tell of and nothing else.
+    pub fn of_flows(observer: &Observer) -> Self {
+        Self {
+            observer: observer.clone(),
+            config: Box::new(|_| serde_json::Value::Null),
+            log_level: LogLevel {
+                get: Box::new(String::new),
+                set: Box::new(|_| Ok(())),
+            },
+            why: Box::new(|_| Err(String::new())),
+            drain: Box::new(|| {}),
+            phase: Box::new(|| "serving"),
+        }
+    }
+}
+
 /// Says what would happen to a connection; an error is a sentence for the caller.
 pub type Explain = dyn Fn(&Question) -> Result<WhyReport, String> + Send + Sync;
 

@@ -13,15 +13,13 @@ use super::report::FlowReport;
 use super::ring::ClosedId;
 use crate::model::Flow;
 
-/// [`super::report::FlowList`] as JSON, with its fields in this order.
 pub(super) struct Listing {
     observer: Observer,
     query: Query,
     limit: usize,
     open: OpenFlows,
     stage: Stage,
-    /// Nothing stands before the next element of its list.
-    is_first: bool,
+    text: ListText,
     is_truncated: bool,
     now: SystemTime,
 }
@@ -45,7 +43,7 @@ impl Listing {
             limit,
             open,
             stage: Stage::Begin,
-            is_first: true,
+            text: ListText::default(),
             is_truncated,
             now: SystemTime::now(),
         }
@@ -66,14 +64,13 @@ impl Listing {
     fn write(&mut self, piece: &mut Vec<u8>) -> bool {
         match &mut self.stage {
             Stage::Begin => {
-                piece.extend_from_slice(br#"{"open":["#);
+                self.text.open(piece);
                 self.stage = Stage::Open;
             }
             Stage::Open => match self.open.next() {
                 Some(flow) => self.element(piece, &flow),
                 None => {
-                    piece.extend_from_slice(br#"],"closed":["#);
-                    self.is_first = true;
+                    self.text.closed(piece);
                     self.stage = Stage::Closed(self.closed().into_iter());
                 }
             },
@@ -84,8 +81,7 @@ impl Listing {
                     None => self.is_truncated = true,
                 },
                 None => {
-                    let end = format!("],\"truncated\":{}}}\n", self.is_truncated);
-                    piece.extend_from_slice(end.as_bytes());
+                    self.text.end(piece, self.is_truncated);
                     self.stage = Stage::Done;
                 }
             },
@@ -95,10 +91,7 @@ impl Listing {
     }
 
     fn element(&mut self, piece: &mut Vec<u8>, flow: &Flow) {
-        if !std::mem::take(&mut self.is_first) {
-            piece.push(b',');
-        }
-        push_json(piece, &FlowReport::new(flow, self.now));
+        self.text.flow(piece, &FlowReport::new(flow, self.now));
     }
 }
 
@@ -107,6 +100,38 @@ impl Pieces for Listing {
         let mut piece = Vec::with_capacity(PIECE);
         while piece.len() < PIECE / 2 && self.write(&mut piece) {}
         Poll::Ready((!piece.is_empty()).then(|| piece.into()))
+    }
+}
+
+/// [`super::report::FlowList`] as JSON, with its fields in this order. To be called in the order of the methods.
+#[derive(Debug, Default)]
+pub struct ListText {
+    /// Something stands before the next flow of its list.
+    has_flow: bool,
+}
+
+impl ListText {
+    /// Those that are open come next.
+    pub fn open(&mut self, piece: &mut Vec<u8>) {
+        piece.extend_from_slice(br#"{"open":["#);
+    }
+
+    /// Those that have closed come next.
+    pub fn closed(&mut self, piece: &mut Vec<u8>) {
+        piece.extend_from_slice(br#"],"closed":["#);
+        self.has_flow = false;
+    }
+
+    pub fn flow(&mut self, piece: &mut Vec<u8>, flow: &FlowReport) {
+        if std::mem::replace(&mut self.has_flow, true) {
+            piece.push(b',');
+        }
+        push_json(piece, flow);
+    }
+
+    pub fn end(&self, piece: &mut Vec<u8>, is_truncated: bool) {
+        let end = format!("],\"truncated\":{is_truncated}}}\n");
+        piece.extend_from_slice(end.as_bytes());
     }
 }
 

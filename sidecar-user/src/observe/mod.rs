@@ -53,6 +53,7 @@ pub use figures::Figure;
 pub use filter::{FlowFilter, Query as FlowQuery, State as FlowState, misfit};
 pub use http::{Caller, PIECE, Pieces};
 pub use leg_report::{LegReport, LegReports};
+pub use listing::ListText;
 pub use meters::{By, Meters};
 pub use node::{AnswerTo, Asked, NodeAdmin, Reply, serve_node};
 pub use observer::{FlowHandle, Limits, Observer, OpenFlow, ShardObserver};

@@ -243,22 +243,12 @@ mod tests {
     /// The plugin against the real endpoint: what one writes, the other reads.
     #[test]
     fn flows_of_a_real_endpoint_are_printed() {
-        use crate::observe::{Admin, AdminSocket, Listeners, LogLevel, Observer, serve_admin};
+        use crate::observe::{Admin, AdminSocket, Listeners, Observer, serve_admin};
         let path = std::env::temp_dir().join(format!("outrigger-{}-plugin.sock", std::process::id()));
         let socket = AdminSocket::bind(&path).unwrap();
         let observer = Observer::new();
         let open = observer.shard(0).open(super::super::table::tests::flow());
-        let admin = Admin {
-            observer: observer.clone(),
-            config: Box::new(|_| serde_json::Value::Null),
-            log_level: LogLevel {
-                get: Box::new(String::new),
-                set: Box::new(|_| Ok(())),
-            },
-            why: Box::new(|_| Err(String::new())),
-            drain: Box::new(|| {}),
-            phase: Box::new(|| "serving"),
-        };
+        let admin = Admin::of_flows(&observer);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
