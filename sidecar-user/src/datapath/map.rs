@@ -247,6 +247,16 @@ pub(super) fn constant<T: Pod>(name: &'static str, value: &T) -> Result<Arc<Owne
     Ok(made)
 }
 
+/// Of a name as much as the kernel keeps of a map's or a program's, with its end.
+pub(super) fn shown(name: &str) -> [u8; 16] {
+    let mut shown = [0; 16];
+    shown[..15]
+        .iter_mut()
+        .zip(name.bytes())
+        .for_each(|(to, byte)| *to = byte);
+    shown
+}
+
 /// What BPF_MAP_CREATE is told.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -262,16 +272,11 @@ struct Creation {
 
 impl Creation {
     fn of(name: &str, shape: [u32; 5]) -> Self {
-        let mut creation = Self {
+        Self {
             shape,
+            name: shown(name),
             ..Self::zeroed()
-        };
-        let shown = &mut creation.name[..15];
-        shown
-            .iter_mut()
-            .zip(name.bytes())
-            .for_each(|(to, byte)| *to = byte);
-        creation
+        }
     }
 
     fn create(mut self) -> io::Result<OwnedFd> {

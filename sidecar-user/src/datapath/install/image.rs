@@ -148,11 +148,10 @@ impl Image {
             count: u32::try_from(instructions.len()).expect("programs are small"),
             instructions: instructions.as_ptr() as u64,
             license: license.as_ptr() as u64,
+            name: map::shown(self.name),
             attach_type: self.attach_type,
             ..Attr::zeroed()
         };
-        let shown = attr.name[..15].iter_mut();
-        shown.zip(self.name.bytes()).for_each(|(to, byte)| *to = byte);
         bpf(BPF_PROG_LOAD, &mut attr).map(sys::owned)
     }
 

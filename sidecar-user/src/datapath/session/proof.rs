@@ -169,11 +169,14 @@ impl Proof {
     }
 
     fn dial_here(&self, nonce: SocketAddr, direction: Direction) -> Result<Dialled, Lost> {
-        self.may_be_dialled(nonce)?;
+        let binds = Capabilities::own().has(Capabilities::NET_RAW);
+        if nonce.is_ipv6() && !binds {
+            self.look_before()?;
+        }
         let open = || {
             let socket = Socket::new(Domain::for_address(nonce), Type::STREAM, None)?;
             socket.set_linger(Some(Duration::ZERO))?;
-            keep_in(&socket, nonce)?;
+            keep_in(&socket, nonce, binds)?;
             Ok(socket)
         };
         let socket: Socket = open().map_err(Lost::Untried)?;
@@ -190,10 +193,7 @@ impl Proof {
     }
 
     /// Where nothing keeps the SYN in, the connect hook has to: it is looked for first.
-    fn may_be_dialled(&self, nonce: SocketAddr) -> Result<(), Lost> {
-        if nonce.is_ipv4() || may_bind_device() {
-            return Ok(());
-        }
+    fn look_before(&self) -> Result<(), Lost> {
         match self.look_here(Family::V6) {
             Ok(_) => Ok(()),
             Err(Unseen::Io { source }) => Err(Lost::Untried(source)),
@@ -263,9 +263,9 @@ fn is_there(family: Family) -> bool {
 /// Where the connect hook is gone the SYN is not to get into the network. Bound to loopback's device it ends there; the hook
 /// takes the binding off, for which the kernel asks the process that connects for CAP_NET_RAW. Without that a loopback
 /// source does it, from which IPv4 lets nothing out. IPv6 does: such a SYN ends at the first hop, and is sent only where the
-/// hook is gone since the moment before.
-fn keep_in(socket: &Socket, nonce: SocketAddr) -> io::Result<()> {
-    if may_bind_device() {
+/// hook is gone since the moment before. `binds`: this thread has the capability.
+fn keep_in(socket: &Socket, nonce: SocketAddr, binds: bool) -> io::Result<()> {
+    if binds {
         return socket.bind_device(Some(b"lo"));
     }
     match nonce {
@@ -275,10 +275,6 @@ fn keep_in(socket: &Socket, nonce: SocketAddr) -> io::Result<()> {
             socket.bind(&SocketAddr::from((Ipv6Addr::LOCALHOST, 0)).into())
         }
     }
-}
-
-fn may_bind_device() -> bool {
-    Capabilities::own().has(Capabilities::NET_RAW)
 }
 
 fn listen(own: IpAddr) -> io::Result<Socket> {
