@@ -6,18 +6,10 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use harness::apps::{self, Dialogue, Keep};
-use harness::mesh::{Mesh, Options, Plan};
+use harness::mesh::{Mesh, Plan};
 use harness::{Capture, Sidecar, cgroup, seccomp, wait};
 
 use crate::expect;
-
-fn plan() -> Plan {
-    Plan {
-        client: Options::new("client").by_agent(),
-        server: Options::new("server").by_agent(),
-        ..Plan::default()
-    }
-}
 
 fn curl(mesh: &Mesh, at: SocketAddr) -> Result<String> {
     let url = format!("http://{at}/");
@@ -29,7 +21,7 @@ fn curl(mesh: &Mesh, at: SocketAddr) -> Result<String> {
 
 #[test]
 fn pods_of_an_agent_talk_mutual_tls_by_sidecars_without_any_privilege() -> Result<()> {
-    let mut mesh = Mesh::of("agent-mesh", &plan())?;
+    let mut mesh = Mesh::of("agent-mesh", &Plan::by_agent())?;
     mesh.serve(apps::nginx, 8080)?;
     for at in [mesh.vip4(80), mesh.vip6(80)] {
         curl(&mesh, at)?;
@@ -128,7 +120,7 @@ for path in sys.argv[1:]:
 
 #[test]
 fn a_sidecar_of_an_agent_is_refused_what_a_container_runtime_refuses_by_default() -> Result<()> {
-    let mesh = Mesh::of("agent-confined", &plan())?;
+    let mesh = Mesh::of("agent-confined", &Plan::by_agent())?;
     let sidecar = &mesh.client.sidecar;
     // One of root's own would be found first, which nobody else may run.
     let words = [
@@ -176,7 +168,7 @@ print('all tried')
 
 #[test]
 fn a_sidecar_of_an_agent_is_refused_every_call_that_the_profile_does_not_list() -> Result<()> {
-    let mesh = Mesh::of("agent-refused", &plan())?;
+    let mesh = Mesh::of("agent-refused", &Plan::by_agent())?;
     let numbers = seccomp::refused();
     ensure!(numbers.len() > 100, "{numbers:?}");
     let words = ["env", "PATH=/usr/bin:/bin", "python3", "-c", REFUSED];
@@ -188,7 +180,7 @@ fn a_sidecar_of_an_agent_is_refused_every_call_that_the_profile_does_not_list() 
 }
 
 /// Says what a sidecar would at the door, and prints the answer.
-const ASK: &str = r#"
+pub(super) const ASK: &str = r#"
 import socket
 door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 door.connect("\0outrigger/agent")
@@ -197,7 +189,7 @@ print(door.recv(65536).decode())
 
 #[test]
 fn an_application_that_asks_for_a_session_is_refused_whatever_user_it_is() -> Result<()> {
-    let mesh = Mesh::of("agent-stranger", &plan())?;
+    let mesh = Mesh::of("agent-stranger", &Plan::by_agent())?;
     let pod = &mesh.client.pod;
     let user = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups"];
     for who in [&["env"][..], &user] {
@@ -220,7 +212,7 @@ fn an_application_that_asks_for_a_session_is_refused_whatever_user_it_is() -> Re
 
 #[test]
 fn a_second_sidecar_that_may_not_take_over_is_refused_while_one_serves_and_told_which() -> Result<()> {
-    let mut mesh = Mesh::of("agent-second", &plan())?;
+    let mut mesh = Mesh::of("agent-second", &Plan::by_agent())?;
     mesh.serve(apps::nginx, 8080)?;
     let sidecar = &mesh.client.sidecar;
     let config = fs::read_to_string(sidecar.config())?;
@@ -241,7 +233,7 @@ fn a_second_sidecar_that_may_not_take_over_is_refused_while_one_serves_and_told_
 
 #[test]
 fn pods_go_on_without_the_agent_and_are_its_own_again_once_it_is_back() -> Result<()> {
-    let mut mesh = Mesh::of("agent-restart", &plan())?;
+    let mut mesh = Mesh::of("agent-restart", &Plan::by_agent())?;
     mesh.serve(apps::nginx, 8080)?;
     mesh.serve(apps::echo, 9000)?;
     let (kept, opened) = Keep::open(&mesh.client.pod, &[mesh.vip4(9000), mesh.vip6(9000)], 5)?;
@@ -278,7 +270,7 @@ fn pods_go_on_without_the_agent_and_are_its_own_again_once_it_is_back() -> Resul
 
 #[test]
 fn established_connections_outlive_the_agent_and_its_restart() -> Result<()> {
-    let mut mesh = Mesh::of("agent-adopts", &plan())?;
+    let mut mesh = Mesh::of("agent-adopts", &Plan::by_agent())?;
     mesh.serve(apps::echo, 9000)?;
     let (kept, _) = Keep::open(&mesh.client.pod, &[mesh.vip4(9000), mesh.vip6(9000)], 5)?;
     mesh.fabric.kill_agent();
@@ -294,7 +286,7 @@ fn established_connections_outlive_the_agent_and_its_restart() -> Result<()> {
 
 #[test]
 fn a_pod_that_is_gone_leaves_nothing_behind() -> Result<()> {
-    let mesh = Mesh::of("agent-gone", &plan())?;
+    let mesh = Mesh::of("agent-gone", &Plan::by_agent())?;
     let Mesh { client, fabric, .. } = &mesh;
     let pins = client.sidecar.pins();
     ensure!(pins.exists(), "{} is missing", pins.display());
@@ -307,7 +299,7 @@ fn a_pod_that_is_gone_leaves_nothing_behind() -> Result<()> {
 
 #[test]
 fn a_pod_whose_sidecar_is_killed_is_closed_until_it_is_back() -> Result<()> {
-    let mut mesh = Mesh::of("agent-killed", &plan())?;
+    let mut mesh = Mesh::of("agent-killed", &Plan::by_agent())?;
     mesh.serve(apps::nginx, 8080)?;
     curl(&mesh, mesh.vip4(80))?;
     let past: SocketAddr = (mesh.server().pod.ipv4(), 8080).into();

@@ -14,13 +14,10 @@ use harness::{Process, cgroup, http, wait};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use super::agent::ASK;
+
 fn mesh(kind: &str) -> Result<Mesh> {
-    let plan = Plan {
-        client: Options::new("client").by_agent(),
-        server: Options::new("server").by_agent(),
-        ..Plan::default()
-    };
-    Mesh::of(kind, &plan)
+    Mesh::of(kind, &Plan::by_agent())
 }
 
 /// Of the agent of this fabric, by default beside its other socket.
@@ -184,7 +181,10 @@ fn a_failure_is_explained_step_by_step_after_its_sidecar_was_killed() -> Result<
     // Nobody listens behind the service.
     let (_none, results) = Keep::open(&mesh.client.pod, &[at], 1)?;
     ensure!(!results.contains_key("ok"), "{results:?}");
-    until_closed(&mesh, "pod=client&failed=true", 1)?;
+    // Each sidecar tells of its end of the connection in its own time.
+    for pod in ["client", "server-1"] {
+        until_closed(&mesh, &format!("pod={pod}&failed=true"), 1)?;
+    }
     mesh.client.sidecar.kill();
 
     let at = at.to_string();
@@ -274,14 +274,6 @@ fn flows_that_began_or_ended_while_there_was_no_agent_are_known_to_the_next_one_
         },
     )
 }
-
-/// Asks for a session as a sidecar would.
-const ASK: &str = r#"
-import socket
-door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-door.connect("\0outrigger/agent")
-print(door.recv(65536).decode())
-"#;
 
 #[test]
 fn strangers_are_refused_and_counted_and_do_not_reach_what_the_agent_remembers() -> Result<()> {
@@ -414,8 +406,7 @@ fn what_is_remembered_stays_within_its_bytes_and_what_goes_is_counted() -> Resul
 fn connections_that_a_sidecar_cuts_at_its_end_are_remembered() -> Result<()> {
     let plan = Plan {
         client: Options::new("client").by_agent().drain("0s", "1ms"),
-        server: Options::new("server").by_agent(),
-        ..Plan::default()
+        ..Plan::by_agent()
     };
     let mut mesh = Mesh::of("agent-last-words", &plan)?;
     mesh.serve(apps::echo, 9000)?;

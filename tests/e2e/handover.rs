@@ -16,8 +16,7 @@ use crate::upgrade::stuck_successor;
 fn mesh(name: &str) -> Result<Mesh> {
     let plan = Plan {
         client: Options::new("client").by_agent().drain("0s", "10m"),
-        server: Options::new("server").by_agent(),
-        ..Plan::default()
+        ..Plan::by_agent()
     };
     let mut mesh = Mesh::of(name, &plan)?;
     mesh.serve(apps::echo, 9000)?;

@@ -8,19 +8,14 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use harness::apps;
-use harness::mesh::{Options, Plan, binaries, ports};
+use harness::mesh::{Plan, binaries, ports};
 use harness::process::Output;
 use harness::{Mesh, Sidecar, http, wait};
 
 const STATUS: u16 = 25020;
 
 fn mesh(name: &str) -> Result<Mesh> {
-    let plan = Plan {
-        client: Options::new("client").privileged(),
-        server: Options::new("server").privileged(),
-        ..Plan::default()
-    };
-    Mesh::of(name, &plan)
+    Mesh::of(name, &Plan::privileged())
 }
 
 /// A proxy for the pod of a sidecar, with other ports and sockets. The tunnel port is the mesh's: peers are dialled at it.

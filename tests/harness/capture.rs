@@ -1,7 +1,8 @@
 //! What went over the bridge, by tcpdump. Filters nothing: an empty result must mean that nothing was sent.
 
 use std::net::UdpSocket;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -16,39 +17,18 @@ use crate::wait;
 #[derive(Debug)]
 pub struct Capture {
     fabric: Fabric,
-    tcpdump: Process,
-    file: PathBuf,
+    tcpdump: Tcpdump,
 }
-
-/// Sent at the end: when the file holds it, it holds all that went before.
-const END: &[u8] = b"outrigger-end-of-capture";
 
 impl Capture {
     pub fn start(fabric: &Fabric) -> Result<Self> {
         let file = fabric.scratch().join("bridge.pcap");
         let mut command = fabric.node().command("tcpdump");
-        command
-            .args([
-                "-i",
-                BRIDGE,
-                "-U",
-                "--immediate-mode",
-                "-n",
-                "-B",
-                "16384",
-                "-Z",
-                "root",
-                "-w",
-            ])
-            .arg(&file);
-        let mut tcpdump = fabric.node().spawn(command)?;
-        tcpdump.until("listens on the bridge", |process| {
-            process.log().contains("listening on")
-        })?;
+        record(&mut command, BRIDGE, &file);
+        let tcpdump = fabric.node().spawn(command)?;
         Ok(Self {
             fabric: fabric.clone(),
-            tcpdump,
-            file,
+            tcpdump: Tcpdump::listening(tcpdump, file)?,
         })
     }
 
@@ -60,11 +40,57 @@ impl Capture {
             socket.send_to(END, "10.99.255.255:9")?;
             Ok(())
         })??;
+        self.tcpdump.end()
+    }
+}
+
+/// Sent at the end: when the file holds it, it holds all that went before.
+pub(crate) const END: &[u8] = b"outrigger-end-of-capture";
+
+/// Makes tcpdump write what crosses the device to a file, each packet at once.
+pub(crate) fn record(tcpdump: &mut Command, device: &str, file: &Path) {
+    tcpdump
+        .args([
+            "-i",
+            device,
+            "-U",
+            "--immediate-mode",
+            "-n",
+            "-B",
+            "16384",
+            "-Z",
+            "root",
+            "-w",
+        ])
+        .arg(file);
+}
+
+/// A tcpdump that [records](record).
+#[derive(Debug)]
+pub(crate) struct Tcpdump {
+    process: Process,
+    file: PathBuf,
+}
+
+impl Tcpdump {
+    pub(crate) fn listening(mut process: Process, file: PathBuf) -> Result<Self> {
+        process.until("listens on its device", |process| {
+            process.log().contains("listening on")
+        })?;
+        Ok(Self { process, file })
+    }
+
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Ends it, once it holds [`END`], and reads what it has written.
+    pub(crate) fn end(&mut self) -> Result<Recording> {
         let end = wait::until_some("the capture holds its end mark", wait::SOON, || {
             Ok(Some(Recording::read(&self.file)?).filter(|recording| recording.holds(END)))
         });
-        self.tcpdump.signal(Signal::SIGTERM)?;
-        self.tcpdump.wait(Duration::from_secs(5))?;
-        end.with_context(|| self.tcpdump.log())
+        self.process.signal(Signal::SIGTERM)?;
+        self.process.wait(Duration::from_secs(5))?;
+        end.with_context(|| self.process.log())
     }
 }

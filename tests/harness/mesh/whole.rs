@@ -52,10 +52,20 @@ impl Default for Plan {
 impl Plan {
     /// Sidecars that install interception by themselves, also where the tests run with an agent.
     pub fn privileged() -> Self {
+        Self::with(Options::privileged)
+    }
+
+    /// Sidecars of an agent, also where the tests run without.
+    pub fn by_agent() -> Self {
+        Self::with(Options::by_agent)
+    }
+
+    fn with(mode: fn(Options) -> Options) -> Self {
+        let plan = Self::default();
         Self {
-            client: Options::new("client").privileged(),
-            server: Options::new("server").privileged(),
-            ..Self::default()
+            client: mode(plan.client),
+            server: mode(plan.server),
+            ..plan
         }
     }
 }

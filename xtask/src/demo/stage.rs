@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use harness::apps;
-use harness::mesh::{Options, Plan};
+use harness::mesh::Plan;
 use harness::{Mesh, Pod, Process};
 
 pub(super) const HTTP: u16 = 8080;
@@ -21,15 +21,13 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn build(by_agent: bool) -> Result<Self> {
-        let options = |name| match by_agent {
-            true => Options::new(name).by_agent(),
-            false => Options::new(name).privileged(),
+        let sidecars = match by_agent {
+            true => Plan::by_agent(),
+            false => Plan::privileged(),
         };
         let plan = Plan {
             servers: 2,
-            client: options("client"),
-            server: options("server"),
-            ..Plan::default()
+            ..sidecars
         };
         let mesh = Mesh::of("demo", &plan)?;
         let mut web = Vec::new();
