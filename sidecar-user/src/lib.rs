@@ -16,8 +16,10 @@ pub mod fuzzing;
 pub mod grant;
 pub mod host;
 pub mod identity;
+pub mod inject;
 pub mod intercept;
 pub mod issuer;
+pub mod kubernetes;
 pub mod lifecycle;
 pub mod model;
 pub mod observe;
@@ -30,6 +32,7 @@ pub mod route;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod transport;
+pub mod xds;
 
 /// An error with everything that led to it, each thing once.
 pub fn error_chain(error: &dyn std::error::Error) -> String {

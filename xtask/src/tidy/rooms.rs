@@ -53,8 +53,8 @@ pub(super) const ROOMS: &[Room] = &[
     // sha2 tells whether a file that was touched has changed, notify is the source of one of its errors.
     room(
         "discovery",
-        "model document",
-        "ipnet notify serde sha2 tokio tracing",
+        "model document kubernetes xds",
+        "futures_util ipnet notify serde sha2 tokio tracing",
     ),
     // aya-log speaks log, which the door passes on to tracing. The interception policy is read and followed here,
     // because only this room knows what of it the kernel can hold. socket2 and fastrand are for the connection by which a
@@ -85,6 +85,20 @@ pub(super) const ROOMS: &[Room] = &[
     room("existing", "datapath host", "tracing"),
     // What a sidecar and the agent of its node say to each other.
     room("grant", "", "serde"),
+    // The only user of the crates of the API server: what they know of its objects stops here.
+    room(
+        "kubernetes",
+        "model",
+        "futures_util k8s_openapi kube serde serde_json tokio tracing",
+    ),
+    // Pod in, pod out, and the policies that say the same in the API server's own language.
+    room("inject", "model kubernetes", "serde serde_json"),
+    // Istio workload discovery as data, its server's and its client's state. Sans-io but for the two files that speak it.
+    room(
+        "xds",
+        "model",
+        "futures_util http hyper_util ipnet prost tokio tonic tonic_prost tower tracing",
+    ),
     // Roles assemble rooms. The plugin is only a client of the admin endpoint: it reads its JSON and prints it.
     room("proxy", ALL_ROOMS, ROLE_CRATES),
     room("control", ALL_ROOMS, ROLE_CRATES),
@@ -103,7 +117,7 @@ pub(super) const WALLS: [(&str, &str); 1] = [("datapath/session", "datapath/inst
 const TESTING: &str = "testing";
 
 /// What a role may import: every room, and how a process lives and ends; no other role.
-const ALL_ROOMS: &str = "model document admission budget policy route intercept transport relay pki identity discovery datapath host existing issuer observe grant \
+const ALL_ROOMS: &str = "model document admission budget policy route intercept transport relay pki identity discovery datapath host existing issuer observe grant kubernetes inject xds \
                          lifecycle";
 
 /// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`

@@ -1,0 +1,16 @@
+//! Names in a cluster that are ours, each in one place.
+
+/// Of every label, annotation, taint and signer.
+pub const DOMAIN: &str = "outrigger.example";
+/// On a namespace and on a pod, where it wins: `enabled` or `disabled`.
+pub const LABEL_INJECT: &str = "outrigger.example/inject";
+/// On a pod that has its sidecar, written by the injector.
+pub const ANNOTATION_STATUS: &str = "outrigger.example/status";
+/// The sidecar's container, the first of `initContainers`.
+pub const CONTAINER: &str = "outrigger-proxy";
+/// Where Outrigger itself is installed unless told otherwise.
+pub const SYSTEM_NAMESPACE: &str = "outrigger-system";
+/// Of the projected token by which a pod says who it is.
+pub const TOKEN_AUDIENCE: &str = "outrigger";
+/// That token, in the sidecar's container.
+pub const TOKEN_PATH: &str = "/var/run/secrets/outrigger/token";
