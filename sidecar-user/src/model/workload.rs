@@ -16,6 +16,24 @@ pub struct Workload {
     pub healthy: bool,
     /// Load-balancing weight; 1 unless the registry says otherwise.
     pub capacity: u32,
+    pub locality: Locality,
+    /// The node that it runs on; empty where nobody says.
+    pub node: String,
+}
+
+/// Where a workload runs. What nobody says is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Locality {
+    pub region: String,
+    pub zone: String,
+    pub subzone: String,
+}
+
+/// What makes one workload nearer than another.
+#[derive(Clone, Copy, Debug)]
+pub struct Location<'w> {
+    pub locality: &'w Locality,
+    pub node: &'w str,
 }
 
 /// What a proxy knows of the workload beside it, without the registry.
@@ -36,6 +54,13 @@ impl Workload {
         match self.uid.rsplit_once('/') {
             Some((rest, name)) if rest.rsplit('/').next() == Some(&*self.namespace) => name,
             _ => "",
+        }
+    }
+
+    pub fn location(&self) -> Location<'_> {
+        Location {
+            locality: &self.locality,
+            node: &self.node,
         }
     }
 
