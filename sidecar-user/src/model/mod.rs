@@ -5,6 +5,7 @@
 pub mod addr;
 pub mod authorization;
 pub mod bottleneck;
+mod caller;
 pub mod decision;
 pub mod flow;
 pub mod identity;
@@ -20,6 +21,7 @@ pub mod workload;
 
 pub use addr::{ClientAddr, OriginalDst};
 pub use bottleneck::Bottleneck;
+pub use caller::{Caller, CallerKind, LocalPod};
 pub use decision::{Decided, Decision, Decisions, Failure, Routed};
 pub use flow::{Direction, Flow, TlsFacts};
 pub use identity::SpiffeId;
