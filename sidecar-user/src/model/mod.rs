@@ -4,6 +4,7 @@
 
 pub mod addr;
 pub mod authorization;
+pub mod balancing;
 pub mod bottleneck;
 mod caller;
 pub mod decision;
@@ -20,6 +21,7 @@ pub mod tcp;
 pub mod workload;
 
 pub use addr::{ClientAddr, OriginalDst};
+pub use balancing::{Affinity, BalanceMode, Balancing, HealthPolicy};
 pub use bottleneck::Bottleneck;
 pub use caller::{Caller, CallerKind, LocalPod};
 pub use decision::{Decided, Decision, Decisions, Failure, Routed};
@@ -30,4 +32,4 @@ pub use service::{Service, ServiceName};
 pub use snapshot::{Endpoint, Snapshot};
 pub use syn::{HeldEvent, HeldSyn, Pair};
 pub use tcp::{LegFacts, LegSocket, Legs, Queue, TcpFacts};
-pub use workload::{Own, TunnelProtocol, Workload};
+pub use workload::{Locality, Location, Own, TunnelProtocol, Workload};
