@@ -47,7 +47,7 @@ impl Served {
         let address = config.listen;
         let server =
             tokio::spawn(
-                async move { issuer::serve(&config, service, listener, std::future::pending()).await },
+                async move { issuer::serve(&config, service, Default::default(), listener, std::future::pending()).await },
             );
         Self {
             scratch,
@@ -333,7 +333,7 @@ async fn a_stopped_service_lets_go_of_its_port_though_a_client_is_connected() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(async move {
         let stop = async { drop(stopped.await) };
-        issuer::serve(&config, service, listener, stop).await
+        issuer::serve(&config, service, Default::default(), listener, stop).await
     });
     let _stranger = within(tokio::net::TcpStream::connect(address)).await.unwrap();
     stop.send(()).unwrap();

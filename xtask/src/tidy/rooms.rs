@@ -72,7 +72,7 @@ pub(super) const ROOMS: &[Room] = &[
         "issuer",
         "model pki admission",
         "futures_util http humantime nix pem prost rcgen rustls serde serde_json sha2 tokio tokio_io_timeout tokio_rustls \
-         tonic tonic_prost tracing x509_parser zeroize",
+         tonic tonic_prost tower tracing x509_parser zeroize",
     ),
     // nix and socket2 for the process's own figures and the admin socket, tokio_io_timeout for readers that stop reading.
     room(
