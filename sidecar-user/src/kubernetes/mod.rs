@@ -3,12 +3,22 @@
 
 mod client;
 mod names;
+mod node;
+mod object;
+mod service;
+mod slice;
 mod service_endpoints;
 mod watch;
+mod workload_pod;
 
 pub use client::{Client, Error};
 pub use names::{
     ANNOTATION_STATUS, CONTAINER, DOMAIN, LABEL_INJECT, SYSTEM_NAMESPACE, TOKEN_AUDIENCE, TOKEN_PATH,
 };
+pub use node::{Node, nodes};
+pub use object::ObjectName;
+pub use service::{Distribution, Families, Service, ServicePort, services};
+pub use slice::{Conditions, Hints, Place, Slice, SliceEndpoint, slices};
 pub use service_endpoints::follow_endpoints;
 pub use watch::{Change, follow};
+pub use workload_pod::{Owner, WorkloadPod, workload_pods};
