@@ -6,8 +6,8 @@ mod names;
 mod node;
 mod object;
 mod service;
-mod slice;
 mod service_endpoints;
+mod slice;
 mod watch;
 mod workload_pod;
 
@@ -18,7 +18,7 @@ pub use names::{
 pub use node::{Node, nodes};
 pub use object::ObjectName;
 pub use service::{Distribution, Families, Service, ServicePort, services};
-pub use slice::{Conditions, Hints, Place, Slice, SliceEndpoint, slices};
 pub use service_endpoints::follow_endpoints;
+pub use slice::{Conditions, Hints, Place, Slice, SliceEndpoint, slices};
 pub use watch::{Change, follow};
 pub use workload_pod::{Owner, WorkloadPod, workload_pods};

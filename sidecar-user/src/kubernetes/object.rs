@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ObjectMeta;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 /// An object of a namespace.
@@ -38,30 +39,44 @@ impl fmt::Display for ObjectName {
     }
 }
 
+/// `A`: annotations as they are, or not at all. On some objects somebody keeps all that he last wrote in one.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Wanted {
+struct Wanted<A> {
     name: Option<String>,
     namespace: Option<String>,
     resource_version: Option<String>,
     labels: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    annotations: A,
     owner_references: Option<Vec<OwnerReference>>,
-    deletion_timestamp: Option<Time>,
 }
 
-/// For `#[serde(deserialize_with)]` of a `metadata` field. Names, labels, owners, the version that a watch goes on from, and
-/// whether it is being deleted; nothing else.
+/// For `#[serde(deserialize_with)]` of a `metadata` field. Names, labels, owners and the version that a watch goes on from;
+/// nothing else.
 pub(super) fn slim_meta<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    let wanted = Wanted::deserialize(deserializer)?;
-    Ok(ObjectMeta {
-        name: wanted.name,
-        namespace: wanted.namespace,
-        resource_version: wanted.resource_version,
-        labels: wanted.labels,
-        owner_references: wanted.owner_references,
-        deletion_timestamp: wanted.deletion_timestamp,
-        ..ObjectMeta::default()
-    })
+    Wanted::<IgnoredAny>::deserialize(deserializer).map(|wanted| wanted.read(None))
+}
+
+/// The same, with annotations.
+pub(super) fn annotated_meta<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    let mut wanted = Wanted::<Option<BTreeMap<String, String>>>::deserialize(deserializer)?;
+    let annotations = wanted.annotations.take();
+    Ok(wanted.read(annotations))
+}
+
+impl<A> Wanted<A> {
+    fn read(self, annotations: Option<BTreeMap<String, String>>) -> ObjectMeta {
+        ObjectMeta {
+            name: self.name,
+            namespace: self.namespace,
+            resource_version: self.resource_version,
+            labels: self.labels,
+            annotations,
+            owner_references: self.owner_references,
+            ..ObjectMeta::default()
+        }
+    }
 }
 
 /// Tells the client where objects of this type are, which have a field `metadata`. `metadata_only` leaves it to the server to

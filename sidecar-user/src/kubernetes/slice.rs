@@ -2,15 +2,17 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::{Stream, StreamExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
 use kube::api::ObjectMeta;
 use kube::runtime::watcher;
 use serde::Deserialize;
 
 use super::Client;
-use super::object::{ObjectName, resource, slim_meta};
+use super::object::{ObjectName, annotated_meta, resource};
 use super::service::is_tcp;
 use super::watch::{Change, follow};
 
@@ -22,6 +24,8 @@ pub struct Slice {
     /// Those for TCP, by the name that the Service's port has.
     pub ports: Vec<(String, u16)>,
     pub endpoints: Vec<SliceEndpoint>,
+    /// When the pod or the Service changed that made this version necessary, where its controller says so.
+    pub triggered: Option<SystemTime>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +68,7 @@ pub fn slices(client: &Client) -> impl Stream<Item = Change<Slice>> + Send + use
 
 #[derive(Clone, Debug, Deserialize)]
 struct Object {
-    #[serde(deserialize_with = "slim_meta")]
+    #[serde(deserialize_with = "annotated_meta")]
     metadata: ObjectMeta,
     /// `null` where there are none.
     endpoints: Option<Vec<Endpoint>>,
@@ -122,6 +126,7 @@ struct Port {
 }
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+const TRIGGERED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 impl Object {
     fn read(self) -> Slice {
@@ -129,7 +134,9 @@ impl Object {
         let labels = self.metadata.labels.unwrap_or_default();
         let service = labels.get(SERVICE_NAME).filter(|service| !service.is_empty());
         let endpoints = self.endpoints.unwrap_or_default().into_iter();
+        let triggered = self.metadata.annotations.unwrap_or_default().remove(TRIGGERED);
         Slice {
+            triggered: triggered.and_then(|time| read_time(&time)),
             service: service.map(|service| service.as_str().into()),
             ports: self
                 .ports
@@ -143,6 +150,11 @@ impl Object {
             name,
         }
     }
+}
+
+fn read_time(text: &str) -> Option<SystemTime> {
+    let Time(time) = serde_json::from_value(text.into()).ok()?;
+    Some(time.into())
 }
 
 impl Endpoint {

@@ -73,7 +73,7 @@ impl Catalog {
             names,
             objects: Objects::default(),
             dirty: Dirty::default(),
-            awaited: [Kind::Nodes, Kind::Pods, Kind::Services, Kind::Slices].into(),
+            awaited: Kind::ALL.into(),
             told: HashSet::new(),
             told_loose: HashMap::new(),
         }
@@ -81,8 +81,8 @@ impl Catalog {
 
     /// Removals come first, so that an address is free before it is somebody else's.
     pub fn take(&mut self, event: Event) -> Vec<Update> {
-        if let Some(kind) = event.lists() {
-            self.awaited.remove(&kind);
+        if event.is_list() {
+            self.awaited.remove(&event.kind());
         }
         self.objects.take(event, &mut self.dirty);
         if !self.awaited.is_empty() {
@@ -167,14 +167,47 @@ impl Updates {
 }
 
 impl Event {
-    /// The kind of which it says everything.
-    fn lists(&self) -> Option<Kind> {
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::Nodes(Change::All(_)) => Some(Kind::Nodes),
-            Self::Pods(Change::All(_)) => Some(Kind::Pods),
-            Self::Services(Change::All(_)) => Some(Kind::Services),
-            Self::Slices(Change::All(_)) => Some(Kind::Slices),
+            Self::Nodes(_) => Kind::Nodes,
+            Self::Pods(_) => Kind::Pods,
+            Self::Services(_) => Kind::Services,
+            Self::Slices(_) => Kind::Slices,
+        }
+    }
+
+    /// Does it say everything of its kind?
+    pub fn is_list(&self) -> bool {
+        matches!(
+            self,
+            Self::Nodes(Change::All(_))
+                | Self::Pods(Change::All(_))
+                | Self::Services(Change::All(_))
+                | Self::Slices(Change::All(_))
+        )
+    }
+
+    /// Why the API server cannot be asked for its kind.
+    pub fn trouble(&self) -> Option<&str> {
+        match self {
+            Self::Nodes(Change::Trouble(why))
+            | Self::Pods(Change::Trouble(why))
+            | Self::Services(Change::Trouble(why))
+            | Self::Slices(Change::Trouble(why)) => Some(why),
             _ => None,
+        }
+    }
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::Nodes, Self::Pods, Self::Services, Self::Slices];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nodes => "nodes",
+            Self::Pods => "pods",
+            Self::Services => "services",
+            Self::Slices => "endpointslices",
         }
     }
 }

@@ -84,3 +84,12 @@ fn hints_are_there_or_not() {
     }
     assert_eq!(read(json!({"endpoints": null})).endpoints, []);
 }
+
+#[test]
+fn a_slice_says_when_what_it_tells_of_happened() {
+    const NAME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+    let at = |text: &str| read(json!({"annotations": {NAME: text}})).triggered;
+    let expected = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_500);
+    assert_eq!(at("1970-01-01T00:00:01.5Z"), Some(expected));
+    assert_eq!((at("soon"), read(json!({})).triggered), (None, None));
+}

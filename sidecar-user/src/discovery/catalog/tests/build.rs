@@ -72,6 +72,7 @@ pub(super) fn slice(slice: &str, service: &str, endpoints: &[SliceEndpoint]) -> 
         service: Some(service.into()),
         ports: vec![("web".into(), 8080)],
         endpoints: endpoints.to_vec(),
+        triggered: None,
     }
 }
 
