@@ -19,6 +19,8 @@ pub use node::{Node, nodes};
 pub use object::ObjectName;
 pub use service::{Distribution, Families, Service, ServicePort, services};
 pub use service_endpoints::follow_endpoints;
+#[cfg(test)]
+pub(crate) use slice::slice_of;
 pub use slice::{Conditions, Hints, Place, Slice, SliceEndpoint, slices};
 pub use watch::{Change, follow};
 pub use workload_pod::{Owner, WorkloadPod, workload_pods};

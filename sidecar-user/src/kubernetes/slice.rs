@@ -66,6 +66,16 @@ pub fn slices(client: &Client) -> impl Stream<Item = Change<Slice>> + Send + use
     follow(api, watcher::Config::default()).map(|change| change.map(Object::read))
 }
 
+/// As a watch would read the event, for a measurement of it.
+#[cfg(test)]
+pub(crate) fn slice_of(event: &str) -> Slice {
+    let event: kube::core::WatchEvent<Object> = serde_json::from_str(event).expect("it is an event");
+    match event {
+        kube::core::WatchEvent::Modified(object) => object.read(),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[derive(Clone, Debug, Deserialize)]
 struct Object {
     #[serde(deserialize_with = "annotated_meta")]

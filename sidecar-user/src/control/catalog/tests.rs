@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::kubernetes::{Node, ObjectName, WorkloadPod};
-use crate::xds::{Key, Resource};
+use crate::xds::{Key, Kind as Type, Resource};
 
 fn pod(address: &str) -> WorkloadPod {
     WorkloadPod {
@@ -84,14 +84,14 @@ async fn control_is_ready_once_every_kind_was_listed_and_not_before() {
     driven.settle().await;
     assert_eq!(driven.addresses(), None);
     assert!(
-        !driven.store.lock().knows("/10.0.0.1"),
+        !driven.store.lock().knows(Type::Address, "/10.0.0.1"),
         "nobody is told that it does not exist"
     );
     let missing = driven.observer.readiness().missing().unwrap();
     assert!(missing.contains("catalog"), "{missing}");
     driven.list_others();
     driven.settle().await;
-    assert!(driven.addresses().is_some() && driven.store.lock().knows("/10.0.0.9"));
+    assert!(driven.addresses().is_some() && driven.store.lock().knows(Type::Address, "/10.0.0.9"));
     assert_eq!(driven.observer.readiness().missing(), None);
 }
 

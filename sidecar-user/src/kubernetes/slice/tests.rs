@@ -4,8 +4,10 @@ use super::*;
 
 fn read(object: Value) -> Slice {
     let mut object = object;
+    let labels = json!({"kubernetes.io/service-name": "echo"});
+    let annotations = object["annotations"].take();
     object["metadata"] =
-        json!({"name": "echo-1", "namespace": "demo", "labels": {"kubernetes.io/service-name": "echo"}});
+        json!({"name": "echo-1", "namespace": "demo", "labels": labels, "annotations": annotations});
     serde_json::from_value::<Object>(object).unwrap().read()
 }
 

@@ -4,6 +4,7 @@ mod build;
 mod endpoints;
 mod order;
 mod pods;
+mod scale;
 mod services;
 
 use build::*;
@@ -46,13 +47,14 @@ impl World {
         let updates = self.catalog.take(event);
         self.told = updates.len();
         for update in updates {
-            match update {
+            match &update {
                 Update::Put(resource) => {
-                    self.known.insert(resource.key(), resource);
+                    self.known.insert(resource.key(), resource.clone());
                 }
                 Update::Remove(key) => {
-                    self.known.remove(&key).expect("only what was put is removed");
+                    self.known.remove(key).expect("only what was put is removed");
                 }
+                Update::Received { .. } => panic!("{update:?}"),
             }
         }
     }
