@@ -4,9 +4,12 @@
 mod client;
 mod names;
 mod watch;
+mod webhook_configuration;
 
 pub use client::{Client, Error};
 pub use names::{
-    ANNOTATION_STATUS, CONTAINER, DOMAIN, LABEL_INJECT, SYSTEM_NAMESPACE, TOKEN_AUDIENCE, TOKEN_PATH,
+    AGENT, ANNOTATION_STATUS, CONTAINER, CONTROL, DOMAIN, LABEL_INJECT, SYSTEM_NAMESPACE, TOKEN_AUDIENCE,
+    TOKEN_PATH,
 };
 pub use watch::{Change, follow};
+pub use webhook_configuration::{Bundle, WebhookConfiguration, base64};

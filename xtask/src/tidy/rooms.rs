@@ -92,19 +92,19 @@ pub(super) const ROOMS: &[Room] = &[
         "futures_util k8s_openapi kube serde serde_json tokio tracing",
     ),
     // Pod in, pod out, and the policies that say the same in the API server's own language.
-    room("inject", "model kubernetes", "serde serde_json"),
+    room("inject", "model document kubernetes", "serde_json"),
     // Istio workload discovery as data, its server's and its client's state. Sans-io but for the two files that speak it.
     room(
         "xds",
         "model",
         "futures_util http hyper_util ipnet prost tokio tonic tonic_prost tower tracing",
     ),
-    // Roles assemble rooms. The plugin is only a client of the admin endpoint: it reads its JSON and prints it.
+    // Roles assemble rooms. The plugin is a client of the admin endpoint: it reads its JSON and prints it; and a door to inject.
     room("proxy", ALL_ROOMS, ROLE_CRATES),
     room("control", ALL_ROOMS, ROLE_CRATES),
     room("agent", ALL_ROOMS, ROLE_CRATES),
     // nix for the width of a terminal.
-    room("plugin", "model observe", "clap humantime nix serde serde_json"),
+    room("plugin", "model observe inject", "clap humantime nix serde serde_json"),
     // Test support, which every room's tests may import and which imports none.
     room(TESTING, "", "rcgen rustls tokio"),
 ];
