@@ -3,6 +3,7 @@
 
 mod client;
 mod names;
+mod service_endpoints;
 mod watch;
 mod webhook_configuration;
 
@@ -11,5 +12,6 @@ pub use names::{
     AGENT, ANNOTATION_STATUS, CONTAINER, CONTROL, DOMAIN, LABEL_INJECT, SYSTEM_NAMESPACE, TOKEN_AUDIENCE,
     TOKEN_PATH,
 };
+pub use service_endpoints::follow_endpoints;
 pub use watch::{Change, follow};
 pub use webhook_configuration::{Bundle, WebhookConfiguration, base64};
