@@ -315,7 +315,10 @@ mod tests {
         let kinds: Vec<&str> = all.iter().map(Node::kind_name).collect();
         assert_eq!(kinds, ["a map", "nothing", "a list"]);
         assert_eq!(load_all("").unwrap().len(), 0);
-        assert!(load_all("a: &x 1\n---\nb: *x\n").is_err(), "an anchor is its document's");
+        assert!(
+            load_all("a: &x 1\n---\nb: *x\n").is_err(),
+            "an anchor is its document's"
+        );
     }
 
     #[test]

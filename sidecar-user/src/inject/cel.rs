@@ -26,26 +26,33 @@ pub(super) fn patches(changes: &[Change]) -> String {
             What::This(value) => literal(value),
             What::FirstContainersName => "object.spec.containers[0].name".to_owned(),
         };
-        format!("[JSONPatch{{op: 'add', path: {}, value: {value}}}]", text(&change.path))
+        format!(
+            "[JSONPatch{{op: 'add', path: {}, value: {value}}}]",
+            text(&change.path)
+        )
     };
     let terms: Vec<String> = changes
         .iter()
-        .map(|change| match condition(change.when) {
-            None => patch(change),
-            Some(condition) => format!("({condition} ? {} : [])", patch(change)),
+        .filter_map(|change| match change.when {
+            When::Always => Some(patch(change)),
+            when => Some(format!("({} ? {} : [])", condition(when)?, patch(change))),
         })
         .collect();
     terms.join(" +\n")
 }
 
+/// `None`: it never holds there.
 fn condition(when: When) -> Option<String> {
     let is_empty = |list: &str| format!("object.{list}.orValue([]).size() == 0");
     Some(match when {
-        When::Always => return None,
+        When::Always => "true".to_owned(),
+        When::NoMetadata => return None,
         When::NoInitContainers => is_empty("spec.?initContainers"),
         When::NoVolumes => is_empty("spec.?volumes"),
         When::NoAnnotations => "object.metadata.?annotations.orValue({}).size() == 0".to_owned(),
-        When::NoDefaultContainer => format!("!object.metadata.?annotations[?'{DEFAULT_CONTAINER}'].hasValue()"),
+        When::NoDefaultContainer => {
+            format!("!object.metadata.?annotations[?'{DEFAULT_CONTAINER}'].hasValue()")
+        }
         When::Guaranteed => "!variables.ownResources && variables.guaranteed".to_owned(),
         When::NotGuaranteed => "!variables.ownResources && !variables.guaranteed".to_owned(),
     })
@@ -61,8 +68,10 @@ fn literal(value: &Value) -> String {
             format!("[{}]", items.join(", "))
         }
         Value::Object(fields) => {
-            let fields: Vec<String> =
-                fields.iter().map(|(key, value)| format!("{}: {}", text(key), entry(value))).collect();
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|(key, value)| format!("{}: {}", text(key), entry(value)))
+                .collect();
             format!("{{{}}}", fields.join(", "))
         }
     }
@@ -73,7 +82,7 @@ fn entry(value: &Value) -> String {
 }
 
 /// CEL's escapes are JSON's and more.
-fn text(word: &str) -> String {
+pub(super) fn text(word: &str) -> String {
     Value::from(word).to_string()
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     Always,
+    /// As of a template in a file; a pod that reaches the API server has some.
+    NoMetadata,
     NoInitContainers,
     NoVolumes,
     NoAnnotations,
@@ -41,10 +43,19 @@ pub(super) fn of(profile: &Profile) -> Vec<Change> {
         path: path.to_owned(),
         value: What::This(value),
     };
-    let annotation = |key: &str| format!("/metadata/annotations/{}", key.replace('~', "~0").replace('/', "~1"));
+    let annotation = |key: &str| {
+        format!(
+            "/metadata/annotations/{}",
+            key.replace('~', "~0").replace('/', "~1")
+        )
+    };
     let mut all = vec![
         change(When::NoInitContainers, "/spec/initContainers", json!([])),
-        change(When::Always, "/spec/initContainers/0", container::container(profile)),
+        change(
+            When::Always,
+            "/spec/initContainers/0",
+            container::container(profile),
+        ),
         change(
             When::NotGuaranteed,
             "/spec/initContainers/0/resources",
@@ -59,20 +70,27 @@ pub(super) fn of(profile: &Profile) -> Vec<Change> {
     ];
     let volumes = container::volumes().map(|volume| change(When::Always, "/spec/volumes/-", volume));
     all.extend(volumes);
+    all.push(change(When::NoMetadata, "/metadata", json!({})));
     all.push(change(When::NoAnnotations, "/metadata/annotations", json!({})));
     all.push(Change {
         when: When::NoDefaultContainer,
         path: annotation(DEFAULT_CONTAINER),
         value: What::FirstContainersName,
     });
-    all.push(change(When::Always, &annotation(ANNOTATION_STATUS), status(profile)));
+    all.push(change(
+        When::Always,
+        &annotation(ANNOTATION_STATUS),
+        status(profile),
+    ));
     all
 }
 
 /// Which version has injected what, for people and for who looks for sidecars of the past.
 fn status(profile: &Profile) -> Value {
     let version = env!("CARGO_PKG_VERSION");
-    json!({ "version": version, "profile": profile.digest() }).to_string().into()
+    json!({ "version": version, "profile": profile.digest() })
+        .to_string()
+        .into()
 }
 
 /// The pod with those that hold for it, and they as a patch.
@@ -95,10 +113,13 @@ impl When {
         let spec = &pod["spec"];
         match self {
             Self::Always => true,
+            Self::NoMetadata => !pod["metadata"].is_object(),
             Self::NoInitContainers => list(spec, "initContainers").is_empty(),
             Self::NoVolumes => list(spec, "volumes").is_empty(),
             Self::NoAnnotations => annotations(pod).is_none(),
-            Self::NoDefaultContainer => annotations(pod).is_none_or(|all| !all.contains_key(DEFAULT_CONTAINER)),
+            Self::NoDefaultContainer => {
+                annotations(pod).is_none_or(|all| !all.contains_key(DEFAULT_CONTAINER))
+            }
             Self::Guaranteed => !has_own_resources(pod) && is_guaranteed(pod),
             Self::NotGuaranteed => !has_own_resources(pod) && !is_guaranteed(pod),
         }
@@ -106,12 +127,16 @@ impl When {
 }
 
 fn annotations(pod: &Value) -> Option<&Map<String, Value>> {
-    pod["metadata"]["annotations"].as_object().filter(|all| !all.is_empty())
+    pod["metadata"]["annotations"]
+        .as_object()
+        .filter(|all| !all.is_empty())
 }
 
 /// They hold for all its containers together, and what one asks for is taken from the others.
 fn has_own_resources(pod: &Value) -> bool {
-    pod["spec"]["resources"].as_object().is_some_and(|all| !all.is_empty())
+    pod["spec"]["resources"]
+        .as_object()
+        .is_some_and(|all| !all.is_empty())
 }
 
 /// As the API server judges it: each container has limits of both, and its requests, where there are any, are the same.
@@ -127,7 +152,9 @@ fn is_guaranteed(pod: &Value) -> bool {
 
 /// The `add` of JSON Patch, for paths of the table: what is on the way is there, or has been added before.
 fn add(document: &mut Value, path: &str, value: Value) {
-    let Some((parent, last)) = path.rsplit_once('/') else { return };
+    let Some((parent, last)) = path.rsplit_once('/') else {
+        return;
+    };
     let last = last.replace("~1", "/").replace("~0", "~");
     match document.pointer_mut(parent) {
         Some(Value::Array(items)) => match last.parse::<usize>() {

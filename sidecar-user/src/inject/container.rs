@@ -50,7 +50,9 @@ pub(super) fn container(profile: &Profile) -> Value {
             "timeoutSeconds": timeout,
         })
     };
-    let directory = TOKEN_PATH.rsplit_once('/').map_or(TOKEN_PATH, |(directory, _)| directory);
+    let directory = TOKEN_PATH
+        .rsplit_once('/')
+        .map_or(TOKEN_PATH, |(directory, _)| directory);
     let mut container = json!({
         "name": CONTAINER,
         "image": profile.image,

@@ -27,23 +27,38 @@ pub fn change(
     wrong: &mut Vec<Wrong>,
 ) {
     let kind = object["kind"].as_str().unwrap_or_default().to_owned();
-    if let Some(items) = object.get_mut("items").and_then(Value::as_array_mut).filter(|_| kind.ends_with("List")) {
+    if let Some(items) = object
+        .get_mut("items")
+        .and_then(Value::as_array_mut)
+        .filter(|_| kind.ends_with("List"))
+    {
         for item in items {
             change(item, change_pod, wrong);
         }
         return;
     }
     let Some(path) = template(&kind) else { return };
-    let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-    let name = object["metadata"]["name"].as_str().or(object["metadata"]["generateName"].as_str());
+    let namespace = object["metadata"]["namespace"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let name = object["metadata"]["name"]
+        .as_str()
+        .or(object["metadata"]["generateName"].as_str());
     let label = format!("{kind} {}", name.unwrap_or("without a name"));
     let changed = match object.pointer(path) {
         Some(pod) if pod["spec"].is_object() => change_pod(pod, &namespace),
-        _ => Err(format!("it has no pod at {}", if path.is_empty() { "spec" } else { path })),
+        _ => Err(format!(
+            "it has no pod at {}",
+            if path.is_empty() { "spec" } else { path }
+        )),
     };
     match (changed, object.pointer_mut(path)) {
         (Ok(changed), Some(pod)) => *pod = changed,
-        (Err(reason), _) => wrong.push(Wrong { object: label, reason }),
+        (Err(reason), _) => wrong.push(Wrong {
+            object: label,
+            reason,
+        }),
         (Ok(_), None) => {}
     }
 }
@@ -53,7 +68,9 @@ fn template(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "Pod" => "",
         "PodTemplate" => "/template",
-        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "ReplicationController" | "Job" => "/spec/template",
+        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "ReplicationController" | "Job" => {
+            "/spec/template"
+        }
         "CronJob" => "/spec/jobTemplate/spec/template",
         _ => return None,
     })
@@ -71,7 +88,9 @@ fn value(node: &Node) -> Value {
 fn map(entries: &[(Rc<Node>, Rc<Node>)]) -> Map<String, Value> {
     let mut fields = Map::new();
     for (key, of_key) in entries {
-        let Kind::Scalar { text, plain } = &key.kind else { continue };
+        let Kind::Scalar { text, plain } = &key.kind else {
+            continue;
+        };
         if *plain && text == "<<" {
             merge(of_key, &mut fields);
         } else {
@@ -103,7 +122,9 @@ fn plain(text: &str) -> Value {
         "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => return false.into(),
         _ => {}
     }
-    integer(text).or_else(|| fraction(text)).unwrap_or_else(|| text.into())
+    integer(text)
+        .or_else(|| fraction(text))
+        .unwrap_or_else(|| text.into())
 }
 
 fn integer(text: &str) -> Option<Value> {
@@ -137,7 +158,11 @@ fn integer(text: &str) -> Option<Value> {
 fn fraction(text: &str) -> Option<Value> {
     let is_number = text.contains(|c: char| c.is_ascii_digit())
         && text.chars().all(|c| c.is_ascii_digit() || "+-.eE".contains(c));
-    let number: f64 = if is_number { text.parse().ok()? } else { return None };
+    let number: f64 = if is_number {
+        text.parse().ok()?
+    } else {
+        return None;
+    };
     // A whole number is one in JSON, too: the API server takes no `1000.0` for 1e3.
     if number.fract() == 0.0 && number.abs() < 9e15 {
         return Some((number as i64).into());

@@ -84,6 +84,8 @@ fn list<'p>(value: &'p Value, field: &str) -> &'p [Value] {
 /// The containers that are not ours, those that start the pod among them.
 fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     let spec = &pod["spec"];
-    let all = list(spec, "containers").iter().chain(list(spec, "initContainers"));
+    let all = list(spec, "containers")
+        .iter()
+        .chain(list(spec, "initContainers"));
     all.filter(|container| container["name"] != crate::kubernetes::CONTAINER)
 }

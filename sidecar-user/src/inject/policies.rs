@@ -106,16 +106,21 @@ pub fn guards(profile: &Profile) -> Vec<Value> {
             "reason": "Forbidden",
         }],
     });
-    let account = format!("system:serviceaccount:{}:{}", profile.system_namespace, crate::kubernetes::AGENT);
-    let node = format!("request.userInfo.extra[?'{NODE_NAME}'].orValue(['']).exists(node, node != '' && node == ");
+    let account = format!(
+        "system:serviceaccount:{}:{}",
+        profile.system_namespace,
+        crate::kubernetes::AGENT
+    );
+    let node =
+        format!("request.userInfo.?extra[?'{NODE_NAME}'].orValue(['']).exists(node, node != '' && node == ");
     let agent = json!({
         "matchConstraints": { "resourceRules": [{
-            "apiGroups": ["", "events.k8s.io"], "apiVersions": ["*"], "resources": ["events"], "operations": ["CREATE", "UPDATE"],
+            "apiGroups": [""], "apiVersions": ["v1"], "resources": ["events"], "operations": ["CREATE", "UPDATE"],
         }] },
         "matchConditions": [{ "name": "an-agent", "expression": format!("request.userInfo.username == '{account}'") }],
         "validations": [{
-            "expression": format!("{node}object.?reportingInstance.orValue(object.?reportingComponent.orValue('')))"),
-            "message": "an agent of Outrigger tells of its own node only: reportingInstance has to be the node of its token",
+            "expression": format!("{node}object.?source.?host.orValue(''))"),
+            "message": "an agent of Outrigger speaks for its own node only: source.host has to be the node of its token",
             "reason": "Forbidden",
         }],
     });
@@ -139,7 +144,11 @@ pub fn guards(profile: &Profile) -> Vec<Value> {
         all.extend(bindings);
         all
     };
-    let each = |name: &str| ways().map(|(way, selectors)| (format!("{name}-{way}"), selectors)).to_vec();
+    let each = |name: &str| {
+        ways()
+            .map(|(way, selectors)| (format!("{name}-{way}"), selectors))
+            .to_vec()
+    };
     let everywhere = |name: &str| vec![(name.to_owned(), json!({}))];
     [
         bound(REQUIRED, required, each(REQUIRED)),
@@ -154,15 +163,25 @@ fn ways() -> [(&'static str, Value); 2] {
     let not = |word: &str| json!({ "matchExpressions": [{ "key": LABEL_INJECT, "operator": "NotIn", "values": [word] }] });
     let enabled = json!({ "matchLabels": { LABEL_INJECT: ENABLED } });
     [
-        ("namespace", json!({ "namespaceSelector": enabled, "objectSelector": not(DISABLED) })),
-        ("pod", json!({ "namespaceSelector": not(ENABLED), "objectSelector": enabled })),
+        (
+            "namespace",
+            json!({ "namespaceSelector": enabled, "objectSelector": not(DISABLED) }),
+        ),
+        (
+            "pod",
+            json!({ "namespaceSelector": not(ENABLED), "objectSelector": enabled }),
+        ),
     ]
 }
 
 /// Under which a pod is injected: one for each refusal, so that the API server's own tools name it.
 fn conditions(profile: &Profile) -> Vec<Value> {
-    let refusals = RULES.iter().map(|rule| condition(rule.name, &(rule.cel)(profile)));
-    std::iter::once(condition("injected", &is_injected())).chain(refusals).collect()
+    let refusals = RULES
+        .iter()
+        .map(|rule| condition(rule.name, &(rule.cel)(profile)));
+    std::iter::once(condition("injected", &is_injected()))
+        .chain(refusals)
+        .collect()
 }
 
 /// Met where this is not so.
@@ -180,13 +199,21 @@ fn is_first() -> String {
 /// Why the pod is here without its sidecar at the first place, and what to do.
 fn message(profile: &Profile) -> String {
     let remedy = format!("; to run it outside of the mesh, label it {LABEL_INJECT}: {DISABLED}");
-    let quoted = |reason: &str| format!("'{reason}{remedy}'");
+    let quoted = |reason: &str| cel::text(&format!("{reason}{remedy}"));
     let reasons: Vec<String> = RULES
         .iter()
         .filter(|rule| !rule.is_exempt)
-        .map(|rule| format!("({}) ? {} : ", (rule.cel)(profile), quoted(&format!("no sidecar is injected: {}", rule.reason))))
+        .map(|rule| {
+            format!(
+                "({}) ? {} : ",
+                (rule.cel)(profile),
+                quoted(&format!("no sidecar is injected: {}", rule.reason))
+            )
+        })
         .collect();
-    let behind = quoted("its sidecar has to be the first of initContainers, and another webhook has put a container before it");
+    let behind = quoted(
+        "its sidecar has to be the first of initContainers, and another webhook has put a container before it",
+    );
     let missing = quoted("it has no sidecar: the policy or the webhook that injects it is missing");
     format!("{}{} ? {behind} : {missing}", reasons.concat(), is_injected())
 }

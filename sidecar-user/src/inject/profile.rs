@@ -94,7 +94,10 @@ fn read(root: &Field<'_>) -> Option<Profile> {
         "systemNamespace",
         "resources",
     ])?;
-    let image = object.require("image", "name the image of Outrigger, such as registry.example/outrigger:1.0");
+    let image = object.require(
+        "image",
+        "name the image of Outrigger, such as registry.example/outrigger:1.0",
+    );
     let mut profile = Profile::new(image?.text()?);
     let text = |name, into: &mut String| {
         if let Some(text) = object.get(name).and_then(|field| plain(&field)) {
@@ -106,7 +109,9 @@ fn read(root: &Field<'_>) -> Option<Profile> {
     if let Some(mode) = object.get("mode").and_then(|field| field.one_of(&MODES)) {
         profile.mode = mode.to_owned();
     }
-    let policy = object.get("imagePullPolicy").and_then(|field| field.one_of(&PULL_POLICIES));
+    let policy = object
+        .get("imagePullPolicy")
+        .and_then(|field| field.one_of(&PULL_POLICIES));
     profile.pull_policy = policy.map(str::to_owned);
     if let Some(resources) = object.get("resources") {
         read_resources(&resources, &mut profile.resources);
@@ -126,7 +131,10 @@ fn read_resources(field: &Field<'_>, resources: &mut Resources) -> Option<()> {
         let text = field.text()?;
         match quantity::parse(text) {
             Some(_) => *into = text.to_owned(),
-            None => field.problem(format!("`{text}` is no quantity"), "write one such as 20m or 256Mi"),
+            None => field.problem(
+                format!("`{text}` is no quantity"),
+                "write one such as 20m or 256Mi",
+            ),
         }
     }
     Some(())
@@ -135,9 +143,15 @@ fn read_resources(field: &Field<'_>, resources: &mut Resources) -> Option<()> {
 /// What stands in expressions and names: no quote, no space.
 fn plain(field: &Field<'_>) -> Option<String> {
     let text = field.text()?;
-    let is_plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
+    let is_plain = !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
     if !is_plain {
-        field.problem(format!("`{}` is no name", text.escape_debug()), "write letters, digits, `-` and `.`");
+        field.problem(
+            format!("`{}` is no name", text.escape_debug()),
+            "write letters, digits, `-` and `.`",
+        );
     }
     is_plain.then(|| text.to_owned())
 }
@@ -151,7 +165,10 @@ mod tests {
         assert_eq!(Profile::parse("image: x:1\n").unwrap(), Profile::new("x:1"));
         let text = "image: x:1\nmode: strict\nresources:\n  guaranteedCpu: 1\nimagePullPolicy: Never\n";
         let profile = Profile::parse(text).unwrap();
-        assert_eq!((&*profile.mode, &*profile.resources.guaranteed_cpu), ("strict", "1"));
+        assert_eq!(
+            (&*profile.mode, &*profile.resources.guaranteed_cpu),
+            ("strict", "1")
+        );
         assert_eq!(profile.pull_policy.as_deref(), Some("Never"));
     }
 

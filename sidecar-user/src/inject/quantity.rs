@@ -7,13 +7,18 @@ pub(super) fn parse(text: &str) -> Option<i128> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '+' && c != '-');
     let (number, suffix) = text.split_at(end.unwrap_or(text.len()));
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if fraction.len() > 9 || (whole.is_empty() && fraction.is_empty()) || fraction.contains(['+', '-']) {
-        return None;
-    }
     let (is_negative, whole) = match whole.strip_prefix('-') {
         Some(whole) => (true, whole),
         None => (false, whole.strip_prefix('+').unwrap_or(whole)),
     };
+    let are_digits = |part: &str| part.chars().all(|c| c.is_ascii_digit());
+    if fraction.len() > 9
+        || (whole.is_empty() && fraction.is_empty())
+        || !are_digits(whole)
+        || !are_digits(fraction)
+    {
+        return None;
+    }
     // In billionths, so that no digit of `n` is lost.
     let mut amount: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     amount = amount.checked_mul(1_000_000_000)?;
@@ -77,7 +82,17 @@ mod tests {
 
     #[test]
     fn what_is_no_amount_equals_nothing() {
-        for text in ["", "x", "1x", "m", "1.2.3", ".", "--1", "1e99", "99999999999999999999999999999999999999E"] {
+        for text in [
+            "",
+            "x",
+            "1x",
+            "m",
+            "1.2.3",
+            ".",
+            "--1",
+            "1e99",
+            "99999999999999999999999999999999999999E",
+        ] {
             assert_eq!(parse(text), None, "{text}");
             assert!(!are_equal(&json!(text), &json!(text)));
         }

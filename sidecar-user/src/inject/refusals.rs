@@ -54,7 +54,12 @@ pub(super) const RULES: [Rule; 9] = [
         name: "system-namespace",
         reason: "pods of kube-system and of Outrigger itself have to run before the mesh does",
         is_exempt: true,
-        cel: |profile| format!("request.namespace in {}", words(&[SYSTEM, &profile.system_namespace])),
+        cel: |profile| {
+            format!(
+                "request.namespace in {}",
+                words(&[SYSTEM, &profile.system_namespace])
+            )
+        },
         holds: |_, namespace, profile| namespace.name == SYSTEM || namespace.name == profile.system_namespace,
     },
     Rule {
@@ -144,7 +149,11 @@ pub(super) const RULES: [Rule; 9] = [
         },
         holds: |pod, _, _| {
             let spec = &pod["spec"];
-            let is_ours = |v: &Value| v["name"].as_str().is_some_and(|name| container::VOLUMES.contains(&name));
+            let is_ours = |v: &Value| {
+                v["name"]
+                    .as_str()
+                    .is_some_and(|name| container::VOLUMES.contains(&name))
+            };
             list(spec, "containers").iter().any(|c| c["name"] == CONTAINER)
                 || (!container::is_in(pod) && list(spec, "volumes").iter().any(is_ours))
         },

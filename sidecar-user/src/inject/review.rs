@@ -53,7 +53,9 @@ pub fn review(body: &[u8], profile: &Profile) -> Result<Answer, BadReview> {
             ("injected", injected.warnings)
         }
         Err(refusals) => {
-            let reasons = refusals.iter().map(|refusal| format!("no sidecar is injected: {}", refusal.reason));
+            let reasons = refusals
+                .iter()
+                .map(|refusal| format!("no sidecar is injected: {}", refusal.reason));
             (refusals[0].rule, reasons.collect())
         }
     };

@@ -16,16 +16,24 @@ pub fn uninject(pod: &Value) -> Option<Value> {
     drop_from(&mut pod["spec"], "initContainers", |name| name == CONTAINER);
     drop_from(&mut pod["spec"], "volumes", |name| VOLUMES.contains(&name));
     if let Some(metadata) = pod["metadata"].as_object_mut() {
-        let is_empty = metadata.get_mut("annotations").and_then(Value::as_object_mut).is_some_and(|all| {
-            all.remove(ANNOTATION_STATUS);
-            // The first container is the default one without it, too.
-            if all.get(super::changes::DEFAULT_CONTAINER) == Some(&first) {
-                all.remove(super::changes::DEFAULT_CONTAINER);
-            }
-            all.is_empty()
-        });
+        let is_empty = metadata
+            .get_mut("annotations")
+            .and_then(Value::as_object_mut)
+            .is_some_and(|all| {
+                all.remove(ANNOTATION_STATUS);
+                // The first container is the default one without it, too.
+                if all.get(super::changes::DEFAULT_CONTAINER) == Some(&first) {
+                    all.remove(super::changes::DEFAULT_CONTAINER);
+                }
+                all.is_empty()
+            });
         if is_empty {
             metadata.remove("annotations");
+        }
+        if metadata.is_empty()
+            && let Some(pod) = pod.as_object_mut()
+        {
+            pod.remove("metadata");
         }
     }
     Some(pod)

@@ -19,9 +19,13 @@ pub(super) fn of(pod: &Value) -> Vec<String> {
         for port in list(container, "ports") {
             let number = &port["containerPort"];
             if port["protocol"] == "UDP" {
-                warnings.push(format!("container {name}, port {number}: UDP passes the sidecar by, unsecured"));
+                warnings.push(format!(
+                    "container {name}, port {number}: UDP passes the sidecar by, unsecured"
+                ));
             } else if number.as_u64().is_some_and(is_ours) {
-                warnings.push(format!("container {name}, port {number}: the sidecar listens there; give it another"));
+                warnings.push(format!(
+                    "container {name}, port {number}: the sidecar listens there; give it another"
+                ));
             }
         }
     }
@@ -29,5 +33,7 @@ pub(super) fn of(pod: &Value) -> Vec<String> {
 }
 
 fn is_ours(port: u64) -> bool {
-    [ADMIN_PORT, HBONE_PORT, STATUS_PORT].map(u64::from).contains(&port)
+    [ADMIN_PORT, HBONE_PORT, STATUS_PORT]
+        .map(u64::from)
+        .contains(&port)
 }

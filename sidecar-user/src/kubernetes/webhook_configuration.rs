@@ -33,7 +33,11 @@ impl WebhookConfiguration {
 
     /// Of its first webhook: all of them are one server's.
     pub async fn bundle(&self) -> Result<Bundle, String> {
-        let object = self.api.get(&self.name).await.map_err(|error| crate::error_chain(&error))?;
+        let object = self
+            .api
+            .get(&self.name)
+            .await
+            .map_err(|error| crate::error_chain(&error))?;
         let first = object.webhooks.iter().flatten().next();
         let bundle = first.and_then(|webhook| webhook.client_config.ca_bundle.clone());
         let pem = String::from_utf8_lossy(&bundle.unwrap_or_default().0).into_owned();
@@ -50,7 +54,10 @@ impl WebhookConfiguration {
             "metadata": { "resourceVersion": seen.object.metadata.resource_version },
             "webhooks": webhooks,
         });
-        let patched = self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let patched = self
+            .api
+            .patch(&self.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
         patched.map(drop).map_err(|error| crate::error_chain(&error))
     }
 }
@@ -58,5 +65,7 @@ impl WebhookConfiguration {
 /// Bytes as objects of the API server hold them.
 pub fn base64(bytes: &[u8]) -> String {
     let text = serde_json::to_value(ByteString(bytes.to_vec()));
-    text.ok().and_then(|text| Some(text.as_str()?.to_owned())).unwrap_or_default()
+    text.ok()
+        .and_then(|text| Some(text.as_str()?.to_owned()))
+        .unwrap_or_default()
 }

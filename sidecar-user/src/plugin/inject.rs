@@ -17,7 +17,7 @@ const MAX_FILE: u64 = 256 << 20;
 
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["file", "policies", "webhook"])))]
-pub struct Inject {
+pub(super) struct Inject {
     /// YAML or JSON with pods or what makes pods, or - for the standard input; printed with sidecars
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -38,7 +38,7 @@ pub struct Inject {
 }
 
 #[derive(Debug, Args)]
-pub struct Uninject {
+pub(super) struct Uninject {
     /// YAML or JSON, or - for the standard input; printed without sidecars
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
@@ -55,16 +55,21 @@ enum Format {
 }
 
 impl Inject {
-    pub fn run(&self, out: &mut impl Write) -> Result<(), Error> {
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<(), Error> {
         let profile = self.profile()?;
         let Some(file) = &self.file else {
             let injector = match self.policies {
                 true => inject::policies(&profile),
                 false => inject::webhook_configuration(&profile),
             };
-            return self.output.print(&[injector, inject::guards(&profile)].concat(), out);
+            return self
+                .output
+                .print(&[injector, inject::guards(&profile)].concat(), out);
         };
-        self.output.print(&changed(file, |pod, namespace| with_sidecar(pod, namespace, &profile))?, out)
+        self.output.print(
+            &changed(file, |pod, namespace| with_sidecar(pod, namespace, &profile))?,
+            out,
+        )
     }
 
     fn profile(&self) -> Result<Profile, Error> {
@@ -86,7 +91,7 @@ impl Inject {
 }
 
 impl Uninject {
-    pub fn run(&self, out: &mut impl Write) -> Result<(), Error> {
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<(), Error> {
         let without = |pod: &Value, _: &str| Ok(inject::uninject(pod).unwrap_or_else(|| pod.clone()));
         self.output.print(&changed(&self.file, without)?, out)
     }
@@ -132,7 +137,9 @@ fn changed(
         return Ok(objects);
     }
     // Nothing is printed then: whoever applies the output would run a pod without what was asked for.
-    let lines = wrong.iter().map(|wrong| format!("{}: {}", wrong.object, wrong.reason));
+    let lines = wrong
+        .iter()
+        .map(|wrong| format!("{}: {}", wrong.object, wrong.reason));
     Err(Error::NotInjected {
         reasons: lines.collect::<Vec<_>>().join("\n"),
     })
@@ -144,9 +151,11 @@ fn read(path: &Path) -> Result<String, Error> {
         true => Ok(Box::new(io::stdin())),
         false => fs::File::open(path).map(|file| Box::new(file) as Box<dyn Read>),
     };
-    input.and_then(|input| input.take(MAX_FILE).read_to_string(&mut text)).map_err(|source| Error::File {
-        reason: format!("cannot read {}: {source}", path.display()),
-    })?;
+    input
+        .and_then(|input| input.take(MAX_FILE).read_to_string(&mut text))
+        .map_err(|source| Error::File {
+            reason: format!("cannot read {}: {source}", path.display()),
+        })?;
     Ok(text)
 }
 
@@ -231,12 +240,19 @@ spec:
         assert!(injected.contains("name: outrigger-proxy\n"), "{injected}");
         let injected = File::new("back", &injected);
         let again = run(&["inject", "--file", injected.path(), "--image", "x:2"]).unwrap();
-        assert_eq!(again, fs::read_to_string(&injected.0).unwrap(), "it has its sidecar");
+        assert_eq!(
+            again,
+            fs::read_to_string(&injected.0).unwrap(),
+            "it has its sidecar"
+        );
 
         let back = run(&["uninject", "--file", injected.path()]).unwrap();
         let read = |text: &str| inject::documents(text).unwrap();
         assert_eq!(read(&back), read(OBJECTS));
-        assert!(back.contains("defaultMode: 420\n"), "octal, as kubectl reads it: {back}");
+        assert!(
+            back.contains("defaultMode: 420\n"),
+            "octal, as kubectl reads it: {back}"
+        );
     }
 
     #[test]
@@ -271,7 +287,9 @@ spec:
             let text = run(&["inject", door, "--image", "x:1"]).unwrap();
             let objects = inject::documents(&text).unwrap();
             assert_eq!(objects[0]["kind"], kind);
-            let guards = objects.iter().filter(|object| object["kind"] == "ValidatingAdmissionPolicy");
+            let guards = objects
+                .iter()
+                .filter(|object| object["kind"] == "ValidatingAdmissionPolicy");
             assert_eq!(guards.count(), 3);
         }
     }

@@ -111,7 +111,11 @@ pub(super) const ROOMS: &[Room] = &[
     room("control", ALL_ROOMS, ROLE_CRATES),
     room("agent", ALL_ROOMS, ROLE_CRATES),
     // nix for the width of a terminal.
-    room("plugin", "model observe inject", "clap humantime nix serde serde_json"),
+    room(
+        "plugin",
+        "model observe inject",
+        "clap humantime nix serde serde_json",
+    ),
     // Test support, which every room's tests may import and which imports none.
     room(TESTING, "", "rcgen rustls tokio"),
 ];

@@ -124,7 +124,11 @@ fn a_lame_duck_serves_until_a_signal_comes() {
     assert_eq!(proxy.at(602, Event::Unadvertised), Phase::LameDuck);
     assert_eq!(proxy.ends_at(), Some(606));
     assert_eq!(proxy.at(606, Event::Time), Phase::Draining);
-    assert_eq!(proxy.at(607, Event::Unadvertised), Phase::Draining, "there is no way back");
+    assert_eq!(
+        proxy.at(607, Event::Unadvertised),
+        Phase::Draining,
+        "there is no way back"
+    );
 }
 
 #[test]
