@@ -3,6 +3,7 @@
 //! It assembles `issuer/`, shows its figures (`figures.rs`) and watches for the signals that end it; it decides nothing.
 
 mod figures;
+mod inject;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use tracing::info;
 use crate::issuer::{self, Service};
 use crate::lifecycle::{self, Shutdown};
 use crate::observe::{self, Observer};
+use crate::webhook;
 
 /// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
@@ -25,6 +27,7 @@ pub struct Config {
     pub issuer: issuer::Config,
     /// Where metrics and probes are answered.
     pub status: Option<SocketAddr>,
+    pub webhook: Option<webhook::Config>,
 }
 
 /// Serves until SIGTERM or SIGINT, then lets calls under way end.
@@ -48,6 +51,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let Config {
         issuer: config,
         status,
+        webhook,
     } = config;
     let service = Service::open(&config, lifecycle::file_limit())?;
     let listener =
@@ -55,6 +59,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let status = status.map(listen_status).transpose()?;
     observer.figures(lifecycle::figures);
     figures::show(&observer, service.clone());
+    let injecting = webhook
+        .as_ref()
+        .map(|webhook| inject::open(webhook, &observer))
+        .transpose()?;
     listening.met();
     let ca = service.store().current();
     info!(
@@ -72,6 +80,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         lifecycle::notify::stopping(issuer::DRAIN);
         readiness.drain();
     };
+    let injecting = async {
+        match injecting {
+            Some(injecting) => injecting.await,
+            None => std::future::pending().await,
+        }
+    };
     let probes = async {
         match status {
             Some(listener) => observe::serve_status(listener, observer).await,
@@ -81,6 +95,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tokio::select! {
         served = issuer::serve(&config, service, Default::default(), listener, stop) => served?,
         ended = probes => ended?,
+        ended = injecting => ended?,
     }
     Ok(())
 }

@@ -184,7 +184,10 @@ pub(super) fn comparable(pod: &Value) -> Value {
         pod["metadata"].as_object_mut().unwrap().remove(field);
     }
     // What the server has added, and when: before the sidecar came or after it.
-    pod["metadata"]["annotations"].as_object_mut().unwrap().remove("kubernetes.io/limit-ranger");
+    pod["metadata"]["annotations"]
+        .as_object_mut()
+        .unwrap()
+        .remove("kubernetes.io/limit-ranger");
     const BY_CHANCE: &str = "kube-api-access";
     let volumes = pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
     let names = volumes.iter().filter_map(|volume| volume["name"].as_str());
