@@ -89,7 +89,7 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "kubernetes",
         "model",
-        "futures_util k8s_openapi kube serde serde_json tokio tracing",
+        "futures_util k8s_openapi kube serde serde_json tokio tracing zeroize",
     ),
     // Pod in, pod out, and the policies that say the same in the API server's own language.
     room("inject", "model document kubernetes", "serde_json"),
@@ -141,8 +141,7 @@ const ALL_ROOMS: &str = "model document admission budget policy route intercept 
 /// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`
 /// takes as an argument, ipnet for the routes that the host has and the mesh adds, slab for the table of connections,
 /// each of which has its number in it.
-const ROLE_CRATES: &str =
-    "anyhow bytes fastrand futures_util humantime ipnet nix rustls serde_json slab socket2 tokio tracing";
+const ROLE_CRATES: &str = "anyhow bytes fastrand futures_util humantime ipnet nix rustls serde_json slab socket2 tokio tracing zeroize";
 
 /// The door: raw arguments → one validated configuration, and raw bytes → the parsers that fuzzers try. It may import
 /// anything, and no room imports it.
