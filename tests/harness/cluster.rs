@@ -3,6 +3,7 @@
 //!
 //! One cluster a machine: everything of it has a fixed name, so that whoever comes later finds it, or what is left of it.
 
+mod helm;
 mod kubectl;
 mod link;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup;
 use crate::name::NETNS_DIR;
 
+pub use helm::Helm;
 pub use kubectl::{Kubectl, Namespace};
 pub use link::LinkCapture;
 
@@ -107,6 +109,10 @@ impl Cluster {
 
     pub fn kubectl(&self) -> Kubectl<'_> {
         Kubectl::new(self)
+    }
+
+    pub fn helm(&self) -> Helm<'_> {
+        Helm::new(self)
     }
 }
 

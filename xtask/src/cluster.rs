@@ -9,7 +9,7 @@ mod go;
 mod images;
 mod node;
 mod pki;
-mod programs;
+pub(crate) mod programs;
 mod progress;
 mod sweep;
 mod test;

@@ -9,6 +9,7 @@ mod cluster;
 mod demo;
 mod fuzz;
 mod host;
+mod manifests;
 mod modes;
 mod setup;
 mod smoke;
@@ -40,6 +41,8 @@ enum Verb {
     Fuzz(fuzz::Opts),
     /// Run a real Kubernetes of two nodes on this machine, and the tests that need one.
     Cluster(cluster::Opts),
+    /// Write what Helm makes of our chart, for who has no Helm.
+    Manifests(manifests::Opts),
     /// Measure what a pair of sidecars costs, beside the same load without them.
     Bench(bench::Opts),
     /// Check the house rules: who imports whom, file headers, file lengths.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Vm(opts) => vm::run(opts),
         Verb::Fuzz(opts) => fuzz::run(opts),
         Verb::Cluster(opts) => cluster::run(opts),
+        Verb::Manifests(opts) => manifests::run(opts),
         Verb::Bench(opts) => bench::run(opts),
         Verb::Tidy(opts) => tidy::run(opts),
         Verb::Ci(opts) => ci::run(opts),
