@@ -4,6 +4,7 @@
 
 pub mod addr;
 pub mod authorization;
+pub mod balancing;
 pub mod bottleneck;
 pub mod decision;
 pub mod flow;
@@ -19,6 +20,7 @@ pub mod tcp;
 pub mod workload;
 
 pub use addr::{ClientAddr, OriginalDst};
+pub use balancing::{Affinity, BalanceMode, Balancing, HealthPolicy};
 pub use bottleneck::Bottleneck;
 pub use decision::{Decided, Decision, Decisions, Failure, Routed};
 pub use flow::{Direction, Flow, TlsFacts};
@@ -28,4 +30,4 @@ pub use service::{Service, ServiceName};
 pub use snapshot::{Endpoint, Snapshot};
 pub use syn::{HeldEvent, HeldSyn, Pair};
 pub use tcp::{LegFacts, LegSocket, Legs, Queue, TcpFacts};
-pub use workload::{Own, TunnelProtocol, Workload};
+pub use workload::{Locality, Location, Own, TunnelProtocol, Workload};

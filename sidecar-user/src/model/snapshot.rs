@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -61,7 +61,8 @@ pub struct Snapshot {
     /// Counts up by one with each accepted change; 0 is the empty world before the first.
     pub generation: u64,
     services: BTreeMap<ServiceName, (Arc<Service>, Vec<Endpoint>)>,
-    by_vip: HashMap<IpAddr, ServiceName>,
+    /// Mostly one each.
+    by_vip: HashMap<IpAddr, Vec<ServiceName>>,
     by_hostname: HashMap<Arc<str>, Vec<ServiceName>>,
     by_address: HashMap<IpAddr, (Arc<Workload>, Arc<Load>)>,
     /// Workloads that an address of theirs does not tell, because others have it, too.
@@ -91,7 +92,10 @@ impl Snapshot {
         for service in services {
             let name = service.name.clone();
             for vip in &service.vips {
-                next.by_vip.insert(vip.to_canonical(), name.clone());
+                next.by_vip
+                    .entry(vip.to_canonical())
+                    .or_default()
+                    .push(name.clone());
             }
             next.by_hostname
                 .entry(name.hostname.clone())
@@ -119,6 +123,9 @@ impl Snapshot {
                     });
                 }
             }
+        }
+        for (service, endpoints) in next.services.values_mut() {
+            service.balancing.sort(endpoints);
         }
         next.by_name
             .sort_by(|a, b| (&a.namespace, a.pod()).cmp(&(&b.namespace, b.pod())));
@@ -249,9 +256,25 @@ impl Snapshot {
         found
     }
 
-    pub fn service_by_vip(&self, ip: IpAddr) -> Option<(&Arc<Service>, &[Endpoint])> {
-        let (service, endpoints) = self.services.get(self.by_vip.get(&ip.to_canonical())?)?;
+    /// Of the services with this virtual address the one that has the port; where none has it, any of them.
+    pub fn service_at(&self, dst: SocketAddr) -> Option<(&Arc<Service>, &[Endpoint])> {
+        let names = self.by_vip.get(&dst.ip().to_canonical())?;
+        let mut found = names.iter().rev().filter_map(|name| self.services.get(name));
+        let with_port = || {
+            found
+                .clone()
+                .find(|(service, _)| service.ports.contains_key(&dst.port()))
+        };
+        let (service, endpoints) = match names.len() {
+            1 => found.next()?,
+            _ => with_port().or_else(|| found.next())?,
+        };
         Some((service, endpoints))
+    }
+
+    /// Has any service this virtual address?
+    pub fn is_vip(&self, ip: IpAddr) -> bool {
+        self.by_vip.contains_key(&ip.to_canonical())
     }
 
     /// The service of that name; the one in `namespace` when several namespaces have one.

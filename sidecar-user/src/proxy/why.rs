@@ -97,7 +97,7 @@ impl Why {
     fn routed(&self, report: &mut Telling, to: SocketAddr) {
         let world = self.world.borrow().clone();
         let (endpoints, refusal) = self.endpoints(&world, to);
-        if let Some((service, all)) = world.service_by_vip(to.ip()) {
+        if let Some((service, all)) = world.service_at(to) {
             let named = format!(
                 "it is the service {}; endpoints in the registry: {}",
                 service.name,
@@ -114,7 +114,7 @@ impl Why {
             (Some(first), _) => {
                 let mesh = first.transport == "hbone";
                 report.proxied(mesh, endpoints);
-                if world.workload_by_address(to.ip()).is_none() && world.service_by_vip(to.ip()).is_none() {
+                if world.workload_by_address(to.ip()).is_none() && !world.is_vip(to.ip()) {
                     report
                         .0
                         .reasons

@@ -83,7 +83,7 @@ pub fn route(
     if world.is_behind_waypoint(dst.ip()) {
         return Route::Refuse(Refusal::NeedsWaypoint);
     }
-    if let Some((service, endpoints)) = world.service_by_vip(dst.ip()) {
+    if let Some((service, endpoints)) = world.service_at(dst) {
         return to_service(service, endpoints, dst, tried, random);
     }
     if tried.contains(&dst) {

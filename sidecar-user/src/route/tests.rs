@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::ServiceName;
+use crate::model::{Locality, ServiceName};
 
 const VIP: &str = "10.96.0.1";
 
@@ -19,7 +19,7 @@ fn service(vips: &[&str], ports: &[(u16, u16)]) -> Service {
         name: name(),
         vips: vips.iter().map(|v| v.parse().unwrap()).collect(),
         ports: ports.iter().copied().collect(),
-        subject_alt_names: vec![],
+        ..Service::default()
     }
 }
 
@@ -36,6 +36,8 @@ fn workload(n: u8, protocol: TunnelProtocol) -> Workload {
         protocol,
         healthy: true,
         capacity: 1,
+        locality: Locality::default(),
+        node: String::new(),
     }
 }
 

@@ -97,7 +97,7 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "xds",
         "model",
-        "futures_util http hyper_util ipnet prost tokio tonic tonic_prost tower tracing",
+        "bytes futures_util http hyper_util ipnet prost sha2 tokio tonic tonic_prost tower tracing",
     ),
     // Roles assemble rooms. The plugin is only a client of the admin endpoint: it reads its JSON and prints it.
     room("proxy", ALL_ROOMS, ROLE_CRATES),

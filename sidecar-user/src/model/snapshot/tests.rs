@@ -1,8 +1,8 @@
 //! Which entry of the registry a proxy is, and which addresses a peer has.
 
 use super::*;
-use crate::model::TunnelProtocol;
 use crate::model::authorization::{Action, Scope};
+use crate::model::{Locality, TunnelProtocol};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -18,6 +18,8 @@ fn workload(uid: &str, name: &str, account: &str, addresses: &[&str]) -> Workloa
         protocol: TunnelProtocol::Hbone,
         healthy: true,
         capacity: 1,
+        locality: Locality::default(),
+        node: String::new(),
     }
 }
 
@@ -298,4 +300,40 @@ fn what_has_not_changed_is_the_same_and_what_has_is_not() {
         removed.remove(n);
         assert!(!standing(&build(&one, removed), &one), "{n}");
     }
+}
+
+#[test]
+fn services_at_one_address_are_told_apart_by_their_ports() {
+    let service = |hostname: &str, vips: &[&str], ports: &[u16]| Service {
+        name: ServiceName {
+            namespace: "t".into(),
+            hostname: hostname.into(),
+        },
+        vips: vips.iter().map(|vip| ip(vip)).collect(),
+        ports: ports.iter().map(|port| (*port, 8080)).collect(),
+        ..Service::default()
+    };
+    let services = vec![
+        service("web", &["10.9.0.1", "10.9.0.2"], &[80, 443]),
+        service("db", &["10.9.0.1"], &[5432]),
+    ];
+    let world = Snapshot::build(&Snapshot::default(), services, Vec::new());
+    let at = |dst: &str| {
+        let found = world.service_at(dst.parse().unwrap());
+        found.map(|(service, _)| service.name.hostname.to_string())
+    };
+    for (dst, wanted) in [
+        ("10.9.0.1:443", "web"),
+        ("10.9.0.1:5432", "db"),
+        ("[::ffff:10.9.0.1]:5432", "db"),
+        ("10.9.0.2:80", "web"),
+        ("10.9.0.2:81", "web"),
+    ] {
+        assert_eq!(at(dst).as_deref(), Some(wanted), "{dst}");
+    }
+    assert!(
+        at("10.9.0.1:22").is_some(),
+        "the address is known, and none of the ports"
+    );
+    assert_eq!(at("10.9.0.3:80"), None);
 }

@@ -189,7 +189,7 @@ impl Shard {
         let mut world = self.world.clone();
         let known = |world: &Arc<Snapshot>| {
             let ip = dst.0.ip();
-            world.service_by_vip(ip).is_some() || world.workload_by_address(ip).is_some()
+            world.is_vip(ip) || world.workload_by_address(ip).is_some()
         };
         match world.wait_for(known).await {
             Ok(world) => world.clone(),

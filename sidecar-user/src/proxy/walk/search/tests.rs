@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::model::workload::{TunnelProtocol, Workload};
-use crate::model::{Service, ServiceName, SpiffeId};
+use crate::model::{Locality, Service, ServiceName, SpiffeId};
 use crate::transport::Step;
 
 const VIP: &str = "10.96.0.1:80";
@@ -28,12 +28,14 @@ fn world(endpoints: u8, protocol: TunnelProtocol) -> Arc<Snapshot> {
         protocol,
         healthy: true,
         capacity: 1,
+        locality: Locality::default(),
+        node: String::new(),
     };
     let service = Service {
         name,
         vips: vec!["10.96.0.1".parse().unwrap()],
         ports: [(80, 8080)].into(),
-        subject_alt_names: vec![],
+        ..Service::default()
     };
     let workloads = (1..=endpoints).map(|n| (workload(n), serves.clone())).collect();
     Arc::new(Snapshot::build(&Snapshot::default(), vec![service], workloads))
