@@ -13,5 +13,8 @@ mod pods; // what a pod can be: sidecars, exec, logs, its cgroup
 #[path = "programs.rs"]
 mod programs; // our image, and those of third-party programs
 
+#[path = "mesh/mod.rs"]
+mod mesh; // Outrigger, installed: connections, failures, upgrades, its end
+
 #[path = "common.rs"]
 mod common; // the objects that these tests make

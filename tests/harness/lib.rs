@@ -15,7 +15,7 @@
 //! * [`wait`]: conditions with a limit; nothing here sleeps a fixed time
 //! * [`netfilter`]: whether a namespace has rules
 //! * [`interrupt`] handles Ctrl-C
-//! * [`cluster`]: the Kubernetes cluster that `cargo xtask cluster` runs, its nodes, its kubectl and its helm
+//! * [`cluster`]: the Kubernetes cluster that `cargo xtask cluster` runs, its nodes and its kubectl
 //! * [`chart`]: our Helm chart, and the files that it is rendered to
 //! * [`name`]: how everything of one fabric is found again and removed
 
