@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
+
+use crate::process::Output;
+use crate::wait;
 
 pub const NAMESPACE: &str = "outrigger-system";
 
@@ -48,21 +51,15 @@ impl Rendering {
 
     /// What the file has to hold.
     pub fn render(&self, helm: &Path) -> Result<String> {
-        let mut command = Command::new(helm);
-        command
-            .args(["template", NAME])
-            .arg(directory())
-            .args(["--namespace", NAMESPACE]);
-        if let Some(values) = self.values {
-            command.arg("--values").arg(root().join(values));
+        let chart = directory().display().to_string();
+        let values = self
+            .values
+            .map(|values| root().join(values).display().to_string());
+        let mut args = vec!["template", NAME, &chart];
+        if let Some(values) = &values {
+            args.extend(["--values", values]);
         }
-        let output = command.output().context("start helm")?;
-        ensure!(
-            output.status.success(),
-            "{command:?}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        let text = String::from_utf8(output.stdout).context("what helm renders is no UTF-8")?;
+        let text = run_helm(helm, &args)?.ok()?;
         let mut rendered = String::from("# Made by `cargo xtask manifests` from deploy/charts/outrigger");
         if let Some(values) = self.values {
             rendered += " with ";
@@ -78,4 +75,11 @@ impl Rendering {
         }
         Ok(rendered)
     }
+}
+
+/// Helm on its own, for what needs no cluster; in our namespace unless the arguments name another one.
+pub fn run_helm(helm: &Path, args: &[&str]) -> Result<Output> {
+    let mut command = Command::new(helm);
+    command.args(["--namespace", NAMESPACE]).args(args);
+    Output::of(command, wait::patiently(wait::SOON * 3))
 }

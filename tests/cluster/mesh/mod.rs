@@ -23,7 +23,7 @@ static MESH: LazyLock<RwLock<Mesh<'static>>> =
     LazyLock::new(|| RwLock::new(Mesh::install(cluster()).expect("Outrigger is installed by its chart")));
 
 /// For a test that takes nothing away.
-fn mesh() -> RwLockReadGuard<'static, Mesh<'static>> {
+pub(crate) fn mesh() -> RwLockReadGuard<'static, Mesh<'static>> {
     // A test that failed with the mesh in its hands has brought it back, or the next one says what is missing.
     MESH.read().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
