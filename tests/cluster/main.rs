@@ -13,6 +13,9 @@ mod pods; // what a pod can be: sidecars, exec, logs, its cgroup
 #[path = "programs.rs"]
 mod programs; // our image, and those of third-party programs
 
+#[path = "image.rs"]
+mod image; // the image that users build is the one that these tests run
+
 #[path = "chart.rs"]
 mod chart; // our chart: what it renders and refuses
 

@@ -6,7 +6,7 @@
 mod control_plane;
 mod dns;
 mod go;
-mod images;
+pub(crate) mod images;
 mod node;
 mod pki;
 pub(crate) mod programs;

@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use self::layout::Image;
+pub(crate) use self::layout::digest_of;
 use super::programs::{Programs, quietly};
 use crate::workspace::{self, announce};
 
@@ -68,7 +69,7 @@ fn of_program(dir: &Path, programs: &Programs, program: &str, name: &'static str
         user: "0:0",
         entrypoint: &[&entrypoint],
     };
-    image.build(dir, &layout::digest_of(&path)?, |root| {
+    image.build(dir, &digest_of(&path)?, |root| {
         Ok(fs::copy(&path, root.join(program)).map(drop)?)
     })
 }

@@ -16,8 +16,10 @@ use super::progress;
 use crate::setup;
 use crate::workspace::{self, announce};
 
-/// What they need beside Go: C for runc's seccomp filters, and the plugins that connect containers.
-const PACKAGES: [&str; 5] = [
+/// What they need beside Go: C for runc's seccomp filters, and the plugins that connect containers. And a builder of images that is not
+/// ours, for the test of our Containerfile.
+const PACKAGES: [&str; 6] = [
+    "buildah",
     "containernetworking-plugins",
     "gcc",
     "libc6-dev",
@@ -214,7 +216,7 @@ impl Program {
 }
 
 /// For a program that only has to run.
-pub(super) fn quietly(command: &mut Command) -> Result<()> {
+pub(crate) fn quietly(command: &mut Command) -> Result<()> {
     let line = format!("{command:?}");
     let output = command.output().with_context(|| format!("start {line}"))?;
     anyhow::ensure!(
