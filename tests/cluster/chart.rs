@@ -1,9 +1,12 @@
 //! The Helm chart: what it renders, what it refuses, and what the API server says of every object.
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 
 use harness::chart::{self, RENDERINGS, Rendering};
 use harness::process::Output;
+use harness::wait::SOON;
 
 use crate::common::cluster;
 
@@ -103,6 +106,13 @@ fn values_without_a_meaning_are_refused_by_their_path() {
             "'/agent/tolerations/0'",
             "'operater' not allowed",
         ),
+        ("proxy.mode=loose", "'/proxy/mode'", "'strict'"),
+        (
+            "proxy.resources.cpu=some",
+            "'/proxy/resources/cpu'",
+            "does not match pattern",
+        ),
+        ("injection.by=magic", "'/injection/by'", "'webhook'"),
         ("log.format=xml", "'/log/format'", "'json'"),
         (
             "metrics.podMonitor.enabled=maybe",
@@ -167,4 +177,74 @@ fn the_api_server_takes_every_object_that_the_chart_renders() {
         let refused: Vec<_> = refused.filter(|line| !line.contains(UNKNOWN)).collect();
         assert!(refused.is_empty(), "{}: {refused:?}", rendering.file);
     }
+}
+
+/// The profile that the chart writes down for people and for control.
+fn profile_in(rendered: &str) -> String {
+    let (_, rest) = rendered.split_once("  profile.yaml: |\n").unwrap();
+    let lines = rest.lines().map_while(|line| line.strip_prefix("    "));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// The rules of injection are written once; what the chart has of them was made from what the plugin prints.
+#[test]
+fn the_chart_injects_by_what_the_plugin_prints_for_its_profile() {
+    let scratch = std::env::temp_dir().join(format!("outrigger-profile-{}", std::process::id()));
+    for (rendering, option) in RENDERINGS.iter().zip(["--policies", "--webhook"]) {
+        let rendered = fs::read_to_string(rendering.path()).unwrap();
+        fs::write(&scratch, profile_in(&rendered)).unwrap();
+        let mut plugin = Command::new(plugin());
+        plugin.args(["inject", option, "--profile"]).arg(&scratch);
+        let printed = Output::of(plugin, SOON).unwrap().ok().unwrap();
+        let objects: Vec<&str> = printed
+            .split("---\n")
+            .filter(|object| !object.trim().is_empty())
+            .collect();
+        for object in &objects {
+            assert!(
+                rendered.contains(object.trim_end()),
+                "{} has not:\n{object}",
+                rendering.file
+            );
+        }
+        let kinds = ["kind: Mutating", "kind: Validating"];
+        let of_injection = rendered
+            .lines()
+            .filter(|line| kinds.iter().any(|kind| line.starts_with(kind)));
+        assert_eq!(of_injection.count(), objects.len(), "{}", rendering.file);
+    }
+    fs::remove_file(scratch).unwrap();
+}
+
+/// That of our image.
+fn plugin() -> PathBuf {
+    let built = cluster().programs.ancestors().nth(2).unwrap().join("image");
+    let roots = fs::read_dir(built).unwrap().map(|entry| entry.unwrap().path());
+    let mut plugins = roots.map(|root| root.join("usr/bin/kubectl-outrigger"));
+    plugins.find(|path| path.exists()).unwrap()
+}
+
+#[test]
+fn the_chart_is_of_the_version_of_the_programs() {
+    let chart = fs::read_to_string(chart::directory().join("Chart.yaml")).unwrap();
+    for field in ["version", "appVersion"] {
+        let line = format!("\n{field}: {}\n", env!("CARGO_PKG_VERSION"));
+        assert!(chart.contains(&line), "{field} in Chart.yaml is not {line}");
+    }
+}
+
+#[test]
+fn a_server_that_cannot_inject_by_policy_is_told_the_other_way() {
+    let older = ["template", chart::NAME, &chart_path(), "--kube-version=1.35.0"];
+    let refused = helm(&older);
+    assert!(!refused.status.success());
+    assert!(
+        refused
+            .stderr
+            .contains("and this is v1.35.0: set injection.by=webhook"),
+        "{refused:?}"
+    );
+    helm(&[&older[..], &["--set=injection.by=webhook"]].concat())
+        .ok()
+        .unwrap();
 }

@@ -62,6 +62,7 @@ const AGENT_MAY_NOT: [Right; 24] = [
 const CONTROL_MAY: [Right; 21] = [
     ("list", "services", Everywhere),
     ("watch", "services", Everywhere),
+    ("get", "pods", Everywhere),
     ("list", "pods", Everywhere),
     ("watch", "pods", Everywhere),
     ("list", "nodes", Everywhere),
@@ -75,15 +76,14 @@ const CONTROL_MAY: [Right; 21] = [
     ("create", "tokenreviews.authentication.k8s.io", Everywhere),
     ("create", "secrets", Here),
     ("get", "secrets", Named("outrigger-ca")),
-    ("update", "secrets", Named("outrigger-ca")),
-    ("patch", "secrets", Named("outrigger-ca")),
+    ("list", "secrets", Named("outrigger-ca")),
+    ("watch", "secrets", Named("outrigger-ca")),
     ("create", "configmaps", Here),
     ("get", "configmaps", Named("outrigger-ca")),
-    ("update", "configmaps", Named("outrigger-ca")),
     ("patch", "configmaps", Named("outrigger-ca")),
 ];
 
-const CONTROL_MAY_NOT: [Right; 25] = [
+const CONTROL_MAY_NOT: [Right; 26] = [
     ("create", "pods", Everywhere),
     ("patch", "pods", Everywhere),
     ("delete", "pods", Everywhere),
@@ -98,7 +98,8 @@ const CONTROL_MAY_NOT: [Right; 25] = [
     ("list", "secrets", Here),
     ("get", "secrets", Here),
     ("get", "secrets", Named("another")),
-    ("update", "secrets", Named("another")),
+    ("update", "secrets", Named("outrigger-ca")),
+    ("patch", "secrets", Named("outrigger-ca")),
     ("delete", "secrets", Named("outrigger-ca")),
     ("create", "secrets", Everywhere),
     ("list", "configmaps", Here),

@@ -15,7 +15,7 @@ use crate::{setup, workspace};
 const PROGRAMS: [&str; 2] = ["outrigger", "kubectl-outrigger"];
 
 /// Where other builds than the release lie, for one who tries something out.
-const BUILT: &str = "OUTRIGGER_BIN_DIR";
+pub(crate) const BUILT: &str = "OUTRIGGER_BIN_DIR";
 
 #[derive(clap::Args)]
 pub(crate) struct Opts {}

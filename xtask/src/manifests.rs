@@ -2,11 +2,13 @@
 //!
 //! That the files are those of the chart as it is now is a test of the cluster: `chart::the_manifests_are_what_the_chart_renders`.
 
+mod injection;
+
 use std::fs;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use harness::chart::RENDERINGS;
+use harness::chart::{self, RENDERINGS};
 
 use crate::cluster::programs;
 
@@ -14,6 +16,7 @@ use crate::cluster::programs;
 pub(crate) struct Opts {}
 
 pub(crate) fn run(_: Opts) -> Result<ExitCode> {
+    injection::write(&chart::directory().join("templates"))?;
     let helm = programs::build_helm()?;
     for rendering in RENDERINGS {
         let path = rendering.path();

@@ -3,6 +3,9 @@
 {{- if ne .Release.Namespace "outrigger-system" -}}
 {{- fail (printf "Outrigger is installed in the namespace outrigger-system, and not in %s: add --namespace outrigger-system" .Release.Namespace) -}}
 {{- end -}}
+{{- if and (eq .Values.injection.by "policy") (semverCompare "<1.36.0-0" .Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "injection.by: policy needs Kubernetes 1.36 or later, and this is %s: set injection.by=webhook" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "outrigger.image" -}}
@@ -42,4 +45,25 @@ imagePullSecrets:
   - name: {{ . }}
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* What a sidecar is made of: the only copy of it that people and control read. */}}
+{{- define "outrigger.profile" -}}
+image: {{ include "outrigger.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+mode: {{ .Values.proxy.mode }}
+trustDomain: {{ .Values.trustDomain }}
+systemNamespace: {{ .Release.Namespace }}
+resources:
+  cpu: {{ .Values.proxy.resources.cpu }}
+  memory: {{ .Values.proxy.resources.memory }}
+  memoryLimit: {{ .Values.proxy.resources.memoryLimit }}
+  guaranteedCpu: {{ .Values.proxy.resources.guaranteedCpu }}
+{{- end -}}
+
+{{/* As `kubectl outrigger inject` makes it. */}}
+{{- define "outrigger.profileDigest" -}}
+{{- $resources := .Values.proxy.resources -}}
+{{- $words := list .Chart.AppVersion (include "outrigger.image" .) .Values.image.pullPolicy .Values.proxy.mode .Values.trustDomain .Release.Namespace $resources.cpu $resources.memory $resources.memoryLimit $resources.guaranteedCpu -}}
+{{- join "|" $words | sha256sum | trunc 16 -}}
 {{- end -}}
