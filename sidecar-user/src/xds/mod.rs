@@ -2,7 +2,9 @@
 
 pub mod message;
 mod resource;
+mod shared;
 mod store;
 
 pub use resource::*;
+pub use shared::Shared;
 pub use store::{Store, Stored, Touched, Update};

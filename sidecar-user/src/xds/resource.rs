@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use crate::model::balancing::{Affinity, Balancing};
+use crate::model::workload::Locality;
 use crate::model::{ServiceName, TunnelProtocol};
 
 /// Its fields are those of `istio.security.Authorization`.
@@ -90,13 +91,6 @@ pub struct ApplicationTunnel {
     pub port: u16,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Locality {
-    pub region: String,
-    pub zone: String,
-    pub subzone: String,
-}
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Port {
     pub service_port: u16,
@@ -150,7 +144,7 @@ pub struct ServiceResource {
     /// Identities accepted beside those of its workloads.
     pub subject_alt_names: Vec<String>,
     pub waypoint: Option<Gateway>,
-    pub load_balancing: LoadBalancing,
+    pub load_balancing: Balancing,
     pub ip_families: IpFamilies,
     /// Preferred among several services of one hostname.
     pub canonical: bool,
@@ -159,38 +153,7 @@ pub struct ServiceResource {
     /// Known only within its own namespace.
     pub private: bool,
     /// How long one client stays with one endpoint. Istio has no word for it, so it travels as an extension of ours.
-    pub affinity: Option<Duration>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LoadBalancing {
-    /// What an endpoint should share with the client, the most important first.
-    pub routing_preference: Vec<Scope>,
-    pub mode: Mode,
-    /// Unhealthy endpoints count, too.
-    pub allow_all: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    Region,
-    Zone,
-    Subzone,
-    Node,
-    Cluster,
-    Network,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    #[default]
-    Any,
-    /// All scopes must be shared.
-    Strict,
-    /// The endpoints that share most are taken.
-    Failover,
-    /// The original destination, in plaintext.
-    Passthrough,
+    pub affinity: Option<Affinity>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

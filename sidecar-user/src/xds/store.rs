@@ -37,6 +37,8 @@ pub struct Touched {
     pub resources: HashMap<Key, HashSet<Arc<str>>>,
     /// Names that the store can answer for since this change, be it that nothing has them.
     pub answered: Vec<Arc<str>>,
+    /// The store can answer for every name since this change.
+    pub everything: bool,
 }
 
 /// Of which names the store can say that nothing has them.
@@ -85,7 +87,10 @@ impl Store {
     /// Everything is known from now on: what is not here does not exist.
     pub fn complete(&mut self) -> Touched {
         self.known = Known::Everything;
-        Touched::default()
+        Touched {
+            everything: true,
+            ..Touched::default()
+        }
     }
 
     /// These names are known from now on. What has them must have been applied before.
@@ -267,7 +272,7 @@ fn version(encoded: &[u8]) -> Arc<str> {
 
 impl Touched {
     pub fn is_empty(&self) -> bool {
-        self.resources.is_empty() && self.answered.is_empty()
+        self.resources.is_empty() && self.answered.is_empty() && !self.everything
     }
 
     pub fn merge(&mut self, more: Touched) {
@@ -275,5 +280,6 @@ impl Touched {
             self.resources.entry(key).or_default().extend(names);
         }
         self.answered.extend(more.answered);
+        self.everything |= more.everything;
     }
 }

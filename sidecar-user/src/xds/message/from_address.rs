@@ -10,10 +10,9 @@ use super::address as wire;
 use super::into_address::AFFINITY_URL;
 use super::parts::{Numbered, ip, port, service_name};
 use crate::model::TunnelProtocol;
-use crate::xds::{
-    ApplicationTunnel, IpFamilies, LoadBalancing, Locality, Mode, Resource, Scope, ServiceResource,
-    WorkloadResource, WorkloadType,
-};
+use crate::model::balancing::{Affinity, BalanceMode, Balancing, HealthPolicy, Scope};
+use crate::model::workload::Locality;
+use crate::xds::{ApplicationTunnel, IpFamilies, Resource, ServiceResource, WorkloadResource, WorkloadType};
 
 impl TryFrom<wire::Address> for Resource {
     type Error = Rejected;
@@ -128,7 +127,7 @@ impl TryFrom<wire::Service> for ServiceResource {
     }
 }
 
-impl TryFrom<wire::LoadBalancing> for LoadBalancing {
+impl TryFrom<wire::LoadBalancing> for Balancing {
     type Error = Rejected;
 
     fn try_from(balancing: wire::LoadBalancing) -> Result<Self, Rejected> {
@@ -137,16 +136,19 @@ impl TryFrom<wire::LoadBalancing> for LoadBalancing {
         }
         let scopes = balancing.routing_preference.into_iter();
         Ok(Self {
-            routing_preference: scopes
+            scopes: scopes
                 .map(|scope| known::<Scope>("routing_preference", scope))
                 .collect::<Result<_, _>>()?,
-            mode: known::<Mode>("mode", balancing.mode)?,
-            allow_all: balancing.health_policy == 1,
+            mode: known::<BalanceMode>("mode", balancing.mode)?,
+            health: match balancing.health_policy {
+                1 => HealthPolicy::AllowAll,
+                _ => HealthPolicy::OnlyHealthy,
+            },
         })
     }
 }
 
-fn affinity(extensions: &[wire::Extension]) -> Result<Option<Duration>, Rejected> {
+fn affinity(extensions: &[wire::Extension]) -> Result<Option<Affinity>, Rejected> {
     let configs = extensions
         .iter()
         .filter_map(|extension| extension.config.as_ref());
@@ -155,5 +157,7 @@ fn affinity(extensions: &[wire::Extension]) -> Result<Option<Duration>, Rejected
     };
     let affinity = wire::Affinity::decode(&*config.value)
         .map_err(|_| Rejected::field("extensions", "the affinity is malformed"))?;
-    Ok(Some(Duration::from_secs(affinity.seconds.into())))
+    Ok(Some(Affinity {
+        timeout: Duration::from_secs(affinity.seconds.into()),
+    }))
 }

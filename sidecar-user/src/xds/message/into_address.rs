@@ -6,7 +6,9 @@ use super::Any;
 use super::address as wire;
 use super::parts::{Numbered as _, octets};
 use crate::model::TunnelProtocol;
-use crate::xds::{Locality, ServiceResource, WorkloadResource};
+use crate::model::balancing::{Affinity, HealthPolicy};
+use crate::model::workload::Locality;
+use crate::xds::{ServiceResource, WorkloadResource};
 
 /// Of the extension that carries how long a client stays with one endpoint.
 pub(super) const AFFINITY: &str = "outrigger.example/affinity";
@@ -84,9 +86,9 @@ impl From<&ServiceResource> for wire::Service {
             subject_alt_names: service.subject_alt_names.clone(),
             waypoint: service.waypoint.as_ref().map(Into::into),
             load_balancing: (*balancing != Default::default()).then(|| wire::LoadBalancing {
-                routing_preference: balancing.routing_preference.iter().map(|s| s.number()).collect(),
+                routing_preference: balancing.scopes.iter().map(|s| s.number()).collect(),
                 mode: balancing.mode.number(),
-                health_policy: i32::from(balancing.allow_all),
+                health_policy: i32::from(balancing.health == HealthPolicy::AllowAll),
             }),
             ip_families: service.ip_families.number(),
             extensions: service.affinity.map(affinity).into_iter().collect(),
@@ -103,8 +105,8 @@ impl From<&ServiceResource> for wire::Service {
     }
 }
 
-fn affinity(time: std::time::Duration) -> wire::Extension {
-    let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+fn affinity(affinity: Affinity) -> wire::Extension {
+    let seconds = u32::try_from(affinity.timeout.as_secs()).unwrap_or(u32::MAX);
     wire::Extension {
         name: AFFINITY.to_owned(),
         config: Some(Any {

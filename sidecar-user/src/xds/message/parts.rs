@@ -7,9 +7,8 @@ use bytes::Bytes;
 use super::Rejected;
 use super::address as wire;
 use crate::model::ServiceName;
-use crate::xds::{
-    AppProtocol, Gateway, GatewayDestination, IpFamilies, Mode, NetworkAddress, Port, Scope, WorkloadType,
-};
+use crate::model::balancing::{BalanceMode, Scope};
+use crate::xds::{AppProtocol, Gateway, GatewayDestination, IpFamilies, NetworkAddress, Port, WorkloadType};
 
 /// An enumeration, and the numbers that stand for it. A number that nobody here knows is its `None`.
 pub(super) trait Numbered: Copy + PartialEq + Sized + 'static {
@@ -57,7 +56,7 @@ impl Numbered for Scope {
     ];
 }
 
-impl Numbered for Mode {
+impl Numbered for BalanceMode {
     const NUMBERS: &'static [(Self, i32)] = &[
         (Self::Any, 0),
         (Self::Strict, 1),
