@@ -103,7 +103,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let requests = Listener::bind_path(&config.socket)
         .with_context(|| format!("socket: cannot listen at {}", config.socket.display()))?;
     let mut watch = Watch::new(&roots)?;
-    let control = control::open(&config, &mut tasks)?;
+    let control = control::open(&config, &observer, &mut tasks)?;
     let mut pods = Pods {
         control,
         finder: Arc::new(Finder::new(roots)?),
@@ -226,7 +226,10 @@ impl Pods {
         let (pins, sidecar) = (self.pins_of(&name_of(&pod)), self.config.sidecar.clone());
         let handover = self.config.handover();
         let uid = name_of(&pod).into();
-        let control = self.control.as_ref().map(|control| control.share(LocalPod { uid }));
+        let control = self
+            .control
+            .as_ref()
+            .map(|control| control.share(LocalPod { uid }));
         async move {
             loop {
                 let target = match finder.settled(&pod, &[], SETTLING).await {

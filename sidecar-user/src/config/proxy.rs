@@ -35,6 +35,9 @@ pub(super) fn read(
     here: impl FnOnce(Option<&Path>) -> io::Result<Vec<IpAddr>>,
 ) -> Option<proxy::Config> {
     let name = layers.require("workload.name", non_empty);
+    let node = or(layers, "workload.node", String::new(), |path| {
+        layers.read(path, non_empty)
+    });
     let mode = read_mode(layers);
     let unknown = or(layers, "outbound", route::Unknown::default(), |path| {
         let words = [
@@ -65,6 +68,7 @@ pub(super) fn read(
     let (addresses, mode, workers) = (addresses?, mode?, workers?);
     Some(proxy::Config {
         name: name?,
+        node: node?,
         agent: interception
             .as_ref()?
             .as_ref()
@@ -246,7 +250,11 @@ fn read_identity(layers: &Layers) -> Option<identity::Config> {
     let is_agents = authority.as_deref() == Some(identity::AGENT);
     if is_agents && !layers.is_given(AGENT) {
         let what = "it is the agent, and interception.agent is missing, where that one is asked".into();
-        layers.problem(AUTHORITY, what, "set interception.agent, or write https://host:port");
+        layers.problem(
+            AUTHORITY,
+            what,
+            "set interception.agent, or write https://host:port",
+        );
     }
     for field in ["identity.roots", "identity.serverName"] {
         if is_agents && layers.is_given(field) {
