@@ -2,13 +2,6 @@
 //!
 //! It assembles `issuer/`, shows its figures (`figures.rs`) and watches for the signals that end it; it decides nothing.
 
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "it is started where a setting says that this is a cluster"
-    )
-)]
 mod catalog;
 mod figures;
 #[cfg(test)]
