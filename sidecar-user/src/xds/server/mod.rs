@@ -28,7 +28,7 @@ pub struct Limits {
 const NAME: usize = 512;
 
 /// Of a response that is not the last of what belongs together. Clients of others ignore it.
-pub const MORE: &str = "more";
+pub(super) const MORE: &str = "more";
 
 #[derive(Debug)]
 pub struct ServerStream {
