@@ -16,6 +16,7 @@ pub mod catalog;
 pub mod file;
 mod reload;
 mod retire;
+pub mod xds;
 
 pub use reload::watch;
 
