@@ -13,6 +13,7 @@ use crate::document::Problems;
 use crate::model::Snapshot;
 
 pub mod file;
+pub mod istio;
 mod reload;
 mod retire;
 

@@ -2,11 +2,16 @@
 //! ours. Decides nothing about what it hears.
 
 mod client;
+mod istio;
 mod names;
 mod service_endpoints;
 mod watch;
 
 pub use client::{Client, Error};
+pub use istio::{
+    AuthorizationPolicy, AuthorizationSpec, IstioFrom, IstioMeta, IstioOperation, IstioRule, IstioSelector,
+    IstioSource, IstioTo, IstioWhen, MutualTls, PeerAuthentication, PeerSpec,
+};
 pub use names::{
     ANNOTATION_STATUS, CONTAINER, DOMAIN, LABEL_INJECT, SYSTEM_NAMESPACE, TOKEN_AUDIENCE, TOKEN_PATH,
 };
