@@ -36,7 +36,7 @@ pub(super) struct Cluster {
     changes: Pin<Box<dyn Stream<Item = Change<Pod>> + Send>>,
     /// UIDs that the watch has not told of.
     wanted: BTreeSet<String>,
-    asking: Option<JoinHandle<anyhow::Result<Vec<Pod>>>>,
+    asking: Option<JoinHandle<Listed>>,
 }
 
 /// What is to be done.
@@ -46,11 +46,6 @@ pub(super) enum Task {
     End(PodCgroup),
     /// What is pinned by this name.
     Remove(String),
-}
-
-enum Heard {
-    Change(Change<Pod>),
-    Asked(anyhow::Result<Vec<Pod>>),
 }
 
 impl Cluster {
@@ -77,20 +72,9 @@ impl Cluster {
 
     /// Waits for the API server. Cancelled, it loses nothing.
     pub(super) async fn next(&mut self) -> Vec<Task> {
-        let asking = &mut self.asking;
-        let asked = async {
-            match asking {
-                Some(asking) => asking.await.map_err(Into::into).flatten(),
-                None => pending().await,
-            }
-        };
-        let heard = tokio::select! {
-            Some(change) = self.changes.next() => Heard::Change(change),
-            asked = asked => Heard::Asked(asked),
-        };
-        match heard {
-            Heard::Change(change) => self.changed(change),
-            Heard::Asked(asked) => {
+        tokio::select! {
+            Some(change) = self.changes.next() => self.changed(change),
+            asked = answer(&mut self.asking) => {
                 self.asking = None;
                 self.asked(asked)
             }
@@ -233,7 +217,17 @@ impl Cluster {
     }
 }
 
-async fn list(client: &Client, node: &str) -> anyhow::Result<Vec<Pod>> {
+type Listed = anyhow::Result<Vec<Pod>>;
+
+/// Of a question that is asked; where there is none it never comes.
+async fn answer(asking: &mut Option<JoinHandle<Listed>>) -> Listed {
+    match asking {
+        Some(asking) => asking.await?,
+        None => pending().await,
+    }
+}
+
+async fn list(client: &Client, node: &str) -> Listed {
     let listed = timeout(PATIENCE, kubernetes::list_on_node(client, node)).await;
     Ok(listed.context("the API server does not answer in time")??)
 }

@@ -12,6 +12,7 @@ mod caller;
 mod cgroup;
 mod client;
 mod cluster;
+mod control;
 mod door;
 mod error;
 mod event;

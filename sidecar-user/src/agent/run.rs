@@ -17,7 +17,7 @@ use super::cluster::{Cluster, Task};
 use super::pod::Pod;
 use super::register::Register;
 use super::{Event, Finder, PodCgroup, Roots, Watch};
-use super::{cluster, door, figures, following, introduce, memory, probes};
+use super::{cluster, control, door, figures, following, introduce, memory, probes};
 use crate::budget;
 use crate::datapath::{self, Lease, Node, Place, PodTarget};
 use crate::error_chain;
@@ -25,7 +25,9 @@ use crate::grant::{Answer, Request, Wanted};
 use crate::kubernetes::{self, Client};
 use crate::lifecycle::messages::{Listener, Messages};
 use crate::lifecycle::{self, Shutdown};
+use crate::model::LocalPod;
 use crate::observe::{AdminSocket, NodeAdmin, Observer, serve_node};
+use crate::uplink::{self, Local, Share};
 
 /// Everything that an agent needs to know, validated.
 #[derive(Clone, Debug)]
@@ -44,6 +46,8 @@ pub struct Config {
     pub sidecars: PathBuf,
     /// For flows that have ended.
     pub memory: memory::Limits,
+    /// Whom the sidecars of this node ask through it.
+    pub control: Option<uplink::Config>,
 }
 
 /// Of the node that is served.
@@ -57,7 +61,7 @@ pub struct Kubernetes {
 impl Kubernetes {
     fn client(&self) -> Result<Client, kubernetes::Error> {
         match &self.server {
-            Some(server) => Client::at(server),
+            Some(server) => Client::anonymous(server),
             None => Client::in_cluster(),
         }
     }
@@ -132,7 +136,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let requests = Listener::bind_path(&config.socket)
         .with_context(|| format!("socket: cannot listen at {}", config.socket.display()))?;
     let mut watch = Watch::new(&roots)?;
+    let control = control::open(&config, &observer, &mut tasks)?;
     let mut pods = Pods {
+        control,
         finder: Arc::new(Finder::new(roots)?),
         serving: HashMap::new(),
         cluster: None,
@@ -206,6 +212,7 @@ struct Pods {
     node: Arc<Node>,
     register: Arc<Register>,
     finder: Arc<Finder>,
+    control: Option<Local>,
     /// By the number of the cgroup.
     serving: HashMap<u64, JoinHandle<()>>,
 }
@@ -295,6 +302,11 @@ impl Pods {
             None => Home::Cgroup(pod.path().join(&self.config.sidecar)),
         };
         let handover = self.config.handover();
+        let uid = name_of(&pod).into();
+        let control = self
+            .control
+            .as_ref()
+            .map(|control| control.share(LocalPod { uid }));
         async move {
             loop {
                 let target = match finder.settled(&pod, &sidecar.addresses(), SETTLING).await {
@@ -307,7 +319,8 @@ impl Pods {
                     }
                 };
                 let places = [&pins, &handover].map(PathBuf::clone);
-                let served = serve_one(&node, &register, &pod, target, places, sidecar.clone()).await;
+                let shared = (register.clone(), control.clone());
+                let served = serve_one(&node, shared, &pod, target, places, sidecar.clone()).await;
                 if let Err(error) = served {
                     tracing::warn!(pod = %pod.path().display(), error = format!("{error:#}"), "a pod is not served; tried again");
                 }
@@ -391,7 +404,7 @@ fn name_of(pod: &PodCgroup) -> String {
 
 async fn serve_one(
     node: &Arc<Node>,
-    register: &Arc<Register>,
+    (register, control): (Arc<Register>, Option<Share>),
     cgroup: &PodCgroup,
     target: PodTarget,
     [pins, handover]: [PathBuf; 2],
@@ -401,16 +414,17 @@ async fn serve_one(
         node: node.clone(),
         sidecar,
         name: name_of(cgroup),
-        register: register.clone(),
+        register,
         target,
         pins,
         served_by: AtomicU32::new(0),
         handover,
         turn: Mutex::default(),
+        control,
     });
     let installing = pod.clone();
     tokio::task::spawn_blocking(move || installing.close()).await??;
-    register.installed(&pod.name);
+    pod.register.installed(&pod.name);
     // Of the object that was loaded.
     budget::trim();
     tokio::select! {

@@ -3,6 +3,7 @@
 mod find;
 mod meshed;
 mod path;
+mod relay;
 mod roots;
 mod subtree;
 mod watch;

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use super::layers::{Layers, Setting, or};
 use super::logging;
-use super::values::{absolute, admin_socket, memory, non_empty};
-use crate::agent;
+use super::values::{absolute, admin_socket, authority, memory, non_empty, path};
+use crate::{agent, uplink};
 
-pub const SETTINGS: [Setting; 10] = [
+pub const SETTINGS: [Setting; 13] = [
     Setting {
         path: "pins",
         flag: "pins",
@@ -72,6 +72,30 @@ pub const SETTINGS: [Setting; 10] = [
         help: "An API server that asks for no credentials, such as kubectl proxy [default: that of the pod's service account]",
         list: false,
     },
+    Setting {
+        path: "control.url",
+        flag: "control",
+        env: "OUTRIGGER_CONTROL",
+        value: "URL",
+        help: "The control process that the sidecars of this node reach through the agent, such as https://outrigger-control.outrigger-system.svc:15012 [default: none]",
+        list: false,
+    },
+    Setting {
+        path: "control.roots",
+        flag: "control-roots",
+        env: "OUTRIGGER_CONTROL_ROOTS",
+        value: "FILE",
+        help: "Root certificates that the control process is trusted by",
+        list: false,
+    },
+    Setting {
+        path: "control.token",
+        flag: "control-token",
+        env: "OUTRIGGER_CONTROL_TOKEN",
+        value: "FILE",
+        help: "The agent's own token for the control process",
+        list: false,
+    },
     logging::LEVEL,
     logging::FORMAT,
 ];
@@ -118,8 +142,10 @@ pub(super) fn read(layers: &Layers) -> Option<agent::Config> {
     }
     let server = server?;
     let kubernetes = node?.map(|node| agent::Kubernetes { node, server });
+    let control = read_control(layers);
     let socket = socket?;
     Some(agent::Config {
+        control: control?,
         pins: pins?,
         pods: pods.unwrap_or_default(),
         sidecar: sidecar?,
@@ -132,4 +158,21 @@ pub(super) fn read(layers: &Layers) -> Option<agent::Config> {
             ..usual
         },
     })
+}
+
+/// Inner `None`: there is none.
+fn read_control(layers: &Layers) -> Option<Option<uplink::Config>> {
+    if !layers.has_section("control") {
+        return Some(None);
+    }
+    let url = layers.require("control.url", authority);
+    let (roots, token) = (
+        layers.require("control.roots", path),
+        layers.require("control.token", path),
+    );
+    Some(Some(uplink::Config {
+        url: url?,
+        roots: roots?,
+        token: token?,
+    }))
 }

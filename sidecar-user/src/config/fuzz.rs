@@ -23,7 +23,7 @@ pub(crate) fn file(text: &str) -> Result<String, String> {
         let authority = &config.identity.authority;
         let scheme = authority.split_once("://").map(|(scheme, _)| scheme);
         assert!(
-            scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
+            config.identity.is_agents() || scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
             "{authority}"
         );
         assert!(!config.addresses.is_empty() && config.workers > 0);

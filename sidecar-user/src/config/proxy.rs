@@ -35,6 +35,9 @@ pub(super) fn read(
     here: impl FnOnce(Option<&Path>) -> io::Result<Vec<IpAddr>>,
 ) -> Option<proxy::Config> {
     let name = layers.require("workload.name", non_empty);
+    let node = or(layers, "workload.node", String::new(), |path| {
+        layers.read(path, non_empty)
+    });
     let mode = read_mode(layers);
     let unknown = or(layers, "outbound", route::Unknown::default(), |path| {
         let words = [
@@ -65,6 +68,7 @@ pub(super) fn read(
     let (addresses, mode, workers) = (addresses?, mode?, workers?);
     Some(proxy::Config {
         name: name?,
+        node: node?,
         agent: interception
             .as_ref()?
             .as_ref()
@@ -232,13 +236,36 @@ const NETNS: &str = "interception.netns";
 const AGENT: &str = "interception.agent";
 
 fn read_identity(layers: &Layers) -> Option<identity::Config> {
+    const AUTHORITY: &str = "identity.authority";
+    let agents = |text: &str| match text {
+        identity::AGENT => Ok(text.to_owned()),
+        url => authority(url),
+    };
     let (authority, server) = (
-        layers.require("identity.authority", authority),
+        layers.require(AUTHORITY, agents),
         or(layers, "identity.serverName", None, |path| {
             layers.read(path, server_name).map(Some)
         }),
     );
-    let roots = layers.require("identity.roots", path);
+    let is_agents = authority.as_deref() == Some(identity::AGENT);
+    if is_agents && !layers.is_given(AGENT) {
+        let what = "it is the agent, and interception.agent is missing, where that one is asked".into();
+        layers.problem(
+            AUTHORITY,
+            what,
+            "set interception.agent, or write https://host:port",
+        );
+    }
+    for field in ["identity.roots", "identity.serverName"] {
+        if is_agents && layers.is_given(field) {
+            let what = "it is given, and the authority is the agent of this node, which needs none".into();
+            layers.problem(field, what, "remove it, or write the URL of an authority");
+        }
+    }
+    let roots = match is_agents {
+        true => Some(PathBuf::new()),
+        false => layers.require("identity.roots", path),
+    };
     let token = layers.require("identity.token", path);
     let ttl = or(
         layers,

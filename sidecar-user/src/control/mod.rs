@@ -1,21 +1,30 @@
 //! ROLE: the control process. Today it is the embedded CA.
 //!
-//! It assembles `issuer/`, shows its figures (`figures.rs`) and watches for the signals that end it; it decides nothing.
+//! It assembles `issuer/`, shows its figures (`figures.rs`) and watches for the signals that end it. In a cluster `secret.rs` keeps the
+//! authority, and `callers.rs` decides who may have the certificate of which pod.
 
+mod callers;
+mod catalog;
 mod figures;
+mod inject;
+mod secret;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::{TcpListener, TcpSocket};
 use tracing::info;
 
 use crate::issuer::{self, Service};
+use crate::kubernetes;
 use crate::lifecycle::{self, Shutdown};
 use crate::observe::{self, Observer};
+use crate::webhook;
 
 /// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
@@ -25,6 +34,17 @@ pub struct Config {
     pub issuer: issuer::Config,
     /// Where metrics and probes are answered.
     pub status: Option<SocketAddr>,
+    pub webhook: Option<webhook::Config>,
+    /// The cluster that this process runs in, by whose API server tokens are reviewed. `None`: there is none.
+    pub cluster: Option<Cluster>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Where this process runs, its Secret, and the agents.
+    pub namespace: String,
+    /// The agents' service account.
+    pub agent_account: String,
 }
 
 /// Serves until SIGTERM or SIGINT, then lets calls under way end.
@@ -48,12 +68,41 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let Config {
         issuer: config,
         status,
+        webhook,
+        cluster,
     } = config;
-    let service = Service::open(&config, lifecycle::file_limit())?;
-    let listener =
-        listen(config.listen).with_context(|| format!("listen: cannot listen on {}", config.listen))?;
+    let injecting = webhook
+        .as_ref()
+        .map(|webhook| inject::open(webhook, &observer))
+        .transpose()?;
+    let injecting = async {
+        match injecting {
+            Some(injecting) => injecting.await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut injecting = std::pin::pin!(injecting);
+    // Probes are answered while the API server is waited for, and say what is missing.
     let status = status.map(listen_status).transpose()?;
     observer.figures(lifecycle::figures);
+    let probes = async {
+        match status {
+            Some(listener) => observe::serve_status(listener, observer.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut probes = std::pin::pin!(probes);
+    let (service, following) = tokio::select! {
+        opened = open(&config, cluster) => opened?,
+        ended = &mut probes => return Ok(ended?),
+        ended = &mut injecting => return Ok(ended?),
+        signal = shutdown.requested() => {
+            info!(signal, "the certificate service stops");
+            return Ok(());
+        }
+    };
+    let listener =
+        listen(config.listen).with_context(|| format!("listen: cannot listen on {}", config.listen))?;
     figures::show(&observer, service.clone());
     listening.met();
     let ca = service.store().current();
@@ -72,17 +121,37 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         lifecycle::notify::stopping(issuer::DRAIN);
         readiness.drain();
     };
-    let probes = async {
-        match status {
-            Some(listener) => observe::serve_status(listener, observer).await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
-        served = issuer::serve(&config, service, listener, stop) => served?,
+        served = issuer::serve(&config, service, Default::default(), listener, stop) => served?,
         ended = probes => ended?,
+        () = following => {}
+        ended = &mut injecting => ended?,
     }
     Ok(())
+}
+
+type Following = Pin<Box<dyn Future<Output = ()>>>;
+
+/// The service, and what has to be polled for as long as it serves.
+async fn open(
+    config: &issuer::Config,
+    cluster: Option<Cluster>,
+) -> anyhow::Result<(Arc<Service>, Following)> {
+    let descriptors = lifecycle::file_limit();
+    let Some(cluster) = cluster else {
+        let service = Service::open(config, descriptors)?;
+        return Ok((service, Box::pin(std::future::pending())));
+    };
+    let client = kubernetes::Client::in_cluster()?;
+    let store = secret::open(&client, &cluster.namespace, config).await?;
+    let names = callers::Names {
+        trust_domain: config.trust_domain.clone(),
+        namespace: cluster.namespace.clone(),
+        agent: cluster.agent_account,
+    };
+    let service = Service::reviewed(store, callers::review(client.clone(), names), descriptors);
+    let following = secret::follow(client, cluster.namespace, service.clone());
+    Ok((service, Box::pin(following)))
 }
 
 /// The library's own choice, 128, overflows where a node's pods all start at once; who meets that waits for a second.

@@ -23,7 +23,7 @@ use super::client::Authority;
 use super::contain::contained;
 use super::files::Stamp;
 use super::schedule::{next_renewal, next_retry};
-use super::{Config, Error, Key, Mark, PROVIDER, Status, Svid};
+use super::{Config, Error, Key, PROVIDER, Status, Svid, Way};
 use crate::error_chain;
 
 /// Timers stand still while a machine sleeps and ignore a clock that is set, so the clock is looked at again.
@@ -39,11 +39,11 @@ const ROOTS_SPREAD: Duration = Duration::from_secs(5);
 /// never work; whatever can pass is logged, shown in `status` and tried again.
 pub async fn keep(
     config: Config,
-    mark: Mark,
+    way: Way,
     publish: watch::Sender<Option<Arc<Svid>>>,
     status: watch::Sender<Status>,
 ) -> Result<Infallible, Error> {
-    let authority = Authority::new(config, mark)?;
+    let authority = Authority::new(config, way)?;
     tokio::select! {
         never = renew(&authority, &publish, &status) => match never {},
         never = withdraw_expired(&publish) => match never {},
@@ -102,7 +102,7 @@ async fn renew(
         }
         tokio::select! {
             () = sleep_until(next) => {}
-            () = changed(&authority.config().roots, roots) => {
+            () = changed(&authority.config().roots, roots), if !authority.config().is_agents() => {
                 info!(roots = %authority.config().roots.display(), "the authority's roots have changed: asking for a certificate");
                 sleep(ROOTS_SPREAD.mul_f64(chance())).await;
             }

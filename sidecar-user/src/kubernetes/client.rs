@@ -4,6 +4,10 @@
 #[derive(Clone)]
 pub struct Client(kube::Client);
 
+/// Whether the library asks again by itself where the server is too busy: for minutes, and says nothing. Whoever asks here has a
+/// backoff, and a limit, of its own.
+const RETRY: bool = false;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
@@ -25,13 +29,24 @@ pub enum Error {
         #[source]
         source: http::uri::InvalidUri,
     },
-    #[error("the API server cannot be asked for {what}")]
+    #[error("the API server does not {what}")]
     Asked {
         what: &'static str,
-        // Large.
         #[source]
         source: Box<kube::Error>,
     },
+}
+
+impl Error {
+    pub(super) fn asked(what: &'static str, source: kube::Error) -> Self {
+        let source = Box::new(source);
+        Self::Asked { what, source }
+    }
+
+    /// The API server has answered, and will not: asking again is of no use before somebody changes its rules.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Asked { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 403))
+    }
 }
 
 impl Client {
@@ -42,7 +57,7 @@ impl Client {
     }
 
     /// At an address that asks for no credentials, as `kubectl proxy` listens at. Connects to nobody yet.
-    pub fn at(server: &str) -> Result<Self, Error> {
+    pub fn anonymous(server: &str) -> Result<Self, Error> {
         let server = server.parse().map_err(|source| Error::Address {
             server: server.into(),
             source,
@@ -51,11 +66,15 @@ impl Client {
     }
 
     fn of(mut config: kube::Config) -> Result<Self, Error> {
-        // Whoever asks has a backoff of its own, and hears why it has to wait: tries that nobody sees take most of a minute where the
-        // server is away.
-        config.default_retry = false;
+        config.default_retry = RETRY;
         let client = kube::Client::try_from(config).map_err(|source| Error::Client { source })?;
         Ok(Self(client))
+    }
+
+    /// Of a test, which serves it without TLS.
+    #[cfg(test)]
+    pub(crate) fn at(url: &str) -> Self {
+        Self::anonymous(url).expect("it is a URL")
     }
 
     /// For the files of this room.

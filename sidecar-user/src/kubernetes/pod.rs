@@ -55,10 +55,7 @@ pub async fn list_on_node(client: &Client, node: &str) -> Result<Vec<Pod>, Error
     let api: Api<Object> = Api::all(client.inner());
     let params = ListParams::default().fields(&selector(node));
     let listed = api.list(&params).await;
-    let listed = listed.map_err(|source| Error::Asked {
-        what: "the pods of this node",
-        source: Box::new(source),
-    })?;
+    let listed = listed.map_err(|source| Error::asked("list the pods of this node", source))?;
     Ok(listed.items.into_iter().map(Pod::of).collect())
 }
 

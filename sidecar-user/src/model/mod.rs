@@ -4,8 +4,11 @@
 
 pub mod addr;
 pub mod authorization;
+pub mod balancing;
 pub mod bottleneck;
+mod caller;
 pub mod decision;
+mod endpoint;
 pub mod flow;
 pub mod identity;
 pub mod leg;
@@ -19,7 +22,9 @@ pub mod tcp;
 pub mod workload;
 
 pub use addr::{ClientAddr, OriginalDst};
+pub use balancing::{Affinity, BalanceMode, Balancing, HealthPolicy};
 pub use bottleneck::Bottleneck;
+pub use caller::{Caller, CallerKind, LocalPod};
 pub use decision::{Decided, Decision, Decisions, Failure, Routed};
 pub use flow::{Direction, Flow, TlsFacts};
 pub use identity::SpiffeId;
@@ -28,4 +33,4 @@ pub use service::{Service, ServiceName};
 pub use snapshot::{Endpoint, Snapshot};
 pub use syn::{HeldEvent, HeldSyn, Pair};
 pub use tcp::{LegFacts, LegSocket, Legs, Queue, TcpFacts};
-pub use workload::{Own, TunnelProtocol, Workload};
+pub use workload::{Locality, Location, Own, TunnelProtocol, Workload};

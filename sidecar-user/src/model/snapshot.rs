@@ -5,63 +5,28 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::authorization::{Policy, PolicyName};
 use super::identity::SpiffeId;
 use super::policies::Policies;
 use super::service::{Service, ServiceName};
-use super::workload::{Own, Workload};
+use super::workload::{Locality, Location, Own, Workload};
 
+pub use super::endpoint::{Endpoint, Load, LoadGuard};
 pub use super::policies::{Applicable, Standing};
 
 /// The services that a workload stands behind, each with its map from service port to target port.
 pub type Serves = BTreeMap<ServiceName, BTreeMap<u16, u16>>;
-
-/// One place where a service is served.
-#[derive(Clone, Debug)]
-pub struct Endpoint {
-    pub workload: Arc<Workload>,
-    /// Service port to target port, as this endpoint maps it.
-    pub ports: BTreeMap<u16, u16>,
-    /// Connections open to it from this proxy, over all shards. It outlives the snapshot: the next one carries
-    /// the same counter on for the same workload.
-    pub load: Arc<Load>,
-}
-
-/// Open connections towards one workload.
-#[derive(Debug, Default)]
-pub struct Load(AtomicU32);
-
-/// Counts one open connection for as long as it lives.
-#[derive(Debug)]
-pub struct LoadGuard(Arc<Load>);
-
-impl Load {
-    pub fn open(&self) -> u32 {
-        self.0.load(Relaxed)
-    }
-
-    pub fn enter(self: &Arc<Self>) -> LoadGuard {
-        self.0.fetch_add(1, Relaxed);
-        LoadGuard(self.clone())
-    }
-}
-
-impl Drop for LoadGuard {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Relaxed);
-    }
-}
 
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// Counts up by one with each accepted change; 0 is the empty world before the first.
     pub generation: u64,
     services: BTreeMap<ServiceName, (Arc<Service>, Vec<Endpoint>)>,
-    by_vip: HashMap<IpAddr, ServiceName>,
+    /// Mostly one each.
+    by_vip: HashMap<IpAddr, Vec<ServiceName>>,
     by_hostname: HashMap<Arc<str>, Vec<ServiceName>>,
     by_address: HashMap<IpAddr, (Arc<Workload>, Arc<Load>)>,
     /// Workloads that an address of theirs does not tell, because others have it, too.
@@ -91,7 +56,10 @@ impl Snapshot {
         for service in services {
             let name = service.name.clone();
             for vip in &service.vips {
-                next.by_vip.insert(vip.to_canonical(), name.clone());
+                next.by_vip
+                    .entry(vip.to_canonical())
+                    .or_default()
+                    .push(name.clone());
             }
             next.by_hostname
                 .entry(name.hostname.clone())
@@ -119,6 +87,9 @@ impl Snapshot {
                     });
                 }
             }
+        }
+        for (service, endpoints) in next.services.values_mut() {
+            service.balancing.sort(endpoints);
         }
         next.by_name
             .sort_by(|a, b| (&a.namespace, a.pod()).cmp(&(&b.namespace, b.pod())));
@@ -213,6 +184,26 @@ impl Snapshot {
         Standing::Listed(applicable)
     }
 
+    /// Where the workload that asks runs: as its own entry says, and of the node, what it knows itself.
+    pub fn location_of<'s>(&'s self, own: &'s Own) -> Location<'s> {
+        static NOWHERE: Locality = Locality::unknown();
+        let is_ours = |w: &&Arc<Workload>| own.addresses.iter().any(|ip| w.has(*ip));
+        let named = self.workloads_named(own.identity.namespace(), &own.name);
+        let by_address = || {
+            let owners = own.addresses.iter().filter_map(|ip| self.by_address.get(ip));
+            owners.map(|(w, _)| w).find(|w| w.identity == own.identity)
+        };
+        let entry = named.iter().find(is_ours).or_else(by_address);
+        let listed = entry.map(|w| w.location());
+        Location {
+            locality: listed.map_or(&NOWHERE, |listed| listed.locality),
+            node: match listed.map(|listed| listed.node) {
+                Some(node) if !node.is_empty() => node,
+                _ => &own.node,
+            },
+        }
+    }
+
     /// All addresses of a peer that has proven its identity and comes from `address`: those of the workload that has this
     /// address and this identity. Of any other peer, and of one that has proven nothing, its address is all that is known.
     pub fn addresses_of<'s>(&'s self, peer: Option<&SpiffeId>, address: &'s IpAddr) -> Cow<'s, [IpAddr]> {
@@ -249,9 +240,25 @@ impl Snapshot {
         found
     }
 
-    pub fn service_by_vip(&self, ip: IpAddr) -> Option<(&Arc<Service>, &[Endpoint])> {
-        let (service, endpoints) = self.services.get(self.by_vip.get(&ip.to_canonical())?)?;
+    /// Of the services with this virtual address the one that has the port; where none has it, any of them.
+    pub fn service_at(&self, dst: SocketAddr) -> Option<(&Arc<Service>, &[Endpoint])> {
+        let names = self.by_vip.get(&dst.ip().to_canonical())?;
+        let mut found = names.iter().rev().filter_map(|name| self.services.get(name));
+        let with_port = || {
+            found
+                .clone()
+                .find(|(service, _)| service.ports.contains_key(&dst.port()))
+        };
+        let (service, endpoints) = match names.len() {
+            1 => found.next()?,
+            _ => with_port().or_else(|| found.next())?,
+        };
         Some((service, endpoints))
+    }
+
+    /// Has any service this virtual address?
+    pub fn is_vip(&self, ip: IpAddr) -> bool {
+        self.by_vip.contains_key(&ip.to_canonical())
     }
 
     /// The service of that name; the one in `namespace` when several namespaces have one.

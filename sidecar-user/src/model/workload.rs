@@ -16,6 +16,24 @@ pub struct Workload {
     pub healthy: bool,
     /// Load-balancing weight; 1 unless the registry says otherwise.
     pub capacity: u32,
+    pub locality: Locality,
+    /// The node that it runs on; empty where nobody says.
+    pub node: String,
+}
+
+/// Where a workload runs. What nobody says is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Locality {
+    pub region: String,
+    pub zone: String,
+    pub subzone: String,
+}
+
+/// What makes one workload nearer than another.
+#[derive(Clone, Copy, Debug)]
+pub struct Location<'w> {
+    pub locality: &'w Locality,
+    pub node: &'w str,
 }
 
 /// What a proxy knows of the workload beside it, without the registry.
@@ -25,6 +43,18 @@ pub struct Own {
     pub identity: SpiffeId,
     /// In their canonical form.
     pub addresses: Vec<IpAddr>,
+    /// Empty where nobody has told it.
+    pub node: String,
+}
+
+impl Locality {
+    pub const fn unknown() -> Self {
+        Self {
+            region: String::new(),
+            zone: String::new(),
+            subzone: String::new(),
+        }
+    }
 }
 
 impl Workload {
@@ -39,6 +69,13 @@ impl Workload {
         }
     }
 
+    pub fn location(&self) -> Location<'_> {
+        Location {
+            locality: &self.locality,
+            node: &self.node,
+        }
+    }
+
     pub fn has(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.addresses.iter().any(|ip| ip.to_canonical() == address)
@@ -46,9 +83,10 @@ impl Workload {
 }
 
 /// How a workload is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TunnelProtocol {
     /// It is not in the mesh: plain TCP.
+    #[default]
     None,
     /// It is in the mesh: HTTP/2 CONNECT over mutual TLS, port 15008.
     Hbone,

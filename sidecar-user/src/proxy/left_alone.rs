@@ -66,7 +66,7 @@ impl LeftAlone {
         if flow.direction == Direction::Outbound {
             flow.source_identity = Some(self.id.clone());
             let world = self.world.borrow();
-            let dialled = flow.original_dst.and_then(|dst| world.service_by_vip(dst.ip()));
+            let dialled = flow.original_dst.and_then(|dst| world.service_at(dst));
             flow.service = dialled.map(|(service, _)| service.name.clone());
         }
         flow

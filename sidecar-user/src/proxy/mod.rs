@@ -3,11 +3,13 @@
 //! This file and its neighbours assemble the rooms: the control work runs here on the calling thread, each shard of
 //! the data path on a thread of its own.
 
+mod affinity;
 mod agent;
 mod authorize;
 mod bounds;
 mod config;
 mod contain;
+mod control;
 mod doors;
 mod fixed;
 mod granted;

@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 36] = [
+pub const SETTINGS: [Setting; 37] = [
     Setting {
         path: "workload.name",
         flag: "name",
@@ -46,6 +46,14 @@ pub const SETTINGS: [Setting; 36] = [
         list: true,
     },
     Setting {
+        path: "workload.node",
+        flag: "node",
+        env: "OUTRIGGER_NODE",
+        value: "NAME",
+        help: "The node that it runs on, for services that prefer near endpoints [default: as the registry says]",
+        list: false,
+    },
+    Setting {
         path: "mode",
         flag: "mode",
         env: "OUTRIGGER_MODE",
@@ -74,7 +82,7 @@ pub const SETTINGS: [Setting; 36] = [
         flag: "authority",
         env: "OUTRIGGER_AUTHORITY",
         value: "URL",
-        help: "The certificate service, such as https://10.99.0.1:15012",
+        help: "The certificate service, such as https://10.99.0.1:15012, or agent: through the agent of this node",
         list: false,
     },
     Setting {

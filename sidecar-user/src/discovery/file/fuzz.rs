@@ -1,5 +1,7 @@
 //! What has to hold of a registry, whatever its text.
 
+use std::net::SocketAddr;
+
 use super::parse;
 use crate::model::Snapshot;
 
@@ -14,8 +16,12 @@ pub(crate) fn registry(text: &str) -> Result<String, String> {
     }
     for (service, endpoints) in snapshot.services() {
         for vip in &service.vips {
-            let found = snapshot.service_by_vip(*vip).map(|(found, _)| &found.name);
-            assert_eq!(found, Some(&service.name), "{vip}");
+            assert!(snapshot.is_vip(*vip), "{vip}");
+            for port in service.ports.keys() {
+                let at = SocketAddr::new(*vip, *port);
+                let found = snapshot.service_at(at).map(|(found, _)| &found.name);
+                assert_eq!(found, Some(&service.name), "{at}");
+            }
         }
         assert!(endpoints.iter().all(|e| e.ports.keys().all(|port| *port != 0)));
     }

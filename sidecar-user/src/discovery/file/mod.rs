@@ -2,6 +2,7 @@
 //! Reading files and noticing changes is `reload.rs`; what each key means for a user is in `docs/registry.md`.
 
 mod address;
+mod balancing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod lint;
@@ -120,7 +121,6 @@ fn check_unique(reader: &Reader, entries: &Entries) {
         }
     }
     let mut names = Unique::default();
-    let mut vips = Unique::default();
     for entry in &entries.services {
         names.see(
             reader,
@@ -128,10 +128,8 @@ fn check_unique(reader: &Reader, entries: &Entries) {
             &entry.place,
             "merge the two services",
         );
-        for (ip, place) in &entry.places {
-            vips.see(reader, ip, place, "give it to one service");
-        }
     }
+    check_virtual_addresses(reader, &entries.services);
     let mut policies = Unique::default();
     for entry in &entries.policies {
         policies.see(
@@ -140,6 +138,33 @@ fn check_unique(reader: &Reader, entries: &Entries) {
             &entry.place,
             "rename or remove one of them",
         );
+    }
+}
+
+/// Services may share a virtual address while their ports tell them apart.
+fn check_virtual_addresses(reader: &Reader, services: &[service::Entry]) {
+    let mut taken: HashMap<IpAddr, Vec<(&service::Entry, &Place)>> = HashMap::new();
+    for entry in services {
+        for (ip, place) in &entry.places {
+            let others = taken.entry(*ip).or_default();
+            let shared = |other: &service::Entry| {
+                let ports = &other.service.ports;
+                if std::ptr::eq(other, entry) {
+                    return Some(String::new());
+                }
+                let port = entry.service.ports.keys().find(|port| ports.contains_key(port));
+                port.map(|port| format!(", with port {port}, too,"))
+            };
+            let clash = others
+                .iter()
+                .find_map(|(other, first)| Some((first, shared(other)?)));
+            if let Some((first, port)) = clash {
+                let (line, path) = (first.at.line, &first.path);
+                let what = format!("`{ip}` stands already{port} at line {line} (`{path}`)");
+                reader.problem(place, what, "give it to one service, or let their ports differ");
+            }
+            others.push((entry, place));
+        }
     }
 }
 

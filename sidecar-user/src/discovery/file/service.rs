@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::address::{check_gateway, read_network_address};
+use super::balancing;
 use super::reader::{Place, Reader, read_ports};
 use super::workload::read_waypoint;
 use crate::document::{Field, Object};
@@ -17,7 +18,7 @@ pub(super) struct Entry {
     pub waypoint: bool,
 }
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "name",
     "namespace",
     "hostname",
@@ -29,6 +30,7 @@ const KEYS: [&str; 14] = [
     "waypoint",
     "weightedWaypoints",
     "loadBalancer",
+    "sessionAffinity",
     "ipFamilies",
     "visibility",
     "endpoints",
@@ -44,6 +46,12 @@ pub(super) fn read(reader: &Reader, field: &Field<'_>) -> Option<Entry> {
     let subject_alt_names = read_names(reader, &object);
     let weighted = read_weighted_waypoints(reader, &object);
     let waypoint = read_waypoint(reader, &object) || weighted;
+    let balancing = object.get("loadBalancer");
+    let balancing = balancing
+        .map(|field| balancing::read(reader, &field))
+        .unwrap_or_default();
+    let affinity = object.get("sessionAffinity");
+    let affinity = affinity.and_then(|field| balancing::read_affinity(&field));
     check_unused(reader, &object);
     let name = read_name(&object)?;
     Some(Entry {
@@ -52,6 +60,8 @@ pub(super) fn read(reader: &Reader, field: &Field<'_>) -> Option<Entry> {
             vips: places.iter().map(|(ip, _)| *ip).collect(),
             ports,
             subject_alt_names,
+            balancing,
+            affinity,
         },
         place: Place::from(field),
         places,
@@ -159,42 +169,4 @@ fn check_unused(reader: &Reader, object: &Object<'_>) {
         );
         Some(())
     });
-    if let Some(balancer) = object.get("loadBalancer") {
-        check_balancer(reader, &balancer);
-    }
-}
-
-fn check_balancer(reader: &Reader, field: &Field<'_>) {
-    const SCOPES: [(&str, ()); 6] = [
-        ("Region", ()),
-        ("Zone", ()),
-        ("Subzone", ()),
-        ("Node", ()),
-        ("Cluster", ()),
-        ("Network", ()),
-    ];
-    let Some(balancer) = field.object(&["routingPreferences", "mode", "healthPolicy"]) else {
-        return;
-    };
-    balancer.list_of("routingPreferences", "a list of scopes", |item| {
-        item.one_of(&SCOPES)
-    });
-    let modes = [
-        ("Standard", true),
-        ("Strict", false),
-        ("Failover", false),
-        ("Passthrough", false),
-    ];
-    let policies = [("OnlyHealthy", true), ("AllowAll", false)];
-    for (name, words) in [("mode", &modes[..]), ("healthPolicy", &policies[..])] {
-        if let Some(value) = balancer.get(name)
-            && value.one_of(words) == Some(false)
-        {
-            reader.warn(
-                &value,
-                format!("`{}` is not acted on", value.text().unwrap_or_default()),
-                format!("`{}` is what happens", words[0].0),
-            );
-        }
-    }
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::model::authorization::{Action, PolicyName, StringMatch};
-use crate::model::{Endpoint, TunnelProtocol};
+use crate::model::balancing::Scope as Near;
+use crate::model::{BalanceMode, Balancing, Endpoint, HealthPolicy, Locality, TunnelProtocol};
 
 const EXAMPLE: &str = r#"
 workloads:
@@ -96,7 +97,7 @@ fn ztunnels_example_loads_and_means_the_same() {
     let snapshot = &registry.snapshot;
     assert_eq!(registry.warnings, []);
     assert_eq!(registry.counts.to_string(), "2 workloads, 1 services, 1 policies");
-    let (service, endpoints) = snapshot.service_by_vip(ip("10.96.0.10")).unwrap();
+    let (service, endpoints) = snapshot.service_at("10.96.0.10:80".parse().unwrap()).unwrap();
     assert_eq!(service.name.to_string(), "t/echo.t.svc.cluster.local");
     let [Endpoint { workload, ports, .. }] = endpoints else {
         panic!("{endpoints:?}")
@@ -127,13 +128,11 @@ fn every_key_of_ztunnel_loads_and_what_is_not_acted_on_is_told() {
         "services[0].subjectAltNames[1]",
         "services[0].waypoint",
         "services[0].weightedWaypoints",
-        "services[0].loadBalancer.mode",
-        "services[0].loadBalancer.healthPolicy",
         "services[0].visibility",
     ] {
         assert!(warned.contains(&field), "{field} is not in {warned:?}");
     }
-    assert_eq!(warned.len(), 11, "{warned:?}");
+    assert_eq!(warned.len(), 9, "{warned:?}");
 }
 
 #[test]
@@ -277,8 +276,8 @@ workloads:
 - {uid: u, namespace: n, workloadIps: [10.0.0.1]}
 - {uid: u, namespace: n, workloadIps: ["::ffff:10.0.0.1"]}
 services:
-- {name: a, namespace: n, hostname: h, vips: [/10.9.0.1], ports: {}}
-- {name: b, namespace: n, hostname: h, vips: [/10.9.0.1], ports: {}}
+- {name: a, namespace: n, hostname: h, vips: [/10.9.0.1, /10.9.0.2, /10.9.0.2], ports: {80: 80}}
+- {name: b, namespace: n, hostname: h, vips: [/10.9.0.1], ports: {80: 80}}
 policies:
 - {name: p, namespace: n, scope: Global, action: Deny, rules: []}
 - {name: p, namespace: n, scope: Global, action: Deny, rules: []}
@@ -288,7 +287,8 @@ policies:
         "`workloads[1].uid`: `u` stands already at line 3",
         "`10.0.0.1` stands already at line 3 (`workloads[0].workloadIps[0]`)",
         "`services[1]`: `n/h` stands already at line 6",
-        "`10.9.0.1` stands already at line 6",
+        "`services[1].vips[0]`: `10.9.0.1` stands already, with port 80, too, at line 6",
+        "`services[0].vips[2]`: `10.9.0.2` stands already at line 6 (`services[0].vips[1]`)",
         "`policies[1]`: `n/p` stands already at line 9",
     ] {
         assert!(found.contains(expected), "{expected}\n{found}");
@@ -305,11 +305,16 @@ services: [{name: s, namespace: n, hostname: h, vips: [/10.9.0.1], ports: {80: 8
 "#;
     let snapshot = good(text).snapshot;
     assert!(snapshot.workload_by_address(ip("10.0.0.1")).is_none());
-    let (_, endpoints) = snapshot.service_by_vip(ip("10.9.0.1")).unwrap();
+    let (_, endpoints) = snapshot.service_at("10.9.0.1:80".parse().unwrap()).unwrap();
     assert_eq!(endpoints.len(), 1);
     let open = endpoints[0].load.enter();
     let next = parse(text, &snapshot).unwrap().snapshot;
-    assert_eq!(next.service_by_vip(ip("10.9.0.1")).unwrap().1[0].load.open(), 1);
+    assert_eq!(
+        next.service_at("10.9.0.1:80".parse().unwrap()).unwrap().1[0]
+            .load
+            .open(),
+        1
+    );
     drop(open);
 }
 
@@ -345,4 +350,77 @@ policies:
     assert_eq!(of("10.0.0.1").selected.len(), 1);
     assert_eq!(of("10.0.0.2").selected.len(), 0);
     assert_eq!(of("10.0.0.1").namespace.len(), 0, "a policy of another namespace");
+}
+
+#[test]
+fn services_whose_ports_differ_may_share_an_address() {
+    let registry = good(
+        r#"
+services:
+- {name: a, namespace: n, hostname: a, vips: [/10.9.0.1], ports: {80: 80}}
+- {name: b, namespace: n, hostname: b, vips: [/10.9.0.1], ports: {81: 80}}
+"#,
+    );
+    for (dst, hostname) in [("10.9.0.1:80", "a"), ("10.9.0.1:81", "b")] {
+        let (service, _) = registry.snapshot.service_at(dst.parse().unwrap()).unwrap();
+        assert_eq!(&*service.name.hostname, hostname);
+    }
+}
+
+#[test]
+fn what_makes_an_endpoint_near_is_read_as_ztunnel_spells_it() {
+    let registry = good(EVERYTHING);
+    let (service, endpoints) = registry.snapshot.services().next().unwrap();
+    let wanted = Balancing {
+        scopes: vec![Near::Region, Near::Zone],
+        mode: BalanceMode::Failover,
+        health: HealthPolicy::AllowAll,
+    };
+    assert_eq!(service.balancing, wanted);
+    let workload = &endpoints[0].workload;
+    let Locality {
+        region,
+        zone,
+        subzone,
+    } = &workload.locality;
+    assert_eq!([region, zone, subzone, &workload.node], ["r", "z", "s", "node1"]);
+}
+
+#[test]
+fn a_preference_that_prefers_nobody_is_told() {
+    let with = |balancer: &str| {
+        let text = format!(
+            "services: [{{name: a, namespace: n, hostname: a, ports: {{}}, loadBalancer: {balancer}}}]"
+        );
+        let warnings = good(&text).warnings;
+        warnings.into_iter().map(|w| w.field).collect::<Vec<_>>()
+    };
+    assert_eq!(with("{mode: Strict}"), ["services[0].loadBalancer.mode"]);
+    assert_eq!(
+        with("{mode: Strict, routingPreferences: [Zone, Cluster]}"),
+        ["services[0].loadBalancer.routingPreferences[1]"]
+    );
+    assert!(with("{mode: Passthrough}").is_empty());
+}
+
+#[test]
+fn a_session_lasts_as_long_as_in_kubernetes_and_no_longer_than_a_day() {
+    let with = |affinity: &str| {
+        format!(
+            "services: [{{name: a, namespace: n, hostname: a, ports: {{}}, sessionAffinity: {affinity}}}]"
+        )
+    };
+    for (affinity, seconds) in [("{}", 10_800), ("{timeoutSeconds: 600}", 600)] {
+        let registry = good(&with(affinity));
+        let (service, _) = registry.snapshot.services().next().unwrap();
+        assert_eq!(service.affinity.unwrap().timeout.as_secs(), seconds);
+    }
+    for wrong in ["0", "86401"] {
+        let found = bad(&with(&format!("{{timeoutSeconds: {wrong}}}")));
+        assert!(
+            found.contains("`services[0].sessionAffinity.timeoutSeconds`")
+                && found.contains("from 1 to 86400"),
+            "{found}"
+        );
+    }
 }

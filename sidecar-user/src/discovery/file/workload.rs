@@ -7,7 +7,7 @@ use super::reader::{Place, Reader, read_ports};
 use crate::document::{Field, Object};
 use crate::model::authorization::PolicyName;
 use crate::model::snapshot::Serves;
-use crate::model::{ServiceName, SpiffeId, TunnelProtocol, Workload};
+use crate::model::{Locality, ServiceName, SpiffeId, TunnelProtocol, Workload};
 
 pub(super) struct Entry {
     pub workload: Workload,
@@ -51,8 +51,7 @@ const KEYS: [&str; 25] = [
 ];
 
 /// Labels that change nothing about a connection.
-const LABELS: [&str; 6] = [
-    "node",
+const LABELS: [&str; 5] = [
     "clusterId",
     "workloadName",
     "workloadType",
@@ -129,7 +128,24 @@ fn read_workload(object: &Object<'_>, addresses: Vec<IpAddr>) -> Option<Workload
             .get("capacity")
             .and_then(|f| f.parse("weight", "write a whole number such as 1"))
             .unwrap_or(1),
+        locality: read_locality(object),
+        node: object.text_or_empty("node").to_owned(),
     })
+}
+
+fn read_locality(object: &Object<'_>) -> Locality {
+    let parts = object
+        .get("locality")
+        .and_then(|field| field.object(&["region", "zone", "subzone"]));
+    let part = |name| match &parts {
+        Some(parts) => parts.text_or_empty(name).to_owned(),
+        None => String::new(),
+    };
+    Locality {
+        region: part("region"),
+        zone: part("zone"),
+        subzone: part("subzone"),
+    }
 }
 
 /// An empty trust domain is `cluster.local`, as in Istio's discovery protocol. (In ztunnel's file it stays empty
@@ -213,14 +229,6 @@ fn check_unused(reader: &Reader, object: &Object<'_>) {
     }
     if let Some(network) = object.get("network") {
         warn_network(reader, &network, network.text().unwrap_or_default());
-    }
-    if let Some(locality) = object
-        .get("locality")
-        .and_then(|f| f.object(&["region", "zone", "subzone"]))
-    {
-        for part in ["region", "zone", "subzone"] {
-            locality.text_or_empty(part);
-        }
     }
     if let Some(native) = object.get("nativeTunnel") {
         native.bool();

@@ -1,8 +1,8 @@
 //! Which entry of the registry a proxy is, and which addresses a peer has.
 
 use super::*;
-use crate::model::TunnelProtocol;
 use crate::model::authorization::{Action, Scope};
+use crate::model::{Locality, TunnelProtocol};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -18,6 +18,8 @@ fn workload(uid: &str, name: &str, account: &str, addresses: &[&str]) -> Workloa
         protocol: TunnelProtocol::Hbone,
         healthy: true,
         capacity: 1,
+        locality: Locality::default(),
+        node: String::new(),
     }
 }
 
@@ -66,6 +68,7 @@ fn own() -> Own {
         name: "b".into(),
         identity: SpiffeId::new("td", "t", "b").unwrap(),
         addresses: vec![ip("10.0.0.2"), ip("fd00::2")],
+        node: "n9".into(),
     }
 }
 
@@ -297,5 +300,75 @@ fn what_has_not_changed_is_the_same_and_what_has_is_not() {
         let mut removed = policies();
         removed.remove(n);
         assert!(!standing(&build(&one, removed), &one), "{n}");
+    }
+}
+
+#[test]
+fn services_at_one_address_are_told_apart_by_their_ports() {
+    let service = |hostname: &str, vips: &[&str], ports: &[u16]| Service {
+        name: ServiceName {
+            namespace: "t".into(),
+            hostname: hostname.into(),
+        },
+        vips: vips.iter().map(|vip| ip(vip)).collect(),
+        ports: ports.iter().map(|port| (*port, 8080)).collect(),
+        ..Service::default()
+    };
+    let services = vec![
+        service("web", &["10.9.0.1", "10.9.0.2"], &[80, 443]),
+        service("db", &["10.9.0.1"], &[5432]),
+    ];
+    let world = Snapshot::build(&Snapshot::default(), services, Vec::new());
+    let at = |dst: &str| {
+        let found = world.service_at(dst.parse().unwrap());
+        found.map(|(service, _)| service.name.hostname.to_string())
+    };
+    for (dst, wanted) in [
+        ("10.9.0.1:443", "web"),
+        ("10.9.0.1:5432", "db"),
+        ("[::ffff:10.9.0.1]:5432", "db"),
+        ("10.9.0.2:80", "web"),
+        ("10.9.0.2:81", "web"),
+    ] {
+        assert_eq!(at(dst).as_deref(), Some(wanted), "{dst}");
+    }
+    assert!(
+        at("10.9.0.1:22").is_some(),
+        "the address is known, and none of the ports"
+    );
+    assert_eq!(at("10.9.0.3:80"), None);
+}
+
+/// Where we run: zone and node.
+fn location(world: &Snapshot) -> (String, String) {
+    let own = own();
+    let Location { locality, node } = world.location_of(&own);
+    (locality.zone.clone(), node.to_owned())
+}
+
+#[test]
+fn where_a_proxy_runs_is_what_its_own_entry_says_and_of_the_node_what_it_knows_itself() {
+    let at = |mut workload: Workload, zone: &str, node: &str| {
+        workload.locality.zone = zone.into();
+        workload.node = node.into();
+        workload
+    };
+    let b = || workload("c//Pod/t/b", "b", "b", &["10.0.0.2"]);
+    let twin = at(workload("d//Pod/t/b", "b", "b", &["10.0.0.3"]), "other", "n3");
+    let listed = world(
+        &[(at(b(), "near", "n1"), &[]), (twin.clone(), &[])],
+        &[],
+        Vec::new(),
+    );
+    assert_eq!(location(&listed), ("near".into(), "n1".into()));
+    let without_node = world(&[(at(b(), "near", ""), &[])], &[], Vec::new());
+    assert_eq!(location(&without_node), ("near".into(), "n9".into()));
+    let renamed = at(workload("c//Pod/t/x", "x", "b", &["10.0.0.2"]), "near", "n1");
+    let by_address = world(&[(renamed, &[])], &[], Vec::new());
+    assert_eq!(location(&by_address), ("near".into(), "n1".into()));
+    let stranger = at(workload("c//Pod/t/x", "x", "x", &["10.0.0.2"]), "near", "n1");
+    for unlisted in [vec![], vec![(twin, &[][..])], vec![(stranger, &[][..])]] {
+        let world = world(&unlisted, &[], Vec::new());
+        assert_eq!(location(&world), (String::new(), "n9".into()));
     }
 }

@@ -110,7 +110,7 @@ fn the_service_at_the_address_that_was_dialled_is_named_and_of_inbound_ones_none
         name: name.clone(),
         vips: vec![[10, 0, 0, 2].into()],
         ports: [(80, 8080)].into(),
-        subject_alt_names: Vec::new(),
+        ..Service::default()
     };
     let world = Snapshot::build(&Snapshot::default(), vec![service], Vec::new());
     let (_changes, world) = watch::channel(Arc::new(world));
