@@ -3,13 +3,16 @@
 
 mod client;
 mod config_map;
+mod event;
 #[cfg(test)]
 pub(crate) mod fake;
 mod istio;
 mod names;
 mod node;
 mod object;
+mod pod;
 mod pod_state;
+mod probe;
 mod secret;
 mod service;
 mod service_endpoints;
@@ -21,6 +24,7 @@ mod workload_pod;
 
 pub use client::{Client, Error};
 pub use config_map::publish;
+pub use event::{Events, Told};
 pub use istio::{
     AuthorizationPolicy, AuthorizationSpec, IstioFrom, IstioMeta, IstioOperation, IstioRule, IstioSelector,
     IstioSource, IstioTo, IstioWhen, MutualTls, PeerAuthentication, PeerSpec,
@@ -31,6 +35,7 @@ pub use names::{
 };
 pub use node::{Node, nodes};
 pub use object::ObjectName;
+pub use pod::{Pod, list_on_node, on_node};
 pub use pod_state::{PodState, pod_state};
 pub use secret::{Secret, SecretChange, follow_secret, make_secret, read_secret};
 pub use service::{Distribution, Families, Service, ServicePort, services};

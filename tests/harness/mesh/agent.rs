@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::cgroup;
 use crate::fabric::Shared;
 use crate::mesh::binaries;
+use crate::name;
 use crate::pod::Pod;
 use crate::process::Process;
 use crate::wait;
@@ -19,6 +20,10 @@ pub const SIDECAR_USER: u32 = 65532;
 pub const DOOR: &str = "@outrigger/agent";
 /// The cgroup below a pod's where they run.
 pub const SIDECAR: &str = "outrigger";
+/// The cgroup of a fabric in which are those of pods of Kubernetes.
+pub(crate) const KUBEPODS: &str = "kubepods";
+/// What its agent serves there.
+pub const NODE: &str = "n1";
 
 /// Set for a whole run of the tests: sidecars are the agent's unless a test says otherwise.
 const BY_DEFAULT: &str = "OUTRIGGER_TEST_AGENT";
@@ -46,16 +51,31 @@ impl Agent {
         if running.is_some() {
             return Ok(());
         }
-        // A directory in which nothing is found: pods are asked for.
-        let nobody = cgroup::mount()?.join(fabric.name()).join("agent");
-        cgroup::create(&nobody)?;
-        let mut command = Command::new(binaries::path("outrigger")?);
+        let outrigger = binaries::path("outrigger")?;
+        // Without a cluster a directory in which nothing is found: pods are asked for.
+        let (directory, mut command) = match fabric.api_server() {
+            None => ("agent", Command::new(outrigger)),
+            Some(_) => {
+                let mut command = Command::new("nsenter");
+                command
+                    .arg(format!("--net={}/{}", name::NETNS_DIR, fabric.name()))
+                    .arg(outrigger);
+                (KUBEPODS, command)
+            }
+        };
+        let pods = cgroup::mount()?.join(fabric.name()).join(directory);
+        cgroup::create(&pods)?;
+        if let Some(url) = fabric.api_server() {
+            command
+                .env("OUTRIGGER_NODE", NODE)
+                .env("OUTRIGGER_API_SERVER", url);
+        }
         command
             .arg("agent")
             .arg("--pins")
             .arg(pins(fabric))
             .arg("--pods")
-            .arg(&nobody)
+            .arg(&pods)
             .args(["--sidecar", SIDECAR])
             .arg("--socket")
             .arg(socket(fabric));
@@ -90,7 +110,14 @@ pub(crate) fn install(pod: &Pod) -> Result<()> {
 }
 
 pub(crate) fn pins_of(pod: &Pod) -> PathBuf {
-    pins(pod.fabric()).join("pods").join(pod.name())
+    let uid = || {
+        pod.cgroup()
+            .file_name()?
+            .to_str()?
+            .strip_prefix("pod")
+            .filter(|uid| uid.len() == 36)
+    };
+    pins(pod.fabric()).join("pods").join(uid().unwrap_or(pod.name()))
 }
 
 fn pins(fabric: &Shared) -> PathBuf {
