@@ -152,6 +152,7 @@ impl Serving {
             running.kernel.as_ref(),
             opened.feed.snapshots.clone(),
             running.identity.svid.clone(),
+            opened.affinities.clone(),
         );
         Admin {
             observer: opened.observer.clone(),
