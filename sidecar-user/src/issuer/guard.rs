@@ -95,3 +95,6 @@ async fn admit(service: &Service, request: &mut http::Request<Body>) -> Result<(
     request.extensions_mut().insert(proved.caller);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
