@@ -44,7 +44,7 @@ pub(super) struct Authority {
 enum Reach {
     /// Over the network, by TLS.
     Network {
-        endpoint: Endpoint,
+        endpoint: Box<Endpoint>,
         server_name: String,
         mark: Mark,
     },
@@ -81,7 +81,7 @@ impl Authority {
             None => host.trim_matches(['[', ']']).to_owned(),
         };
         Ok(Reach::Network {
-            endpoint: Endpoint::from(uri),
+            endpoint: Box::new(Endpoint::from(uri)),
             server_name,
             mark,
         })
@@ -162,7 +162,7 @@ impl Authority {
                         .domain_name(server_name);
                     let mark = mark.clone();
                     let dial = service_fn(move |uri: Uri| dial(uri, mark.clone()));
-                    let endpoint = endpoint.clone().tls_config(tls)?;
+                    let endpoint = Endpoint::clone(endpoint).tls_config(tls)?;
                     endpoint.connect_with_connector(dial).await
                 }
                 Reach::Agent(open) => {

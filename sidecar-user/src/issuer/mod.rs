@@ -31,6 +31,7 @@ mod root;
 pub mod rotation;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod scratch;
+mod service;
 pub mod sign;
 mod state;
 mod stats;
@@ -42,12 +43,13 @@ pub mod token;
 mod token_file;
 mod visit;
 
-pub use api::{DRAIN, Service, serve};
+pub use api::{DRAIN, serve};
 pub use ca::Ca;
 pub use claims::Claims;
 pub use held::Material;
 pub use judge::{AGENT_TOKEN, Credentials, Doubt, Judge, Proved, Review};
 pub use remembered::Remembered;
+pub use service::Service;
 pub use sign::Refusal;
 pub use state::write_secret;
 pub use stats::{Counts, Refused};
