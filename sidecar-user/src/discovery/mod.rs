@@ -17,7 +17,6 @@ pub mod file;
 pub mod istio;
 mod reload;
 mod retire;
-pub mod xds;
 
 pub use reload::watch;
 
