@@ -7,7 +7,7 @@ use clap::Command;
 
 use super::*;
 use crate::lifecycle::Format;
-use crate::{observe, policy, route};
+use crate::{identity, observe, policy, route};
 
 mod interception;
 mod stop;
@@ -69,6 +69,35 @@ fn read_control(text: &str, args: &[&str]) -> Result<Loaded<crate::control::Conf
     read_text(Some(text), &CONTROL, &flags(&CONTROL, args), control::read).map_err(|p| p.to_string())
 }
 
+fn asked(role: &crate::proxy::Config) -> &identity::Ask {
+    match &role.identity.source {
+        identity::Source::Authority(ask) => ask,
+        identity::Source::Files(files) => panic!("{files:?}"),
+    }
+}
+
+#[test]
+fn certificates_in_files_take_the_place_of_an_authority() {
+    let text = "workload: {name: a}\nregistry: r\ninterception: none\nidentity: {bundle: /b, roots: /r}\n";
+    let role = read_proxy(text, &[]).unwrap().role;
+    let identity::Source::Files(files) = role.identity.source else {
+        panic!("{:?}", role.identity.source);
+    };
+    assert_eq!(
+        (files.bundle.as_path(), files.roots.as_path()),
+        (Path::new("/b"), Path::new("/r"))
+    );
+    let found = read_proxy(MINIMAL, &["--interception", "none", "--identity-bundle", "/b"]).unwrap_err();
+    for field in ["identity.authority", "identity.token"] {
+        assert!(
+            found.contains(&format!("`{field}`: it is given, and identity.bundle too")),
+            "{found}"
+        );
+    }
+    let found = read_proxy(&text.replace(", roots: /r", ""), &[]).unwrap_err();
+    assert!(found.contains("`identity.roots`: it is missing"), "{found}");
+}
+
 #[test]
 fn every_field_of_the_file_arrives() {
     let Loaded { role, logging } = read_proxy(FULL, &[]).unwrap();
@@ -79,8 +108,9 @@ fn every_field_of_the_file_arrives() {
         (role.mode, role.unknown),
         (policy::Mode::Strict, route::Unknown::Refuse)
     );
-    assert_eq!(role.identity.server_name.as_deref(), Some("control.outrigger"));
-    assert_eq!(role.identity.ttl, Duration::from_secs(3600));
+    let ask = asked(&role);
+    assert_eq!(ask.server_name.as_deref(), Some("control.outrigger"));
+    assert_eq!(ask.ttl, Duration::from_secs(3600));
     let kernel = role.datapath.unwrap();
     assert_eq!(
         (kernel.hbone_port, kernel.shards, kernel.strict),
@@ -124,6 +154,7 @@ fn what_is_left_out_has_its_default() {
         (15008, 15020)
     );
     assert_eq!(role.observe.admin.unwrap().to_string(), "127.0.0.1:15000");
+    let ttl = asked(&role).ttl;
     let socket = role.observe.admin_socket.unwrap();
     assert_eq!(
         (socket.path.to_str(), socket.is_required),
@@ -131,7 +162,7 @@ fn what_is_left_out_has_its_default() {
     );
     assert!((1..=2).contains(&role.workers), "{}", role.workers);
     assert_eq!(
-        (role.stop.deadline, role.identity.ttl),
+        (role.stop.deadline, ttl),
         (Duration::from_secs(25), Duration::from_secs(86400))
     );
     assert_eq!(logging, Logging::default());

@@ -22,7 +22,8 @@ use tonic_prost::ProstCodec;
 use tower::service_fn;
 use tracing::warn;
 
-use super::{Config, Error, Mark, files};
+use super::{Ask, Error, Mark, files};
+use crate::model::SpiffeId;
 
 const CREATE: PathAndQuery =
     PathAndQuery::from_static("/istio.v1.auth.IstioCertificateService/CreateCertificate");
@@ -35,7 +36,8 @@ const MAX_ANSWER: usize = 1 << 20;
 
 /// A checked configuration.
 pub(super) struct Authority {
-    config: Config,
+    id: SpiffeId,
+    config: Ask,
     endpoint: Endpoint,
     server_name: String,
     mark: Mark,
@@ -44,7 +46,7 @@ pub(super) struct Authority {
 }
 
 impl Authority {
-    pub(super) fn new(config: Config, mark: Mark) -> Result<Self, Error> {
+    pub(super) fn new(id: SpiffeId, config: Ask, mark: Mark) -> Result<Self, Error> {
         let fail = |reason| Error::Authority {
             value: config.authority.clone(),
             reason,
@@ -61,6 +63,7 @@ impl Authority {
         };
         let endpoint = Endpoint::from(uri.clone());
         Ok(Self {
+            id,
             config,
             endpoint,
             server_name,
@@ -69,7 +72,11 @@ impl Authority {
         })
     }
 
-    pub(super) fn config(&self) -> &Config {
+    pub(super) fn id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    pub(super) fn config(&self) -> &Ask {
         &self.config
     }
 
@@ -159,7 +166,7 @@ impl Authority {
                 format!("put a valid token into {}", self.config.token.display())
             }
             tonic::Code::PermissionDenied => {
-                format!("use a token that was made for {}", self.config.id)
+                format!("use a token that was made for {}", self.id)
             }
             _ => "see the authority's log".to_owned(),
         };
@@ -226,12 +233,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::SpiffeId;
 
     fn authority(url: &str) -> Result<Authority, Error> {
         Authority::new(
-            Config {
-                id: SpiffeId::new("td.test", "demo", "a").unwrap(),
+            SpiffeId::new("td.test", "demo", "a").unwrap(),
+            Ask {
                 authority: url.to_owned(),
                 server_name: None,
                 roots: "roots.pem".into(),

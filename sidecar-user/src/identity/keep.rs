@@ -8,7 +8,8 @@
 //!    └─ pause ┴── failed ──┘   what is in force stays in force
 //! ```
 //!
-//! It does not decide when (`schedule.rs`), ask (`client.rs`) or judge (`answer.rs`).
+//! It does not decide when (`schedule.rs`), ask (`client.rs`) or judge (`answer.rs`). Files that somebody else renews are followed
+//! in `follow.rs`.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -22,8 +23,9 @@ use tracing::{error, info, warn};
 use super::client::Authority;
 use super::contain::contained;
 use super::files::Stamp;
+use super::follow::follow;
 use super::schedule::{next_renewal, next_retry};
-use super::{Config, Error, Key, Mark, PROVIDER, Status, Svid};
+use super::{Config, Error, Key, Mark, PROVIDER, Source, Status, Svid};
 use crate::error_chain;
 
 /// Timers stand still while a machine sleeps and ignore a clock that is set, so the clock is looked at again.
@@ -43,9 +45,15 @@ pub async fn keep(
     publish: watch::Sender<Option<Arc<Svid>>>,
     status: watch::Sender<Status>,
 ) -> Result<Infallible, Error> {
-    let authority = Authority::new(config, mark)?;
+    let Config { id, source } = config;
+    let renew = async {
+        match source {
+            Source::Authority(ask) => Ok(renew(&Authority::new(id, ask, mark)?, &publish, &status).await),
+            Source::Files(files) => Ok(follow(&id, &files, &publish, &status).await),
+        }
+    };
     tokio::select! {
-        never = renew(&authority, &publish, &status) => match never {},
+        ended = renew => ended,
         never = withdraw_expired(&publish) => match never {},
     }
 }
@@ -92,7 +100,7 @@ async fn renew(
                 publish.send_replace(Some(Arc::new(svid)));
             }
             Err(error) => warn!(
-                identity = %authority.config().id,
+                identity = %authority.id(),
                 error = error_chain(&error),
                 failures,
                 in_force = publish.borrow().is_some(),
@@ -123,12 +131,11 @@ async fn changed(path: &Path, seen: Option<Stamp>) {
 
 /// A new key for each certificate: a stolen one is worth no more than its certificate's life.
 async fn obtain(authority: &Authority, known: Option<&Svid>) -> Result<Svid, Error> {
-    let config = authority.config();
-    let key = Key::generate()?;
+    let (id, key) = (authority.id(), Key::generate()?);
     let known = known.map(|svid| svid.roots().as_ref());
-    let answer = authority.create(key.request(&config.id)?, known).await?;
-    Svid::from_answer(&config.id, &key, &answer, SystemTime::now()).map_err(|source| Error::Answer {
-        authority: config.authority.clone(),
+    let answer = authority.create(key.request(id)?, known).await?;
+    Svid::from_answer(id, &key, &answer, SystemTime::now()).map_err(|source| Error::Answer {
+        authority: authority.config().authority.clone(),
         source,
     })
 }
@@ -163,7 +170,7 @@ async fn withdraw_expired(publish: &watch::Sender<Option<Arc<Svid>>>) -> Infalli
     }
 }
 
-async fn sleep_until(wake: SystemTime) {
+pub(super) async fn sleep_until(wake: SystemTime) {
     while let Ok(left) = wake.duration_since(SystemTime::now()) {
         if left.is_zero() {
             return;
@@ -173,7 +180,7 @@ async fn sleep_until(wake: SystemTime) {
 }
 
 /// From 0 to 1. Without random bytes everyone waits the middle.
-fn chance() -> f64 {
+pub(super) fn chance() -> f64 {
     let mut bytes = [0; 4];
     match PROVIDER.secure_random.fill(&mut bytes) {
         Ok(()) => f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX),

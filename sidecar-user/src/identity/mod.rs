@@ -15,10 +15,12 @@ use crate::model::SpiffeId;
 
 mod answer;
 mod bad_answer;
+mod bundle;
 mod chain;
 mod client;
 mod contain;
 mod files;
+mod follow;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod keep;
@@ -35,6 +37,20 @@ pub type Mark = Arc<dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync>;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub id: SpiffeId,
+    pub source: Source,
+}
+
+/// Where certificates come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// An authority that is asked for each.
+    Authority(Ask),
+    /// Files that somebody else renews in time, as a kubelet does.
+    Files(Files),
+}
+
+#[derive(Clone, Debug)]
+pub struct Ask {
     /// `https://host:port` of the Istio certificate service.
     pub authority: String,
     /// The name its certificate must carry; the host of `authority` when absent.
@@ -49,6 +65,14 @@ pub struct Config {
     pub refresh: Duration,
 }
 
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// A key in PKCS#8 and the chain of its certificate, the leaf first, in PEM.
+    pub bundle: PathBuf,
+    /// The roots of the mesh in PEM.
+    pub roots: PathBuf,
+}
+
 /// How renewal stands, for the admin endpoint. It holds no secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -56,7 +80,7 @@ pub struct Status {
     pub failures: u32,
     /// Why the last attempt failed, with its causes; `None` after a success.
     pub last_error: Option<String>,
-    /// When the next attempt is made; `None` before the first has ended.
+    /// When the next attempt is made at the latest; `None` before the first has ended.
     pub next_attempt: Option<SystemTime>,
 }
 
@@ -112,6 +136,13 @@ pub enum Error {
     #[error("the authority {authority} answered with a certificate that cannot be used")]
     Answer {
         authority: String,
+        #[source]
+        source: BadAnswer,
+    },
+    #[error("the certificate in {} cannot be used with the roots in {}", bundle.display(), roots.display())]
+    Files {
+        bundle: PathBuf,
+        roots: PathBuf,
         #[source]
         source: BadAnswer,
     },
