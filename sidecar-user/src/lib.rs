@@ -32,6 +32,7 @@ pub mod route;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod transport;
+pub mod uplink;
 pub mod xds;
 
 /// An error with everything that led to it, each thing once.

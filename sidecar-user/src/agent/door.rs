@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use super::caller;
 use super::pod::Pod;
@@ -142,6 +142,11 @@ impl Asked<'_> {
                 }
                 self.serves();
                 Ok((Answer::Done, Vec::new()))
+            }
+            (Request::Control, None) if self.serving.is_none() => {
+                let share = pod.control.as_ref();
+                let share = share.context("this agent knows of no control process; set its `control.url`")?;
+                Ok((Answer::Done, vec![share.open()?.into()]))
             }
             _ => bail!("it says its words in another order"),
         }

@@ -10,6 +10,7 @@ mod answers;
 mod caller;
 mod cgroup;
 mod client;
+mod control;
 mod door;
 mod error;
 mod event;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::register::Register;
 use crate::datapath::{self, Config, Node, PodTarget, Policy, close_on};
 use crate::grant;
+use crate::uplink::Share;
 
 /// A pod that is installed.
 pub(super) struct Pod {
@@ -23,6 +24,8 @@ pub(super) struct Pod {
     pub(super) handover: PathBuf,
     /// Of whoever changes what is in force.
     pub(super) turn: Mutex<()>,
+    /// By which its sidecars reach the control plane. `None`: this agent knows of none.
+    pub(super) control: Option<Share>,
 }
 
 impl Pod {

@@ -15,14 +15,16 @@ use super::answers::Answers;
 use super::pod::Pod;
 use super::register::Register;
 use super::{Event, Finder, PodCgroup, Roots, Watch};
-use super::{door, figures, following, introduce, memory};
+use super::{control, door, figures, following, introduce, memory};
 use crate::budget;
 use crate::datapath::{self, Lease, Node, Place, PodTarget};
 use crate::error_chain;
 use crate::grant::{Answer, Request, Wanted};
 use crate::lifecycle::messages::{Listener, Messages};
 use crate::lifecycle::{self, Shutdown};
+use crate::model::LocalPod;
 use crate::observe::{AdminSocket, NodeAdmin, Observer, serve_node};
+use crate::uplink::{self, Local, Share};
 
 /// Everything that an agent needs to know, validated.
 #[derive(Clone, Debug)]
@@ -40,6 +42,8 @@ pub struct Config {
     pub sidecars: PathBuf,
     /// For flows that have ended.
     pub memory: memory::Limits,
+    /// Whom the sidecars of this node ask through it.
+    pub control: Option<uplink::Config>,
 }
 
 impl Config {
@@ -99,7 +103,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let requests = Listener::bind_path(&config.socket)
         .with_context(|| format!("socket: cannot listen at {}", config.socket.display()))?;
     let mut watch = Watch::new(&roots)?;
+    let control = control::open(&config, &mut tasks)?;
     let mut pods = Pods {
+        control,
         finder: Arc::new(Finder::new(roots)?),
         serving: HashMap::new(),
         node,
@@ -154,6 +160,7 @@ struct Pods {
     node: Arc<Node>,
     register: Arc<Register>,
     finder: Arc<Finder>,
+    control: Option<Local>,
     /// By the number of the cgroup.
     serving: HashMap<u64, JoinHandle<()>>,
 }
@@ -218,6 +225,8 @@ impl Pods {
         let register = self.register.clone();
         let (pins, sidecar) = (self.pins_of(&name_of(&pod)), self.config.sidecar.clone());
         let handover = self.config.handover();
+        let uid = name_of(&pod).into();
+        let control = self.control.as_ref().map(|control| control.share(LocalPod { uid }));
         async move {
             loop {
                 let target = match finder.settled(&pod, &[], SETTLING).await {
@@ -230,7 +239,8 @@ impl Pods {
                     }
                 };
                 let places = [&pins, &handover].map(PathBuf::clone);
-                let served = serve_one(&node, &register, &pod, target, places, &sidecar).await;
+                let shared = (register.clone(), control.clone());
+                let served = serve_one(&node, shared, &pod, target, places, &sidecar).await;
                 if let Err(error) = served {
                     tracing::warn!(pod = %pod.path().display(), error = format!("{error:#}"), "a pod is not served; tried again");
                 }
@@ -304,7 +314,7 @@ fn name_of(pod: &PodCgroup) -> String {
 
 async fn serve_one(
     node: &Arc<Node>,
-    register: &Arc<Register>,
+    (register, control): (Arc<Register>, Option<Share>),
     cgroup: &PodCgroup,
     target: PodTarget,
     [pins, handover]: [PathBuf; 2],
@@ -314,16 +324,17 @@ async fn serve_one(
         node: node.clone(),
         sidecar: cgroup.path().join(sidecar),
         name: name_of(cgroup),
-        register: register.clone(),
+        register,
         target,
         pins,
         served_by: AtomicU32::new(0),
         handover,
         turn: Mutex::default(),
+        control,
     });
     let installing = pod.clone();
     tokio::task::spawn_blocking(move || installing.close()).await??;
-    register.installed(&pod.name);
+    pod.register.installed(&pod.name);
     // Of the object that was loaded.
     budget::trim();
     door::serve(pod).await.map_err(io::Error::into)

@@ -5,3 +5,4 @@ mod path;
 mod roots;
 mod subtree;
 mod watch;
+mod relay;

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use super::layers::{Layers, Setting, or};
 use super::logging;
-use super::values::{absolute, admin_socket, memory};
-use crate::agent;
+use super::values::{absolute, admin_socket, authority, memory, path};
+use crate::{agent, uplink};
 
-pub const SETTINGS: [Setting; 8] = [
+pub const SETTINGS: [Setting; 11] = [
     Setting {
         path: "pins",
         flag: "pins",
@@ -56,6 +56,30 @@ pub const SETTINGS: [Setting; 8] = [
         help: "Memory for flows that have ended, such as 256MiB [default: 64MiB]",
         list: false,
     },
+    Setting {
+        path: "control.url",
+        flag: "control",
+        env: "OUTRIGGER_CONTROL",
+        value: "URL",
+        help: "The control process that the sidecars of this node reach through the agent, such as https://outrigger-control.outrigger-system.svc:15012 [default: none]",
+        list: false,
+    },
+    Setting {
+        path: "control.roots",
+        flag: "control-roots",
+        env: "OUTRIGGER_CONTROL_ROOTS",
+        value: "FILE",
+        help: "Root certificates that the control process is trusted by",
+        list: false,
+    },
+    Setting {
+        path: "control.token",
+        flag: "control-token",
+        env: "OUTRIGGER_CONTROL_TOKEN",
+        value: "FILE",
+        help: "The agent's own token for the control process",
+        list: false,
+    },
     logging::LEVEL,
     logging::FORMAT,
 ];
@@ -87,8 +111,10 @@ pub(super) fn read(layers: &Layers) -> Option<agent::Config> {
     };
     let usual = agent::memory::Limits::default();
     let bytes = or(layers, "memory", usual.bytes, |path| layers.read(path, memory));
+    let control = read_control(layers);
     let socket = socket?;
     Some(agent::Config {
+        control: control?,
         pins: pins?,
         pods: pods.unwrap_or_default(),
         sidecar: sidecar?,
@@ -100,4 +126,21 @@ pub(super) fn read(layers: &Layers) -> Option<agent::Config> {
             ..usual
         },
     })
+}
+
+/// Inner `None`: there is none.
+fn read_control(layers: &Layers) -> Option<Option<uplink::Config>> {
+    if !layers.has_section("control") {
+        return Some(None);
+    }
+    let url = layers.require("control.url", authority);
+    let (roots, token) = (
+        layers.require("control.roots", path),
+        layers.require("control.token", path),
+    );
+    Some(Some(uplink::Config {
+        url: url?,
+        roots: roots?,
+        token: token?,
+    }))
 }

@@ -24,7 +24,7 @@ pub(crate) fn file(text: &str) -> Result<String, String> {
             let authority = &ask.authority;
             let scheme = authority.split_once("://").map(|(scheme, _)| scheme);
             assert!(
-                scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
+                ask.is_agents() || scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
                 "{authority}"
             );
         }

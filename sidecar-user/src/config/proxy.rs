@@ -270,13 +270,32 @@ fn read_files(layers: &Layers) -> Option<identity::Files> {
 }
 
 fn read_ask(layers: &Layers) -> Option<identity::Ask> {
+    const AUTHORITY: &str = "identity.authority";
+    let agents = |text: &str| match text {
+        identity::AGENT => Ok(text.to_owned()),
+        url => authority(url),
+    };
     let (authority, server) = (
-        layers.require("identity.authority", authority),
+        layers.require(AUTHORITY, agents),
         or(layers, "identity.serverName", None, |path| {
             layers.read(path, server_name).map(Some)
         }),
     );
-    let roots = layers.require("identity.roots", path);
+    let is_agents = authority.as_deref() == Some(identity::AGENT);
+    if is_agents && !layers.is_given(AGENT) {
+        let what = "it is the agent, and interception.agent is missing, where that one is asked".into();
+        layers.problem(AUTHORITY, what, "set interception.agent, or write https://host:port");
+    }
+    for field in ["identity.roots", "identity.serverName"] {
+        if is_agents && layers.is_given(field) {
+            let what = "it is given, and the authority is the agent of this node, which needs none".into();
+            layers.problem(field, what, "remove it, or write the URL of an authority");
+        }
+    }
+    let roots = match is_agents {
+        true => Some(PathBuf::new()),
+        false => layers.require("identity.roots", path),
+    };
     let token = layers.require("identity.token", path);
     let ttl = or(
         layers,

@@ -60,7 +60,7 @@ fn read(service: &Service, now: SystemTime) -> Vec<Figure> {
         .value(service.store().failures()),
     ];
     // Where they cannot be read there is no number to show; requests are then refused as `tokens_unavailable`.
-    if let Ok((good, expired)) = service.tokens().count(now) {
+    if let Some(Ok((good, expired))) = service.tokens().map(|tokens| tokens.count(now)) {
         let figure = Figure::gauge("outrigger_ca_tokens", "Bootstrap tokens that are not revoked");
         figures.push(figure.by("state", [("good", good as u64), ("expired", expired as u64)]));
     }

@@ -79,7 +79,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
     };
     tokio::select! {
-        served = issuer::serve(&config, service, listener, stop) => served?,
+        served = issuer::serve(&config, service, Default::default(), listener, stop) => served?,
         ended = probes => ended?,
     }
     Ok(())

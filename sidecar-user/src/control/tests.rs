@@ -47,7 +47,7 @@ impl Served {
         let address = config.listen;
         let server =
             tokio::spawn(
-                async move { issuer::serve(&config, service, listener, std::future::pending()).await },
+                async move { issuer::serve(&config, service, Default::default(), listener, std::future::pending()).await },
             );
         Self {
             scratch,
@@ -106,7 +106,7 @@ impl Kept {
         let (publish, svid) = watch::channel(None);
         let (report, status) = watch::channel(Status::default());
         let task = tokio::spawn(async move {
-            let Err(error) = identity::keep(config, Arc::new(|_| Ok(())), publish, report).await;
+            let Err(error) = identity::keep(config, identity::Way::Network(Arc::new(|_| Ok(()))), publish, report).await;
             panic!("{error}");
         });
         Self { svid, status, task }
@@ -246,7 +246,7 @@ async fn an_authority_without_tls_is_an_error_that_ends_it() {
     let mut config = served.client(&id("a"), &id("a"), DAY);
     ask(&mut config).authority = "http://127.0.0.1:1".to_owned();
     let (publish, status) = (watch::Sender::new(None), watch::Sender::new(Status::default()));
-    let Err(error) = identity::keep(config, Arc::new(|_| Ok(())), publish, status).await;
+    let Err(error) = identity::keep(config, identity::Way::Network(Arc::new(|_| Ok(()))), publish, status).await;
     assert!(error.to_string().contains("https"), "{error}");
 }
 
@@ -342,7 +342,7 @@ async fn a_stopped_service_lets_go_of_its_port_though_a_client_is_connected() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(async move {
         let stop = async { drop(stopped.await) };
-        issuer::serve(&config, service, listener, stop).await
+        issuer::serve(&config, service, Default::default(), listener, stop).await
     });
     let _stranger = within(tokio::net::TcpStream::connect(address)).await.unwrap();
     stop.send(()).unwrap();

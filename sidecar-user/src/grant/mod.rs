@@ -29,6 +29,13 @@
 //!
 //! Where the second ends before it has said `taken`, the agent puts back what it has changed, and then closes its own end of that
 //! conversation: the first goes on when it sees that nobody is there any more.
+//!
+//! A sidecar also comes through the same door for a stream to the control plane, which is a conversation of one word:
+//!
+//! ```text
+//!   control                             ──▶      who is it, by its cgroup
+//!                                       ◀──      done: one end of a stream, at which the agent serves gRPC
+//! ```
 
 mod door;
 mod words;

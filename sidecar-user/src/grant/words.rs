@@ -28,6 +28,9 @@ pub enum Request {
     },
     /// The proxy before knows that the pod is this one's.
     Taken,
+    /// Instead of a session: a stream to the services of the control plane. One end of a pair of Unix sockets comes with
+    /// [`Answer::Done`]; the agent serves gRPC at the other.
+    Control,
     /// To the agent itself, by whoever may open its socket: a pod is to be installed.
     Install(Wanted),
 }
@@ -134,6 +137,7 @@ mod tests {
             Request::Activate,
             settle,
             Request::Taken,
+            Request::Control,
         ];
         for request in all {
             let text = serde_json::to_vec(&request).unwrap();

@@ -22,7 +22,7 @@ use tonic_prost::ProstCodec;
 use tower::service_fn;
 use tracing::warn;
 
-use super::{Ask, Error, Mark, files};
+use super::{Ask, Error, Mark, Open, Way, files};
 use crate::model::SpiffeId;
 
 const CREATE: PathAndQuery =
@@ -38,15 +38,37 @@ const MAX_ANSWER: usize = 1 << 20;
 pub(super) struct Authority {
     id: SpiffeId,
     config: Ask,
-    endpoint: Endpoint,
-    server_name: String,
-    mark: Mark,
+    reach: Reach,
     /// The log says once that others can read the token.
     warned: AtomicBool,
 }
 
+enum Reach {
+    /// Over the network, by TLS.
+    Network {
+        endpoint: Endpoint,
+        server_name: String,
+        mark: Mark,
+    },
+    /// Through the agent of this node, which opens a stream for each call.
+    Agent(Open),
+}
+
 impl Authority {
-    pub(super) fn new(id: SpiffeId, config: Ask, mark: Mark) -> Result<Self, Error> {
+    pub(super) fn new(id: SpiffeId, config: Ask, way: Way) -> Result<Self, Error> {
+        let reach = match way {
+            Way::Network(mark) => Self::by_network(&config, mark)?,
+            Way::Agent(open) => Reach::Agent(open),
+        };
+        Ok(Self {
+            id,
+            config,
+            reach,
+            warned: AtomicBool::new(false),
+        })
+    }
+
+    fn by_network(config: &Ask, mark: Mark) -> Result<Reach, Error> {
         let fail = |reason| Error::Authority {
             value: config.authority.clone(),
             reason,
@@ -61,14 +83,10 @@ impl Authority {
             // A URL writes an IPv6 address in brackets, a certificate does not.
             None => host.trim_matches(['[', ']']).to_owned(),
         };
-        let endpoint = Endpoint::from(uri.clone());
-        Ok(Self {
-            id,
-            config,
-            endpoint,
+        Ok(Reach::Network {
+            endpoint: Endpoint::from(uri),
             server_name,
             mark,
-            warned: AtomicBool::new(false),
         })
     }
 
@@ -102,7 +120,15 @@ impl Authority {
     /// Beside the runtime: a disk may take its time.
     async fn read_files(&self) -> Result<(RootCertStore, MetadataValue<Ascii>), Error> {
         let (roots, token) = (self.config.roots.clone(), self.config.token.clone());
-        let read = tokio::task::spawn_blocking(move || Ok((files::roots(&roots)?, files::token(&token)?)));
+        let is_agents = matches!(self.reach, Reach::Agent(_));
+        let read = tokio::task::spawn_blocking(move || {
+            let roots = match is_agents {
+                // Whoever serves at the door of this pod is root of the node.
+                true => RootCertStore::empty(),
+                false => files::roots(&roots)?,
+            };
+            Ok((roots, files::token(&token)?))
+        });
         let (roots, token) = match read.await {
             Ok(read) => read?,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
@@ -131,24 +157,50 @@ impl Authority {
     }
 
     async fn connect(&self, roots: RootCertStore) -> Result<Channel, Error> {
-        let tls = ClientTlsConfig::new()
-            .trust_anchors(roots.roots)
-            .domain_name(&self.server_name);
-        let mark = self.mark.clone();
-        let dial = service_fn(move |uri: Uri| dial(uri, mark.clone()));
         let connect = async {
-            let endpoint = self.endpoint.clone().tls_config(tls)?;
-            endpoint.connect_with_connector(dial).await
+            match &self.reach {
+                Reach::Network {
+                    endpoint,
+                    server_name,
+                    mark,
+                } => {
+                    let tls = ClientTlsConfig::new()
+                        .trust_anchors(roots.roots)
+                        .domain_name(server_name);
+                    let mark = mark.clone();
+                    let dial = service_fn(move |uri: Uri| dial(uri, mark.clone()));
+                    let endpoint = endpoint.clone().tls_config(tls)?;
+                    endpoint.connect_with_connector(dial).await
+                }
+                Reach::Agent(open) => {
+                    let stream = open();
+                    let mut stream = Some(async move { stream.await.map(TokioIo::new) });
+                    // Asked for once: a call is one connection.
+                    let dial = service_fn(move |_| {
+                        let stream = stream.take();
+                        async move {
+                            match stream {
+                                Some(stream) => stream.await,
+                                None => Err(io::ErrorKind::NotConnected.into()),
+                            }
+                        }
+                    });
+                    Endpoint::from_static("http://agent").connect_with_connector(dial).await
+                }
+            }
         };
         // The endpoint's own limit ends with TCP and TLS; this one covers HTTP/2's beginning as well.
         timeout(CONNECT_TIME, connect)
             .await
             .map_err(|_| self.timed_out("accept a connection", CONNECT_TIME))?
-            .map_err(|source| Error::Connect {
-                authority: self.config.authority.clone(),
-                server_name: self.server_name.clone(),
-                roots: self.config.roots.clone(),
-                source,
+            .map_err(|source| match &self.reach {
+                Reach::Network { server_name, .. } => Error::Connect {
+                    authority: self.config.authority.clone(),
+                    server_name: server_name.clone(),
+                    roots: self.config.roots.clone(),
+                    source,
+                },
+                Reach::Agent(_) => Error::Agent { source },
             })
     }
 
@@ -167,6 +219,9 @@ impl Authority {
             }
             tonic::Code::PermissionDenied => {
                 format!("use a token that was made for {}", self.id)
+            }
+            tonic::Code::Unavailable if matches!(self.reach, Reach::Agent(_)) => {
+                "see that the control process runs, and the log of this node's agent".to_owned()
             }
             _ => "see the authority's log".to_owned(),
         };
@@ -245,7 +300,7 @@ mod tests {
                 ttl: Duration::from_secs(60),
                 refresh: Duration::from_secs(60),
             },
-            Arc::new(|_| Ok(())),
+            Way::Network(Arc::new(|_| Ok(()))),
         )
     }
 
@@ -256,7 +311,10 @@ mod tests {
             ("https://10.0.0.1:15012", "10.0.0.1"),
             ("https://[fd99::1]:15012", "fd99::1"),
         ] {
-            assert_eq!(authority(url).unwrap().server_name, name);
+            let Reach::Network { server_name, .. } = authority(url).unwrap().reach else {
+                panic!("it is in the network");
+            };
+            assert_eq!(server_name, name);
         }
     }
 

@@ -25,7 +25,7 @@ use super::contain::contained;
 use super::files::Stamp;
 use super::follow::follow;
 use super::schedule::{next_renewal, next_retry};
-use super::{Config, Error, Key, Mark, PROVIDER, Source, Status, Svid};
+use super::{Config, Error, Key, PROVIDER, Source, Status, Svid, Way};
 use crate::error_chain;
 
 /// Timers stand still while a machine sleeps and ignore a clock that is set, so the clock is looked at again.
@@ -41,14 +41,14 @@ const ROOTS_SPREAD: Duration = Duration::from_secs(5);
 /// never work; whatever can pass is logged, shown in `status` and tried again.
 pub async fn keep(
     config: Config,
-    mark: Mark,
+    way: Way,
     publish: watch::Sender<Option<Arc<Svid>>>,
     status: watch::Sender<Status>,
 ) -> Result<Infallible, Error> {
     let Config { id, source } = config;
     let renew = async {
         match source {
-            Source::Authority(ask) => Ok(renew(&Authority::new(id, ask, mark)?, &publish, &status).await),
+            Source::Authority(ask) => Ok(renew(&Authority::new(id, ask, way)?, &publish, &status).await),
             Source::Files(files) => Ok(follow(&id, &files, &publish, &status).await),
         }
     };
@@ -110,7 +110,7 @@ async fn renew(
         }
         tokio::select! {
             () = sleep_until(next) => {}
-            () = changed(&authority.config().roots, roots) => {
+            () = changed(&authority.config().roots, roots), if !authority.config().is_agents() => {
                 info!(roots = %authority.config().roots.display(), "the authority's roots have changed: asking for a certificate");
                 sleep(ROOTS_SPREAD.mul_f64(chance())).await;
             }

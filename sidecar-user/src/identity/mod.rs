@@ -6,10 +6,12 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use rustls::crypto::CryptoProvider;
+use tokio::net::UnixStream;
 
 use crate::model::SpiffeId;
 
@@ -34,6 +36,22 @@ pub use svid::{Key, Svid};
 /// Done to each socket before it connects: flags it as the proxy's own, so that it is not redirected to the proxy.
 pub type Mark = Arc<dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync>;
 
+/// Opens a stream at which the agent of this node serves the certificate service.
+pub type Open =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send>> + Send + Sync>;
+
+/// How the authority is reached.
+#[derive(Clone)]
+pub enum Way {
+    /// Over the network, by TLS.
+    Network(Mark),
+    /// Through the agent of this node, where [`Ask::authority`] is [`AGENT`].
+    Agent(Open),
+}
+
+/// The word for the agent of this node, in the place of a URL.
+pub const AGENT: &str = "agent";
+
 #[derive(Clone, Debug)]
 pub struct Config {
     pub id: SpiffeId,
@@ -51,11 +69,11 @@ pub enum Source {
 
 #[derive(Clone, Debug)]
 pub struct Ask {
-    /// `https://host:port` of the Istio certificate service.
+    /// `https://host:port` of the Istio certificate service, or [`AGENT`].
     pub authority: String,
     /// The name its certificate must carry; the host of `authority` when absent.
     pub server_name: Option<String>,
-    /// PEM bundle that its certificate must chain to.
+    /// PEM bundle that its certificate must chain to. Empty where the agent is asked.
     pub roots: PathBuf,
     /// Bootstrap token file, read again on every call.
     pub token: PathBuf,
@@ -118,6 +136,11 @@ pub enum Error {
         #[source]
         source: tonic::transport::Error,
     },
+    #[error("the agent of this node cannot be asked for a certificate; see that `outrigger agent` runs on it, with `control.url` set")]
+    Agent {
+        #[source]
+        source: tonic::transport::Error,
+    },
     #[error(
         "the authority {authority} did not {stage} within {limit:?}; see that it runs and is not overloaded"
     )]
@@ -148,6 +171,19 @@ pub enum Error {
     },
     #[error("a bug was met while a certificate was asked for; the log has it as `panicked at`")]
     Bug,
+}
+
+impl Config {
+    /// Certificates are asked for through the agent of this node.
+    pub fn is_agents(&self) -> bool {
+        matches!(&self.source, Source::Authority(ask) if ask.is_agents())
+    }
+}
+
+impl Ask {
+    pub fn is_agents(&self) -> bool {
+        self.authority == AGENT
+    }
 }
 
 impl Error {

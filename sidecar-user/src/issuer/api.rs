@@ -8,7 +8,7 @@ pub(crate) mod fuzz;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::future::{Future, Ready, ready};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,20 +18,22 @@ use tokio::net::TcpListener;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service as Answers, http};
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tracing::field::{DisplayValue, display};
 use tracing::{debug, error, info, warn};
 
+use super::guard::Guard;
+use super::judge::{Credentials, Doubt, Judge, Proved, Review};
 use super::listener::{self, Peer};
-use super::token::{Holder, Worth};
 use super::visit::{Door, Limits};
 use super::{Config, Counts, Error, Refusal, Refused, Store, Tokens, certificate};
 use crate::admission;
 
 const SERVICE: &str = "istio.v1.auth.IstioCertificateService";
-const CREATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
+pub(super) const CREATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 /// A request is a CSR of at most 16 KiB and a few words.
 const MAX_REQUEST: usize = 64 << 10;
 const REQUEST_TIME: Duration = Duration::from_secs(10);
@@ -48,8 +50,8 @@ pub const DRAIN: Duration = Duration::from_secs(5);
 /// The service's state, which whoever shows its figures shares.
 pub struct Service {
     store: Arc<Store>,
-    tokens: Tokens,
-    door: Arc<Door>,
+    pub(super) judge: Judge,
+    pub(super) door: Arc<Door>,
 }
 
 impl Service {
@@ -57,17 +59,30 @@ impl Service {
     pub fn open(config: &Config, descriptors: usize) -> Result<Arc<Self>, Error> {
         Ok(Arc::new(Self {
             store: Arc::new(Store::open(config)?),
-            tokens: Tokens::open(&config.state_dir)?,
+            judge: Judge::Listed(Tokens::open(&config.state_dir)?),
             door: Door::new(Limits::for_descriptors(descriptors)),
         }))
+    }
+
+    /// Without a state directory: somebody else keeps the authority, and says whom a token stands for.
+    pub fn reviewed(store: Store, review: Review, descriptors: usize) -> Arc<Self> {
+        Arc::new(Self {
+            store: Arc::new(store),
+            judge: Judge::Reviewed(review),
+            door: Door::new(Limits::for_descriptors(descriptors)),
+        })
     }
 
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    pub fn tokens(&self) -> &Tokens {
-        &self.tokens
+    /// `None`: there is no list of them.
+    pub fn tokens(&self) -> Option<&Tokens> {
+        match &self.judge {
+            Judge::Listed(tokens) => Some(tokens),
+            Judge::Reviewed(_) => None,
+        }
     }
 
     pub fn counts(&self) -> Counts {
@@ -85,10 +100,12 @@ impl Service {
     }
 }
 
-/// Serves until `stop` is done.
+/// Serves until `stop` is done. `others` are served at the same port, to whoever shows a good token: each of their requests has a
+/// [`crate::model::Caller`] in its extensions.
 pub async fn serve(
     config: &Config,
     service: Arc<Service>,
+    others: Routes,
     listener: TcpListener,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
@@ -107,7 +124,8 @@ pub async fn serve(
         .initial_connection_window_size(2 * WINDOW)
         .max_connection_age(MAX_AGE)
         .max_connection_age_grace(MAX_AGE_GRACE)
-        .add_service(CertificateService(service))
+        .layer(Guard(service.clone()))
+        .add_routes(others.add_service(CertificateService(service)))
         .serve_with_incoming_shutdown(incoming, async {
             stop.await;
             let _ = stopping.send(());
@@ -133,12 +151,20 @@ struct Denial {
 }
 
 impl Service {
-    fn create(&self, request: &Request<CreateRequest>, now: SystemTime) -> Result<CreateResponse, Denial> {
-        let Holder { identity, label } = self.caller(request, now)?;
-        if let Some(Peer(visit)) = request.extensions().get() {
-            visit.prove(&identity);
+    async fn create(
+        &self,
+        request: &Request<CreateRequest>,
+        now: SystemTime,
+    ) -> Result<CreateResponse, Denial> {
+        let visit = request.extensions().get::<Peer>();
+        let address = visit.map(|peer| peer.address().ip());
+        let credentials = Credentials::read(request.metadata(), address)?;
+        let proved = self.judge.judge(credentials, now).await?;
+        if let Some(Peer(visit)) = visit {
+            visit.prove(&proved.place());
         }
-        let message = request.get_ref();
+        let Proved { caller, through } = proved;
+        let (identity, message) = (caller.identity, request.get_ref());
         if let Some(other) = message.impersonated().filter(|name| *name != identity.as_str()) {
             let text = format!(
                 "ImpersonatedIdentity: `{}` is asked for, but the token stands for {identity}",
@@ -160,7 +186,8 @@ impl Service {
             %identity,
             serial = issued.serial,
             not_after = %humantime::format_rfc3339_seconds(issued.not_after),
-            token = %label,
+            token = %caller.name,
+            through = through.as_ref().map(display),
             peer = peer(request),
             "certificate issued"
         );
@@ -168,46 +195,27 @@ impl Service {
             cert_chain: vec![issued.pem, ca.bundle().to_owned()],
         })
     }
-
-    fn caller(&self, request: &Request<CreateRequest>, now: SystemTime) -> Result<Holder, Denial> {
-        let refuse = |why, message: &str| Err(Denial::new(why, Status::unauthenticated(message)));
-        let Some(header) = request.metadata().get("authorization") else {
-            return refuse(
-                Refused::NoToken,
-                "no authorization: send `Bearer` and a bootstrap token",
-            );
-        };
-        let token = header
-            .to_str()
-            .ok()
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim());
-        let Some(token) = token else {
-            return refuse(Refused::NoToken, "authorization: it is not `Bearer` and a token");
-        };
-        match self.tokens.worth(token, now) {
-            Ok(Worth::Good(holder)) => Ok(holder),
-            Ok(Worth::Expired) => refuse(
-                Refused::ExpiredToken,
-                "the token has expired; make one: outrigger token create",
-            ),
-            Ok(Worth::Unknown) => refuse(
-                Refused::UnknownToken,
-                "the token is unknown or revoked; make one: outrigger token create",
-            ),
-            Err(error) => {
-                error!(%error, "tokens cannot be checked");
-                let status = Status::unavailable("tokens cannot be checked; see the log of the authority");
-                Err(Denial::new(Refused::Unavailable, status))
-            }
-        }
-    }
 }
 
 impl Denial {
     fn new(why: Refused, status: Status) -> Self {
         Self { why, status }
+    }
+}
+
+impl Doubt {
+    pub(super) fn status(self) -> Status {
+        match self.why {
+            Refused::Unavailable => Status::unavailable(self.message),
+            why if why.is_anyones() => Status::unauthenticated(self.message),
+            _ => Status::permission_denied(self.message),
+        }
+    }
+}
+
+impl From<Doubt> for Denial {
+    fn from(doubt: Doubt) -> Self {
+        Self::new(doubt.why, doubt.status())
     }
 }
 
@@ -275,28 +283,26 @@ struct Create(Arc<Service>);
 impl Answers<Request<CreateRequest>> for Create {
     type Response = Response<CreateResponse>;
     type Error = Status;
-    type Future = Ready<Result<Self::Response, Status>>;
+    type Future = BoxFuture<Self::Response, Status>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<CreateRequest>) -> Self::Future {
-        let answer = self
-            .0
-            .create(&request, SystemTime::now())
-            .map_err(|Denial { why, status }| {
-                self.0.door.stats.refused(why);
-                match status.code() {
+        let service = self.0.clone();
+        Box::pin(async move {
+            let answer = service.create(&request, SystemTime::now()).await;
+            answer.map(Response::new).map_err(|Denial { why, status }| {
+                service.door.stats.refused(why);
+                match why.is_anyones() {
                     // Anyone can send these, so they must not fill the log.
-                    tonic::Code::Unauthenticated => {
-                        debug!(peer = peer(&request), %status, "certificate refused")
-                    }
-                    _ => warn!(peer = peer(&request), %status, "certificate refused"),
+                    true => debug!(peer = peer(&request), %status, "certificate refused"),
+                    false => warn!(peer = peer(&request), %status, "certificate refused"),
                 }
                 status
-            });
-        ready(answer.map(Response::new))
+            })
+        })
     }
 }
 

@@ -20,6 +20,8 @@ pub mod ca;
 mod certificate;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod guard;
+mod judge;
 mod listener;
 mod root;
 pub mod rotation;
@@ -38,6 +40,7 @@ mod visit;
 
 pub use api::{DRAIN, Service, serve};
 pub use ca::Ca;
+pub use judge::{AGENT_TOKEN, Credentials, Doubt, Judge, Proved, Review};
 pub use sign::Refusal;
 pub use state::write_secret;
 pub use stats::{Counts, Refused};

@@ -17,6 +17,18 @@ pub enum Refused {
     /// The token stands for a name of another trust domain.
     ForeignDomain,
     Failed,
+    /// The API server does not know the token.
+    NotAuthentic,
+    /// The token was made for somebody else than us.
+    OtherAudience,
+    /// The token stands for a service account, and for no pod of it.
+    Unbound,
+    /// The pod that the token was made for is not there any more, or has ended.
+    NoPod,
+    /// The pod runs on another node than whoever asks for it.
+    OtherNode,
+    /// Whoever asks for another is no agent.
+    NoAgent,
 }
 
 /// Why a connection was ended by us.
@@ -50,7 +62,7 @@ pub(super) struct Stats {
 }
 
 impl Refused {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 14] = [
         (Self::NoToken, "no_token"),
         (Self::UnknownToken, "unknown_token"),
         (Self::ExpiredToken, "expired_token"),
@@ -59,7 +71,21 @@ impl Refused {
         (Self::OtherName, "other_name"),
         (Self::ForeignDomain, "foreign_domain"),
         (Self::Failed, "failed"),
+        (Self::NotAuthentic, "not_authentic"),
+        (Self::OtherAudience, "other_audience"),
+        (Self::Unbound, "unbound_token"),
+        (Self::NoPod, "no_pod"),
+        (Self::OtherNode, "other_node"),
+        (Self::NoAgent, "no_agent"),
     ];
+
+    /// Whoever reaches the port can cause it, without any token that was ever good.
+    pub(super) fn is_anyones(self) -> bool {
+        matches!(
+            self,
+            Self::NoToken | Self::UnknownToken | Self::ExpiredToken | Self::NotAuthentic
+        )
+    }
 }
 
 impl Ended {
@@ -116,7 +142,7 @@ mod tests {
         stats.refused(Refused::Failed);
         stats.ended(Ended::Crowded);
         let counts = stats.counts();
-        assert_eq!(counts.refused.last(), Some(&("failed", 1)));
+        assert!(counts.refused.contains(&("failed", 1)));
         assert_eq!(counts.ended.last(), Some(&("identity_quota", 1)));
     }
 }

@@ -6,8 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::model::SpiffeId;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) per_identity: usize,
@@ -30,8 +28,8 @@ pub(super) struct Tenants<T> {
 struct Table<T> {
     next: u64,
     /// By the number of arrival, so that the first is the oldest.
-    all: BTreeMap<u64, (SpiffeId, Arc<T>)>,
-    by_identity: HashMap<SpiffeId, BTreeSet<u64>>,
+    all: BTreeMap<u64, (Arc<str>, Arc<T>)>,
+    by_identity: HashMap<Arc<str>, BTreeSet<u64>>,
 }
 
 impl<T: Tenant> Tenants<T> {
@@ -47,21 +45,21 @@ impl<T: Tenant> Tenants<T> {
     }
 
     /// The newcomer's number, and who has to go for it.
-    pub(super) fn enter(&self, identity: &SpiffeId, tenant: &Arc<T>) -> (u64, Option<Arc<T>>) {
+    pub(super) fn enter(&self, owner: &Arc<str>, tenant: &Arc<T>) -> (u64, Option<Arc<T>>) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let crowded = table.by_identity.get(identity).map_or(0, BTreeSet::len) >= self.limits.per_identity;
+        let crowded = table.by_identity.get(owner).map_or(0, BTreeSet::len) >= self.limits.per_identity;
         let leaving = match crowded {
-            true => table.choose(table.by_identity[identity].iter()),
+            true => table.choose(table.by_identity[owner].iter()),
             false if table.all.len() >= self.limits.all => table.choose(table.all.keys()),
             false => None,
         };
         let displaced = leaving.and_then(|number| table.remove(number));
         let number = table.next;
         table.next += 1;
-        table.all.insert(number, (identity.clone(), tenant.clone()));
+        table.all.insert(number, (owner.clone(), tenant.clone()));
         table
             .by_identity
-            .entry(identity.clone())
+            .entry(owner.clone())
             .or_default()
             .insert(number);
         (number, displaced)
@@ -116,8 +114,8 @@ mod tests {
         }
     }
 
-    fn id(account: &str) -> SpiffeId {
-        SpiffeId::new("td.test", "demo", account).unwrap()
+    fn id(account: &str) -> Arc<str> {
+        account.into()
     }
 
     fn tenants(per_identity: usize, all: usize) -> Tenants<Guest> {

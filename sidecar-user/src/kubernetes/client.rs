@@ -30,10 +30,6 @@ impl Client {
     }
 
     /// For the files of this room.
-    #[expect(
-        dead_code,
-        reason = "what asks the API server comes with the roles that need it"
-    )]
     pub(super) fn inner(&self) -> kube::Client {
         self.0.clone()
     }

@@ -71,9 +71,10 @@ impl Workload {
 }
 
 /// How a workload is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TunnelProtocol {
     /// It is not in the mesh: plain TCP.
+    #[default]
     None,
     /// It is in the mesh: HTTP/2 CONNECT over mutual TLS, port 15008.
     Hbone,

@@ -249,7 +249,8 @@ fn unsettled(why: &str) -> Settled {
     }
 }
 
-async fn connect(door: &Door) -> anyhow::Result<Messages> {
+/// Waits until somebody listens there.
+pub(super) async fn connect(door: &Door) -> anyhow::Result<Messages> {
     let mut told = false;
     loop {
         match Messages::connect(door.name()) {

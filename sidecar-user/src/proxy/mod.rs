@@ -8,6 +8,7 @@ mod authorize;
 mod bounds;
 mod config;
 mod contain;
+mod control;
 mod doors;
 mod fixed;
 mod granted;

@@ -72,7 +72,7 @@ pub(super) const ROOMS: &[Room] = &[
         "issuer",
         "model pki admission",
         "futures_util http humantime nix pem prost rcgen rustls serde serde_json sha2 tokio tokio_io_timeout tokio_rustls \
-         tonic tonic_prost tracing x509_parser zeroize",
+         tonic tonic_prost tower tracing x509_parser zeroize",
     ),
     // nix and socket2 for the process's own figures and the admin socket, tokio_io_timeout for readers that stop reading.
     room(
@@ -97,7 +97,14 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "xds",
         "model",
-        "futures_util http hyper_util ipnet prost tokio tonic tonic_prost tower tracing",
+        "bytes futures_util http hyper_util ipnet prost sha2 tokio tonic tonic_prost tower tracing",
+    ),
+    // What an agent carries between the sidecars of its node and the control process, and a sidecar's end of it. It reads no
+    // message; bytes, http and http_body_util are what a request is made of that goes on as it came.
+    room(
+        "uplink",
+        "model",
+        "bytes futures_util http http_body_util hyper_util nix rustls tokio tonic tower tracing zeroize",
     ),
     // Roles assemble rooms. The plugin is only a client of the admin endpoint: it reads its JSON and prints it.
     room("proxy", ALL_ROOMS, ROLE_CRATES),
@@ -118,7 +125,7 @@ const TESTING: &str = "testing";
 
 /// What a role may import: every room, and how a process lives and ends; no other role.
 const ALL_ROOMS: &str = "model document admission budget policy route intercept transport relay pki identity discovery datapath host existing issuer observe grant kubernetes inject xds \
-                         lifecycle";
+                         uplink lifecycle";
 
 /// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`
 /// takes as an argument, ipnet for the routes that the host has and the mesh adds, slab for the table of connections,

@@ -74,7 +74,7 @@ pub const SETTINGS: [Setting; 37] = [
         flag: "authority",
         env: "OUTRIGGER_AUTHORITY",
         value: "URL",
-        help: "The certificate service, such as https://10.99.0.1:15012",
+        help: "The certificate service, such as https://10.99.0.1:15012, or agent: through the agent of this node",
         list: false,
     },
     Setting {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::issuer::scratch::Scratch;
+use futures_util::FutureExt;
 use crate::issuer::token;
 use crate::model::SpiffeId;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
@@ -82,7 +83,10 @@ impl Fixture {
     }
 
     fn call_at(&self, now: SystemTime, request: &Request<CreateRequest>) -> Result<CreateResponse, Status> {
-        self.service.create(request, now).map_err(|denial| denial.status)
+        let created = self.service.create(request, now).now_or_never();
+        created
+            .expect("a list is asked at once")
+            .map_err(|denial| denial.status)
     }
 
     fn with_token(&self, message: CreateRequest) -> Result<CreateResponse, Status> {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::super::config::Config;
+use super::super::control;
 use super::super::fixed::Fixed;
 use super::super::kernel::Kernel;
 use super::super::shard::Truthful;
@@ -13,7 +15,7 @@ use super::identity::Identity;
 use super::opened::Opened;
 use super::shards::Active;
 use crate::existing::Settled;
-use crate::identity::Mark;
+use crate::identity::{Mark, Way};
 use crate::intercept::Listeners;
 use crate::observe::Observer;
 
@@ -28,7 +30,8 @@ pub(super) struct Listening {
 impl Listening {
     /// Waits for a certificate where a proxy serves until then. `None`: this one is to end before.
     pub(super) async fn take_over(self, opened: &mut Opened) -> anyhow::Result<Option<TakenOver>> {
-        let mut identity = Identity::new(opened.config.identity.clone(), own_sockets(self.kernel.as_ref()));
+        let way = way(&opened.config, self.kernel.as_ref());
+        let mut identity = Identity::new(opened.config.identity.clone(), way);
         if let (Some(former), Some(kernel)) = (&self.former, &self.kernel) {
             if !kernel.is_apart() {
                 kernel.session().proof().see()?;
@@ -50,6 +53,14 @@ impl Listening {
             fixed: self.fixed,
             former: self.former,
         }))
+    }
+}
+
+/// How certificates are asked for.
+fn way(config: &Config, kernel: Option<&Kernel>) -> Way {
+    match &config.agent {
+        Some(door) if config.identity.is_agents() => Way::Agent(control::open(door)),
+        _ => Way::Network(own_sockets(kernel)),
     }
 }
 

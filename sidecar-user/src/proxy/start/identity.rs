@@ -17,11 +17,11 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    pub(super) fn new(config: identity::Config, mark: identity::Mark) -> Self {
+    pub(super) fn new(config: identity::Config, way: identity::Way) -> Self {
         let (publish, svid) = watch::channel(None);
         let (tell, status) = watch::channel(identity::Status::default());
         Self {
-            kept: Box::pin(identity::keep(config, mark, publish, tell)),
+            kept: Box::pin(identity::keep(config, way, publish, tell)),
             svid,
             status,
         }

@@ -1,0 +1,52 @@
+//! What the agent serves its sidecars of the control plane, and how it reaches the control process itself.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::Config;
+use crate::error_chain;
+use crate::kubernetes;
+use crate::uplink::{self, Addresses, Control, Local, Relay};
+
+/// Begins to serve. `None`: this agent knows of no control process.
+pub(super) fn open(config: &Config, tasks: &mut JoinSet<()>) -> anyhow::Result<Option<Local>> {
+    let Some(config) = config.control.clone() else {
+        return Ok(None);
+    };
+    let addresses = addresses(&config, tasks)?;
+    let control = Arc::new(Control::new(config, addresses)?);
+    let relay = Relay::new(control.clone());
+    let (local, incoming) = uplink::incoming();
+    let serving = uplink::serve(relay.routes(), incoming);
+    tasks.spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(
+                error = error_chain(&error),
+                "no sidecar reaches the control plane through this agent"
+            );
+        }
+    });
+    Ok(Some(local))
+}
+
+/// In a cluster those of the pods behind the Service: nothing but the API server is needed to know them, no DNS and no kube-proxy.
+fn addresses(config: &uplink::Config, tasks: &mut JoinSet<()>) -> anyhow::Result<Addresses> {
+    let Some((service, port)) = Control::service(config)? else {
+        return Ok(Addresses::Resolved);
+    };
+    let client = match kubernetes::Client::in_cluster() {
+        Ok(client) => client,
+        Err(error) => {
+            let error = error_chain(&error);
+            tracing::info!(error, "the host of control.url is resolved by DNS");
+            return Ok(Addresses::Resolved);
+        }
+    };
+    let (tell, known) = watch::channel(Vec::new());
+    tasks.spawn(async move {
+        kubernetes::follow_endpoints(&client, &service.namespace, &service.name, port, &tell).await;
+    });
+    Ok(Addresses::Followed(known))
+}

@@ -1,0 +1,35 @@
+//! Streams to the services of the control plane, which the agent of the node serves. Asked for at the same door as the session, one
+//! conversation for each. Knows no service.
+
+use std::io;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::UnixStream;
+
+use super::agent::say;
+use super::granted::connect;
+use crate::grant::{Answer, Door, Request};
+use crate::uplink::Open;
+
+/// Each stream comes from the agent that serves the node at that moment.
+pub(super) fn open(door: &Door) -> Open {
+    let door = door.clone();
+    Arc::new(move || {
+        let door = door.clone();
+        Box::pin(async move { stream(&door).await.map_err(|error| io::Error::other(format!("{error:#}"))) })
+    })
+}
+
+async fn stream(door: &Door) -> anyhow::Result<UnixStream> {
+    let agent = connect(door).await?;
+    // The agent's answer is waited for, and other tasks have this thread too.
+    let asked = tokio::task::spawn_blocking(move || say(&agent, &Request::Control, &[]));
+    let (answer, descriptors) = asked.await??;
+    let stream = match (answer, descriptors.into_iter().next()) {
+        (Answer::Done, Some(stream)) => std::os::unix::net::UnixStream::from(stream),
+        _ => anyhow::bail!("the agent at {door} answers what this version does not understand"),
+    };
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream).context("the agent's stream cannot be used")
+}

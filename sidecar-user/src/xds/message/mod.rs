@@ -1,0 +1,71 @@
+//! The messages of Istio workload discovery, with the fields that somebody reads. They stop here: what leaves is a
+//! `Resource`, or the reason why it is none.
+
+mod address;
+mod authorization;
+mod delta;
+mod from_address;
+mod into_address;
+mod parts;
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::{Kind, Resource};
+pub use delta::*;
+
+impl Kind {
+    pub const ALL: [Self; 2] = [Self::Address, Self::Authorization];
+
+    pub fn type_url(self) -> &'static str {
+        match self {
+            Self::Address => "type.googleapis.com/istio.workload.Address",
+            Self::Authorization => "type.googleapis.com/istio.security.Authorization",
+        }
+    }
+
+    pub fn of_type_url(url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.type_url() == url)
+    }
+}
+
+/// Why one resource is not taken. The rest of its push is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    #[error("it is no message of its type")]
+    Malformed,
+    #[error("`{field}`: {what}")]
+    Field { field: &'static str, what: String },
+}
+
+impl Rejected {
+    fn field(field: &'static str, what: impl Into<String>) -> Self {
+        Self::Field {
+            field,
+            what: what.into(),
+        }
+    }
+}
+
+pub fn encode(resource: &Resource) -> Bytes {
+    let encoded = match resource {
+        Resource::Workload(workload) => address::Address::from(workload).encode_to_vec(),
+        Resource::Service(service) => address::Address::from(service).encode_to_vec(),
+        Resource::Policy(policy) => authorization::Authorization::from(policy).encode_to_vec(),
+    };
+    encoded.into()
+}
+
+pub fn decode(kind: Kind, encoded: &[u8]) -> Result<Resource, Rejected> {
+    let malformed = |_| Rejected::Malformed;
+    match kind {
+        Kind::Address => {
+            let address = address::Address::decode(encoded).map_err(malformed)?;
+            address.try_into()
+        }
+        Kind::Authorization => {
+            let policy = authorization::Authorization::decode(encoded).map_err(malformed)?;
+            Ok(Resource::Policy(policy.try_into()?))
+        }
+    }
+}
