@@ -226,7 +226,10 @@ impl Pods {
         let (pins, sidecar) = (self.pins_of(&name_of(&pod)), self.config.sidecar.clone());
         let handover = self.config.handover();
         let uid = name_of(&pod).into();
-        let control = self.control.as_ref().map(|control| control.share(LocalPod { uid }));
+        let control = self
+            .control
+            .as_ref()
+            .map(|control| control.share(LocalPod { uid }));
         async move {
             loop {
                 let target = match finder.settled(&pod, &[], SETTLING).await {

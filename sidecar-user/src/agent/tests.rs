@@ -2,7 +2,7 @@
 
 mod find;
 mod path;
+mod relay;
 mod roots;
 mod subtree;
 mod watch;
-mod relay;

@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::layers::{Layers, Setting};
+use super::layers::{Layers, Setting, or};
 use super::logging;
-use super::values::{lifetime, path, server_name, status, trust_domain};
+use super::values::{lifetime, path, server_name, status, trust_domain, word};
 use crate::{control, issuer};
 
-pub const SETTINGS: [Setting; 8] = [
+pub const SETTINGS: [Setting; 9] = [
     Setting {
         path: "listen",
         flag: "listen",
@@ -58,6 +58,14 @@ pub const SETTINGS: [Setting; 8] = [
         help: "Where metrics and probes are answered, or none [default: [::]:15014]",
         list: false,
     },
+    Setting {
+        path: "podCertificates",
+        flag: "pod-certificates",
+        env: "OUTRIGGER_POD_CERTIFICATES",
+        value: "BOOL",
+        help: "true: sign PodCertificateRequests of the cluster that this pod runs in [default: false]",
+        list: false,
+    },
     logging::LEVEL,
     logging::FORMAT,
 ];
@@ -90,8 +98,12 @@ pub(super) fn read(layers: &Layers) -> Option<control::Config> {
         // istiod's, and none of a proxy's on the same host.
         false => Some(Some(SocketAddr::new(IpAddr::from([0_u16; 8]), 15014))),
     };
+    let pod_certificates = or(layers, "podCertificates", false, |path| {
+        layers.read(path, word(&[("true", true), ("false", false)]))
+    });
     Some(control::Config {
         status: status?,
+        pod_certificates: pod_certificates?,
         issuer: issuer::Config {
             listen: listen?,
             state_dir: state_dir?,

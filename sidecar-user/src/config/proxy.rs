@@ -284,7 +284,11 @@ fn read_ask(layers: &Layers) -> Option<identity::Ask> {
     let is_agents = authority.as_deref() == Some(identity::AGENT);
     if is_agents && !layers.is_given(AGENT) {
         let what = "it is the agent, and interception.agent is missing, where that one is asked".into();
-        layers.problem(AUTHORITY, what, "set interception.agent, or write https://host:port");
+        layers.problem(
+            AUTHORITY,
+            what,
+            "set interception.agent, or write https://host:port",
+        );
     }
     for field in ["identity.roots", "identity.serverName"] {
         if is_agents && layers.is_given(field) {

@@ -3,17 +3,21 @@
 //! It assembles `issuer/`, shows its figures (`figures.rs`) and watches for the signals that end it; it decides nothing.
 
 mod figures;
+mod pod_certificates;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::{TcpListener, TcpSocket};
 use tracing::info;
 
 use crate::issuer::{self, Service};
+use crate::kubernetes;
 use crate::lifecycle::{self, Shutdown};
 use crate::observe::{self, Observer};
 
@@ -25,6 +29,8 @@ pub struct Config {
     pub issuer: issuer::Config,
     /// Where metrics and probes are answered.
     pub status: Option<SocketAddr>,
+    /// Whether the requests of this cluster's kubelets for certificates of pods are answered, where the API server has them.
+    pub pod_certificates: bool,
 }
 
 /// Serves until SIGTERM or SIGINT, then lets calls under way end.
@@ -48,13 +54,23 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let Config {
         issuer: config,
         status,
+        pod_certificates,
     } = config;
     let service = Service::open(&config, lifecycle::file_limit())?;
     let listener =
         listen(config.listen).with_context(|| format!("listen: cannot listen on {}", config.listen))?;
     let status = status.map(listen_status).transpose()?;
     observer.figures(lifecycle::figures);
-    figures::show(&observer, service.clone());
+    let signing = Arc::new(pod_certificates::Stats::default());
+    let client = pod_certificates
+        .then(kubernetes::Client::in_cluster)
+        .transpose()?;
+    figures::show(
+        &observer,
+        service.clone(),
+        client.is_some().then(|| signing.clone()),
+    );
+    let pod_certificates = sign(client, service.clone(), signing);
     listening.met();
     let ca = service.store().current();
     info!(
@@ -81,8 +97,20 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tokio::select! {
         served = issuer::serve(&config, service, Default::default(), listener, stop) => served?,
         ended = probes => ended?,
+        never = pod_certificates => match never {},
     }
     Ok(())
+}
+
+async fn sign(
+    client: Option<kubernetes::Client>,
+    service: Arc<Service>,
+    stats: Arc<pod_certificates::Stats>,
+) -> Infallible {
+    match client {
+        Some(client) => pod_certificates::run(client, service, stats).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The library's own choice, 128, overflows where a node's pods all start at once; who meets that waits for a second.

@@ -45,10 +45,16 @@ impl Served {
         };
         let service = Service::open(&config, 1024).unwrap();
         let address = config.listen;
-        let server =
-            tokio::spawn(
-                async move { issuer::serve(&config, service, Default::default(), listener, std::future::pending()).await },
-            );
+        let server = tokio::spawn(async move {
+            issuer::serve(
+                &config,
+                service,
+                Default::default(),
+                listener,
+                std::future::pending(),
+            )
+            .await
+        });
         Self {
             scratch,
             address,
@@ -106,7 +112,13 @@ impl Kept {
         let (publish, svid) = watch::channel(None);
         let (report, status) = watch::channel(Status::default());
         let task = tokio::spawn(async move {
-            let Err(error) = identity::keep(config, identity::Way::Network(Arc::new(|_| Ok(()))), publish, report).await;
+            let Err(error) = identity::keep(
+                config,
+                identity::Way::Network(Arc::new(|_| Ok(()))),
+                publish,
+                report,
+            )
+            .await;
             panic!("{error}");
         });
         Self { svid, status, task }
@@ -246,7 +258,13 @@ async fn an_authority_without_tls_is_an_error_that_ends_it() {
     let mut config = served.client(&id("a"), &id("a"), DAY);
     ask(&mut config).authority = "http://127.0.0.1:1".to_owned();
     let (publish, status) = (watch::Sender::new(None), watch::Sender::new(Status::default()));
-    let Err(error) = identity::keep(config, identity::Way::Network(Arc::new(|_| Ok(()))), publish, status).await;
+    let Err(error) = identity::keep(
+        config,
+        identity::Way::Network(Arc::new(|_| Ok(()))),
+        publish,
+        status,
+    )
+    .await;
     assert!(error.to_string().contains("https"), "{error}");
 }
 

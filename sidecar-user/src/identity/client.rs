@@ -185,7 +185,9 @@ impl Authority {
                             }
                         }
                     });
-                    Endpoint::from_static("http://agent").connect_with_connector(dial).await
+                    Endpoint::from_static("http://agent")
+                        .connect_with_connector(dial)
+                        .await
                 }
             }
         };

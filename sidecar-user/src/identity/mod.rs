@@ -37,8 +37,7 @@ pub use svid::{Key, Svid};
 pub type Mark = Arc<dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync>;
 
 /// Opens a stream at which the agent of this node serves the certificate service.
-pub type Open =
-    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send>> + Send + Sync>;
+pub type Open = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send>> + Send + Sync>;
 
 /// How the authority is reached.
 #[derive(Clone)]
@@ -136,7 +135,9 @@ pub enum Error {
         #[source]
         source: tonic::transport::Error,
     },
-    #[error("the agent of this node cannot be asked for a certificate; see that `outrigger agent` runs on it, with `control.url` set")]
+    #[error(
+        "the agent of this node cannot be asked for a certificate; see that `outrigger agent` runs on it, with `control.url` set"
+    )]
     Agent {
         #[source]
         source: tonic::transport::Error,

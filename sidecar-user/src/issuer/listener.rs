@@ -344,9 +344,7 @@ mod tests {
         let (served, mut incoming) = listen(|limits| limits.silence = SHORT).await;
         let (stranger, accepted) = tokio::join!(served.connect(), incoming.next());
         let (_stranger, mut accepted) = (stranger.unwrap(), accepted.unwrap().unwrap());
-        accepted
-            .visit
-            .prove(&"a".into());
+        accepted.visit.prove(&"a".into());
         let error = accepted.read(&mut [0; 16]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(served.door.tenants.len(), 1);

@@ -23,6 +23,7 @@ pub(crate) mod fuzz;
 mod guard;
 mod judge;
 mod listener;
+mod pod_certificate;
 mod root;
 pub mod rotation;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -41,6 +42,7 @@ mod visit;
 pub use api::{DRAIN, Service, serve};
 pub use ca::Ca;
 pub use judge::{AGENT_TOKEN, Credentials, Doubt, Judge, Proved, Review};
+pub use pod_certificate::{PodCertificate, PodKey, PodRefusal, PodRequest};
 pub use sign::Refusal;
 pub use state::write_secret;
 pub use stats::{Counts, Refused};

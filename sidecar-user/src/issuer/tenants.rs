@@ -57,11 +57,7 @@ impl<T: Tenant> Tenants<T> {
         let number = table.next;
         table.next += 1;
         table.all.insert(number, (owner.clone(), tenant.clone()));
-        table
-            .by_identity
-            .entry(owner.clone())
-            .or_default()
-            .insert(number);
+        table.by_identity.entry(owner.clone()).or_default().insert(number);
         (number, displaced)
     }
 

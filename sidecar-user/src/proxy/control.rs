@@ -17,7 +17,11 @@ pub(super) fn open(door: &Door) -> Open {
     let door = door.clone();
     Arc::new(move || {
         let door = door.clone();
-        Box::pin(async move { stream(&door).await.map_err(|error| io::Error::other(format!("{error:#}"))) })
+        Box::pin(async move {
+            stream(&door)
+                .await
+                .map_err(|error| io::Error::other(format!("{error:#}")))
+        })
     })
 }
 

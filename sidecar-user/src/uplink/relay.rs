@@ -104,7 +104,10 @@ impl Shared {
         match &answer {
             Ok(_) => {
                 self.answered.fetch_add(1, Ordering::Relaxed);
-                debug!(pod, "a request for a certificate was answered by the control process");
+                debug!(
+                    pod,
+                    "a request for a certificate was answered by the control process"
+                );
             }
             Err(status) => {
                 self.unanswered.fetch_add(1, Ordering::Relaxed);

@@ -90,7 +90,9 @@ impl Share {
 /// Serves `routes` until the last [`Local`] and the last [`Share`] are gone.
 pub async fn serve(routes: Routes, Incoming(mut streams): Incoming) -> Result<(), tonic::transport::Error> {
     let connections: Pin<Box<dyn Stream<Item = io::Result<Connection>> + Send>> =
-        Box::pin(stream::poll_fn(move |cx| streams.poll_recv(cx).map(|next| next.map(Ok))));
+        Box::pin(stream::poll_fn(move |cx| {
+            streams.poll_recv(cx).map(|next| next.map(Ok))
+        }));
     Server::builder()
         .timeout(REQUEST_TIME)
         .max_concurrent_streams(MAX_STREAMS)

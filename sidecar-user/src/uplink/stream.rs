@@ -12,8 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 /// Opens a stream to the agent. It waits where nobody listens yet, so whoever calls it has to bound it.
-pub type Open =
-    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send>> + Send + Sync>;
+pub type Open = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send>> + Send + Sync>;
 
 /// How long a stream may take that somebody waits for.
 const OPEN_TIME: Duration = Duration::from_secs(5);

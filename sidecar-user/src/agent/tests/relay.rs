@@ -193,7 +193,11 @@ async fn without_a_replica_a_sidecar_is_told_so_and_gets_its_certificate_once_th
 #[tokio::test]
 async fn a_replica_that_is_gone_is_passed_over() {
     let (node, address) = Node::start().await;
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let gone = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     node.addresses.send_replace(vec![gone, address, gone]);
     assert_eq!(node.sidecar(node.token(None)).svid().await.id(), &id());
     assert_eq!(node.relay.counts().unanswered, 0);
@@ -210,7 +214,10 @@ async fn a_pod_has_only_so_many_streams() {
         }
         assert!(held.len() < 100);
     };
-    assert!(refused.contains("streams to the control plane already"), "{refused}");
+    assert!(
+        refused.contains("streams to the control plane already"),
+        "{refused}"
+    );
     // Whoever closes one makes room for another.
     held.clear();
     let opened = async {

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::issuer::scratch::Scratch;
-use futures_util::FutureExt;
 use crate::issuer::token;
 use crate::model::SpiffeId;
+use futures_util::FutureExt;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use std::path::Path;
 use tonic::Code;
