@@ -21,8 +21,8 @@ use tracing::{info, warn};
 
 use super::contain::contained;
 use super::files::Stamp;
-use super::keep::{chance, sleep_until};
 use super::schedule::next_retry;
+use super::wait::{chance, sleep_until};
 use super::{Error, Files, Status, Svid, bundle};
 use crate::error_chain;
 use crate::model::SpiffeId;

@@ -25,11 +25,9 @@ use super::contain::contained;
 use super::files::Stamp;
 use super::follow::follow;
 use super::schedule::{next_renewal, next_retry};
-use super::{Config, Error, Key, PROVIDER, Source, Status, Svid, Way};
+use super::wait::{chance, sleep_until};
+use super::{Config, Error, Key, Source, Status, Svid, Way};
 use crate::error_chain;
-
-/// Timers stand still while a machine sleeps and ignore a clock that is set, so the clock is looked at again.
-const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
 /// How often the file of the authority's roots is looked at. One that has changed is the sign that the authority's root is
 /// being replaced: the new bundle of the mesh comes with the next certificate, so that one is asked for at once.
@@ -170,24 +168,6 @@ async fn withdraw_expired(publish: &watch::Sender<Option<Arc<Svid>>>) -> Infalli
     }
 }
 
-pub(super) async fn sleep_until(wake: SystemTime) {
-    while let Ok(left) = wake.duration_since(SystemTime::now()) {
-        if left.is_zero() {
-            return;
-        }
-        sleep(left.min(LONGEST_SLEEP)).await;
-    }
-}
-
-/// From 0 to 1. Without random bytes everyone waits the middle.
-pub(super) fn chance() -> f64 {
-    let mut bytes = [0; 4];
-    match PROVIDER.secure_random.fill(&mut bytes) {
-        Ok(()) => f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX),
-        Err(_) => 0.5,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair};
@@ -196,6 +176,8 @@ mod tests {
 
     use super::*;
     use crate::model::SpiffeId;
+
+    const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 
     /// What it proves plays no part here.
     fn svid(not_after: SystemTime) -> Arc<Svid> {
@@ -229,22 +211,9 @@ mod tests {
         tokio::select! {
             biased;
             never = &mut withdrawing => match never {},
-            () = sleep(LONGEST_SLEEP * 10) => {}
+            () = sleep(HALF_A_MINUTE * 10) => {}
         }
         assert!(publish.borrow().is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_clock_that_is_set_is_noticed_within_half_a_minute() {
-        let begin = tokio::time::Instant::now();
-        let wake = SystemTime::now() + LONGEST_SLEEP * 3;
-        tokio::select! {
-            // The real clock stands still beside tokio's, as after it was set back: it looks again and again.
-            () = sleep_until(wake) => panic!("by the real clock it is too early"),
-            () = sleep(LONGEST_SLEEP * 10) => {}
-        }
-        assert!(begin.elapsed() >= LONGEST_SLEEP * 10);
-        sleep_until(SystemTime::now()).await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,6 +28,7 @@ pub(crate) mod fuzz;
 mod keep;
 mod schedule;
 mod svid;
+mod wait;
 
 pub use bad_answer::BadAnswer;
 pub use keep::keep;

@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
 use super::root::{self, RootCert, RootKey, SigningRoot};
-use super::sign::{self, Refusal};
+use super::sign::{self, Life, Refusal};
 use super::{Error, random};
 use crate::model::SpiffeId;
 
@@ -36,13 +36,6 @@ pub struct Issued {
     /// In hexadecimal with colons, as a sidecar's log has it.
     pub serial: String,
     pub not_after: SystemTime,
-}
-
-/// From when on a leaf is valid, and until when.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Life {
-    pub(super) not_before: SystemTime,
-    pub(super) not_after: SystemTime,
 }
 
 impl Ca {

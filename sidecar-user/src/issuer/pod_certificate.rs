@@ -12,8 +12,8 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 
-use super::ca::{Ca, Issued, Life};
-use super::sign::{self, Refusal};
+use super::ca::{Ca, Issued};
+use super::sign::{self, Life, Refusal};
 use crate::model::SpiffeId;
 
 /// Of a certificate, by the API server.

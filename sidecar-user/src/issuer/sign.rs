@@ -21,7 +21,6 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 
 use super::Error;
-use super::ca::Life;
 use crate::model::SpiffeId;
 
 /// An RSA-4096 request with a long name is below 4 KiB.
@@ -38,6 +37,13 @@ const SIGNATURES: [Oid<'static>; 5] = [
     OID_PKCS1_SHA384WITHRSA,
     OID_PKCS1_SHA512WITHRSA,
 ];
+
+/// From when on a leaf is valid, and until when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    pub(super) not_before: SystemTime,
+    pub(super) not_after: SystemTime,
+}
 
 /// Why a request is not signed.
 #[derive(Debug, thiserror::Error)]

@@ -32,6 +32,11 @@ impl Served {
     pub(crate) fn of_requests(version: &str) -> Self {
         served(version, "PodCertificateRequest", "podcertificaterequests")
     }
+
+    #[cfg(test)]
+    pub(crate) fn of_bundles(version: &str) -> Self {
+        served(version, "ClusterTrustBundle", "clustertrustbundles")
+    }
 }
 
 /// Asks the API server; an error is words for a message.

@@ -29,6 +29,13 @@ impl Client {
         Ok(Self(client))
     }
 
+    /// Of a test, which serves it without TLS.
+    #[cfg(test)]
+    pub(crate) fn at(url: &str) -> Self {
+        let config = kube::Config::new(url.parse().expect("it is a URL"));
+        Self(kube::Client::try_from(config).expect("nothing of it can fail"))
+    }
+
     /// For the files of this room.
     pub(super) fn inner(&self) -> kube::Client {
         self.0.clone()
