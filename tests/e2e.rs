@@ -34,6 +34,9 @@ mod neighbours; // eBPF programs of other owners on the same cgroup
 #[path = "e2e/reach.rs"]
 mod reach; // who reaches whom, by which address, over which family
 
+#[path = "e2e/near.rs"]
+mod near; // which endpoints of a service a pod is given, by where it runs and whom it had before
+
 #[path = "e2e/connect.rs"]
 mod connect; // what connect() answers, and when
 

@@ -8,16 +8,23 @@ use tokio::task::JoinSet;
 use super::Config;
 use crate::error_chain;
 use crate::kubernetes;
-use crate::uplink::{self, Addresses, Control, Local, Relay};
+use crate::observe::{Figure, Observer};
+use crate::uplink::{self, Addresses, Control, Counts, Local, Relay};
 
 /// Begins to serve. `None`: this agent knows of no control process.
-pub(super) fn open(config: &Config, tasks: &mut JoinSet<()>) -> anyhow::Result<Option<Local>> {
+pub(super) fn open(
+    config: &Config,
+    observer: &Observer,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<Option<Local>> {
     let Some(config) = config.control.clone() else {
         return Ok(None);
     };
     let addresses = addresses(&config, tasks)?;
     let control = Arc::new(Control::new(config, addresses)?);
     let relay = Relay::new(control.clone());
+    let counted = relay.clone();
+    observer.figures(move || figures(counted.counts()));
     let (local, incoming) = uplink::incoming();
     let serving = uplink::serve(relay.routes(), incoming);
     tasks.spawn(async move {
@@ -49,4 +56,31 @@ fn addresses(config: &uplink::Config, tasks: &mut JoinSet<()>) -> anyhow::Result
         kubernetes::follow_endpoints(&client, &service.namespace, &service.name, port, &tell).await;
     });
     Ok(Addresses::Followed(known))
+}
+
+fn figures(counts: Counts) -> Vec<Figure> {
+    vec![
+        Figure::counter(
+            "outrigger_agent_certificate_requests",
+            "Requests for certificates that came from sidecars of this node, by what became of them",
+        )
+        .by(
+            "outcome",
+            [("answered", counts.answered), ("unanswered", counts.unanswered)],
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_figure_is_documented() {
+        const MANUAL: &str = include_str!("../../../docs/observability.md");
+        for figure in figures(Counts::default()) {
+            let name = figure.exposed_name();
+            assert!(MANUAL.contains(&format!("`{name}`")), "{name}");
+        }
+    }
 }

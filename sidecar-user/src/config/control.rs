@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::layers::{Layers, Setting, or};
 use super::logging;
-use super::values::{lifetime, path, server_name, status, trust_domain, word};
+use super::values::{id_segment, lifetime, path, server_name, status, trust_domain, word};
+use super::webhook;
 use crate::{control, issuer};
 
-pub const SETTINGS: [Setting; 9] = [
+pub const SETTINGS: [Setting; 14] = [
     Setting {
         path: "listen",
         flag: "listen",
@@ -47,7 +48,7 @@ pub const SETTINGS: [Setting; 9] = [
         flag: "server-names",
         env: "OUTRIGGER_SERVER_NAMES",
         value: "NAMES",
-        help: "Names and addresses in the service's own certificate, by commas [default: control.outrigger]",
+        help: "Names and addresses in the service's own certificate, by commas [default: control.outrigger; in a cluster those of the Service outrigger-control]",
         list: true,
     },
     Setting {
@@ -59,11 +60,51 @@ pub const SETTINGS: [Setting; 9] = [
         list: false,
     },
     Setting {
+        path: "webhook",
+        flag: "webhook",
+        env: "OUTRIGGER_WEBHOOK",
+        value: "ADDRESS",
+        help: "Where the webhook that injects sidecars listens, such as [::]:15017, or none [default: none]",
+        list: false,
+    },
+    Setting {
+        path: "webhookProfile",
+        flag: "webhook-profile",
+        env: "OUTRIGGER_PROFILE",
+        value: "FILE",
+        help: "What its sidecars are made of",
+        list: false,
+    },
+    Setting {
+        path: "webhookConfiguration",
+        flag: "webhook-configuration",
+        env: "OUTRIGGER_WEBHOOK_CONFIGURATION",
+        value: "NAME",
+        help: "The MutatingWebhookConfiguration that names it [default: outrigger-inject]",
+        list: false,
+    },
+    Setting {
+        path: "kubernetes",
+        flag: "kubernetes",
+        env: "OUTRIGGER_KUBERNETES",
+        value: "NAMESPACE",
+        help: "In a cluster: the namespace of this pod. The CA is kept in a Secret there, and tokens of pods are reviewed",
+        list: false,
+    },
+    Setting {
+        path: "agentAccount",
+        flag: "agent-account",
+        env: "OUTRIGGER_AGENT_ACCOUNT",
+        value: "NAME",
+        help: "In a cluster: the service account of the agents, in the same namespace [default: outrigger-agent]",
+        list: false,
+    },
+    Setting {
         path: "podCertificates",
         flag: "pod-certificates",
         env: "OUTRIGGER_POD_CERTIFICATES",
         value: "BOOL",
-        help: "true: sign PodCertificateRequests of the cluster that this pod runs in [default: false]",
+        help: "In a cluster: true signs PodCertificateRequests, where its API server has them [default: false]",
         list: false,
     },
     logging::LEVEL,
@@ -76,7 +117,16 @@ pub(super) fn read(layers: &Layers) -> Option<control::Config> {
         true => layers.parse("listen", "socket address", LISTEN),
         false => Some(SocketAddr::new(IpAddr::from([0_u16; 8]), 15012)),
     };
-    let state_dir: Option<PathBuf> = layers.require("stateDir", path);
+    let cluster = read_cluster(layers);
+    let in_cluster = cluster.as_ref().is_some_and(Option::is_some);
+    if in_cluster && layers.is_given("stateDir") {
+        let what = "it is given, and the CA is kept in a Secret, as `kubernetes` says".into();
+        layers.problem("stateDir", what, "keep the one or the other");
+    }
+    let state_dir: Option<PathBuf> = match in_cluster {
+        true => Some(PathBuf::new()),
+        false => layers.require("stateDir", path),
+    };
     let trust_domain = match layers.is_given("trustDomain") {
         true => layers.read("trustDomain", trust_domain),
         false => Some("cluster.local".to_owned()),
@@ -98,18 +148,52 @@ pub(super) fn read(layers: &Layers) -> Option<control::Config> {
         // istiod's, and none of a proxy's on the same host.
         false => Some(Some(SocketAddr::new(IpAddr::from([0_u16; 8]), 15014))),
     };
+    let webhook = webhook::read(layers, server_names.as_deref().unwrap_or_default())?;
     let pod_certificates = or(layers, "podCertificates", false, |path| {
         layers.read(path, word(&[("true", true), ("false", false)]))
     });
+    let cluster = cluster?;
+    let default_names = || match &cluster {
+        Some(cluster) => ["svc", "svc.cluster.local"]
+            .map(|domain| format!("outrigger-control.{}.{domain}", cluster.namespace))
+            .into(),
+        None => vec!["control.outrigger".to_owned()],
+    };
     Some(control::Config {
-        status: status?,
+        webhook,
         pod_certificates: pod_certificates?,
+        status: status?,
         issuer: issuer::Config {
             listen: listen?,
             state_dir: state_dir?,
             trust_domain: trust_domain?,
             leaf_ttl: leaf_ttl?,
-            server_names: server_names.unwrap_or_else(|| vec!["control.outrigger".to_owned()]),
+            server_names: server_names.unwrap_or_else(default_names),
         },
+        cluster,
     })
+}
+
+/// Inner `None`: this is none.
+fn read_cluster(layers: &Layers) -> Option<Option<control::Cluster>> {
+    if !layers.is_given("kubernetes") {
+        if layers.is_given("agentAccount") {
+            let what = "it is given, and `kubernetes` is missing".into();
+            layers.problem(
+                "agentAccount",
+                what,
+                "set kubernetes to the namespace of this pod",
+            );
+        }
+        return Some(None);
+    }
+    let namespace = layers.read("kubernetes", id_segment);
+    let agent_account = match layers.is_given("agentAccount") {
+        true => layers.read("agentAccount", id_segment),
+        false => Some("outrigger-agent".to_owned()),
+    };
+    Some(Some(control::Cluster {
+        namespace: namespace?,
+        agent_account: agent_account?,
+    }))
 }

@@ -35,6 +35,9 @@ pub(super) fn read(
     here: impl FnOnce(Option<&Path>) -> io::Result<Vec<IpAddr>>,
 ) -> Option<proxy::Config> {
     let name = layers.require("workload.name", non_empty);
+    let node = or(layers, "workload.node", String::new(), |path| {
+        layers.read(path, non_empty)
+    });
     let mode = read_mode(layers);
     let unknown = or(layers, "outbound", route::Unknown::default(), |path| {
         let words = [
@@ -65,6 +68,7 @@ pub(super) fn read(
     let (addresses, mode, workers) = (addresses?, mode?, workers?);
     Some(proxy::Config {
         name: name?,
+        node: node?,
         agent: interception
             .as_ref()?
             .as_ref()

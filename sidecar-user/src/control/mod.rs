@@ -1,15 +1,21 @@
 //! ROLE: the control process. Today it is the embedded CA.
 //!
-//! It assembles `issuer/`, shows its figures (`figures.rs`) and watches for the signals that end it; it decides nothing.
+//! It assembles `issuer/`, shows its figures (`figures.rs`) and watches for the signals that end it. In a cluster `secret.rs` keeps the
+//! authority, and `callers.rs` decides who may have the certificate of which pod.
 
+mod callers;
+mod catalog;
 mod figures;
+mod inject;
 mod pod_certificates;
+mod secret;
 #[cfg(test)]
 mod tests;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -20,6 +26,7 @@ use crate::issuer::{self, Service};
 use crate::kubernetes;
 use crate::lifecycle::{self, Shutdown};
 use crate::observe::{self, Observer};
+use crate::webhook;
 
 /// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
@@ -31,6 +38,17 @@ pub struct Config {
     pub status: Option<SocketAddr>,
     /// Whether the requests of this cluster's kubelets for certificates of pods are answered, where the API server has them.
     pub pod_certificates: bool,
+    pub webhook: Option<webhook::Config>,
+    /// The cluster that this process runs in, by whose API server tokens are reviewed. `None`: there is none.
+    pub cluster: Option<Cluster>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Where this process runs, its Secret, and the agents.
+    pub namespace: String,
+    /// The agents' service account.
+    pub agent_account: String,
 }
 
 /// Serves until SIGTERM or SIGINT, then lets calls under way end.
@@ -55,22 +73,51 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         issuer: config,
         status,
         pod_certificates,
+        webhook,
+        cluster,
     } = config;
-    let service = Service::open(&config, lifecycle::file_limit())?;
-    let listener =
-        listen(config.listen).with_context(|| format!("listen: cannot listen on {}", config.listen))?;
+    let injecting = webhook
+        .as_ref()
+        .map(|webhook| inject::open(webhook, &observer))
+        .transpose()?;
+    let injecting = async {
+        match injecting {
+            Some(injecting) => injecting.await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut injecting = std::pin::pin!(injecting);
+    // Probes are answered while the API server is waited for, and say what is missing.
     let status = status.map(listen_status).transpose()?;
     observer.figures(lifecycle::figures);
-    let signing = Arc::new(pod_certificates::Stats::default());
+    let probes = async {
+        match status {
+            Some(listener) => observe::serve_status(listener, observer.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut probes = std::pin::pin!(probes);
+    let (service, following) = tokio::select! {
+        opened = open(&config, cluster) => opened?,
+        ended = &mut probes => return Ok(ended?),
+        ended = &mut injecting => return Ok(ended?),
+        signal = shutdown.requested() => {
+            info!(signal, "the certificate service stops");
+            return Ok(());
+        }
+    };
+    let listener =
+        listen(config.listen).with_context(|| format!("listen: cannot listen on {}", config.listen))?;
     let client = pod_certificates
         .then(kubernetes::Client::in_cluster)
         .transpose()?;
+    let signing = client.map(|client| (client, Arc::<pod_certificates::Stats>::default()));
     figures::show(
         &observer,
         service.clone(),
-        client.is_some().then(|| signing.clone()),
+        signing.as_ref().map(|(_, stats)| stats.clone()),
     );
-    let pod_certificates = sign(client, service.clone(), signing);
+    let signing = sign(signing, service.clone());
     listening.met();
     let ca = service.store().current();
     info!(
@@ -88,29 +135,48 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         lifecycle::notify::stopping(issuer::DRAIN);
         readiness.drain();
     };
-    let probes = async {
-        match status {
-            Some(listener) => observe::serve_status(listener, observer).await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
         served = issuer::serve(&config, service, Default::default(), listener, stop) => served?,
         ended = probes => ended?,
-        never = pod_certificates => match never {},
+        () = following => {}
+        ended = &mut injecting => ended?,
+        never = signing => match never {},
     }
     Ok(())
 }
 
 async fn sign(
-    client: Option<kubernetes::Client>,
+    signing: Option<(kubernetes::Client, Arc<pod_certificates::Stats>)>,
     service: Arc<Service>,
-    stats: Arc<pod_certificates::Stats>,
 ) -> Infallible {
-    match client {
-        Some(client) => pod_certificates::run(client, service, stats).await,
+    match signing {
+        Some((client, stats)) => pod_certificates::run(client, service, stats).await,
         None => std::future::pending().await,
     }
+}
+
+type Following = Pin<Box<dyn Future<Output = ()>>>;
+
+/// The service, and what has to be polled for as long as it serves.
+async fn open(
+    config: &issuer::Config,
+    cluster: Option<Cluster>,
+) -> anyhow::Result<(Arc<Service>, Following)> {
+    let descriptors = lifecycle::file_limit();
+    let Some(cluster) = cluster else {
+        let service = Service::open(config, descriptors)?;
+        return Ok((service, Box::pin(std::future::pending())));
+    };
+    let client = kubernetes::Client::in_cluster()?;
+    let store = secret::open(&client, &cluster.namespace, config).await?;
+    let names = callers::Names {
+        trust_domain: config.trust_domain.clone(),
+        namespace: cluster.namespace.clone(),
+        agent: cluster.agent_account,
+    };
+    let service = Service::reviewed(store, callers::review(client.clone(), names), descriptors);
+    let following = secret::follow(client, cluster.namespace, service.clone());
+    Ok((service, Box::pin(following)))
 }
 
 /// The library's own choice, 128, overflows where a node's pods all start at once; who meets that waits for a second.

@@ -31,6 +31,7 @@ use super::listener::{self, Peer};
 use super::visit::{Door, Limits};
 use super::{Config, Counts, Error, Refusal, Refused, Store, Tokens, certificate};
 use crate::admission;
+use crate::model::CallerKind;
 
 const SERVICE: &str = "istio.v1.auth.IstioCertificateService";
 pub(super) const CREATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
@@ -43,6 +44,8 @@ const MAX_HEADERS: u32 = 16 << 10;
 const WINDOW: u32 = 64 << 10;
 /// Connections are asked to go after this time, and cut after the grace.
 const MAX_AGE: Duration = Duration::from_secs(300);
+/// In a cluster agents keep theirs open. Replicas that have come since get their part of them so late.
+const MAX_AGE_OF_AGENTS: Duration = Duration::from_secs(30 * 60);
 const MAX_AGE_GRACE: Duration = Duration::from_secs(20);
 /// How long calls under way may take once the service is told to stop.
 pub const DRAIN: Duration = Duration::from_secs(5);
@@ -114,6 +117,10 @@ pub async fn serve(
         &config.server_names,
     )?);
     let (mut handshakes, incoming) = listener::incoming(listener, tls, service.door.clone())?;
+    let max_age = match service.judge {
+        Judge::Listed(_) => MAX_AGE,
+        Judge::Reviewed(_) => MAX_AGE_OF_AGENTS,
+    };
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let server = Server::builder()
         .timeout(REQUEST_TIME)
@@ -122,7 +129,7 @@ pub async fn serve(
         .http2_max_header_list_size(MAX_HEADERS)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(2 * WINDOW)
-        .max_connection_age(MAX_AGE)
+        .max_connection_age(max_age)
         .max_connection_age_grace(MAX_AGE_GRACE)
         .layer(Guard(service.clone()))
         .add_routes(others.add_service(CertificateService(service)))
@@ -164,6 +171,10 @@ impl Service {
             visit.prove(&proved.place());
         }
         let Proved { caller, through } = proved;
+        if caller.kind == CallerKind::Agent {
+            let text = "an agent asks for the pods of its node, and is given no certificate itself";
+            return Err(Denial::new(Refused::OtherName, Status::permission_denied(text)));
+        }
         let (identity, message) = (caller.identity, request.get_ref());
         if let Some(other) = message.impersonated().filter(|name| *name != identity.as_str()) {
             let text = format!(

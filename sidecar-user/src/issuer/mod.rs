@@ -2,7 +2,8 @@
 //!
 //! It knows identities and who may have which; it does not know pods, Kubernetes or certificates of other
 //! authorities. Read `sign.rs` first: it is the decision. `api.rs` is the wire, `listener.rs` the door in front of it,
-//! `store.rs` and `state.rs` the disk, `rotation.rs` how the root is replaced.
+//! `guard.rs` what stands before other services there, `judge.rs` whose token is good. `store.rs` and `state.rs` are the disk,
+//! `held.rs` what takes its place in a cluster, `rotation.rs` how the root is replaced.
 
 use std::fmt::Write;
 use std::io;
@@ -18,12 +19,15 @@ use crate::model::SpiffeId;
 pub mod api;
 pub mod ca;
 mod certificate;
+mod claims;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod guard;
+mod held;
 mod judge;
 mod listener;
 mod pod_certificate;
+mod remembered;
 mod root;
 pub mod rotation;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -41,8 +45,11 @@ mod visit;
 
 pub use api::{DRAIN, Service, serve};
 pub use ca::Ca;
+pub use claims::Claims;
+pub use held::Material;
 pub use judge::{AGENT_TOKEN, Credentials, Doubt, Judge, Proved, Review};
 pub use pod_certificate::{PodCertificate, PodKey, PodRefusal, PodRequest};
+pub use remembered::Remembered;
 pub use sign::Refusal;
 pub use state::write_secret;
 pub use stats::{Counts, Refused};
@@ -52,7 +59,7 @@ pub use token::Tokens;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub listen: SocketAddr,
-    /// Holds the root key, so only its owner may enter it.
+    /// Holds the root key, so only its owner may enter it. Empty where somebody else keeps the authority.
     pub state_dir: PathBuf,
     pub trust_domain: String,
     /// The longest life of a leaf, and its life when the request names none.
@@ -85,6 +92,10 @@ pub enum Error {
         found: String,
         wanted: String,
     },
+    #[error(
+        "its {key} cannot be used: {reason}; restore it from a backup, or delete the Secret and restart `outrigger control` to begin a new mesh"
+    )]
+    Kept { key: String, reason: String },
     #[error("`{name}` is no trust domain: {reason}")]
     InvalidTrustDomain { name: String, reason: &'static str },
     #[error("serverNames: `{name}` is neither an address nor a DNS name")]

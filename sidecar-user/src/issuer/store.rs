@@ -29,18 +29,22 @@ const TIMES: &str = "rotation.json";
 
 /// The authority of a state directory, as it is now.
 pub struct Store {
-    dir: StateDir,
-    leaf_ttl: Duration,
-    cache: Mutex<Cache>,
-    failures: AtomicU64,
+    /// `None`: somebody else keeps the authority (`held.rs`).
+    pub(super) dir: Option<StateDir>,
+    pub(super) leaf_ttl: Duration,
+    pub(super) cache: Mutex<Cache>,
+    pub(super) failures: AtomicU64,
 }
 
-struct Cache {
-    ca: Arc<Ca>,
-    stamp: Option<Stamp>,
+pub(super) struct Cache {
+    pub(super) ca: Arc<Ca>,
+    pub(super) stamp: Option<Stamp>,
     /// What is on the disk, or should be.
-    leaves_end: SystemTime,
+    pub(super) leaves_end: SystemTime,
 }
+
+/// The file that is damaged, and how.
+pub(super) type Bad = (&'static str, String);
 
 /// What a rotation waits for, in seconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,10 +101,11 @@ impl Store {
             });
         }
         let leaves_end = at(files.times.leaves_end);
-        let ca = Arc::new(files.into_ca(&dir, config.leaf_ttl)?);
+        let ca = files.into_ca(config.leaf_ttl).map_err(damaged_in(&dir))?;
+        let ca = Arc::new(ca);
         drop(locked);
         Ok(Self {
-            dir,
+            dir: Some(dir),
             leaf_ttl: config.leaf_ttl,
             cache: Mutex::new(Cache {
                 ca,
@@ -166,14 +171,16 @@ impl Store {
     }
 
     fn refresh(&self, cache: &mut Cache) {
-        let stamp = match self.dir.stamp(ROOTS) {
+        let Some(dir) = &self.dir else { return };
+        let stamp = match dir.stamp(ROOTS) {
             Ok(stamp) if stamp == cache.stamp => return,
             Ok(stamp) => stamp,
             Err(error) => return self.failed(&error),
         };
-        let read = Files::read(&self.dir).and_then(|files| {
+        let read = Files::read(dir).and_then(|files| {
             let leaves_end = at(files.times.leaves_end);
-            Ok((files.into_ca(&self.dir, self.leaf_ttl)?, leaves_end))
+            let ca = files.into_ca(self.leaf_ttl).map_err(damaged_in(dir))?;
+            Ok((ca, leaves_end))
         });
         // A bad version is told of once, and read again when it changes.
         cache.stamp = stamp;
@@ -199,12 +206,13 @@ impl Store {
     /// Writes down that leaves live until then, and a while longer, so that not every leaf costs a write. `false`: a
     /// rotation has just changed the roots; sign again.
     fn note_end(&self, cache: &mut Cache, not_after: SystemTime) -> bool {
+        let Some(dir) = &self.dir else { return true };
         let end = not_after + self.leaf_ttl / 8;
-        let noted = self.dir.lock().and_then(|locked| {
-            if self.dir.stamp(ROOTS)? != cache.stamp {
+        let noted = dir.lock().and_then(|locked| {
+            if dir.stamp(ROOTS)? != cache.stamp {
                 return Ok(false);
             }
-            let mut times = Times::read(&self.dir)?;
+            let mut times = Times::read(dir)?;
             times.leaves_end = times.leaves_end.max(seconds(end));
             times.write(&locked)?;
             Ok(true)
@@ -242,17 +250,10 @@ fn make(dir: &StateDir, locked: &Locked<'_>, trust_domain: &str) -> Result<(), E
 
 impl Files {
     pub(super) fn read(dir: &StateDir) -> Result<Self, Error> {
-        let path = dir.path(ROOTS);
-        let text = dir
+        let missing = |name, reason: &str| damaged(&dir.path(name), reason);
+        let roots = dir
             .read(ROOTS, Readers::Everyone)?
-            .ok_or_else(|| damaged(&path, "it is missing, but a key is there"))?;
-        let roots = RootCert::parse_all(&text).map_err(|reason| damaged(&path, reason))?;
-        if roots.len() > 2 {
-            return Err(damaged(
-                &path,
-                format!("it holds {} roots, at most 2", roots.len()),
-            ));
-        }
+            .ok_or_else(|| missing(ROOTS, "it is missing, but a key is there"))?;
         let key = |name| match dir.read(name, Readers::Owner)? {
             Some(pem) => RootKey::parse(&pem)
                 .map(Some)
@@ -260,27 +261,37 @@ impl Files {
             None => Ok(None),
         };
         let (elder, younger) = (key(KEY)?, key(NEXT_KEY)?);
-        let Some(elder) = elder else {
-            return Err(damaged(
-                &dir.path(KEY),
-                "it is missing, but its certificate is there",
-            ));
-        };
+        let elder = elder.ok_or_else(|| missing(KEY, "it is missing, but its certificate is there"))?;
+        Self::check(&roots, elder, younger, Times::read(dir)?).map_err(damaged_in(dir))
+    }
+
+    /// Of the text of [`ROOTS`] and the keys that are there.
+    pub(super) fn check(
+        roots: &str,
+        elder: RootKey,
+        younger: Option<RootKey>,
+        times: Times,
+    ) -> Result<Self, Bad> {
+        let bad = |reason: String| (ROOTS, reason);
+        let roots = RootCert::parse_all(roots).map_err(bad)?;
+        if roots.len() > 2 {
+            return Err(bad(format!("it holds {} roots, at most 2", roots.len())));
+        }
         let (signer, other, switched) = match younger {
             Some(younger) if roots[0].belongs_to(&younger) => (younger, Some(elder), true),
             younger if roots[0].belongs_to(&elder) => (elder, younger, false),
-            _ => return Err(damaged(&path, format!("its first root does not belong to {KEY}"))),
+            _ => return Err(bad(format!("its first root does not belong to {KEY}"))),
         };
         if let Some(second) = roots.get(1)
             && !other.as_ref().is_some_and(|key| second.belongs_to(key))
         {
-            return Err(damaged(&path, "its second root belongs to no key here"));
+            return Err(bad("its second root belongs to no key here".into()));
         }
         if roots[0].ends <= SystemTime::now() {
-            return Err(damaged(&path, "its first root has expired"));
+            return Err(bad("its first root has expired".into()));
         }
         Ok(Self {
-            times: Times::read(dir)?,
+            times,
             roots,
             signer,
             other,
@@ -299,9 +310,8 @@ impl Files {
         locked.remove(NEXT_KEY)
     }
 
-    fn into_ca(self, dir: &StateDir, leaf_ttl: Duration) -> Result<Ca, Error> {
-        let path = dir.path(ROOTS);
-        let load = |cert, key| SigningRoot::load(cert, key).map_err(|reason| damaged(&path, reason));
+    pub(super) fn into_ca(self, leaf_ttl: Duration) -> Result<Ca, Bad> {
+        let load = |cert, key| SigningRoot::load(cert, key).map_err(|reason| (ROOTS, reason));
         let mut roots = self.roots.into_iter();
         let first = roots.next().expect("a bundle that was read holds a root");
         let others: Vec<RootCert> = roots.collect();
@@ -356,6 +366,10 @@ pub(super) fn seconds(time: SystemTime) -> u64 {
 
 pub(super) fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn damaged_in(dir: &StateDir) -> impl FnOnce(Bad) -> Error {
+    |(name, reason)| damaged(&dir.path(name), reason)
 }
 
 fn damaged(path: &Path, reason: impl Into<String>) -> Error {

@@ -4,6 +4,10 @@
 #[derive(Clone)]
 pub struct Client(kube::Client);
 
+/// Whether the library asks again by itself where the server is too busy: for minutes, and says nothing. Whoever asks here has a
+/// backoff, and a limit, of its own.
+const RETRY: bool = false;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
@@ -19,12 +23,31 @@ pub enum Error {
         #[source]
         source: kube::Error,
     },
+    #[error("the API server does not {what}")]
+    Asked {
+        what: &'static str,
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+impl Error {
+    pub(super) fn asked(what: &'static str, source: kube::Error) -> Self {
+        let source = Box::new(source);
+        Self::Asked { what, source }
+    }
+
+    /// The API server has answered, and will not: asking again is of no use before somebody changes its rules.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Asked { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 403))
+    }
 }
 
 impl Client {
     /// For the service account of this pod. Connects to nobody yet.
     pub fn in_cluster() -> Result<Self, Error> {
-        let config = kube::Config::incluster_env().map_err(|source| Error::NotInPod { source })?;
+        let mut config = kube::Config::incluster_env().map_err(|source| Error::NotInPod { source })?;
+        config.default_retry = RETRY;
         let client = kube::Client::try_from(config).map_err(|source| Error::Client { source })?;
         Ok(Self(client))
     }
@@ -32,7 +55,8 @@ impl Client {
     /// Of a test, which serves it without TLS.
     #[cfg(test)]
     pub(crate) fn at(url: &str) -> Self {
-        let config = kube::Config::new(url.parse().expect("it is a URL"));
+        let mut config = kube::Config::new(url.parse().expect("it is a URL"));
+        config.default_retry = RETRY;
         Self(kube::Client::try_from(config).expect("nothing of it can fail"))
     }
 

@@ -14,6 +14,10 @@ pub const SYSTEM_NAMESPACE: &str = "outrigger-system";
 pub const TOKEN_AUDIENCE: &str = "outrigger";
 /// That token, in the sidecar's container.
 pub const TOKEN_PATH: &str = "/var/run/secrets/outrigger/token";
+/// The process that signs, tells what exists and injects, and its Service.
+pub const CONTROL: &str = "outrigger-control";
+/// The service account of the nodes' agents.
+pub const AGENT: &str = "outrigger-agent";
 /// Whom a pod that projects a `podCertificate` names as its signer.
 pub const SIGNER: &str = "outrigger.example/workload";
 /// The ClusterTrustBundle of that signer's roots: the API server wants the signer's name before it, with a colon for the slash.

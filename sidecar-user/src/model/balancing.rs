@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use super::snapshot::Endpoint;
+use super::endpoint::Endpoint;
 use super::workload::{Location, Workload};
 
 /// The default has no preference, and takes healthy endpoints only.
@@ -102,6 +102,18 @@ impl Balancing {
 }
 
 impl Scope {
+    /// In plain words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Region => "region",
+            Self::Zone => "zone",
+            Self::Subzone => "subzone",
+            Self::Node => "node",
+            Self::Cluster => "cluster",
+            Self::Network => "network",
+        }
+    }
+
     fn of(self, location: Location<'_>) -> &str {
         let Location { locality, node } = location;
         match self {

@@ -8,6 +8,7 @@ pub mod balancing;
 pub mod bottleneck;
 mod caller;
 pub mod decision;
+mod endpoint;
 pub mod flow;
 pub mod identity;
 pub mod leg;

@@ -7,54 +7,18 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::authorization::{Policy, PolicyName};
 use super::identity::SpiffeId;
 use super::policies::Policies;
 use super::service::{Service, ServiceName};
-use super::workload::{Own, Workload};
+use super::workload::{Locality, Location, Own, Workload};
 
+pub use super::endpoint::{Endpoint, Load, LoadGuard};
 pub use super::policies::{Applicable, Standing};
 
 /// The services that a workload stands behind, each with its map from service port to target port.
 pub type Serves = BTreeMap<ServiceName, BTreeMap<u16, u16>>;
-
-/// One place where a service is served.
-#[derive(Clone, Debug)]
-pub struct Endpoint {
-    pub workload: Arc<Workload>,
-    /// Service port to target port, as this endpoint maps it.
-    pub ports: BTreeMap<u16, u16>,
-    /// Connections open to it from this proxy, over all shards. It outlives the snapshot: the next one carries
-    /// the same counter on for the same workload.
-    pub load: Arc<Load>,
-}
-
-/// Open connections towards one workload.
-#[derive(Debug, Default)]
-pub struct Load(AtomicU32);
-
-/// Counts one open connection for as long as it lives.
-#[derive(Debug)]
-pub struct LoadGuard(Arc<Load>);
-
-impl Load {
-    pub fn open(&self) -> u32 {
-        self.0.load(Relaxed)
-    }
-
-    pub fn enter(self: &Arc<Self>) -> LoadGuard {
-        self.0.fetch_add(1, Relaxed);
-        LoadGuard(self.clone())
-    }
-}
-
-impl Drop for LoadGuard {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Relaxed);
-    }
-}
 
 #[derive(Debug, Default)]
 pub struct Snapshot {
@@ -218,6 +182,26 @@ impl Snapshot {
             applicable.push(self.policies.within(namespace));
         }
         Standing::Listed(applicable)
+    }
+
+    /// Where the workload that asks runs: as its own entry says, and of the node, what it knows itself.
+    pub fn location_of<'s>(&'s self, own: &'s Own) -> Location<'s> {
+        static NOWHERE: Locality = Locality::unknown();
+        let is_ours = |w: &&Arc<Workload>| own.addresses.iter().any(|ip| w.has(*ip));
+        let named = self.workloads_named(own.identity.namespace(), &own.name);
+        let by_address = || {
+            let owners = own.addresses.iter().filter_map(|ip| self.by_address.get(ip));
+            owners.map(|(w, _)| w).find(|w| w.identity == own.identity)
+        };
+        let entry = named.iter().find(is_ours).or_else(by_address);
+        let listed = entry.map(|w| w.location());
+        Location {
+            locality: listed.map_or(&NOWHERE, |listed| listed.locality),
+            node: match listed.map(|listed| listed.node) {
+                Some(node) if !node.is_empty() => node,
+                _ => &own.node,
+            },
+        }
     }
 
     /// All addresses of a peer that has proven its identity and comes from `address`: those of the workload that has this

@@ -43,6 +43,18 @@ pub struct Own {
     pub identity: SpiffeId,
     /// In their canonical form.
     pub addresses: Vec<IpAddr>,
+    /// Empty where nobody has told it.
+    pub node: String,
+}
+
+impl Locality {
+    pub const fn unknown() -> Self {
+        Self {
+            region: String::new(),
+            zone: String::new(),
+            subzone: String::new(),
+        }
+    }
 }
 
 impl Workload {

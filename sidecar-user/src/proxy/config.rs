@@ -15,6 +15,8 @@ use crate::{datapath, discovery, identity, intercept, observe, policy, route};
 #[derive(Clone, Debug)]
 pub struct Config {
     pub name: String,
+    /// The node that it runs on; empty where nobody says.
+    pub node: String,
     pub addresses: Vec<IpAddr>,
     pub mode: policy::Mode,
     pub unknown: route::Unknown,
@@ -45,6 +47,7 @@ pub(super) fn own(config: &Config) -> Own {
         name: config.name.clone(),
         identity: config.identity.id.clone(),
         addresses: config.addresses.iter().map(IpAddr::to_canonical).collect(),
+        node: config.node.clone(),
     }
 }
 

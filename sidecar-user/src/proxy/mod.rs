@@ -3,6 +3,7 @@
 //! This file and its neighbours assemble the rooms: the control work runs here on the calling thread, each shard of
 //! the data path on a thread of its own.
 
+mod affinity;
 mod agent;
 mod authorize;
 mod bounds;

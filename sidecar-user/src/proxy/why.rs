@@ -6,9 +6,11 @@ mod text;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
 
+use super::affinity::Affinities;
 use super::authorize;
 use super::config::{self, Config};
 use super::kernel::Kernel;
@@ -18,7 +20,7 @@ use crate::model::{OriginalDst, Own, Snapshot};
 use crate::observe::{EndpointReport, Question, WhyReport};
 use crate::policy::authorization::Denial;
 use crate::policy::{Denied, Mode};
-use crate::route::{Refusal, Route, Unknown, Upstream, route};
+use crate::route::{Refusal, Request, Route, Unknown, Upstream, route};
 use text::Telling;
 
 /// Endpoints that an answer lists; a service may have thousands.
@@ -35,6 +37,7 @@ pub(super) struct Why {
     hbone_port: u16,
     world: watch::Receiver<Arc<Snapshot>>,
     svid: watch::Receiver<Option<Arc<Svid>>>,
+    affinities: Arc<Affinities>,
 }
 
 impl Why {
@@ -43,6 +46,7 @@ impl Why {
         kernel: Option<&Kernel>,
         world: watch::Receiver<Arc<Snapshot>>,
         svid: watch::Receiver<Option<Arc<Svid>>>,
+        affinities: Arc<Affinities>,
     ) -> Self {
         Self {
             kernel: kernel.map(|kernel| kernel.session().explain()),
@@ -54,6 +58,7 @@ impl Why {
             hbone_port: config.intercept.hbone_port,
             world,
             svid,
+            affinities,
         }
     }
 
@@ -98,12 +103,10 @@ impl Why {
         let world = self.world.borrow().clone();
         let (endpoints, refusal) = self.endpoints(&world, to);
         if let Some((service, all)) = world.service_at(to) {
-            let named = format!(
-                "it is the service {}; endpoints in the registry: {}",
-                service.name,
-                all.len()
-            );
-            report.0.reasons.push(named);
+            let kept = self.affinities.of(service, to.port(), Instant::now());
+            let from = world.location_of(&self.own);
+            let reasons = text::service(service, all, from, kept.as_deref());
+            report.0.reasons.extend(reasons);
         } else if let Some((workload, _)) = world.workload_by_address(to.ip()) {
             report.0.reasons.push(format!(
                 "it is the workload {}/{} of the registry",
@@ -133,9 +136,17 @@ impl Why {
     fn endpoints(&self, world: &Snapshot, to: SocketAddr) -> (Vec<EndpointReport>, Option<Refusal>) {
         let mut tried = Vec::new();
         let mut found = Vec::new();
+        let service = world.service_at(to);
+        let kept = service.and_then(|(service, _)| self.affinities.of(service, to.port(), Instant::now()));
         while found.len() < SHOWN {
-            let dst = OriginalDst::new(to);
-            let (up, transport) = match route(world, self.unknown, dst, &tried, &mut |_| 0) {
+            let request = Request {
+                dst: OriginalDst::new(to),
+                unknown: self.unknown,
+                tried: &tried,
+                from: world.location_of(&self.own),
+                stays_with: kept.as_ref().map(|kept| kept.uid.as_str()),
+            };
+            let (up, transport) = match route(world, &request, &mut |_| 0) {
                 Route::Mesh(up) => (up, "hbone"),
                 Route::Direct(up) => (up, "plain"),
                 Route::Refuse(refusal) => return (found, Some(refusal)),

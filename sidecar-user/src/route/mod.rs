@@ -2,12 +2,15 @@
 //! dialled, nothing is waited for.
 
 mod balance;
+mod rank;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::model::snapshot::Load;
-use crate::model::{Endpoint, OriginalDst, Service, Snapshot, SpiffeId, TunnelProtocol, Workload};
+use crate::model::{
+    BalanceMode, Endpoint, Location, OriginalDst, Service, Snapshot, SpiffeId, TunnelProtocol, Workload,
+};
 
 /// What happens to destinations that the registry does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,11 +26,24 @@ pub enum Unknown {
 /// do the one may do the other, or long answers fail.
 pub const DNS: u16 = 53;
 
+/// One connection that wants an upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'r> {
+    pub dst: OriginalDst,
+    pub unknown: Unknown,
+    /// Endpoints that are not chosen again.
+    pub tried: &'r [SocketAddr],
+    /// Where the client runs.
+    pub from: Location<'r>,
+    /// The uid of the workload that the client's connections to the service go to for as long as it can serve them.
+    pub stays_with: Option<&'r str>,
+}
+
 #[derive(Debug)]
 pub enum Route {
     /// Through a tunnel to the endpoint's own proxy.
     Mesh(Upstream),
-    /// In plain TCP: the endpoint is not in the mesh, or not in the registry.
+    /// In plain TCP: the endpoint is not in the mesh, or not in the registry, or the service's own address.
     Direct(Upstream),
     Refuse(Refusal),
 }
@@ -38,7 +54,7 @@ pub struct Upstream {
     /// The application's own address and port.
     pub endpoint: SocketAddr,
     pub service: Option<Arc<Service>>,
-    /// Absent for destinations outside the registry.
+    /// Absent for destinations outside the registry, and for the own address of a service.
     pub target: Option<Target>,
 }
 
@@ -59,6 +75,15 @@ pub enum Refusal {
     NeedsWaypoint,
 }
 
+impl Route {
+    pub fn upstream(&self) -> Option<&Upstream> {
+        match self {
+            Self::Mesh(up) | Self::Direct(up) => Some(up),
+            Self::Refuse(_) => None,
+        }
+    }
+}
+
 impl Upstream {
     /// The identities that the peer may prove: its workload's own, or one that the service names.
     pub fn expected(&self) -> Vec<SpiffeId> {
@@ -71,31 +96,22 @@ impl Upstream {
     }
 }
 
-/// Chooses an upstream for `dst`. Endpoints in `tried` are not chosen again. `random(n)` is uniform in `0..n`.
-pub fn route(
-    world: &Snapshot,
-    unknown: Unknown,
-    dst: OriginalDst,
-    tried: &[SocketAddr],
-    random: &mut dyn FnMut(usize) -> usize,
-) -> Route {
-    let OriginalDst(dst) = dst;
+/// Chooses an upstream. `random(n)` is uniform in `0..n`.
+pub fn route(world: &Snapshot, request: &Request<'_>, random: &mut dyn FnMut(usize) -> usize) -> Route {
+    let OriginalDst(dst) = request.dst;
     if world.is_behind_waypoint(dst.ip()) {
         return Route::Refuse(Refusal::NeedsWaypoint);
     }
     if let Some((service, endpoints)) = world.service_at(dst) {
-        return to_service(service, endpoints, dst, tried, random);
+        return match service.balancing.mode {
+            BalanceMode::Passthrough => to_itself(request, Some(service.clone())),
+            _ => to_service(service, endpoints, request, random),
+        };
     }
-    if tried.contains(&dst) {
-        return Route::Refuse(Refusal::NoEndpoint);
-    }
-    match (world.workload_by_address(dst.ip()), unknown) {
+    match (world.workload_by_address(dst.ip()), request.unknown) {
+        _ if request.tried.contains(&dst) => Route::Refuse(Refusal::NoEndpoint),
         (Some((workload, load)), _) => to_workload(workload, load, dst, None),
-        (None, unknown) if unknown == Unknown::PassThrough || dst.port() == DNS => Route::Direct(Upstream {
-            endpoint: dst,
-            service: None,
-            target: None,
-        }),
+        (None, unknown) if unknown == Unknown::PassThrough || dst.port() == DNS => to_itself(request, None),
         (None, _) => Route::Refuse(Refusal::UnknownDestination),
     }
 }
@@ -103,19 +119,36 @@ pub fn route(
 fn to_service(
     service: &Arc<Service>,
     endpoints: &[Endpoint],
-    dst: SocketAddr,
-    tried: &[SocketAddr],
+    request: &Request<'_>,
     random: &mut dyn FnMut(usize) -> usize,
 ) -> Route {
+    let OriginalDst(dst) = request.dst;
     let address = |e: &Endpoint| {
         let port = target_port(service, e, dst.port())?;
         Some(SocketAddr::new(like(dst.ip(), &e.workload.addresses)?, port))
     };
-    let usable = |e: &Endpoint| e.workload.healthy && address(e).is_some_and(|a| !tried.contains(&a));
-    let chosen = balance::least_of_two(endpoints, usable, random).and_then(|e| Some((e, address(e)?)));
-    match chosen {
+    let is_usable = |e: &Endpoint| {
+        let is_new = |address| !request.tried.contains(&address);
+        service.balancing.is_healthy_enough(&e.workload) && address(e).is_some_and(is_new)
+    };
+    let (from, stays_with) = (request.from, request.stays_with);
+    let chosen = rank::choose(&service.balancing, endpoints, from, stays_with, is_usable, random);
+    match chosen.and_then(|e| Some((e, address(e)?))) {
         Some((e, endpoint)) => to_workload(&e.workload, &e.load, endpoint, Some(service.clone())),
         None => Route::Refuse(Refusal::NoEndpoint),
+    }
+}
+
+/// To the address that the application dialled, whoever is there.
+fn to_itself(request: &Request<'_>, service: Option<Arc<Service>>) -> Route {
+    let OriginalDst(dst) = request.dst;
+    match request.tried.contains(&dst) {
+        true => Route::Refuse(Refusal::NoEndpoint),
+        false => Route::Direct(Upstream {
+            endpoint: dst,
+            service,
+            target: None,
+        }),
     }
 }
 

@@ -1,4 +1,6 @@
-//! Routing facts on built snapshots.
+//! Routing facts on built snapshots. What nearness decides is `near.rs`.
+
+mod near;
 
 use std::collections::BTreeMap;
 
@@ -60,14 +62,29 @@ fn dice() -> impl FnMut(usize) -> usize {
     }
 }
 
-fn to(world: &Snapshot, dst: &str, tried: &[SocketAddr]) -> Route {
-    route(
-        world,
-        Unknown::PassThrough,
-        OriginalDst::new(dst.parse().unwrap()),
+/// A client of which nobody knows where it runs.
+fn ask(
+    world: &Snapshot,
+    unknown: Unknown,
+    dst: &str,
+    tried: &[SocketAddr],
+    random: &mut dyn FnMut(usize) -> usize,
+) -> Route {
+    let request = Request {
+        dst: OriginalDst::new(dst.parse().unwrap()),
+        unknown,
         tried,
-        &mut dice(),
-    )
+        from: Location {
+            locality: &Locality::unknown(),
+            node: "",
+        },
+        stays_with: None,
+    };
+    route(world, &request, random)
+}
+
+fn to(world: &Snapshot, dst: &str, tried: &[SocketAddr]) -> Route {
+    ask(world, Unknown::PassThrough, dst, tried, &mut dice())
 }
 
 #[test]
@@ -126,8 +143,7 @@ fn strangers_pass_or_are_refused_by_choice() {
         to(&world, "192.0.2.1:443", &[]),
         Route::Direct(Upstream { target: None, .. })
     ));
-    let dst = OriginalDst::new("192.0.2.1:443".parse().unwrap());
-    let refused = route(&world, Unknown::Refuse, dst, &[], &mut dice());
+    let refused = ask(&world, Unknown::Refuse, "192.0.2.1:443", &[], &mut dice());
     assert!(matches!(refused, Route::Refuse(Refusal::UnknownDestination)));
 }
 
@@ -161,8 +177,7 @@ fn open_connections_decide_between_two_and_capacity_scales_them() {
     let mut open = Vec::new();
     let mut counts = [0, 0];
     for _ in 0..400 {
-        let dst = OriginalDst::new("10.96.0.1:80".parse().unwrap());
-        let Route::Mesh(up) = route(&world, Unknown::Refuse, dst, &[], &mut random) else {
+        let Route::Mesh(up) = ask(&world, Unknown::Refuse, "10.96.0.1:80", &[], &mut random) else {
             panic!("mesh")
         };
         counts[usize::from(up.endpoint == "10.1.0.2:8080".parse().unwrap())] += 1;
@@ -194,10 +209,7 @@ fn a_new_snapshot_remembers_open_connections() {
 #[test]
 fn dns_over_tcp_passes_where_unknown_destinations_are_refused() {
     let world = world(vec![workload(1, TunnelProtocol::Hbone)]);
-    let to = |dst: &str| {
-        let dst = OriginalDst::new(dst.parse().unwrap());
-        route(&world, Unknown::Refuse, dst, &[], &mut dice())
-    };
+    let to = |dst: &str| ask(&world, Unknown::Refuse, dst, &[], &mut dice());
     for resolver in ["192.0.2.53:53", "[2001:db8::53]:53"] {
         assert!(
             matches!(to(resolver), Route::Direct(Upstream { target: None, .. })),

@@ -34,6 +34,8 @@ pub struct Workload {
     pub selects: Vec<String>,
     /// It shares its addresses with its node.
     pub host_network: bool,
+    /// Where it runs; nowhere in particular when empty.
+    pub zone: String,
 }
 
 #[derive(Clone, Debug)]
@@ -42,6 +44,8 @@ pub struct Service {
     pub vips: Vec<IpAddr>,
     /// Service port to the port of the application.
     pub ports: BTreeMap<u16, u16>,
+    /// Further keys, as YAML.
+    pub more: Vec<String>,
 }
 
 impl Registry {
@@ -65,6 +69,7 @@ impl Registry {
             serves: serves.iter().map(|name| (*name).into()).collect(),
             selects: Vec::new(),
             host_network: false,
+            zone: String::new(),
         });
         self.workloads.last_mut().expect("pushed above")
     }
@@ -74,6 +79,7 @@ impl Registry {
             hostname: hostname.into(),
             vips: vips.into(),
             ports: ports.iter().copied().collect(),
+            more: Vec::new(),
         });
     }
 
@@ -113,11 +119,13 @@ impl Display for Registry {
                 f,
                 "- {{uid: c1//Pod/{NAMESPACE}/{name}, name: {name}, namespace: {NAMESPACE}, \
                  serviceAccount: {service_account}, trustDomain: {TRUST_DOMAIN}, protocol: {}, status: {},\n   \
-                 workloadIps: [{}], networkMode: {}, authorizationPolicies: [{}],\n   services: {{{}}}}}",
+                 workloadIps: [{}], networkMode: {}, locality: {{zone: \"{}\"}}, \
+                 authorizationPolicies: [{}],\n   services: {{{}}}}}",
                 if w.in_mesh { "HBONE" } else { "TCP" },
                 if w.healthy { "Healthy" } else { "Unhealthy" },
                 list(&w.addresses, ""),
                 if w.host_network { "HostNetwork" } else { "Standard" },
+                w.zone,
                 w.selects
                     .iter()
                     .map(|name| format!("{NAMESPACE}/{name}"))
@@ -135,10 +143,11 @@ impl Display for Registry {
             let name = s.hostname.split('.').next().unwrap_or_default();
             writeln!(
                 f,
-                "- {{name: {name}, namespace: {NAMESPACE}, hostname: {}, vips: [{}], ports: {}}}",
+                "- {{name: {name}, namespace: {NAMESPACE}, hostname: {}, vips: [{}], ports: {}{}}}",
                 s.hostname,
                 list(&s.vips, "/"),
                 map(&s.ports),
+                s.more.iter().map(|key| format!(", {key}")).collect::<String>(),
             )?;
         }
         if !self.policies.is_empty() {
@@ -218,6 +227,7 @@ mod tests {
             serves: vec!["web.demo.svc".into()],
             selects: Vec::new(),
             host_network: false,
+            zone: "a".into(),
         });
         let text = registry.to_string();
         assert!(
@@ -225,7 +235,9 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains(r#"workloadIps: ["10.99.0.2", "fd99::2"], networkMode: Standard"#),
+            text.contains(
+                r#"workloadIps: ["10.99.0.2", "fd99::2"], networkMode: Standard, locality: {zone: "a"}"#
+            ),
             "{text}"
         );
         assert!(

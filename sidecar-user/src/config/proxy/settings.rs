@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 37] = [
+pub const SETTINGS: [Setting; 38] = [
     Setting {
         path: "workload.name",
         flag: "name",
@@ -44,6 +44,14 @@ pub const SETTINGS: [Setting; 37] = [
         value: "IPS",
         help: "Its addresses, by commas [default: those of the network namespace's interfaces]",
         list: true,
+    },
+    Setting {
+        path: "workload.node",
+        flag: "node",
+        env: "OUTRIGGER_NODE",
+        value: "NAME",
+        help: "The node that it runs on, for services that prefer near endpoints [default: as the registry says]",
+        list: false,
     },
     Setting {
         path: "mode",

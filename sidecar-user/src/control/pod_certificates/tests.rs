@@ -77,7 +77,8 @@ impl Drop for Server {
 }
 
 fn status(code: u16, message: &str) -> (u16, Value) {
-    let text = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message, "reason": "" });
+    let text = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message,
+        "reason": if code == 404 { "NotFound" } else { "" } });
     (code, text)
 }
 

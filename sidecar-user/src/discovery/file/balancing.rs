@@ -1,9 +1,12 @@
-//! The `loadBalancer` of a service: which endpoints are near enough, and healthy enough.
+//! The `loadBalancer` of a service: which endpoints are near enough, and healthy enough. And its `sessionAffinity`: whether
+//! a client stays with one.
+
+use std::time::Duration;
 
 use super::reader::Reader;
 use crate::document::Field;
 use crate::model::balancing::Scope;
-use crate::model::{BalanceMode, Balancing, HealthPolicy};
+use crate::model::{Affinity, BalanceMode, Balancing, HealthPolicy};
 
 const SCOPES: [(&str, Scope); 6] = [
     ("Region", Scope::Region),
@@ -55,4 +58,25 @@ pub(super) fn read(reader: &Reader, field: &Field<'_>) -> Balancing {
         );
     }
     balancing
+}
+
+/// What Kubernetes takes for a session, and what it allows.
+const SESSION: u64 = 3 * 60 * 60;
+const LONGEST_SESSION: u64 = 24 * 60 * 60;
+
+pub(super) fn read_affinity(field: &Field<'_>) -> Option<Affinity> {
+    const SECONDS: &str = "write whole seconds, from 1 to 86400";
+    let object = field.object(&["timeoutSeconds"])?;
+    let Some(timeout) = object.get("timeoutSeconds") else {
+        let timeout = Duration::from_secs(SESSION);
+        return Some(Affinity { timeout });
+    };
+    let seconds = timeout.parse::<u64>("time", SECONDS)?;
+    if !(1..=LONGEST_SESSION).contains(&seconds) {
+        timeout.problem(format!("`{seconds}` is no time that a session lasts"), SECONDS);
+        return None;
+    }
+    Some(Affinity {
+        timeout: Duration::from_secs(seconds),
+    })
 }

@@ -18,7 +18,7 @@ pub(super) struct Entry {
     pub waypoint: bool,
 }
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "name",
     "namespace",
     "hostname",
@@ -30,6 +30,7 @@ const KEYS: [&str; 14] = [
     "waypoint",
     "weightedWaypoints",
     "loadBalancer",
+    "sessionAffinity",
     "ipFamilies",
     "visibility",
     "endpoints",
@@ -49,6 +50,8 @@ pub(super) fn read(reader: &Reader, field: &Field<'_>) -> Option<Entry> {
     let balancing = balancing
         .map(|field| balancing::read(reader, &field))
         .unwrap_or_default();
+    let affinity = object.get("sessionAffinity");
+    let affinity = affinity.and_then(|field| balancing::read_affinity(&field));
     check_unused(reader, &object);
     let name = read_name(&object)?;
     Some(Entry {
@@ -58,7 +61,7 @@ pub(super) fn read(reader: &Reader, field: &Field<'_>) -> Option<Entry> {
             ports,
             subject_alt_names,
             balancing,
-            affinity: None,
+            affinity,
         },
         place: Place::from(field),
         places,

@@ -402,3 +402,25 @@ fn a_preference_that_prefers_nobody_is_told() {
     );
     assert!(with("{mode: Passthrough}").is_empty());
 }
+
+#[test]
+fn a_session_lasts_as_long_as_in_kubernetes_and_no_longer_than_a_day() {
+    let with = |affinity: &str| {
+        format!(
+            "services: [{{name: a, namespace: n, hostname: a, ports: {{}}, sessionAffinity: {affinity}}}]"
+        )
+    };
+    for (affinity, seconds) in [("{}", 10_800), ("{timeoutSeconds: 600}", 600)] {
+        let registry = good(&with(affinity));
+        let (service, _) = registry.snapshot.services().next().unwrap();
+        assert_eq!(service.affinity.unwrap().timeout.as_secs(), seconds);
+    }
+    for wrong in ["0", "86401"] {
+        let found = bad(&with(&format!("{{timeoutSeconds: {wrong}}}")));
+        assert!(
+            found.contains("`services[0].sessionAffinity.timeoutSeconds`")
+                && found.contains("from 1 to 86400"),
+            "{found}"
+        );
+    }
+}

@@ -68,6 +68,7 @@ fn own() -> Own {
         name: "b".into(),
         identity: SpiffeId::new("td", "t", "b").unwrap(),
         addresses: vec![ip("10.0.0.2"), ip("fd00::2")],
+        node: "n9".into(),
     }
 }
 
@@ -336,4 +337,38 @@ fn services_at_one_address_are_told_apart_by_their_ports() {
         "the address is known, and none of the ports"
     );
     assert_eq!(at("10.9.0.3:80"), None);
+}
+
+/// Where we run: zone and node.
+fn location(world: &Snapshot) -> (String, String) {
+    let own = own();
+    let Location { locality, node } = world.location_of(&own);
+    (locality.zone.clone(), node.to_owned())
+}
+
+#[test]
+fn where_a_proxy_runs_is_what_its_own_entry_says_and_of_the_node_what_it_knows_itself() {
+    let at = |mut workload: Workload, zone: &str, node: &str| {
+        workload.locality.zone = zone.into();
+        workload.node = node.into();
+        workload
+    };
+    let b = || workload("c//Pod/t/b", "b", "b", &["10.0.0.2"]);
+    let twin = at(workload("d//Pod/t/b", "b", "b", &["10.0.0.3"]), "other", "n3");
+    let listed = world(
+        &[(at(b(), "near", "n1"), &[]), (twin.clone(), &[])],
+        &[],
+        Vec::new(),
+    );
+    assert_eq!(location(&listed), ("near".into(), "n1".into()));
+    let without_node = world(&[(at(b(), "near", ""), &[])], &[], Vec::new());
+    assert_eq!(location(&without_node), ("near".into(), "n9".into()));
+    let renamed = at(workload("c//Pod/t/x", "x", "b", &["10.0.0.2"]), "near", "n1");
+    let by_address = world(&[(renamed, &[])], &[], Vec::new());
+    assert_eq!(location(&by_address), ("near".into(), "n1".into()));
+    let stranger = at(workload("c//Pod/t/x", "x", "x", &["10.0.0.2"]), "near", "n1");
+    for unlisted in [vec![], vec![(twin, &[][..])], vec![(stranger, &[][..])]] {
+        let world = world(&unlisted, &[], Vec::new());
+        assert_eq!(location(&world), (String::new(), "n9".into()));
+    }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
+use super::super::affinity::Affinities;
 use super::super::doors::Doors;
 use super::super::left_alone::LeftAlone;
 use super::super::limits::{Descriptors, Resources, Shared};
@@ -66,6 +67,8 @@ pub(in super::super) struct Settings {
     pub(in super::super) meters: Meters,
     pub(in super::super) limited: Arc<Shared>,
     pub(in super::super) nonces: Nonces,
+    /// All shards give a client the same endpoint.
+    pub(in super::super) affinities: Arc<Affinities>,
 }
 
 pub(in super::super) struct Shard {
@@ -90,6 +93,7 @@ pub(in super::super) struct Shard {
     pub(in super::super) descriptors: Rc<Descriptors>,
     pub(in super::super) limited: Arc<Shared>,
     pub(in super::super) nonces: Nonces,
+    pub(in super::super) affinities: Arc<Affinities>,
     pub(super) bypass: Option<datapath::Bypass>,
     /// When the pod's own address had no port left towards an application.
     pub(super) crowded: Cell<Option<Instant>>,
@@ -139,6 +143,7 @@ impl Shard {
             descriptors,
             limited: settings.limited,
             nonces: settings.nonces,
+            affinities: settings.affinities,
             mark,
             left_alone: Rc::new(LeftAlone::new(
                 settings.id,

@@ -94,6 +94,7 @@ fn shard(observer: &Observer) -> Rc<Shard> {
             name: "server".to_owned(),
             identity: id,
             addresses: Vec::new(),
+            node: String::new(),
         }),
         mode: Mode::Permissive,
         unknown: Unknown::PassThrough,
@@ -115,6 +116,7 @@ fn shard(observer: &Observer) -> Rc<Shard> {
         meters: observer.meters().clone(),
         limited: Arc::default(),
         nonces: Nonces::default(),
+        affinities: Arc::default(),
     };
     Rc::new(Shard::new(settings, observer.shard(0)).unwrap())
 }

@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::super::affinity::Affinities;
 use super::super::config::Config;
 use super::super::interception;
 use super::super::limits;
@@ -18,6 +19,7 @@ pub(super) struct Opened {
     pub(super) config: Config,
     pub(super) log: LogFilter,
     pub(super) limited: Arc<limits::Shared>,
+    pub(super) affinities: Arc<Affinities>,
     pub(super) shutdown: Shutdown,
     pub(super) observer: Observer,
     pub(super) feed: Feed,
@@ -43,6 +45,7 @@ impl Opened {
             config,
             log,
             limited,
+            affinities: Arc::default(),
             shutdown,
             feed,
             follow_registry: Box::pin(follow_registry),

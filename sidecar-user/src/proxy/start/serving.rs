@@ -146,12 +146,13 @@ impl Serving {
     /// What the admin endpoint shows, and what it can be asked to do.
     fn admin(&self, opened: &Opened, ask: stop::Ask) -> Admin {
         let (running, config) = (&self.running, opened.config.clone());
-        let (phase, shown) = (running.phase.clone(), ask.clone());
+        let (phase, shown, duck) = (running.phase.clone(), ask.clone(), ask.clone());
         let why = why::Why::new(
             &config,
             running.kernel.as_ref(),
             opened.feed.snapshots.clone(),
             running.identity.svid.clone(),
+            opened.affinities.clone(),
         );
         Admin {
             observer: opened.observer.clone(),
@@ -159,6 +160,7 @@ impl Serving {
             log_level: log_level(opened.log.clone()),
             why: Box::new(move |question| why.answer(question)),
             drain: Box::new(move || ask.end("the admin endpoint")),
+            lame_duck: Box::new(move || duck.lame_duck()),
             phase: Box::new(move || shown.phase(*phase.borrow()).name()),
         }
     }

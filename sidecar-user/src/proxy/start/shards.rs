@@ -132,6 +132,7 @@ impl Active {
             meters: opened.observer.meters().clone(),
             limited: opened.limited.clone(),
             nonces: Nonces::default(),
+            affinities: opened.affinities.clone(),
             budget: Budget::new(config.buffer_memory),
             doors: Doors::new(lifecycle::file_limit()),
             relay: relay::Limits {

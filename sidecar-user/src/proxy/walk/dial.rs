@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::super::outcome;
 use super::super::shard::context::Shard;
-use super::search::{Failed, Search};
+use super::search::{Client, Failed, Search};
 use crate::error_chain;
 use crate::model::addr::is_local_only;
 use crate::model::snapshot::LoadGuard;
@@ -56,7 +56,11 @@ pub(super) async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow)
     if shard.is_own(asked.dst.0) {
         return Err(Failed::refused(Outcome::new(Party::Client, Cause::Loop)));
     }
-    let mut search = Search::new(asked.dst, shard.unknown, asked.held, shard.world());
+    let client = Client {
+        own: &shard.own,
+        affinities: &shard.affinities,
+    };
+    let mut search = Search::new(client, asked.dst, shard.unknown, asked.held, shard.world());
     loop {
         let Some((up, transport)) = search.next() else {
             if let Some(refusal) = search.refusal() {
@@ -70,7 +74,7 @@ pub(super) async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow)
         let load = up.target.as_ref().map(|t| t.load.enter());
         let dialled = tokio::select! {
             dialled = dial(shard, asked, &up, transport, flow) => dialled,
-            news = shard.introduced(asked.dst), if asked.held && up.target.is_none() => {
+            news = shard.introduced(asked.dst), if asked.held && is_unknown(&up) => {
                 search.introduced(news);
                 continue;
             }
@@ -113,6 +117,11 @@ fn tried(up: &Upstream, transport: Transport, failure: Option<Failure>) -> Decid
         transport,
         failure: failure.map(Box::new),
     }
+}
+
+/// The registry may come to know it while it is dialled.
+fn is_unknown(up: &Upstream) -> bool {
+    up.service.is_none() && up.target.is_none()
 }
 
 /// What the flow shows of the chosen endpoint, also when it then fails. Where it is not the first one, the flow has said

@@ -3,12 +3,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::super::affinity::Affinities;
 use super::super::outcome::{self, Answer};
 use super::patience::Patience;
-use crate::model::{Cause, OriginalDst, Outcome, Party, Snapshot, Transport};
-use crate::route::{Route, Unknown, Upstream, route};
+use crate::model::{Cause, OriginalDst, Outcome, Own, Party, Snapshot, Transport};
+use crate::route::{Request, Route, Unknown, Upstream, route};
 use crate::transport::Error;
 
 /// wire.md 1.10: endpoints tried before giving up.
@@ -23,8 +24,16 @@ pub(super) struct Failed {
     pub(super) answer: Answer,
 }
 
+/// Who asks: where it runs, and which endpoints it stays with.
+#[derive(Clone, Copy)]
+pub(super) struct Client<'c> {
+    pub(super) own: &'c Own,
+    pub(super) affinities: &'c Affinities,
+}
+
 /// The endpoints of one destination, tried one after the other.
-pub(super) struct Search {
+pub(super) struct Search<'c> {
+    client: Client<'c>,
     dst: OriginalDst,
     unknown: Unknown,
     /// connect() waits for the answer, for as long as the application likes.
@@ -39,9 +48,16 @@ pub(super) struct Search {
     patience: Patience,
 }
 
-impl Search {
-    pub(super) fn new(dst: OriginalDst, unknown: Unknown, held: bool, world: Arc<Snapshot>) -> Self {
+impl<'c> Search<'c> {
+    pub(super) fn new(
+        client: Client<'c>,
+        dst: OriginalDst,
+        unknown: Unknown,
+        held: bool,
+        world: Arc<Snapshot>,
+    ) -> Self {
         Self {
+            client,
             dst,
             unknown,
             held,
@@ -58,8 +74,7 @@ impl Search {
         if self.tried.len() >= ATTEMPTS {
             return None;
         }
-        let random = &mut |n| fastrand::usize(..n);
-        match route(&self.world, self.unknown, self.dst, &self.tried, random) {
+        match self.route() {
             Route::Mesh(up) => Some((up, Transport::Hbone)),
             Route::Direct(up) => Some((up, Transport::Plain)),
             Route::Refuse(refusal) => {
@@ -69,6 +84,30 @@ impl Search {
                 None
             }
         }
+    }
+
+    fn route(&self) -> Route {
+        let choose = |stays_with: Option<&str>| {
+            let request = Request {
+                dst: self.dst,
+                unknown: self.unknown,
+                tried: &self.tried,
+                from: self.world.location_of(self.client.own),
+                stays_with,
+            };
+            route(&self.world, &request, &mut |n| fastrand::usize(..n))
+        };
+        let service = self.world.service_at(self.dst.0).map(|(service, _)| service);
+        let Some(service) = service.filter(|service| service.affinity.is_some()) else {
+            return choose(None);
+        };
+        let affinities = self.client.affinities;
+        affinities.choose(service, self.dst.0.port(), Instant::now(), |stays_with| {
+            let route = choose(stays_with);
+            let target = route.upstream().and_then(|up| up.target.as_ref());
+            let chosen = target.map(|target| target.workload.clone());
+            (route, chosen)
+        })
     }
 
     /// Why `route` named nobody at all, where no endpoint has failed.

@@ -5,11 +5,51 @@ use std::path::Path;
 
 use super::{Connect, Verdict};
 use crate::datapath::policy::{Rule, Source};
-use crate::model::authorization;
 use crate::model::snapshot::Standing;
+use crate::model::{Affinity, BalanceMode, Endpoint, Location, Service, Workload, authorization};
 use crate::observe::{EndpointReport, Question, RuleReport, WhyReport};
 use crate::policy::authorization::{By, Decision};
 use crate::route::{DNS, Refusal, Unknown};
+
+/// What the registry says of a service, and how it is balanced as seen from there.
+pub(super) fn service(
+    service: &Service,
+    endpoints: &[Endpoint],
+    from: Location<'_>,
+    kept: Option<&Workload>,
+) -> Vec<String> {
+    let (all, balancing) = (endpoints.len(), &service.balancing);
+    let mut reasons = vec![format!(
+        "it is the service {}; endpoints in the registry: {all}",
+        service.name
+    )];
+    if balancing.mode == BalanceMode::Passthrough {
+        reasons.push("the service takes connections at its own address, in plain TCP".into());
+    }
+    if balancing.is_ranked() {
+        let scopes: Vec<&str> = balancing.scopes.iter().map(|scope| scope.name()).collect();
+        let scopes = scopes.join(", ");
+        let near = balancing.nearest(endpoints, from, balancing.scopes.len()).len();
+        reasons.push(match balancing.mode {
+            BalanceMode::Strict => format!("only endpoints of the same {scopes} are used: {near} of {all}"),
+            _ => format!("endpoints of the same {scopes} are preferred: {near} of {all}"),
+        });
+    }
+    if let Some(Affinity { timeout }) = service.affinity {
+        let timeout = timeout.as_secs();
+        reasons.push(match kept {
+            Some(kept) => format!(
+                "session affinity: connections go to {}/{} until {timeout} s after the last one",
+                kept.namespace,
+                kept.pod()
+            ),
+            None => {
+                format!("session affinity: the next connection chooses, and others follow it for {timeout} s")
+            }
+        });
+    }
+    reasons
+}
 
 /// An answer that is being put together.
 pub(super) struct Telling(pub(super) WhyReport);

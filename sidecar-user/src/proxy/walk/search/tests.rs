@@ -8,12 +8,17 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::model::workload::{TunnelProtocol, Workload};
-use crate::model::{Locality, Service, ServiceName, SpiffeId};
+use crate::model::{Affinity, Locality, Service, ServiceName, SpiffeId};
 use crate::transport::Step;
 
 const VIP: &str = "10.96.0.1:80";
 
 fn world(endpoints: u8, protocol: TunnelProtocol) -> Arc<Snapshot> {
+    world_with(endpoints, protocol, Service::default())
+}
+
+/// The service is `like` that one.
+fn world_with(endpoints: u8, protocol: TunnelProtocol, like: Service) -> Arc<Snapshot> {
     let name = ServiceName {
         namespace: "t".into(),
         hostname: "echo.t.svc".into(),
@@ -35,15 +40,33 @@ fn world(endpoints: u8, protocol: TunnelProtocol) -> Arc<Snapshot> {
         name,
         vips: vec!["10.96.0.1".parse().unwrap()],
         ports: [(80, 8080)].into(),
-        ..Service::default()
+        ..like
     };
     let workloads = (1..=endpoints).map(|n| (workload(n), serves.clone())).collect();
     Arc::new(Snapshot::build(&Snapshot::default(), vec![service], workloads))
 }
 
-fn search(held: bool, world: Arc<Snapshot>) -> Search {
+/// A pod that nothing is known of, and that stays with nobody for longer than its test.
+fn stranger() -> Client<'static> {
+    let own = Own {
+        name: "a".into(),
+        identity: SpiffeId::new("td.test", "t", "a").unwrap(),
+        addresses: Vec::new(),
+        node: String::new(),
+    };
+    Client {
+        own: Box::leak(Box::new(own)),
+        affinities: Box::leak(Box::default()),
+    }
+}
+
+fn search(held: bool, world: Arc<Snapshot>) -> Search<'static> {
+    search_of(stranger(), held, world)
+}
+
+fn search_of(client: Client<'_>, held: bool, world: Arc<Snapshot>) -> Search<'_> {
     let dst = OriginalDst(VIP.parse().unwrap());
-    Search::new(dst, Unknown::PassThrough, held, world)
+    Search::new(client, dst, Unknown::PassThrough, held, world)
 }
 
 fn refused(addr: SocketAddr) -> Error {
@@ -62,7 +85,7 @@ fn silent(addr: SocketAddr) -> Error {
 }
 
 /// Each endpoint of a round fails, with the next of these errors. Says which were tried.
-fn round(search: &mut Search, errors: &[fn(SocketAddr) -> Error]) -> Vec<SocketAddr> {
+fn round(search: &mut Search<'_>, errors: &[fn(SocketAddr) -> Error]) -> Vec<SocketAddr> {
     let mut tried = Vec::new();
     let mut errors = errors.iter().cycle();
     while let Some((up, transport)) = search.next() {
@@ -73,7 +96,7 @@ fn round(search: &mut Search, errors: &[fn(SocketAddr) -> Error]) -> Vec<SocketA
     tried
 }
 
-async fn end(search: &mut Search) -> Cause {
+async fn end(search: &mut Search<'_>) -> Cause {
     let ended = search.another_round(Arc::default).await;
     ended.expect_err("another round").outcome.cause
 }
@@ -132,4 +155,50 @@ async fn a_service_without_an_endpoint_is_refused() {
     let mut search = search(true, world(0, TunnelProtocol::None));
     assert!(search.next().is_none());
     assert_eq!(end(&mut search).await, Cause::NoEndpoint);
+}
+
+fn with_affinity() -> Service {
+    let timeout = Duration::from_secs(3600);
+    Service {
+        affinity: Some(Affinity { timeout }),
+        ..Service::default()
+    }
+}
+
+#[test]
+fn with_session_affinity_all_connections_of_a_pod_go_to_one_endpoint_until_it_fails() {
+    let world = world_with(20, TunnelProtocol::None, with_affinity());
+    let client = stranger();
+    let next = || search_of(client, true, world.clone()).next().unwrap().0.endpoint;
+    let first = next();
+    assert!((0..50).all(|_| next() == first));
+
+    let mut unlucky = search_of(client, true, world.clone());
+    let (up, transport) = unlucky.next().unwrap();
+    unlucky
+        .failed((&up, transport), &refused(up.endpoint), None)
+        .unwrap();
+    let second = unlucky.next().unwrap().0.endpoint;
+    assert_ne!(second, first);
+    assert!((0..50).all(|_| next() == second), "the one that was chosen anew");
+
+    let other: HashSet<SocketAddr> = (0..50)
+        .map(|_| search(true, world.clone()).next().unwrap().0.endpoint)
+        .collect();
+    assert!(other.len() > 1, "each of other pods chooses for itself");
+}
+
+#[test]
+fn a_session_goes_to_another_endpoint_when_its_own_has_gone_from_the_registry() {
+    let client = stranger();
+    let old = world_with(1, TunnelProtocol::None, with_affinity());
+    search_of(client, true, old).next().unwrap();
+    let next = |n| {
+        let world = world_with(n, TunnelProtocol::None, with_affinity());
+        search_of(client, true, world).next().map(|(up, _)| up.endpoint)
+    };
+    let first = next(9).unwrap();
+    assert_eq!(first, "10.1.0.1:8080".parse().unwrap(), "it is still there");
+    assert_eq!(next(0), None);
+    assert_eq!(next(9).unwrap(), first, "nobody else was chosen in between");
 }
