@@ -11,14 +11,17 @@ mod secret;
 mod service_endpoints;
 mod token_review;
 mod watch;
+mod webhook_configuration;
 
 pub use client::{Client, Error};
 pub use config_map::publish;
 pub use names::{
-    ANNOTATION_STATUS, CONTAINER, DOMAIN, LABEL_INJECT, SYSTEM_NAMESPACE, TOKEN_AUDIENCE, TOKEN_PATH,
+    AGENT, ANNOTATION_STATUS, CONTAINER, CONTROL, DOMAIN, LABEL_INJECT, SYSTEM_NAMESPACE, TOKEN_AUDIENCE,
+    TOKEN_PATH,
 };
 pub use pod_state::{PodState, pod_state};
 pub use secret::{Secret, SecretChange, follow_secret, make_secret, read_secret};
 pub use service_endpoints::follow_endpoints;
 pub use token_review::{BoundPod, Reviewed, ServiceAccount, review_token};
 pub use watch::{Change, follow};
+pub use webhook_configuration::{Bundle, WebhookConfiguration, base64};
