@@ -13,8 +13,20 @@ mod pods; // what a pod can be: sidecars, exec, logs, its cgroup
 #[path = "programs.rs"]
 mod programs; // our image, and those of third-party programs
 
+#[path = "image.rs"]
+mod image; // the image that users build is the one that these tests run
+
 #[path = "injection.rs"]
 mod injection; // sidecars come into pods
+
+#[path = "chart.rs"]
+mod chart; // our chart: what it renders and refuses
+
+#[path = "rights.rs"]
+mod rights; // what Outrigger may ask of the API server, and may not
+
+#[path = "mesh/mod.rs"]
+mod mesh; // Outrigger, installed: connections, failures, upgrades, its end
 
 #[path = "common.rs"]
 mod common; // the objects that these tests make

@@ -5,6 +5,8 @@
 
 mod kubectl;
 mod link;
+pub mod mesh;
+mod programs;
 
 use std::fs;
 use std::io;
@@ -12,14 +14,18 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::cgroup;
 use crate::name::NETNS_DIR;
 
 pub use kubectl::{Kubectl, Namespace};
 pub use link::LinkCapture;
+pub use mesh::Mesh;
+pub use programs::Program;
 
 /// The stem of every name: of network namespaces, of the cgroup in each hierarchy, of the directory.
 pub const NAME: &str = "outrigger-cluster";
@@ -107,6 +113,48 @@ impl Cluster {
 
     pub fn kubectl(&self) -> Kubectl<'_> {
         Kubectl::new(self)
+    }
+
+    /// The cgroup of a pod that is running, as the kubelet of its node has made it. `pod` is the object.
+    pub fn pod_cgroup(&self, pod: &Value) -> Result<PathBuf> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let class = match &*text(&pod["status"]["qosClass"]) {
+            "Burstable" => "burstable/",
+            "BestEffort" => "besteffort/",
+            _ => "",
+        };
+        let (node, uid) = (text(&pod["spec"]["nodeName"]), text(&pod["metadata"]["uid"]));
+        Ok(cgroup()?.join(format!("{node}/kubepods/{class}pod{uid}")))
+    }
+
+    /// What Outrigger has pinned for pods of a node, by their uids.
+    pub fn installed_pods(&self, node: &str) -> Result<Vec<String>> {
+        let node = self.node(node)?;
+        let pins = format!("/proc/{}/root/sys/fs/bpf/outrigger/pods", node.holder);
+        let entries = fs::read_dir(pins).into_iter().flatten().flatten();
+        Ok(entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect())
+    }
+
+    /// Sends a signal to every process of a container, as its node might.
+    pub fn signal_in_pod(&self, namespace: &str, pod: &str, container: &str, signal: Signal) -> Result<()> {
+        let pod = self.kubectl().get(&["--namespace", namespace, "pod", pod])?;
+        let statuses = ["containerStatuses", "initContainerStatuses"]
+            .iter()
+            .filter_map(|kind| pod["status"][kind].as_array())
+            .flatten();
+        let mut named = statuses.filter(|status| status["name"] == container);
+        let id = named.next().and_then(|status| status["containerID"].as_str());
+        let id = id.and_then(|id| id.strip_prefix("containerd://"));
+        let id = id.with_context(|| format!("{container} does not run"))?;
+        let leaf = self.pod_cgroup(&pod)?.join(id);
+        let processes = cgroup::processes(&leaf);
+        ensure!(!processes.is_empty(), "no process in {}", leaf.display());
+        for process in processes {
+            kill(process, signal)?;
+        }
+        Ok(())
     }
 }
 

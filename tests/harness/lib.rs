@@ -16,11 +16,13 @@
 //! * [`netfilter`]: whether a namespace has rules
 //! * [`interrupt`] handles Ctrl-C
 //! * [`cluster`]: the Kubernetes cluster that `cargo xtask cluster` runs, its nodes and its kubectl
+//! * [`chart`]: our Helm chart, and the files that it is rendered to
 //! * [`name`]: how everything of one fabric is found again and removed
 
 pub mod apps;
 pub mod capture;
 pub mod cgroup;
+pub mod chart;
 pub mod cluster;
 pub mod fabric;
 pub mod halt;

@@ -132,7 +132,8 @@ pub struct Output {
 }
 
 impl Output {
-    pub(crate) fn of(mut command: Command, limit: Duration) -> Result<Self> {
+    /// Runs a command to its end, and kills it after the limit.
+    pub fn of(mut command: Command, limit: Duration) -> Result<Self> {
         let name = name_of(&command);
         let mut child = command
             .stdin(Stdio::null())

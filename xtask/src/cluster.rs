@@ -6,10 +6,10 @@
 mod control_plane;
 mod dns;
 mod go;
-mod images;
+pub(crate) mod images;
 mod node;
 mod pki;
-mod programs;
+pub(crate) mod programs;
 mod progress;
 mod sweep;
 mod test;
@@ -39,7 +39,11 @@ pub(crate) struct Opts {
 #[derive(clap::Subcommand)]
 enum Action {
     /// Build what is not built yet: minutes the first time, goes on where an interrupted build stopped.
-    Build,
+    Build {
+        /// Only the programs that come as Go modules, which take longest: no image, and nothing of ours.
+        #[arg(long)]
+        programs: bool,
+    },
     /// Start the cluster and return when it is ready.
     Up,
     /// End the cluster and remove all that it left on this machine.
@@ -67,7 +71,8 @@ enum Action {
 
 pub(crate) fn run(opts: Opts) -> Result<ExitCode> {
     match opts.action {
-        Action::Build => build().map(|_| ExitCode::SUCCESS),
+        Action::Build { programs: true } => programs::build().map(|_| ExitCode::SUCCESS),
+        Action::Build { programs: false } => build().map(|_| ExitCode::SUCCESS),
         Action::Up => bring_up(),
         Action::Down => bring_down(),
         Action::Status => status(),

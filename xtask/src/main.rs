@@ -9,6 +9,8 @@ mod cluster;
 mod demo;
 mod fuzz;
 mod host;
+mod image;
+mod manifests;
 mod modes;
 mod setup;
 mod smoke;
@@ -40,6 +42,10 @@ enum Verb {
     Fuzz(fuzz::Opts),
     /// Run a real Kubernetes of two nodes on this machine, and the tests that need one.
     Cluster(cluster::Opts),
+    /// Put together the files of our image, for deploy/images/Containerfile.
+    Image(image::Opts),
+    /// Write what Helm makes of our chart, for who has no Helm.
+    Manifests(manifests::Opts),
     /// Measure what a pair of sidecars costs, beside the same load without them.
     Bench(bench::Opts),
     /// Check the house rules: who imports whom, file headers, file lengths.
@@ -56,6 +62,8 @@ fn main() -> ExitCode {
         Verb::Vm(opts) => vm::run(opts),
         Verb::Fuzz(opts) => fuzz::run(opts),
         Verb::Cluster(opts) => cluster::run(opts),
+        Verb::Image(opts) => image::run(opts),
+        Verb::Manifests(opts) => manifests::run(opts),
         Verb::Bench(opts) => bench::run(opts),
         Verb::Tidy(opts) => tidy::run(opts),
         Verb::Ci(opts) => ci::run(opts),

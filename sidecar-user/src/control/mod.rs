@@ -4,6 +4,7 @@
 //! authority, and `callers.rs` decides who may have the certificate of which pod.
 
 mod callers;
+mod catalog;
 mod figures;
 mod inject;
 mod secret;

@@ -60,12 +60,33 @@ impl<'a> Kubectl<'a> {
 
     /// Makes objects, or changes them to this.
     pub fn apply(&self, objects: &[Value]) -> Result<()> {
+        self.take(&["apply"], objects).map(drop)
+    }
+
+    /// Makes objects, and gives them as the API server answers: a review is one that is answered and not kept.
+    pub fn create(&self, objects: &[Value]) -> Result<Vec<Value>> {
+        let text = self.take(&["create", "--output=json"], objects)?;
+        let answers = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+        let mut all = Vec::new();
+        for answer in answers {
+            let answer = answer.context("what kubectl create prints is no JSON")?;
+            match answer["items"].as_array() {
+                Some(items) => all.extend(items.iter().cloned()),
+                None => all.push(answer),
+            }
+        }
+        Ok(all)
+    }
+
+    /// What a command prints that is given objects.
+    fn take(&self, args: &[&str], objects: &[Value]) -> Result<String> {
         let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
         let mut child = self
             .command()?
-            .args(["apply", "--filename=-"])
+            .args(args)
+            .arg("--filename=-")
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .context("start kubectl")?;
@@ -75,11 +96,12 @@ impl<'a> Kubectl<'a> {
         let output = child.wait_with_output()?;
         if !output.status.success() {
             bail!(
-                "kubectl apply: {}",
+                "kubectl {}: {}",
+                args.join(" "),
                 String::from_utf8_lossy(&output.stderr).trim()
             );
         }
-        Ok(())
+        String::from_utf8(output.stdout).context("what kubectl prints is no UTF-8")
     }
 
     /// Runs a program in a pod.

@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use crate::image::architecture;
 use crate::workspace::{self, announce};
 
 /// What Kubernetes 1.36 asks for.
@@ -79,11 +80,7 @@ fn fetch(with: &Path) -> Result<PathBuf> {
         #[serde(rename = "Dir")]
         dir: PathBuf,
     }
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let architecture = architecture();
     let module = format!("golang.org/toolchain@v0.0.1-go{FETCHED}.linux-{architecture}");
     let said = workspace::ask(
         Command::new(with)

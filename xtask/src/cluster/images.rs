@@ -11,11 +11,14 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use self::layout::Image;
+pub(crate) use self::layout::digest_of;
 use super::programs::{Programs, quietly};
 use crate::workspace::{self, announce};
 
 pub(super) const PAUSE: &str = "outrigger.example/pause:local";
 pub(super) const COREDNS: &str = "outrigger.example/coredns:local";
+/// For tests that need a server of gRPC's health service.
+const ETCD: &str = "outrigger.example/test/etcd:local";
 
 /// OCI layouts, one archive each.
 pub(super) struct Images {
@@ -26,7 +29,12 @@ pub(super) struct Images {
 pub(super) fn build(programs: &Programs) -> Result<Images> {
     let dir = workspace::target_dir().join(super::CACHE).join("images");
     fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-    let mut archives = vec![pause(&dir)?, coredns(&dir, programs)?, ours::build(&dir)?];
+    let mut archives = vec![
+        pause(&dir)?,
+        of_program(&dir, programs, "coredns", COREDNS)?,
+        of_program(&dir, programs, "etcd", ETCD)?,
+        ours::build(&dir)?,
+    ];
     archives.extend(debian::build(&dir)?);
     Ok(Images { archives })
 }
@@ -52,15 +60,17 @@ fn pause(dir: &Path) -> Result<PathBuf> {
     })
 }
 
-fn coredns(dir: &Path, programs: &Programs) -> Result<PathBuf> {
-    let program = programs.path("coredns");
+/// A program of the cluster's and nothing else.
+fn of_program(dir: &Path, programs: &Programs, program: &str, name: &'static str) -> Result<PathBuf> {
+    let path = programs.path(program);
+    let entrypoint = format!("/{program}");
     let image = Image {
-        name: COREDNS,
+        name,
         user: "0:0",
-        entrypoint: &["/coredns"],
+        entrypoint: &[&entrypoint],
     };
-    image.build(dir, &layout::digest_of(&program)?, |root| {
-        Ok(fs::copy(&program, root.join("coredns")).map(drop)?)
+    image.build(dir, &digest_of(&path)?, |root| {
+        Ok(fs::copy(&path, root.join(program)).map(drop)?)
     })
 }
 

@@ -16,8 +16,10 @@ use super::progress;
 use crate::setup;
 use crate::workspace::{self, announce};
 
-/// What they need beside Go: C for runc's seccomp filters, and the plugins that connect containers.
-const PACKAGES: [&str; 5] = [
+/// What they need beside Go: C for runc's seccomp filters, and the plugins that connect containers. And a builder of images that is not
+/// ours, for the test of our Containerfile.
+const PACKAGES: [&str; 6] = [
+    "buildah",
     "containernetworking-plugins",
     "gcc",
     "libc6-dev",
@@ -45,7 +47,7 @@ const fn program(name: &'static str, module: &'static str, package: &'static str
     }
 }
 
-const PROGRAMS: [Program; 11] = [
+const PROGRAMS: [Program; 12] = [
     program(
         "kube-apiserver",
         "kubernetes",
@@ -82,7 +84,11 @@ const PROGRAMS: [Program; 11] = [
         c: true,
     },
     program("coredns", "coredns", "github.com/coredns/coredns"),
+    HELM,
 ];
+
+/// No part of the cluster: it installs what is ours.
+const HELM: Program = program("helm", "helm", "helm.sh/helm/v4/cmd/helm");
 
 pub(super) struct Programs {
     pub(super) dir: PathBuf,
@@ -98,11 +104,21 @@ impl Programs {
 pub(super) fn build() -> Result<Programs> {
     setup::ensure()?;
     setup::ensure_packages(&PACKAGES)?;
+    build_these(&PROGRAMS)
+}
+
+/// For who only renders the chart: the other programs take ten minutes.
+pub(crate) fn build_helm() -> Result<PathBuf> {
+    setup::ensure()?;
+    Ok(build_these(&[HELM])?.path(HELM.name))
+}
+
+fn build_these(programs: &[Program]) -> Result<Programs> {
     let go = Go::find()?;
     let dir = workspace::target_dir().join(super::CACHE).join("bin");
     fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
     let mut missing = Vec::new();
-    for program in &PROGRAMS {
+    for program in programs {
         let key = program.key(&go)?;
         if fs::read_to_string(program.mark(&dir)).is_ok_and(|found| found == key)
             && dir.join(program.name).exists()
@@ -116,7 +132,7 @@ pub(super) fn build() -> Result<Programs> {
             "build {} of {} Go programs with {} (from nothing about ten minutes on two cores, 3 GB of modules and 5 GB of \
              Go's build cache)",
             missing.len(),
-            PROGRAMS.len(),
+            programs.len(),
             go.version
         ));
     }
@@ -200,7 +216,7 @@ impl Program {
 }
 
 /// For a program that only has to run.
-pub(super) fn quietly(command: &mut Command) -> Result<()> {
+pub(crate) fn quietly(command: &mut Command) -> Result<()> {
     let line = format!("{command:?}");
     let output = command.output().with_context(|| format!("start {line}"))?;
     anyhow::ensure!(

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::say;
 use crate::cluster::programs::quietly;
+use crate::image::architecture;
 
 pub(super) struct Image<'a> {
     pub(super) name: &'a str,
@@ -64,11 +65,7 @@ impl Image<'_> {
         let layer_size = layer.metadata()?.len();
         fs::rename(&layer, blobs.join(&layer_digest))?;
 
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
+        let architecture = architecture();
         let config = blob(
             &blobs,
             &json!({
@@ -134,7 +131,7 @@ fn described(media_type: &str, (digest, size): &(String, u64)) -> Value {
     json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": size })
 }
 
-pub(super) fn digest_of(path: &Path) -> Result<String> {
+pub(crate) fn digest_of(path: &Path) -> Result<String> {
     let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

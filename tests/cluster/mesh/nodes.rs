@@ -1,0 +1,66 @@
+//! The cluster's own programs go away for a moment: the kubelet of a node, the API server. Pods of the mesh do not notice.
+
+use harness::wait::{self, SOON};
+use nix::sys::signal::Signal;
+
+use super::load::Load;
+use super::{client, deployment, mesh_alone, meshed, redis, web};
+use crate::common::cluster;
+
+fn under_load(stem: &str, what: impl FnOnce()) {
+    let namespace = meshed(stem);
+    namespace.apply(&web("web")).unwrap();
+    namespace.apply(&deployment("redis", 1, redis(), 6379)).unwrap();
+    namespace.apply(&[client("client", "node-1")]).unwrap();
+    for ready in ["deployment/web", "deployment/redis"] {
+        namespace.wait(ready, "condition=Available").unwrap();
+    }
+    namespace.wait("pod/client", "condition=Ready").unwrap();
+    let load = Load::start(&namespace, "client");
+    what();
+    load.goes_on();
+    let (new, kept) = load.stop();
+    new.demand_all("new connections");
+    kept.demand_all("the connection that was kept");
+    // And whoever is new is served.
+    namespace.apply(&[client("late", "node-2")]).unwrap();
+    namespace.wait("pod/late", "condition=Ready").unwrap();
+}
+
+#[test]
+fn a_kubelet_that_is_restarted_costs_no_connection() {
+    let _mesh = mesh_alone();
+    under_load("kubelet", || {
+        for node in ["node-1", "node-2"] {
+            let kubelet = cluster().program(node, "kubelet").unwrap();
+            kubelet.stop(Signal::SIGTERM).unwrap();
+            kubelet.start().unwrap();
+            cluster()
+                .kubectl()
+                .run(&[
+                    "wait",
+                    &format!("node/{node}"),
+                    "--for=condition=Ready",
+                    "--timeout=60s",
+                ])
+                .unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_api_server_that_is_away_for_a_while_costs_no_connection() {
+    let _mesh = mesh_alone();
+    under_load("api-server", || {
+        let server = cluster().program("node-1", "kube-apiserver").unwrap();
+        server.stop(Signal::SIGTERM).unwrap();
+        server.start().unwrap();
+        wait::until("the API server answers again", SOON * 6, || {
+            cluster()
+                .kubectl()
+                .output(&["get", "--raw=/readyz"])
+                .is_ok_and(|said| said.status.success())
+        })
+        .unwrap();
+    });
+}

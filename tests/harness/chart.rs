@@ -1,0 +1,85 @@
+//! The Helm chart of this checkout, and the files that it is rendered to. Asks no cluster, and compares nothing.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::process::Output;
+use crate::wait;
+
+pub const NAMESPACE: &str = "outrigger-system";
+
+/// Of the release.
+pub const NAME: &str = "outrigger";
+
+/// A file in the repository that holds what Helm makes of the chart.
+#[derive(Clone, Copy, Debug)]
+pub struct Rendering {
+    pub file: &'static str,
+    /// What is set; nothing: the defaults.
+    pub values: Option<&'static str>,
+}
+
+pub const RENDERINGS: [Rendering; 2] = [
+    Rendering {
+        file: "deploy/manifests/outrigger.yaml",
+        values: None,
+    },
+    // Everything that the defaults leave out.
+    Rendering {
+        file: "deploy/golden/everything.yaml",
+        values: Some("deploy/golden/everything.values.yaml"),
+    },
+];
+
+/// Labels of the tool that installs: a file is applied by another one.
+const HELMS: [&str; 2] = ["app.kubernetes.io/managed-by:", "helm.sh/chart:"];
+
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+pub fn directory() -> PathBuf {
+    root().join("deploy/charts/outrigger")
+}
+
+impl Rendering {
+    pub fn path(&self) -> PathBuf {
+        root().join(self.file)
+    }
+
+    /// What the file has to hold.
+    pub fn render(&self, helm: &Path) -> Result<String> {
+        let chart = directory().display().to_string();
+        let values = self
+            .values
+            .map(|values| root().join(values).display().to_string());
+        let mut args = vec!["template", NAME, &chart];
+        if let Some(values) = &values {
+            args.extend(["--values", values]);
+        }
+        let text = run_helm(helm, &args)?.ok()?;
+        let mut rendered = String::from("# Made by `cargo xtask manifests` from deploy/charts/outrigger");
+        if let Some(values) = self.values {
+            rendered += " with ";
+            rendered += values;
+        }
+        rendered += ".\n";
+        for line in text.lines() {
+            if HELMS.iter().any(|label| line.trim_start().starts_with(label)) {
+                continue;
+            }
+            rendered += line.trim_end();
+            rendered.push('\n');
+        }
+        Ok(rendered)
+    }
+}
+
+/// Helm on its own, for what needs no cluster; in our namespace unless the arguments name another one.
+pub fn run_helm(helm: &Path, args: &[&str]) -> Result<Output> {
+    let mut command = Command::new(helm);
+    command.args(["--namespace", NAMESPACE]).args(args);
+    Output::of(command, wait::patiently(wait::SOON * 3))
+}

@@ -1,0 +1,150 @@
+//! Outrigger as it is installed in the cluster: by its chart, once for all tests. What the agents of the nodes say of connections.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::{Cluster, Kubectl};
+use crate::cgroup;
+use crate::process::Output;
+use crate::wait;
+
+/// Where it is installed, and the name of the release.
+pub const SYSTEM: &str = "outrigger-system";
+const RELEASE: &str = "outrigger";
+
+/// For an installation or its end, images being there.
+const SETTLED: Duration = Duration::from_secs(180);
+
+/// An installation. It stays when this is dropped.
+#[derive(Clone, Copy, Debug)]
+pub struct Mesh<'a> {
+    cluster: &'a Cluster,
+}
+
+impl<'a> Mesh<'a> {
+    /// Installs it, or brings what is there to these values.
+    pub fn install(cluster: &'a Cluster) -> Result<Self> {
+        let mesh = Self { cluster };
+        mesh.upgrade(&[])?;
+        Ok(mesh)
+    }
+
+    /// Brings the installation to the values of the tests and these, each `path=value`.
+    pub fn upgrade(&self, values: &[&str]) -> Result<()> {
+        let mut helm = self.helm()?;
+        helm.args(["upgrade", "--install", RELEASE])
+            .arg(Path::new(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../deploy/charts/outrigger"
+            )))
+            .args(["--namespace", SYSTEM, "--create-namespace", "--wait"])
+            .arg(format!("--timeout={}s", wait::patiently(SETTLED).as_secs()));
+        for value in values_of_tests()?
+            .iter()
+            .map(String::as_str)
+            .chain(values.iter().copied())
+        {
+            helm.args(["--set", value]);
+        }
+        let done = Output::of(helm, wait::patiently(SETTLED) * 2)?.ok();
+        done.map(drop).with_context(|| self.described())
+    }
+
+    /// Takes it away.
+    pub fn uninstall(&self) -> Result<()> {
+        let mut helm = self.helm()?;
+        helm.args(["uninstall", RELEASE, "--namespace", SYSTEM, "--wait"])
+            .arg(format!("--timeout={}s", wait::patiently(SETTLED).as_secs()));
+        Output::of(helm, wait::patiently(SETTLED) * 2)?.ok()?;
+        Ok(())
+    }
+
+    /// helm, which sees the files of this machine.
+    fn helm(&self) -> Result<Command> {
+        let mut helm = self
+            .cluster
+            .first()
+            .network_command(&self.cluster.programs.join("helm"))?;
+        helm.arg("--kubeconfig").arg(&self.cluster.kubeconfig);
+        Ok(helm)
+    }
+
+    pub fn kubectl(&self) -> Kubectl<'a> {
+        self.cluster.kubectl()
+    }
+
+    /// The pod of the agent of a node.
+    pub fn agent(&self, node: &str) -> Result<String> {
+        let field = format!("--field-selector=spec.nodeName={node}");
+        let label = "--selector=app.kubernetes.io/component=agent";
+        let pods = self
+            .kubectl()
+            .get(&["--namespace", SYSTEM, "pods", label, &field])?;
+        let pods = pods["items"].as_array().context("pods")?;
+        let serves = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
+        let Some(pod) = pods.iter().find(serves) else {
+            bail!("{node} has no agent");
+        };
+        Ok(pod["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// What the agent of a node knows of connections, by the plugin in its own image.
+    pub fn flows(&self, node: &str) -> Result<Vec<Value>> {
+        let command = [
+            "kubectl-outrigger",
+            "flows",
+            "--unix",
+            "/run/outrigger/agent-admin.sock",
+            "--output=json",
+        ];
+        let said = self.kubectl().exec(SYSTEM, &self.agent(node)?, &command)?.ok()?;
+        let list: Value = serde_json::from_str(&said).context("flows are no JSON")?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// For an error: what is there, and what it said last.
+    fn described(&self) -> String {
+        let mut text = String::new();
+        for args in [
+            ["get", "all", "--output=wide", "--namespace"],
+            ["describe", "pods", "--show-events", "--namespace"],
+            [
+                "logs",
+                "--selector=app.kubernetes.io/name=outrigger",
+                "--tail=40",
+                "--namespace",
+            ],
+        ] {
+            let args = [&args[..], &[SYSTEM]].concat();
+            if let Ok(said) = self.kubectl().output(&args) {
+                text.push_str(&format!(
+                    "--- kubectl {}\n{}{}\n",
+                    args.join(" "),
+                    said.stdout,
+                    said.stderr
+                ));
+            }
+        }
+        text
+    }
+}
+
+/// Our image of this machine, and where its cgroups are.
+fn values_of_tests() -> Result<Vec<String>> {
+    let cgroups = cgroup::mount()?;
+    Ok(vec![
+        "image.repository=outrigger.example/outrigger".into(),
+        "image.tag=local".into(),
+        "image.pullPolicy=Never".into(),
+        format!("agent.hostPaths.cgroup={}", cgroups.display()),
+    ])
+}
+
+/// The label by which a namespace is in the mesh.
+pub fn enabled() -> Value {
+    json!({ "outrigger.example/inject": "enabled" })
+}
