@@ -76,10 +76,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         webhook,
         cluster,
     } = config;
-    let injecting = webhook
-        .as_ref()
-        .map(|webhook| inject::open(webhook, &observer))
-        .transpose()?;
+    let injecting = match &webhook {
+        Some(webhook) => {
+            let listener = listen(webhook.listen)
+                .with_context(|| format!("webhook: cannot listen on {}", webhook.listen))?;
+            Some(inject::open(webhook, listener, &observer)?)
+        }
+        None => None,
+    };
     let injecting = async {
         match injecting {
             Some(injecting) => injecting.await,
