@@ -27,10 +27,6 @@ const REST: Duration = Duration::from_millis(50);
 const TOGETHER: usize = 500;
 
 /// Readiness waits for the first complete view.
-#[expect(
-    dead_code,
-    reason = "it is started where a setting says that this is a cluster"
-)]
 pub(super) fn start(client: &Client, names: Names, observer: &Observer) -> Arc<Shared> {
     let store = Arc::new(Shared::default());
     let standing = Arc::new(Standing::default());

@@ -23,13 +23,19 @@ use tokio::net::{TcpListener, TcpSocket};
 use tracing::info;
 
 use crate::issuer::{self, Service};
+use crate::discovery::catalog::Names;
 use crate::kubernetes;
 use crate::lifecycle::{self, Shutdown};
 use crate::observe::{self, Observer};
 use crate::webhook;
+use crate::xds::{Discovery, Guests, Shared};
 
 /// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
+/// What istiod calls the only cluster unless told otherwise.
+const CLUSTER: &str = "Kubernetes";
+/// Of the names of Services.
+const DOMAIN: &str = "cluster.local";
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -101,8 +107,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
     };
     let mut probes = std::pin::pin!(probes);
-    let (service, following) = tokio::select! {
-        opened = open(&config, cluster) => opened?,
+    let (service, catalog, following) = tokio::select! {
+        opened = open(&config, cluster, &observer) => opened?,
         ended = &mut probes => return Ok(ended?),
         ended = &mut injecting => return Ok(ended?),
         signal = shutdown.requested() => {
@@ -122,6 +128,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         signing.as_ref().map(|(_, stats)| stats.clone()),
     );
     let signing = sign(signing, service.clone());
+    let discovery = catalog.map(|store| Discovery::new(store, Guests::Nodes));
+    if let Some(discovery) = &discovery {
+        figures::show_discovery(&observer, discovery.clone());
+    }
+    let discovery = discovery.map(Discovery::routes).unwrap_or_default();
     listening.met();
     let ca = service.store().current();
     info!(
@@ -140,7 +151,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         readiness.drain();
     };
     tokio::select! {
-        served = issuer::serve(&config, service, Default::default(), listener, stop) => served?,
+        served = issuer::serve(&config, service, discovery, listener, stop) => served?,
         ended = probes => ended?,
         () = following => {}
         ended = &mut injecting => ended?,
@@ -160,16 +171,19 @@ async fn sign(
 }
 
 type Following = Pin<Box<dyn Future<Output = ()>>>;
+/// What it serves of the mesh is there where there is a cluster.
+type Opened = (Arc<Service>, Option<Arc<Shared>>, Following);
 
 /// The service, and what has to be polled for as long as it serves.
 async fn open(
     config: &issuer::Config,
     cluster: Option<Cluster>,
-) -> anyhow::Result<(Arc<Service>, Following)> {
+    observer: &Observer,
+) -> anyhow::Result<Opened> {
     let descriptors = lifecycle::file_limit();
     let Some(cluster) = cluster else {
         let service = Service::open(config, descriptors)?;
-        return Ok((service, Box::pin(std::future::pending())));
+        return Ok((service, None, Box::pin(std::future::pending())));
     };
     let client = kubernetes::Client::in_cluster()?;
     let store = secret::open(&client, &cluster.namespace, config).await?;
@@ -179,8 +193,14 @@ async fn open(
         agent: cluster.agent_account,
     };
     let service = Service::reviewed(store, callers::review(client.clone(), names), descriptors);
+    let names = Names {
+        cluster: CLUSTER.to_owned(),
+        trust_domain: config.trust_domain.clone(),
+        domain: DOMAIN.to_owned(),
+    };
+    let catalog = catalog::start(&client, names, observer);
     let following = secret::follow(client, cluster.namespace, service.clone());
-    Ok((service, Box::pin(following)))
+    Ok((service, Some(catalog), Box::pin(following)))
 }
 
 /// The library's own choice, 128, overflows where a node's pods all start at once; who meets that waits for a second.
