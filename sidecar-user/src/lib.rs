@@ -33,6 +33,7 @@ pub mod route;
 pub(crate) mod testing;
 pub mod transport;
 pub mod uplink;
+pub mod webhook;
 pub mod xds;
 
 /// An error with everything that led to it, each thing once.

@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::layers::{Layers, Setting};
 use super::logging;
 use super::values::{id_segment, lifetime, path, server_name, status, trust_domain};
+use super::webhook;
 use crate::{control, issuer};
 
-pub const SETTINGS: [Setting; 10] = [
+pub const SETTINGS: [Setting; 13] = [
     Setting {
         path: "listen",
         flag: "listen",
@@ -56,6 +57,30 @@ pub const SETTINGS: [Setting; 10] = [
         env: "OUTRIGGER_STATUS",
         value: "ADDRESS",
         help: "Where metrics and probes are answered, or none [default: [::]:15014]",
+        list: false,
+    },
+    Setting {
+        path: "webhook",
+        flag: "webhook",
+        env: "OUTRIGGER_WEBHOOK",
+        value: "ADDRESS",
+        help: "Where the webhook that injects sidecars listens, such as [::]:15017, or none [default: none]",
+        list: false,
+    },
+    Setting {
+        path: "webhookProfile",
+        flag: "webhook-profile",
+        env: "OUTRIGGER_PROFILE",
+        value: "FILE",
+        help: "What its sidecars are made of",
+        list: false,
+    },
+    Setting {
+        path: "webhookConfiguration",
+        flag: "webhook-configuration",
+        env: "OUTRIGGER_WEBHOOK_CONFIGURATION",
+        value: "NAME",
+        help: "The MutatingWebhookConfiguration that names it [default: outrigger-inject]",
         list: false,
     },
     Setting {
@@ -115,6 +140,7 @@ pub(super) fn read(layers: &Layers) -> Option<control::Config> {
         // istiod's, and none of a proxy's on the same host.
         false => Some(Some(SocketAddr::new(IpAddr::from([0_u16; 8]), 15014))),
     };
+    let webhook = webhook::read(layers, server_names.as_deref().unwrap_or_default())?;
     let cluster = cluster?;
     let default_names = || match &cluster {
         Some(cluster) => ["svc", "svc.cluster.local"]
@@ -123,6 +149,7 @@ pub(super) fn read(layers: &Layers) -> Option<control::Config> {
         None => vec!["control.outrigger".to_owned()],
     };
     Some(control::Config {
+        webhook,
         status: status?,
         issuer: issuer::Config {
             listen: listen?,

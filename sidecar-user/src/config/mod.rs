@@ -11,6 +11,7 @@ mod layers;
 mod logging;
 mod proxy;
 mod values;
+mod webhook;
 
 use std::io;
 use std::path::{Path, PathBuf};

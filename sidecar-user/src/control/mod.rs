@@ -4,7 +4,9 @@
 //! authority, and `callers.rs` decides who may have the certificate of which pod.
 
 mod callers;
+mod catalog;
 mod figures;
+mod inject;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,7 @@ use crate::issuer::{self, Service};
 use crate::kubernetes;
 use crate::lifecycle::{self, Shutdown};
 use crate::observe::{self, Observer};
+use crate::webhook;
 
 /// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
@@ -31,6 +34,7 @@ pub struct Config {
     pub issuer: issuer::Config,
     /// Where metrics and probes are answered.
     pub status: Option<SocketAddr>,
+    pub webhook: Option<webhook::Config>,
     /// The cluster that this process runs in, by whose API server tokens are reviewed. `None`: there is none.
     pub cluster: Option<Cluster>,
 }
@@ -64,8 +68,20 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let Config {
         issuer: config,
         status,
+        webhook,
         cluster,
     } = config;
+    let injecting = webhook
+        .as_ref()
+        .map(|webhook| inject::open(webhook, &observer))
+        .transpose()?;
+    let injecting = async {
+        match injecting {
+            Some(injecting) => injecting.await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut injecting = std::pin::pin!(injecting);
     // Probes are answered while the API server is waited for, and say what is missing.
     let status = status.map(listen_status).transpose()?;
     observer.figures(lifecycle::figures);
@@ -79,6 +95,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (service, following) = tokio::select! {
         opened = open(&config, cluster) => opened?,
         ended = &mut probes => return Ok(ended?),
+        ended = &mut injecting => return Ok(ended?),
         signal = shutdown.requested() => {
             info!(signal, "the certificate service stops");
             return Ok(());
@@ -108,6 +125,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         served = issuer::serve(&config, service, Default::default(), listener, stop) => served?,
         ended = probes => ended?,
         () = following => {}
+        ended = &mut injecting => ended?,
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::document::Problems;
 use crate::model::Snapshot;
 
+pub mod catalog;
 pub mod file;
 mod reload;
 mod retire;

@@ -14,5 +14,5 @@ mod watched;
 
 pub use field::{Field, Object, Sink, nearest};
 pub use problem::{Position, Problem, Problems};
-pub use tree::{Node, load};
+pub use tree::{Kind, Node, load, load_all};
 pub use watched::Watched;

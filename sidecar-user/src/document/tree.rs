@@ -36,10 +36,7 @@ const MAX_BYTES: usize = 256 << 20;
 /// Reads exactly one document. An empty text is an empty map.
 pub fn load(text: &str) -> Result<Node, Problem> {
     if text.len() > MAX_BYTES {
-        return Err(whole(
-            "the document is larger than 256 MiB".into(),
-            "split it, or use another source",
-        ));
+        return Err(too_large());
     }
     let mut loader = Loader::default();
     for event in Parser::new_from_str(text) {
@@ -79,12 +76,31 @@ impl Node {
     }
 }
 
+/// Reads all documents of a text, those that are empty as null.
+pub fn load_all(text: &str) -> Result<Vec<Node>, Problem> {
+    if text.len() > MAX_BYTES {
+        return Err(too_large());
+    }
+    let mut loader = Loader {
+        takes_many: true,
+        ..Loader::default()
+    };
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.map_err(|error| scan_problem(&error))?;
+        loader.event(event, span.start)?;
+    }
+    Ok(loader.documents.into_iter().filter_map(Rc::into_inner).collect())
+}
+
 /// Builds bottom-up with an explicit stack: the depth of the document is never the depth of our calls.
 #[derive(Default)]
 struct Loader {
     open: Vec<Open>,
     anchors: HashMap<usize, Rc<Node>>,
     root: Option<Rc<Node>>,
+    /// One document may follow another.
+    takes_many: bool,
+    documents: Vec<Rc<Node>>,
 }
 
 struct Open {
@@ -138,6 +154,11 @@ impl Loader {
                     remedy: "write the value out".into(),
                 }),
             },
+            Event::DocumentEnd if self.takes_many => {
+                self.anchors.clear();
+                self.documents.extend(self.root.take());
+                Ok(())
+            }
             Event::DocumentStart(..) if self.root.is_some() => Err(Problem {
                 at: Some(at),
                 field: String::new(),
@@ -226,12 +247,12 @@ fn scan_problem(error: &ScanError) -> Problem {
     }
 }
 
-fn whole(what: String, remedy: &str) -> Problem {
+fn too_large() -> Problem {
     Problem {
         at: None,
         field: String::new(),
-        what,
-        remedy: remedy.into(),
+        what: "the document is larger than 256 MiB".into(),
+        remedy: "split it, or use another source".into(),
     }
 }
 
@@ -286,6 +307,18 @@ mod tests {
         assert!(load(&"[".repeat(100_000)).is_err());
         let nested: String = (0..5_000).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
         assert!(load(&nested).is_err());
+    }
+
+    #[test]
+    fn all_documents_are_read_where_many_are_asked_for() {
+        let all = load_all("---\na: &x 1\n---\n# nothing\n---\n- b\n...\n").unwrap();
+        let kinds: Vec<&str> = all.iter().map(Node::kind_name).collect();
+        assert_eq!(kinds, ["a map", "nothing", "a list"]);
+        assert_eq!(load_all("").unwrap().len(), 0);
+        assert!(
+            load_all("a: &x 1\n---\nb: *x\n").is_err(),
+            "an anchor is its document's"
+        );
     }
 
     #[test]

@@ -1,1 +1,91 @@
-//! WHAT DOES A POD LOOK LIKE WITH ITS SIDECAR? Pod in, pod out, or the reasons why not; pure.
+//! WHAT DOES A POD LOOK LIKE WITH ITS SIDECAR? Pod in, pod out, or the reasons why not; pure. Speaks to nobody and reads no file.
+//!
+//! The one table of changes (`changes.rs`) and the one of refusals (`refusals.rs`) are each written once, as values: this room acts on
+//! them itself for files and for the webhook, and writes them in the API server's own language for the admission policies
+//! (`policies.rs`), so that all ways lead to the same pod. What is not known here of a pod survives, because it stays JSON.
+
+mod cel;
+mod changes;
+mod container;
+mod manifest;
+mod policies;
+mod profile;
+mod quantity;
+mod refusals;
+mod review;
+#[cfg(test)]
+mod tests;
+mod uninject;
+mod warnings;
+
+use serde_json::Value;
+
+use crate::kubernetes::LABEL_INJECT;
+
+pub use manifest::{Wrong, change, documents};
+pub use policies::{guards, policies, webhook_configuration};
+pub use profile::Profile;
+pub use refusals::Refusal;
+pub use review::{Answer, BadReview, review};
+pub use uninject::uninject;
+
+/// The namespace of a pod, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    pub name: String,
+    /// It has the label, or somebody asks for this pod by hand.
+    pub is_enabled: bool,
+}
+
+/// A pod with its sidecar.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Injected {
+    pub pod: Value,
+    /// What has changed, as a JSON Patch (RFC 6902); empty where the pod had its sidecar already.
+    pub patch: Vec<Value>,
+    /// What of the pod is not as somebody may expect it to be.
+    pub warnings: Vec<String>,
+}
+
+/// All reasons at once, where there is one.
+pub fn inject(pod: &Value, namespace: &Namespace, profile: &Profile) -> Result<Injected, Vec<Refusal>> {
+    let refusals = refusals::of(pod, namespace, profile);
+    if !refusals.is_empty() {
+        return Err(refusals);
+    }
+    let (changed, patch) = match container::is_in(pod) {
+        true => (pod.clone(), Vec::new()),
+        false => changes::apply(pod, &changes::of(profile)),
+    };
+    Ok(Injected {
+        pod: changed,
+        patch,
+        warnings: warnings::of(pod),
+    })
+}
+
+/// Whether the labels ask for a sidecar; the pod's word wins.
+fn is_asked_for(pod: &Value, namespace: &Namespace) -> bool {
+    match pod["metadata"]["labels"][LABEL_INJECT].as_str() {
+        Some(word) => word == ENABLED,
+        None => namespace.is_enabled,
+    }
+}
+
+/// What the label says.
+const ENABLED: &str = "enabled";
+const DISABLED: &str = "disabled";
+
+/// A list of a pod, empty where it is absent or null.
+fn list<'p>(value: &'p Value, field: &str) -> &'p [Value] {
+    value[field].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The containers that are not ours, those that start the pod among them.
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    let spec = &pod["spec"];
+    let all = list(spec, "containers")
+        .iter()
+        .chain(list(spec, "initContainers"));
+    all.filter(|container| container["name"] != crate::kubernetes::CONTAINER)
+}

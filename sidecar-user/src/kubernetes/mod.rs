@@ -6,19 +6,34 @@ mod config_map;
 #[cfg(test)]
 pub(crate) mod fake;
 mod names;
+mod node;
+mod object;
 mod pod_state;
 mod secret;
+mod service;
 mod service_endpoints;
+mod slice;
 mod token_review;
 mod watch;
+mod webhook_configuration;
+mod workload_pod;
 
 pub use client::{Client, Error};
 pub use config_map::publish;
 pub use names::{
-    ANNOTATION_STATUS, CONTAINER, DOMAIN, LABEL_INJECT, SYSTEM_NAMESPACE, TOKEN_AUDIENCE, TOKEN_PATH,
+    AGENT, ANNOTATION_STATUS, CONTAINER, CONTROL, DOMAIN, LABEL_INJECT, SYSTEM_NAMESPACE, TOKEN_AUDIENCE,
+    TOKEN_PATH,
 };
+pub use node::{Node, nodes};
+pub use object::ObjectName;
 pub use pod_state::{PodState, pod_state};
 pub use secret::{Secret, SecretChange, follow_secret, make_secret, read_secret};
+pub use service::{Distribution, Families, Service, ServicePort, services};
 pub use service_endpoints::follow_endpoints;
+#[cfg(test)]
+pub(crate) use slice::slice_of;
+pub use slice::{Conditions, Hints, Place, Slice, SliceEndpoint, slices};
 pub use token_review::{BoundPod, Reviewed, ServiceAccount, review_token};
 pub use watch::{Change, follow};
+pub use webhook_configuration::{Bundle, WebhookConfiguration, base64};
+pub use workload_pod::{Owner, WorkloadPod, workload_pods};

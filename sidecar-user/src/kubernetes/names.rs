@@ -14,3 +14,7 @@ pub const SYSTEM_NAMESPACE: &str = "outrigger-system";
 pub const TOKEN_AUDIENCE: &str = "outrigger";
 /// That token, in the sidecar's container.
 pub const TOKEN_PATH: &str = "/var/run/secrets/outrigger/token";
+/// The process that signs, tells what exists and injects, and its Service.
+pub const CONTROL: &str = "outrigger-control";
+/// The service account of the nodes' agents.
+pub const AGENT: &str = "outrigger-agent";

@@ -21,6 +21,17 @@ pub enum Change<K> {
     Trouble(String),
 }
 
+impl<K> Change<K> {
+    pub fn map<T>(self, read: impl Fn(K) -> T) -> Change<T> {
+        match self {
+            Self::All(all) => Change::All(all.into_iter().map(read).collect()),
+            Self::Applied(one) => Change::Applied(read(one)),
+            Self::Gone(one) => Change::Gone(read(one)),
+            Self::Trouble(why) => Change::Trouble(why),
+        }
+    }
+}
+
 /// Never ends.
 pub fn follow<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Change<K>>
 where

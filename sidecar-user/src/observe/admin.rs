@@ -32,6 +32,8 @@ pub struct Admin {
     pub why: Box<Explain>,
     /// Starts a drain and returns at once.
     pub drain: Box<dyn Fn() + Send + Sync>,
+    /// Makes it a lame duck, and returns at once.
+    pub lame_duck: Box<dyn Fn() + Send + Sync>,
     /// How far it has come.
     pub phase: Box<dyn Fn() -> &'static str + Send + Sync>,
 }
@@ -49,6 +51,7 @@ impl Admin {
             },
             why: Box::new(|_| Err(String::new())),
             drain: Box::new(|| {}),
+            lame_duck: Box::new(|| {}),
             phase: Box::new(|| "serving"),
         }
     }
@@ -145,6 +148,7 @@ GET  /metrics   Prometheus metrics
 Over the unix socket, for root and the user of this process:
 PUT  /loglevel  sets the log filter to the body, e.g. debug (also POST)
 POST /drain     end as after SIGTERM: serve on for a while, then refuse new connections and let open ones finish
+POST /lame-duck not ready any more, and serve on until SIGTERM or a drain
 ";
 
 fn loopback(listener: TcpListener) -> Result<tokio::net::TcpListener, Error> {
@@ -256,6 +260,12 @@ impl Handler for Endpoint {
                 (self.admin.drain)();
                 text(StatusCode::ACCEPTED, "draining\n")
             }
+            "/lame-duck" if method == Method::POST && !is_owner => self.not_here("-X POST", path),
+            "/lame-duck" if method == Method::POST => {
+                (self.admin.lame_duck)();
+                text(StatusCode::ACCEPTED, "lame-duck\n")
+            }
+            "/lame-duck" => not_allowed("POST"),
             "/" | "/flows" | "/why" | "/summary" | "/config" | "/readyz" | "/metrics" => {
                 not_allowed("GET, HEAD")
             }

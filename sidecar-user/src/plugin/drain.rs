@@ -23,6 +23,9 @@ pub struct Drain {
     /// Return when the proxy has ended, and not as soon as it has begun to
     #[arg(long)]
     wait: bool,
+    /// Only have it not be ready any more: it serves on until SIGTERM comes, when the application has ended
+    #[arg(long, conflicts_with = "wait")]
+    lame_duck: bool,
     /// The longest wait, e.g. 30s; an error after it [default: as long as it takes]
     #[arg(long, value_name = "DURATION", requires = "wait", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
@@ -35,6 +38,10 @@ impl Drain {
     pub fn run(&self, out: &mut impl Write) -> Result<(), Error> {
         let start = Instant::now();
         let target = Target::Unix(self.unix.clone());
+        if self.lame_duck {
+            client::post(&target, "/lame-duck", Some(ANSWER_TIMEOUT)).map_err(explain)?;
+            return writeln!(out, "not ready any more, and serving on").map_err(unwritten);
+        }
         client::post(&target, "/drain", Some(ANSWER_TIMEOUT)).map_err(explain)?;
         writeln!(out, "draining").map_err(unwritten)?;
         if !self.wait {
@@ -137,6 +144,14 @@ mod tests {
         let (said, asked) = against("wait", &["draining\n", "lame-duck\n", "draining\n"], &["--wait"]);
         assert_eq!(said.unwrap(), "draining\ndrained\n");
         assert_eq!(asked.len(), 3, "until nobody answers: {asked:?}");
+    }
+
+    #[test]
+    fn a_lame_duck_is_asked_for_without_a_drain() {
+        let (said, asked) = against("duck", &["lame-duck\n"], &["--lame-duck"]);
+        assert_eq!(said.unwrap(), "not ready any more, and serving on\n");
+        assert_eq!(asked, ["POST /lame-duck HTTP/1.0"]);
+        assert_eq!(drain(&["--lame-duck", "--wait"]).unwrap_err().exit_code(), 2);
     }
 
     #[test]

@@ -52,6 +52,15 @@ pub enum Error {
     NotPods { target: String, reason: String },
     #[error("{target} ended the stream: {reason}; start the command again")]
     Ended { target: String, reason: String },
+    #[error("which image do sidecars run? Give --image IMAGE, or --profile FILE with `image: …`")]
+    NoImage,
+    #[error("{reason}")]
+    File { reason: String },
+    #[error(
+        "nothing is printed, because a pod gets no sidecar; label one that is to run without it \
+         outrigger.example/inject: disabled\n{reasons}"
+    )]
+    NotInjected { reasons: String },
     #[error("cannot write the output: {source}")]
     Output {
         #[source]

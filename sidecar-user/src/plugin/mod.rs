@@ -1,4 +1,5 @@
-//! ROLE: the kubectl plugin. Asks a proxy's admin endpoint, or that of a node's agent, and prints what it says.
+//! ROLE: the kubectl plugin. Asks a proxy's admin endpoint, or that of a node's agent, and prints what it says; and prints objects
+//! with their sidecars.
 //!
 //! Talks to one address or unix socket; it does not ask Kubernetes for anything yet. Data goes to stdout, messages
 //! to stderr. Exit status: 0 done, 1 the proxy could not be asked or refused, 2 wrong usage.
@@ -10,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 use edges::Edges;
 use flows::Flows;
+use inject::{Inject, Uninject};
 use status::Status;
 
 mod client;
@@ -22,6 +24,7 @@ mod error;
 mod flows;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod inject;
 mod screen;
 mod status;
 mod sys;
@@ -58,6 +61,10 @@ enum Verb {
     Edges(Edges),
     /// The pods of a node's agent, and what is wrong with them
     Status(Status),
+    /// Prints the pods of a file with their sidecars, or what a cluster needs to inject by itself
+    Inject(Inject),
+    /// Prints the pods of a file without their sidecars
+    Uninject(Uninject),
 }
 
 /// Runs the command line of this process.
@@ -68,6 +75,8 @@ pub fn main() -> ExitCode {
         Verb::Why(why) => why.run(out),
         Verb::Edges(edges) => edges.run(out),
         Verb::Status(status) => status.run(out),
+        Verb::Inject(inject) => inject.run(out),
+        Verb::Uninject(uninject) => uninject.run(out),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -76,7 +85,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             eprintln!("kubectl outrigger: {error}");
             match error {
-                Error::NoTarget | Error::Pod { .. } => ExitCode::from(2),
+                Error::NoTarget | Error::Pod { .. } | Error::NoImage => ExitCode::from(2),
                 _ => ExitCode::FAILURE,
             }
         }

@@ -8,6 +8,7 @@
 //!                                 └──────── second signal ───────────────────┘
 //! ```
 //!
+//! A proxy that was asked to be a lame duck is one until a signal comes, or until it is asked to end.
 //! A proxy that another one has replaced goes the same way, but its lame duck ends soon: nobody new comes to it.
 
 use std::time::{Duration, Instant};
@@ -56,6 +57,8 @@ enum Event {
     Signal,
     /// By the admin endpoint, or because that cannot be served any more.
     Asked,
+    /// The end is near, and somebody else will say when.
+    Unadvertised,
     ShardEnded,
     /// Another proxy has taken the pod over.
     Replaced,
@@ -105,6 +108,7 @@ impl Sequence {
                 }
             }
             Event::Asked => self.begin(now),
+            Event::Unadvertised => self.phase = self.phase.max(Phase::LameDuck),
             Event::Replaced => {
                 self.replaced = true;
                 if self.phase < Phase::Draining {
@@ -140,7 +144,7 @@ impl Sequence {
     }
 
     fn begin(&mut self, now: Instant) {
-        if self.phase == Phase::Serving {
+        if self.phase <= Phase::LameDuck && self.asked.is_none() {
             self.phase = Phase::LameDuck;
             self.asked = Some(now);
             self.until = self.lame_duck_end();
@@ -172,6 +176,11 @@ impl Sequence {
         }
     }
 
+    /// A lame duck alone may serve for as long as it likes.
+    fn is_ending(&self) -> bool {
+        self.asked.is_some() || self.phase >= Phase::Draining
+    }
+
     fn cut(&mut self, now: Instant) {
         if self.phase < Phase::Cut {
             self.phase = Phase::Cut;
@@ -180,9 +189,18 @@ impl Sequence {
     }
 }
 
-/// Asks a proxy to end, as a signal does. Cheap to clone.
+/// Asks a proxy to end, as a signal does, or to be ready for it. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Ask(watch::Sender<Option<&'static str>>);
+pub(super) struct Ask(watch::Sender<Option<Asked>>);
+
+/// What a proxy was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asked {
+    /// Not to be ready any more, until a signal comes.
+    LameDuck,
+    /// By whom stands in the log.
+    End(&'static str),
+}
 
 impl Default for Ask {
     fn default() -> Self {
@@ -193,10 +211,19 @@ impl Default for Ask {
 impl Ask {
     /// `who` stands in the log.
     pub(super) fn end(&self, who: &'static str) {
-        self.0.send_replace(Some(who));
+        self.0.send_replace(Some(Asked::End(who)));
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<Option<&'static str>> {
+    /// Whoever has been asked to end does that.
+    pub(super) fn lame_duck(&self) {
+        self.0.send_if_modified(|asked| {
+            let is_first = asked.is_none();
+            asked.get_or_insert(Asked::LameDuck);
+            is_first
+        });
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Asked>> {
         self.0.subscribe()
     }
 
@@ -212,7 +239,7 @@ impl Ask {
 /// Where the news come from.
 pub(super) struct News<'a> {
     pub(super) shutdown: &'a mut Shutdown,
-    pub(super) asked: watch::Receiver<Option<&'static str>>,
+    pub(super) asked: watch::Receiver<Option<Asked>>,
     pub(super) replaced: watch::Receiver<bool>,
     pub(super) threads: &'a mut Threads,
     /// Whether the pod's programs live; closed where nobody follows them.
@@ -229,6 +256,7 @@ pub(super) async fn follow(
 ) {
     let mut serving = Some(serving);
     let mut sequence = Sequence::new(config, news.threads.count());
+    let mut ending = false;
     while !sequence.over {
         let (event, reason) = news.next(sequence.until, sequence.phase).await;
         let before = sequence.phase;
@@ -236,15 +264,16 @@ pub(super) async fn follow(
         if sequence.replaced || sequence.phase >= Phase::Draining {
             serving = None;
         }
+        if !sequence.replaced && !ending && sequence.is_ending() {
+            ending = true;
+            lifecycle::notify::stopping(config.deadline);
+        }
         if sequence.phase == before {
             continue;
         }
         if !sequence.replaced {
             // Who is still answered asks about the pod, which has another proxy.
             observer.readiness().drain();
-            if before == Phase::Serving {
-                lifecycle::notify::stopping(config.deadline);
-            }
         }
         match sequence.phase {
             Phase::Serving => {}
@@ -281,7 +310,7 @@ impl News<'_> {
         };
         let asked = async {
             match self.asked.changed().await {
-                Ok(()) => (*self.asked.borrow_and_update()).unwrap_or_default(),
+                Ok(()) => *self.asked.borrow_and_update(),
                 Err(_) => std::future::pending().await,
             }
         };
@@ -294,7 +323,10 @@ impl News<'_> {
         tokio::select! {
             () = replaced => (Event::Replaced, "another proxy"),
             signal = self.shutdown.requested() => (Event::Signal, signal),
-            who = asked => (Event::Asked, who),
+            asked = asked => match asked {
+                Some(Asked::End(who)) => (Event::Asked, who),
+                Some(Asked::LameDuck) | None => (Event::Unadvertised, "the admin endpoint"),
+            },
             n = self.threads.next_end() => {
                 if phase < Phase::Draining {
                     tracing::error!(shard = n, "a shard has ended by itself; the proxy cannot go on with a part of them");

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast;
 
-use super::{Store, Touched, Update};
+use super::{Kind, Store, Touched, Update};
 
 /// Changes that a stream may be behind. One that is further behind looks at all that it serves again.
 const BEHIND: usize = 64;
@@ -32,7 +32,9 @@ impl Shared {
 
     /// The source has told all that there is: from now on, what is not here does not exist.
     pub fn complete(&self) {
-        self.change(Store::complete);
+        for kind in Kind::ALL {
+            self.change(|store| store.complete(kind));
+        }
     }
 
     /// Tells streams what a change has touched, in the order in which changes are made.

@@ -15,6 +15,12 @@ use super::{Key, Kind, Resource};
 #[derive(Clone, Debug)]
 pub enum Update {
     Put(Resource),
+    /// As a server has sent it: it is passed on with fields that nobody here knows.
+    Received {
+        resource: Resource,
+        version: Arc<str>,
+        encoded: Bytes,
+    },
     Remove(Key),
 }
 
@@ -35,40 +41,21 @@ pub struct Stored {
 pub struct Touched {
     /// Resources that came, changed or went, each with every name it had before or has now.
     pub resources: HashMap<Key, HashSet<Arc<str>>>,
-    /// Names that the store can answer for since this change, be it that nothing has them.
-    pub answered: Vec<Arc<str>>,
-    /// The store can answer for every name since this change.
-    pub everything: bool,
+    /// The store can answer for names of this kind since this change for which it could not before.
+    pub learnt: BTreeSet<Kind>,
 }
 
-/// Of which names the store can say that nothing has them.
-#[derive(Debug)]
-enum Known {
-    /// Not before the first complete view of the world.
-    Nothing,
-    Everything,
-    Names(HashSet<Arc<str>>),
-}
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Store {
     entries: HashMap<Key, Arc<Stored>>,
     /// Addresses, by alias.
     by_alias: HashMap<Arc<str>, BTreeSet<Key>>,
     /// Workloads, by the name of a service that they stand behind.
     endpoints: HashMap<Arc<str>, BTreeSet<Key>>,
-    known: Known,
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Self {
-            entries: HashMap::new(),
-            by_alias: HashMap::new(),
-            endpoints: HashMap::new(),
-            known: Known::Nothing,
-        }
-    }
+    /// Kinds of which it has everything: what is not here does not exist.
+    complete: BTreeSet<Kind>,
+    /// Names of addresses for which it can answer, be it that nothing has them.
+    known: HashSet<Arc<str>>,
 }
 
 impl Store {
@@ -78,49 +65,48 @@ impl Store {
         for change in changes {
             match change {
                 Update::Put(resource) => self.put(resource, &mut touched),
+                Update::Received {
+                    resource,
+                    version,
+                    encoded,
+                } => self.receive(resource, version, encoded, &mut touched),
                 Update::Remove(key) => self.replace(&key, None, &mut touched),
             }
         }
         touched
     }
 
-    /// Everything is known from now on: what is not here does not exist.
-    pub fn complete(&mut self) -> Touched {
-        self.known = Known::Everything;
-        Touched {
-            everything: true,
-            ..Touched::default()
+    /// Everything of this kind is here from now on: what is not does not exist.
+    pub fn complete(&mut self, kind: Kind) -> Touched {
+        let mut touched = Touched::default();
+        if self.complete.insert(kind) {
+            touched.learnt.insert(kind);
         }
+        touched
     }
 
-    /// These names are known from now on. What has them must have been applied before.
+    pub fn is_complete(&self, kind: Kind) -> bool {
+        self.complete.contains(&kind)
+    }
+
+    /// These names of addresses can be answered from now on. What has them has been applied before.
     pub fn learn(&mut self, names: impl IntoIterator<Item = Arc<str>>) -> Touched {
-        if let Known::Nothing = self.known {
-            self.known = Known::Names(HashSet::new());
-        }
         let mut touched = Touched::default();
-        if let Known::Names(known) = &mut self.known {
-            touched.answered = names
-                .into_iter()
-                .filter(|name| known.insert(name.clone()))
-                .collect();
+        for name in names {
+            if self.known.insert(name) {
+                touched.learnt.insert(Kind::Address);
+            }
         }
         touched
     }
 
     pub fn forget(&mut self, name: &str) {
-        if let Known::Names(known) = &mut self.known {
-            known.remove(name);
-        }
+        self.known.remove(name);
     }
 
-    /// Whether the store can say what has this name, and be it nothing.
-    pub fn knows(&self, name: &str) -> bool {
-        match &self.known {
-            Known::Nothing => false,
-            Known::Everything => true,
-            Known::Names(known) => known.contains(name),
-        }
+    /// Whether it can say what has this name, and be it nothing.
+    pub fn knows(&self, kind: Kind, name: &str) -> bool {
+        self.is_complete(kind) || kind == Kind::Address && self.known.contains(name)
     }
 
     pub fn get(&self, key: &Key) -> Option<&Arc<Stored>> {
@@ -144,16 +130,19 @@ impl Store {
     /// What a subscription to this name of an address means: whatever has it, be it as an alias, and of a service every
     /// workload that stands behind it. What has the name comes last, so that whoever has seen it has seen all.
     pub fn related(&self, name: &str) -> Vec<&Arc<Stored>> {
-        let direct = self.entries.get(&Key::address(name)).into_iter();
-        let by_alias = self.by_alias.get(name).into_iter().flatten();
-        let named: Vec<_> = direct
-            .chain(by_alias.filter_map(|key| self.entries.get(key)))
-            .collect();
+        let named: Vec<_> = self.named(name).collect();
         let mut seen: HashSet<&Key> = named.iter().map(|stored| &stored.key).collect();
         let behind = named.iter().flat_map(|stored| self.behind(&stored.key.name));
         let mut related: Vec<_> = behind.filter(|stored| seen.insert(&stored.key)).collect();
         related.extend(named);
         related
+    }
+
+    /// Addresses that have this name, be it as an alias.
+    pub fn named(&self, name: &str) -> impl Iterator<Item = &Arc<Stored>> {
+        let direct = self.entries.get(&Key::address(name)).into_iter();
+        let by_alias = self.by_alias.get(name).into_iter().flatten();
+        direct.chain(by_alias.filter_map(|key| self.entries.get(key)))
     }
 
     /// Every name of an address whose subscription means this resource.
@@ -162,11 +151,11 @@ impl Store {
         names.extend(stored.aliases.iter().cloned());
         if let Resource::Workload(workload) = &stored.resource {
             for service in workload.services.keys() {
-                let key = Key::service(service);
-                if let Some(service) = self.entries.get(&key) {
+                // A service that is not there brings nobody.
+                if let Some(service) = self.entries.get(&Key::service(service)) {
+                    names.insert(service.key.name.clone());
                     names.extend(service.aliases.iter().cloned());
                 }
-                names.insert(key.name);
             }
         }
         names
@@ -178,23 +167,31 @@ impl Store {
     }
 
     fn put(&mut self, resource: Resource, touched: &mut Touched) {
-        let key = resource.key();
-        if self
-            .entries
-            .get(&key)
-            .is_some_and(|known| known.resource == resource)
-        {
+        let unchanged = |known: &Arc<Stored>| known.resource == resource;
+        if self.entries.get(&resource.key()).is_some_and(unchanged) {
             return;
         }
         let encoded = message::encode(&resource);
-        let stored = Arc::new(Stored {
+        self.insert(resource, version(&encoded), encoded, touched);
+    }
+
+    fn receive(&mut self, resource: Resource, version: Arc<str>, encoded: Bytes, touched: &mut Touched) {
+        let unchanged = |known: &Arc<Stored>| known.version == version && known.encoded == encoded;
+        if !self.entries.get(&resource.key()).is_some_and(unchanged) {
+            self.insert(resource, version, encoded, touched);
+        }
+    }
+
+    fn insert(&mut self, resource: Resource, version: Arc<str>, encoded: Bytes, touched: &mut Touched) {
+        let key = resource.key();
+        let stored = Stored {
             aliases: resource.aliases(),
-            version: version(&encoded),
-            encoded,
-            resource,
             key: key.clone(),
-        });
-        self.replace(&key, Some(stored), touched);
+            resource,
+            version,
+            encoded,
+        };
+        self.replace(&key, Some(Arc::new(stored)), touched);
     }
 
     fn replace(&mut self, key: &Key, next: Option<Arc<Stored>>, touched: &mut Touched) {
@@ -272,14 +269,13 @@ fn version(encoded: &[u8]) -> Arc<str> {
 
 impl Touched {
     pub fn is_empty(&self) -> bool {
-        self.resources.is_empty() && self.answered.is_empty() && !self.everything
+        self.resources.is_empty() && self.learnt.is_empty()
     }
 
     pub fn merge(&mut self, more: Touched) {
         for (key, names) in more.resources {
             self.resources.entry(key).or_default().extend(names);
         }
-        self.answered.extend(more.answered);
-        self.everything |= more.everything;
+        self.learnt.extend(more.learnt);
     }
 }

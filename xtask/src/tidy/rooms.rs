@@ -92,7 +92,7 @@ pub(super) const ROOMS: &[Room] = &[
         "futures_util k8s_openapi kube serde serde_json tokio tracing zeroize",
     ),
     // Pod in, pod out, and the policies that say the same in the API server's own language.
-    room("inject", "model kubernetes", "serde serde_json"),
+    room("inject", "model document kubernetes", "serde_json"),
     // Istio workload discovery as data, its server's and its client's state. Sans-io but for the two files that speak it.
     room(
         "xds",
@@ -106,12 +106,23 @@ pub(super) const ROOMS: &[Room] = &[
         "model",
         "bytes futures_util http http_body_util hyper_util nix rustls tokio tonic tower tracing zeroize",
     ),
-    // Roles assemble rooms. The plugin is only a client of the admin endpoint: it reads its JSON and prints it.
+    // The webhook over HTTPS: hyper and tokio_rustls serve it, rcgen makes its certificates, x509_parser and pem read and write those of
+    // the other replicas.
+    room(
+        "webhook",
+        "admission pki inject kubernetes",
+        "bytes http_body_util hyper hyper_util pem rcgen rustls tokio tokio_rustls tracing x509_parser",
+    ),
+    // Roles assemble rooms. The plugin is a client of the admin endpoint: it reads its JSON and prints it; and a door to inject.
     room("proxy", ALL_ROOMS, ROLE_CRATES),
     room("control", ALL_ROOMS, ROLE_CRATES),
     room("agent", ALL_ROOMS, ROLE_CRATES),
     // nix for the width of a terminal.
-    room("plugin", "model observe", "clap humantime nix serde serde_json"),
+    room(
+        "plugin",
+        "model observe inject",
+        "clap humantime nix serde serde_json",
+    ),
     // Test support, which every room's tests may import and which imports none.
     room(TESTING, "", "rcgen rustls tokio"),
 ];
@@ -124,7 +135,7 @@ pub(super) const WALLS: [(&str, &str); 1] = [("datapath/session", "datapath/inst
 const TESTING: &str = "testing";
 
 /// What a role may import: every room, and how a process lives and ends; no other role.
-const ALL_ROOMS: &str = "model document admission budget policy route intercept transport relay pki identity discovery datapath host existing issuer observe grant kubernetes inject xds \
+const ALL_ROOMS: &str = "model document admission budget policy route intercept transport relay pki identity discovery datapath host existing issuer observe grant kubernetes inject webhook xds \
                          uplink lifecycle";
 
 /// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`

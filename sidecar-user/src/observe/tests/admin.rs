@@ -29,6 +29,10 @@ pub(super) fn closures(observer: &Observer) -> (Admin, Arc<AtomicBool>) {
         },
         why: Box::new(|question| Err(format!("asked about port {}", question.port))),
         phase: Box::new(|| "serving"),
+        lame_duck: Box::new({
+            let drained = drained.clone();
+            move || drained.store(true, Relaxed)
+        }),
         drain: Box::new({
             let drained = drained.clone();
             move || drained.store(true, Relaxed)
@@ -87,7 +91,12 @@ async fn over_tcp_questions_are_answered_and_nothing_is_changed() {
         ask(admin.tcp, "GET", "/loglevel", "").await,
         (200, "info\n".into())
     );
-    for (method, path) in [("POST", "/drain"), ("PUT", "/loglevel"), ("POST", "/loglevel")] {
+    for (method, path) in [
+        ("POST", "/drain"),
+        ("POST", "/lame-duck"),
+        ("PUT", "/loglevel"),
+        ("POST", "/loglevel"),
+    ] {
         let (code, body) = ask(admin.tcp, method, path, "debug").await;
         assert_eq!(code, 403, "{method} {path}");
         let remedy = format!("curl --unix-socket {}", admin.unix.display());
@@ -128,8 +137,10 @@ async fn over_the_unix_socket_the_owner_changes_what_he_asks_for() {
     assert_eq!(ask("GET", "/drain", "").await, (200, "serving\n".into()));
     assert_eq!(ask("PUT", "/drain", "").await.0, 405);
     assert!(!admin.drained.load(Relaxed));
-    assert_eq!(ask("POST", "/drain", "").await.0, 202);
-    assert!(admin.drained.load(Relaxed));
+    for path in ["/drain", "/lame-duck"] {
+        assert_eq!(ask("POST", path, "").await.0, 202);
+        assert!(admin.drained.swap(false, Relaxed), "{path}");
+    }
     admin.served.abort();
     assert!(admin.served.await.is_err_and(|e| e.is_cancelled()));
     assert!(!admin.unix.exists(), "the file goes with its owner");
@@ -202,7 +213,7 @@ async fn an_agent_asks_as_anybody_may_and_changes_nothing() {
         ask_unix(&agent, "GET", "/config", "").await.1,
         "{\"whole\":false}\n"
     );
-    for (method, path) in [("POST", "/drain"), ("PUT", "/loglevel")] {
+    for (method, path) in [("POST", "/drain"), ("POST", "/lame-duck"), ("PUT", "/loglevel")] {
         assert_eq!(ask_unix(&agent, method, path, "debug").await.0, 403, "{path}");
     }
     assert!(!drained.load(Relaxed));

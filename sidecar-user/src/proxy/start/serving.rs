@@ -146,7 +146,7 @@ impl Serving {
     /// What the admin endpoint shows, and what it can be asked to do.
     fn admin(&self, opened: &Opened, ask: stop::Ask) -> Admin {
         let (running, config) = (&self.running, opened.config.clone());
-        let (phase, shown) = (running.phase.clone(), ask.clone());
+        let (phase, shown, duck) = (running.phase.clone(), ask.clone(), ask.clone());
         let why = why::Why::new(
             &config,
             running.kernel.as_ref(),
@@ -160,6 +160,7 @@ impl Serving {
             log_level: log_level(opened.log.clone()),
             why: Box::new(move |question| why.answer(question)),
             drain: Box::new(move || ask.end("the admin endpoint")),
+            lame_duck: Box::new(move || duck.lame_duck()),
             phase: Box::new(move || shown.phase(*phase.borrow()).name()),
         }
     }

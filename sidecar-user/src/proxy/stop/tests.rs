@@ -113,6 +113,25 @@ fn a_drain_that_was_asked_for_is_not_cut_by_the_first_signal() {
 }
 
 #[test]
+fn a_lame_duck_serves_until_a_signal_comes() {
+    let mut proxy = proxy(Lifetime::Signal);
+    assert_eq!(proxy.at(0, Event::Unadvertised), Phase::LameDuck);
+    assert_eq!(proxy.ends_at(), None);
+    assert_eq!(proxy.at(600, Event::Unadvertised), Phase::LameDuck);
+    assert!(!proxy.sequence.is_ending());
+    assert_eq!(proxy.at(601, Event::Signal), Phase::LameDuck, "the first one");
+    assert_eq!(proxy.ends_at(), Some(606), "the minimum counts from the signal");
+    assert_eq!(proxy.at(602, Event::Unadvertised), Phase::LameDuck);
+    assert_eq!(proxy.ends_at(), Some(606));
+    assert_eq!(proxy.at(606, Event::Time), Phase::Draining);
+    assert_eq!(
+        proxy.at(607, Event::Unadvertised),
+        Phase::Draining,
+        "there is no way back"
+    );
+}
+
+#[test]
 fn a_deadline_shorter_than_the_minimum_wins() {
     let mut proxy = proxy(Lifetime::Signal);
     proxy.sequence.config.deadline = 2 * SECOND;

@@ -1,0 +1,188 @@
+//! What a sidecar is made of where it is injected: the values that an installation chooses.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+
+use crate::document::{Field, Problems, Sink, load};
+use crate::kubernetes::SYSTEM_NAMESPACE;
+
+use super::quantity;
+
+/// Written in one file, which all doors read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Profile {
+    pub image: String,
+    /// `None`: as the API server chooses by the image's tag.
+    pub pull_policy: Option<String>,
+    /// What becomes of plaintext from outside the mesh.
+    pub mode: String,
+    pub trust_domain: String,
+    /// Where Outrigger itself is installed: pods there get no sidecar.
+    pub system_namespace: String,
+    pub resources: Resources,
+}
+
+/// What each sidecar asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Resources {
+    pub cpu: String,
+    pub memory: String,
+    pub memory_limit: String,
+    /// CPU of a sidecar whose pod is Guaranteed, where requests are limits. Its memory is the limit.
+    pub guaranteed_cpu: String,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        let own = str::to_owned;
+        Self {
+            // An idle sidecar takes less than 1 % of a core and 15 MiB.
+            cpu: own("20m"),
+            memory: own("32Mi"),
+            // A quarter of it is for buffers, which is as much as they take at most.
+            memory_limit: own("256Mi"),
+            guaranteed_cpu: own("200m"),
+        }
+    }
+}
+
+const MODES: [(&str, &str); 2] = [("permissive", "permissive"), ("strict", "strict")];
+const PULL_POLICIES: [(&str, &str); 3] = [
+    ("Always", "Always"),
+    ("IfNotPresent", "IfNotPresent"),
+    ("Never", "Never"),
+];
+
+impl Profile {
+    pub fn new(image: &str) -> Self {
+        Self {
+            image: image.to_owned(),
+            pull_policy: None,
+            mode: "permissive".to_owned(),
+            trust_domain: "cluster.local".to_owned(),
+            system_namespace: SYSTEM_NAMESPACE.to_owned(),
+            resources: Resources::default(),
+        }
+    }
+
+    /// From YAML or JSON.
+    pub fn parse(text: &str) -> Result<Self, Problems> {
+        let node = load(text)?;
+        let sink = Sink::default();
+        let profile = read(&Field::root(&node, &sink));
+        match (Problems::new(sink.into_inner()), profile) {
+            (None, Some(profile)) => Ok(profile),
+            (Some(problems), _) => Err(problems),
+            (None, None) => unreachable!("what is not read has left a problem"),
+        }
+    }
+
+    /// Of version and profile together: whether a pod's sidecar is as it would be made now.
+    pub(super) fn digest(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        (env!("CARGO_PKG_VERSION"), self).hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
+    }
+}
+
+fn read(root: &Field<'_>) -> Option<Profile> {
+    let object = root.object(&[
+        "image",
+        "imagePullPolicy",
+        "mode",
+        "trustDomain",
+        "systemNamespace",
+        "resources",
+    ])?;
+    let image = object.require(
+        "image",
+        "name the image of Outrigger, such as registry.example/outrigger:1.0",
+    );
+    let mut profile = Profile::new(image?.text()?);
+    let text = |name, into: &mut String| {
+        if let Some(text) = object.get(name).and_then(|field| plain(&field)) {
+            *into = text;
+        }
+    };
+    text("trustDomain", &mut profile.trust_domain);
+    text("systemNamespace", &mut profile.system_namespace);
+    if let Some(mode) = object.get("mode").and_then(|field| field.one_of(&MODES)) {
+        profile.mode = mode.to_owned();
+    }
+    let policy = object
+        .get("imagePullPolicy")
+        .and_then(|field| field.one_of(&PULL_POLICIES));
+    profile.pull_policy = policy.map(str::to_owned);
+    if let Some(resources) = object.get("resources") {
+        read_resources(&resources, &mut profile.resources);
+    }
+    Some(profile)
+}
+
+fn read_resources(field: &Field<'_>, resources: &mut Resources) -> Option<()> {
+    let object = field.object(&["cpu", "memory", "memoryLimit", "guaranteedCpu"])?;
+    for (name, into) in [
+        ("cpu", &mut resources.cpu),
+        ("memory", &mut resources.memory),
+        ("memoryLimit", &mut resources.memory_limit),
+        ("guaranteedCpu", &mut resources.guaranteed_cpu),
+    ] {
+        let Some(field) = object.get(name) else { continue };
+        let text = field.text()?;
+        match quantity::parse(text) {
+            Some(_) => *into = text.to_owned(),
+            None => field.problem(
+                format!("`{text}` is no quantity"),
+                "write one such as 20m or 256Mi",
+            ),
+        }
+    }
+    Some(())
+}
+
+/// What stands in expressions and names: no quote, no space.
+fn plain(field: &Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    let is_plain = !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
+    if !is_plain {
+        field.problem(
+            format!("`{}` is no name", text.escape_debug()),
+            "write letters, digits, `-` and `.`",
+        );
+    }
+    is_plain.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_needs_an_image_and_nothing_else() {
+        assert_eq!(Profile::parse("image: x:1\n").unwrap(), Profile::new("x:1"));
+        let text = "image: x:1\nmode: strict\nresources:\n  guaranteedCpu: 1\nimagePullPolicy: Never\n";
+        let profile = Profile::parse(text).unwrap();
+        assert_eq!(
+            (&*profile.mode, &*profile.resources.guaranteed_cpu),
+            ("strict", "1")
+        );
+        assert_eq!(profile.pull_policy.as_deref(), Some("Never"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_at_once_and_where() {
+        let text = "image: x:1\nmode: strickt\nresources: {cpu: lots}\ntrustDomain: \"a'b\"\nimagee: y\n";
+        let problems = Profile::parse(text).unwrap_err();
+        let lines: Vec<usize> = problems.iter().map(|problem| problem.at.unwrap().line).collect();
+        assert_eq!(lines, [2, 3, 4, 5], "{problems:?}");
+        assert!(Profile::parse("mode: strict\n").is_err());
+    }
+
+    #[test]
+    fn another_profile_is_another_digest() {
+        assert_ne!(Profile::new("x:1").digest(), Profile::new("x:2").digest());
+    }
+}
