@@ -26,12 +26,13 @@ const REST: Duration = Duration::from_millis(50);
 /// Changes that are taken without letting the streams run in between.
 const TOGETHER: usize = 500;
 
+/// What Istio calls a cluster that nobody has named.
+const CLUSTER: &str = "Kubernetes";
+/// What the names of Services end in, where nobody has set up another.
+const DOMAIN: &str = "cluster.local";
+
 /// Readiness waits for the first complete view.
-#[expect(
-    dead_code,
-    reason = "it is started where a setting says that this is a cluster"
-)]
-pub(super) fn start(client: &Client, names: Names, observer: &Observer) -> Arc<Shared> {
+pub(super) fn start(client: &Client, trust_domain: &str, observer: &Observer) -> Arc<Shared> {
     let store = Arc::new(Shared::default());
     let standing = Arc::new(Standing::default());
     figures::show(observer, standing.clone(), store.clone());
@@ -39,7 +40,11 @@ pub(super) fn start(client: &Client, names: Names, observer: &Observer) -> Arc<S
         .readiness()
         .condition("catalog", "the objects of the cluster have not been listed yet");
     let follower = Follower {
-        catalog: Catalog::new(names),
+        catalog: Catalog::new(Names {
+            cluster: CLUSTER.to_owned(),
+            trust_domain: trust_domain.to_owned(),
+            domain: DOMAIN.to_owned(),
+        }),
         store: store.clone(),
         standing,
         complete,

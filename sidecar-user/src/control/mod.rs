@@ -1,7 +1,7 @@
 //! ROLE: the control process. Today it is the embedded CA.
 //!
 //! It assembles `issuer/`, shows its figures (`figures.rs`) and watches for the signals that end it. In a cluster `secret.rs` keeps the
-//! authority, and `callers.rs` decides who may have the certificate of which pod.
+//! authority, `callers.rs` decides who may have the certificate of which pod, and `catalog.rs` keeps what discovery serves.
 
 mod callers;
 mod catalog;
@@ -71,6 +71,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         webhook,
         cluster,
     } = config;
+    let cluster = cluster
+        .map(|cluster| anyhow::Ok((cluster, kubernetes::Client::in_cluster()?)))
+        .transpose()?;
+    let _discovered = cluster
+        .as_ref()
+        .map(|(_, client)| catalog::start(client, &config.trust_domain, &observer));
     let injecting = webhook
         .as_ref()
         .map(|webhook| inject::open(webhook, &observer))
@@ -135,14 +141,13 @@ type Following = Pin<Box<dyn Future<Output = ()>>>;
 /// The service, and what has to be polled for as long as it serves.
 async fn open(
     config: &issuer::Config,
-    cluster: Option<Cluster>,
+    cluster: Option<(Cluster, kubernetes::Client)>,
 ) -> anyhow::Result<(Arc<Service>, Following)> {
     let descriptors = lifecycle::file_limit();
-    let Some(cluster) = cluster else {
+    let Some((cluster, client)) = cluster else {
         let service = Service::open(config, descriptors)?;
         return Ok((service, Box::pin(std::future::pending())));
     };
-    let client = kubernetes::Client::in_cluster()?;
     let store = secret::open(&client, &cluster.namespace, config).await?;
     let names = callers::Names {
         trust_domain: config.trust_domain.clone(),
