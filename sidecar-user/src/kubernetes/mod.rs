@@ -5,6 +5,7 @@ mod client;
 mod config_map;
 #[cfg(test)]
 pub(crate) mod fake;
+mod istio;
 mod names;
 mod node;
 mod object;
@@ -20,6 +21,10 @@ mod workload_pod;
 
 pub use client::{Client, Error};
 pub use config_map::publish;
+pub use istio::{
+    AuthorizationPolicy, AuthorizationSpec, IstioFrom, IstioMeta, IstioOperation, IstioRule, IstioSelector,
+    IstioSource, IstioTo, IstioWhen, MutualTls, PeerAuthentication, PeerSpec,
+};
 pub use names::{
     AGENT, ANNOTATION_STATUS, CONTAINER, CONTROL, DOMAIN, LABEL_INJECT, SYSTEM_NAMESPACE, TOKEN_AUDIENCE,
     TOKEN_PATH,
