@@ -9,6 +9,7 @@ mod istio;
 mod names;
 mod node;
 mod object;
+mod optional;
 mod pod_state;
 mod secret;
 mod service;
@@ -31,6 +32,7 @@ pub use names::{
 };
 pub use node::{Node, nodes};
 pub use object::ObjectName;
+pub use optional::{authorization_policies, peer_authentications};
 pub use pod_state::{PodState, pod_state};
 pub use secret::{Secret, SecretChange, follow_secret, make_secret, read_secret};
 pub use service::{Distribution, Families, Service, ServicePort, services};
