@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Config;
+use super::discovery;
 use crate::error_chain;
 use crate::kubernetes;
 use crate::observe::{Figure, Observer};
@@ -13,20 +13,21 @@ use crate::uplink::{self, Addresses, Control, Counts, Local, Relay};
 
 /// Begins to serve. `None`: this agent knows of no control process.
 pub(super) fn open(
-    config: &Config,
+    config: Option<uplink::Config>,
     observer: &Observer,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<Option<Local>> {
-    let Some(config) = config.control.clone() else {
+    let Some(config) = config else {
         return Ok(None);
     };
     let addresses = addresses(&config, tasks)?;
     let control = Arc::new(Control::new(config, addresses)?);
-    let relay = Relay::new(control.clone());
+    let discovery = discovery::open(control.clone(), observer, tasks);
+    let relay = Relay::new(control);
     let counted = relay.clone();
     observer.figures(move || figures(counted.counts()));
     let (local, incoming) = uplink::incoming();
-    let serving = uplink::serve(relay.routes(), incoming);
+    let serving = uplink::serve(relay.routes().add_service(discovery), incoming);
     tasks.spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(

@@ -46,7 +46,7 @@ pub(super) fn read(
         ];
         layers.read(path, word(&words))
     });
-    let registry = layers.require("registry", path);
+    let registry = read_registry(layers);
     let identity = read_identity(layers);
     let ports = read_ports(layers);
     let observe = read_observe(layers);
@@ -82,7 +82,7 @@ pub(super) fn read(
         mode,
         unknown: unknown?,
         intercept: ports,
-        discovery: discovery::Config { file: registry? },
+        discovery: registry?,
         identity: identity?,
         observe,
         buffer_memory: buffer_memory?.unwrap_or_else(budget::default_total),
@@ -90,6 +90,24 @@ pub(super) fn read(
         stop: stop?,
         half_closed: half_closed?,
     })
+}
+
+/// A file, or the word for the agent of this node. A file of that name is written `./agent`.
+fn read_registry(layers: &Layers) -> Option<discovery::Source> {
+    let is_agents = layers.require("registry", |value| Ok(value == identity::AGENT))?;
+    if !is_agents {
+        let file = layers.require("registry", path)?;
+        return Some(discovery::Source::File(discovery::Config { file }));
+    }
+    if !layers.is_given(AGENT) {
+        layers.problem(
+            "registry",
+            "it is the agent, and interception.agent is missing, where that one is asked".into(),
+            "set interception.agent, or name a file",
+        );
+        return None;
+    }
+    Some(discovery::Source::Agent)
 }
 
 fn read_takeover(layers: &Layers) -> Option<proxy::Takeover> {
@@ -235,7 +253,45 @@ fn read_addresses(
 const NETNS: &str = "interception.netns";
 const AGENT: &str = "interception.agent";
 
+const BUNDLE: &str = "identity.bundle";
+
 fn read_identity(layers: &Layers) -> Option<identity::Config> {
+    let source = match layers.is_given(BUNDLE) {
+        true => read_files(layers).map(identity::Source::Files),
+        false => read_ask(layers).map(identity::Source::Authority),
+    };
+    let id = read_id(layers);
+    Some(identity::Config {
+        id: id?,
+        source: source?,
+    })
+}
+
+/// Whoever writes the bundle decides how long certificates live and when they are renewed.
+fn read_files(layers: &Layers) -> Option<identity::Files> {
+    for field in [
+        "identity.authority",
+        "identity.serverName",
+        "identity.token",
+        "identity.ttl",
+        "identity.refresh",
+    ] {
+        if layers.is_given(field) {
+            let what = "it is given, and identity.bundle too, where certificates come in a file".to_owned();
+            layers.problem(field, what, "keep the one or the other");
+        }
+    }
+    let (bundle, roots) = (
+        layers.require(BUNDLE, path),
+        layers.require("identity.roots", path),
+    );
+    Some(identity::Files {
+        bundle: bundle?,
+        roots: roots?,
+    })
+}
+
+fn read_ask(layers: &Layers) -> Option<identity::Ask> {
     const AUTHORITY: &str = "identity.authority";
     let agents = |text: &str| match text {
         identity::AGENT => Ok(text.to_owned()),
@@ -276,8 +332,7 @@ fn read_identity(layers: &Layers) -> Option<identity::Config> {
     let refresh = or(layers, "identity.refresh", Duration::from_secs(60 * 60), |path| {
         layers.read(path, lifetime)
     });
-    Some(identity::Config {
-        id: read_id(layers)?,
+    Some(identity::Ask {
         authority: authority?,
         server_name: server?,
         roots: roots?,

@@ -1,16 +1,18 @@
 //! ROLE: the control process. Today it is the embedded CA.
 //!
 //! It assembles `issuer/`, shows its figures (`figures.rs`) and watches for the signals that end it. In a cluster `secret.rs` keeps the
-//! authority, and `callers.rs` decides who may have the certificate of which pod.
+//! authority, `callers.rs` decides who may have the certificate of which pod, and `catalog.rs` keeps what discovery serves.
 
 mod callers;
 mod catalog;
 mod figures;
 mod inject;
+mod pod_certificates;
 mod secret;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -25,6 +27,7 @@ use crate::kubernetes;
 use crate::lifecycle::{self, Shutdown};
 use crate::observe::{self, Observer};
 use crate::webhook;
+use crate::xds::{Discovery, Guests};
 
 /// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
@@ -34,6 +37,8 @@ pub struct Config {
     pub issuer: issuer::Config,
     /// Where metrics and probes are answered.
     pub status: Option<SocketAddr>,
+    /// Whether the requests of this cluster's kubelets for certificates of pods are answered, where the API server has them.
+    pub pod_certificates: bool,
     pub webhook: Option<webhook::Config>,
     /// The cluster that this process runs in, by whose API server tokens are reviewed. `None`: there is none.
     pub cluster: Option<Cluster>,
@@ -68,13 +73,24 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let Config {
         issuer: config,
         status,
+        pod_certificates,
         webhook,
         cluster,
     } = config;
-    let injecting = webhook
-        .as_ref()
-        .map(|webhook| inject::open(webhook, &observer))
+    let cluster = cluster
+        .map(|cluster| anyhow::Ok((cluster, kubernetes::Client::in_cluster()?)))
         .transpose()?;
+    let catalog = cluster
+        .as_ref()
+        .map(|(_, client)| catalog::start(client, &config.trust_domain, &observer));
+    let injecting = match &webhook {
+        Some(webhook) => {
+            let listener = listen(webhook.listen)
+                .with_context(|| format!("webhook: cannot listen on {}", webhook.listen))?;
+            Some(inject::open(webhook, listener, &observer)?)
+        }
+        None => None,
+    };
     let injecting = async {
         match injecting {
             Some(injecting) => injecting.await,
@@ -103,7 +119,21 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let listener =
         listen(config.listen).with_context(|| format!("listen: cannot listen on {}", config.listen))?;
-    figures::show(&observer, service.clone());
+    let client = pod_certificates
+        .then(kubernetes::Client::in_cluster)
+        .transpose()?;
+    let signing = client.map(|client| (client, Arc::<pod_certificates::Stats>::default()));
+    figures::show(
+        &observer,
+        service.clone(),
+        signing.as_ref().map(|(_, stats)| stats.clone()),
+    );
+    let signing = sign(signing, service.clone());
+    let discovery = catalog.map(|store| Discovery::new(store, Guests::Nodes));
+    if let Some(discovery) = &discovery {
+        figures::show_discovery(&observer, discovery.clone());
+    }
+    let discovery = discovery.map(Discovery::routes).unwrap_or_default();
     listening.met();
     let ca = service.store().current();
     info!(
@@ -122,12 +152,23 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         readiness.drain();
     };
     tokio::select! {
-        served = issuer::serve(&config, service, Default::default(), listener, stop) => served?,
+        served = issuer::serve(&config, service, discovery, listener, stop) => served?,
         ended = probes => ended?,
         () = following => {}
         ended = &mut injecting => ended?,
+        never = signing => match never {},
     }
     Ok(())
+}
+
+async fn sign(
+    signing: Option<(kubernetes::Client, Arc<pod_certificates::Stats>)>,
+    service: Arc<Service>,
+) -> Infallible {
+    match signing {
+        Some((client, stats)) => pod_certificates::run(client, service, stats).await,
+        None => std::future::pending().await,
+    }
 }
 
 type Following = Pin<Box<dyn Future<Output = ()>>>;
@@ -135,14 +176,13 @@ type Following = Pin<Box<dyn Future<Output = ()>>>;
 /// The service, and what has to be polled for as long as it serves.
 async fn open(
     config: &issuer::Config,
-    cluster: Option<Cluster>,
+    cluster: Option<(Cluster, kubernetes::Client)>,
 ) -> anyhow::Result<(Arc<Service>, Following)> {
     let descriptors = lifecycle::file_limit();
-    let Some(cluster) = cluster else {
+    let Some((cluster, client)) = cluster else {
         let service = Service::open(config, descriptors)?;
         return Ok((service, Box::pin(std::future::pending())));
     };
-    let client = kubernetes::Client::in_cluster()?;
     let store = secret::open(&client, &cluster.namespace, config).await?;
     let names = callers::Names {
         trust_domain: config.trust_domain.clone(),

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::config::Config;
 use super::kernel::Kernel;
 use super::stop::Lifetime;
-use crate::discovery::Feed;
+use crate::discovery::{Feed, Source, Status};
 use crate::identity::{self, Svid};
 use crate::model::authorization::PolicyName;
 use crate::model::snapshot::Standing;
@@ -28,6 +28,10 @@ pub(super) struct Conditions {
 
 /// For everybody who asks the status port.
 const NO_CERTIFICATE: &str = "no valid certificate; the log and the admin socket's /readyz say why";
+
+/// For everybody who asks the status port.
+const NOT_TOLD: &str =
+    "the agent of this node has not told of this workload yet; the admin socket's /readyz says what";
 
 impl Conditions {
     pub(super) fn new(observer: &Observer) -> Self {
@@ -50,11 +54,18 @@ pub(super) async fn registry(observer: Observer, mut feed: Feed, own: Own, condi
             let status = feed.status.borrow_and_update();
             let meters = observer.meters();
             meters.registry_generation.set(status.generation as i64);
-            meters.registry_reload_errors.inc_by(status.failures - failures);
+            meters
+                .registry_reload_errors
+                .inc_by(status.failures.saturating_sub(failures));
             failures = status.failures;
         }
-        // A bad file later on does not undo this: the last good one stays in force.
-        condition.met();
+        // What is wrong later on does not undo this: the last good one stays in force.
+        match feed.status.borrow().clone() {
+            Status {
+                generation: 0, error, ..
+            } => condition.unmet_because(NOT_TOLD, error.unwrap_or_default()),
+            _ => condition.met(),
+        }
         if feed.status.changed().await.is_err() {
             return;
         }
@@ -146,10 +157,7 @@ pub(super) fn shown_config(config: &Config, caller: Caller) -> serde_json::Value
         },
         "mode": match config.mode { Mode::Permissive => "permissive", Mode::Strict => "strict" },
         "outbound": match config.unknown { Unknown::PassThrough => "passthrough", Unknown::Refuse => "registry-only" },
-        "identity": {
-            "ttl": humantime::format_duration(config.identity.ttl).to_string(),
-            "refresh": humantime::format_duration(config.identity.refresh).to_string(),
-        },
+        "identity": shown_source(&config.identity.source, is_owner),
         "interception": config.datapath.as_ref().map_or_else(|| json!("none"), |d| json!({
             "allowWholeHost": d.allow_whole_host,
         })),
@@ -168,11 +176,10 @@ pub(super) fn shown_config(config: &Config, caller: Caller) -> serde_json::Value
         "halfClosed": humantime::format_duration(config.half_closed).to_string(),
     });
     if is_owner {
-        shown["registry"] = json!(config.discovery.file);
-        shown["identity"]["authority"] = json!(config.identity.authority);
-        shown["identity"]["serverName"] = json!(config.identity.server_name);
-        shown["identity"]["roots"] = json!(config.identity.roots);
-        shown["identity"]["token"] = json!(config.identity.token);
+        shown["registry"] = match &config.discovery {
+            Source::File(config) => json!(config.file),
+            Source::Agent => json!("agent"),
+        };
         if let Some(d) = &config.datapath {
             shown["interception"]["cgroup"] = json!(d.cgroup);
             shown["interception"]["netns"] = json!(d.netns);
@@ -181,6 +188,26 @@ pub(super) fn shown_config(config: &Config, caller: Caller) -> serde_json::Value
         }
     }
     shown
+}
+
+fn shown_source(source: &identity::Source, is_owner: bool) -> serde_json::Value {
+    match source {
+        identity::Source::Authority(ask) => {
+            let mut shown = json!({
+                "ttl": humantime::format_duration(ask.ttl).to_string(),
+                "refresh": humantime::format_duration(ask.refresh).to_string(),
+            });
+            if is_owner {
+                shown["authority"] = json!(ask.authority);
+                shown["serverName"] = json!(ask.server_name);
+                shown["roots"] = json!(ask.roots);
+                shown["token"] = json!(ask.token);
+            }
+            shown
+        }
+        identity::Source::Files(files) if is_owner => json!({ "bundle": files.bundle, "roots": files.roots }),
+        identity::Source::Files(_) => json!({}),
+    }
 }
 
 #[cfg(test)]

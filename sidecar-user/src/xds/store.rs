@@ -24,17 +24,6 @@ pub enum Update {
     Remove(Key),
 }
 
-impl Update {
-    /// The address that it changes, if it is one.
-    pub fn of_address(&self) -> Option<Key> {
-        let key = match self {
-            Self::Put(resource) | Self::Received { resource, .. } => resource.key(),
-            Self::Remove(key) => key.clone(),
-        };
-        (key.kind == Kind::Address).then_some(key)
-    }
-}
-
 /// One resource as it is served.
 #[derive(Debug)]
 pub struct Stored {
@@ -118,6 +107,11 @@ impl Store {
     /// Whether it can say what has this name, and be it nothing.
     pub fn knows(&self, kind: Kind, name: &str) -> bool {
         self.is_complete(kind) || kind == Kind::Address && self.known.contains(name)
+    }
+
+    /// Names that were asked for and answered.
+    pub fn known(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.known.iter()
     }
 
     pub fn get(&self, key: &Key) -> Option<&Arc<Stored>> {

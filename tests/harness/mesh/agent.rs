@@ -1,5 +1,7 @@
 //! `outrigger agent` for the pods of one fabric, outside of all of them. The pods are those that it is asked to install.
 
+use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
@@ -8,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cgroup;
 use crate::fabric::Shared;
-use crate::mesh::binaries;
+use crate::mesh::{Control, binaries};
 use crate::name;
 use crate::pod::Pod;
 use crate::process::Process;
@@ -34,7 +36,11 @@ pub fn is_default() -> bool {
 
 /// The agent of a fabric, started when it is first needed.
 #[derive(Debug, Default)]
-pub(crate) struct Agent(Mutex<Option<Process>>);
+pub(crate) struct Agent {
+    process: Mutex<Option<Process>>,
+    /// What it is told of the authority.
+    control: Mutex<Vec<OsString>>,
+}
 
 impl Agent {
     pub(crate) fn kill(&self) {
@@ -43,6 +49,24 @@ impl Agent {
 
     pub(crate) fn log(&self) -> String {
         self.lock().as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// Lets it ask the authority for its pods, from its next start on.
+    pub(crate) fn reaches(&self, fabric: &Shared, control: &Control) -> Result<()> {
+        let token = fabric.scratch().join("agent-token");
+        // An authority without a cluster asks for none, and believes the pod's alone.
+        fs::write(&token, "agent")?;
+        let (authority, root) = (control.authority(), control.root());
+        let words: [&OsStr; 6] = [
+            "--control".as_ref(),
+            authority.as_ref(),
+            "--control-roots".as_ref(),
+            root.as_ref(),
+            "--control-token".as_ref(),
+            token.as_ref(),
+        ];
+        *self.control.lock().expect("no test panics with it") = words.map(OsString::from).into();
+        Ok(())
     }
 
     /// Starts it where it does not run.
@@ -84,7 +108,8 @@ impl Agent {
             .arg(&pods)
             .args(["--sidecar", SIDECAR])
             .arg("--socket")
-            .arg(socket(fabric));
+            .arg(socket(fabric))
+            .args(&*self.control.lock().expect("no test panics with it"));
         let mut process = Process::spawn(command, &fabric.scratch().join("log"))?;
         process.until("serves the node", |process| {
             process.log().contains("the agent serves this node")
@@ -94,7 +119,7 @@ impl Agent {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Process>> {
-        self.0.lock().expect("no test panics with it")
+        self.process.lock().expect("no test panics with it")
     }
 }
 

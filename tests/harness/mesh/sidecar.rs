@@ -96,17 +96,23 @@ impl Sidecar {
             control.publish_root(&roots, user)?;
             sidecar.give(&[&sidecar.dir, &token])?;
         }
+        let authority = match options.identity_by_agent {
+            true => {
+                pod.fabric().agent().reaches(pod.fabric(), control)?;
+                "authority: agent".to_owned()
+            }
+            false => format!(
+                "authority: \"{}\", serverName: control.outrigger, roots: {}",
+                control.authority(),
+                roots.display()
+            ),
+        };
         let mut config = format!(
             "workload: {{name: {}, namespace: {NAMESPACE}, serviceAccount: {}, trustDomain: {TRUST_DOMAIN}}}\n\
              mode: {}\n\
              outbound: {}\n\
              registry: {}\n\
-             identity:\n  \
-               authority: {}\n  \
-               serverName: control.outrigger\n  \
-               roots: {}\n  \
-               token: {}\n  \
-               ttl: {}\n\
+             identity: {{{}, token: {}, ttl: {}}}\n\
              listen: {{adminSocket: {}}}\n\
              workers: {}\n\
              drain: {{minimum: {}, deadline: {}}}\n\
@@ -121,8 +127,7 @@ impl Sidecar {
                 "passthrough"
             },
             registry.path().display(),
-            control.authority(),
-            roots.display(),
+            authority,
             token.display(),
             options.ttl,
             sidecar.admin_socket().display(),

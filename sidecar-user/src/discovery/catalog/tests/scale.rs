@@ -121,6 +121,8 @@ fn filled(catalog: &mut Catalog) -> Store {
         Event::Pods(Change::All(pods)),
         Event::Services(Change::All(services)),
         Event::Slices(Change::All(slices)),
+        Event::Authorizations(Change::All(Vec::new())),
+        Event::Peers(Change::All(Vec::new())),
     ];
     let (mut made, mut stored) = (Duration::ZERO, Duration::ZERO);
     let (mut known, mut served) = (0, 0);
@@ -216,7 +218,7 @@ fn agent(store: &Store) {
         for service in dialled(0) {
             client.want(address_key("", vip(service)));
         }
-        client.begin(&Sender::default(), &held);
+        client.begin(&Sender::default(), &mut held);
         while let Some(response) = stream.next(store) {
             client.response(response, &mut held);
         }
