@@ -24,13 +24,31 @@ pub(super) fn show_discovery(observer: &Observer, discovery: Discovery) {
 
 fn read_discovery(counts: ServerCounts) -> Vec<Figure> {
     vec![
-        Figure::gauge("outrigger_discovery_streams", "Agents and other proxies that follow the mesh")
-            .value(counts.streams as u64),
-        Figure::counter("outrigger_discovery_responses", "Responses that were sent to them").value(counts.responses),
-        Figure::counter("outrigger_discovery_sent", "Workloads, services and policies in those responses")
-            .value(counts.resources),
-        Figure::counter("outrigger_discovery_refused", "Resources that a client has refused").value(counts.refused),
-        Figure::counter("outrigger_discovery_cut", "Streams that were ended because of their client").value(counts.cut),
+        Figure::gauge(
+            "outrigger_discovery_streams",
+            "Agents and other proxies that follow the mesh",
+        )
+        .value(counts.streams as u64),
+        Figure::counter(
+            "outrigger_discovery_responses",
+            "Responses that were sent to them",
+        )
+        .value(counts.responses),
+        Figure::counter(
+            "outrigger_discovery_sent",
+            "Workloads, services and policies in those responses",
+        )
+        .value(counts.resources),
+        Figure::counter(
+            "outrigger_discovery_refused",
+            "Resources that a client has refused",
+        )
+        .value(counts.refused),
+        Figure::counter(
+            "outrigger_discovery_cut",
+            "Streams that were ended because of their client",
+        )
+        .value(counts.cut),
     ]
 }
 
@@ -138,7 +156,11 @@ mod tests {
         };
         let service = Service::open(&config, 1024).unwrap();
         let signing = read_signing(&Stats::default());
-        for figure in read(&service, SystemTime::now()).into_iter().chain(signing).chain(read_discovery(ServerCounts::default())) {
+        for figure in read(&service, SystemTime::now())
+            .into_iter()
+            .chain(signing)
+            .chain(read_discovery(ServerCounts::default()))
+        {
             let name = figure.exposed_name();
             assert!(MANUAL.contains(&format!("`{name}`")), "{name}");
         }

@@ -26,7 +26,10 @@ impl Server {
                 if !*up.borrow() {
                     return Err("it is away".to_owned());
                 }
-                Ok(Link::new(crate::xds::testing::channel(Discovery::new(shared, Guests::Nodes), up), None))
+                Ok(Link::new(
+                    crate::xds::testing::channel(Discovery::new(shared, Guests::Nodes), up),
+                    None,
+                ))
             })
         })
     }
@@ -56,7 +59,8 @@ fn start(server: &Server) -> (Feed, Demand) {
 }
 
 fn fill(shared: &Shared) {
-    let pods = (0..200u8).map(|n| Update::Put(workload(&format!("p{n}"), &format!("10.0.1.{n}"), &["other"])));
+    let pods =
+        (0..200u8).map(|n| Update::Put(workload(&format!("p{n}"), &format!("10.0.1.{n}"), &["other"])));
     shared.apply(pods);
     shared.apply([
         Update::Put(workload("web-1", "10.0.0.1", &["web"])),
@@ -81,16 +85,32 @@ async fn a_sidecar_holds_its_own_workload_and_what_it_asks_for() {
     assert!(world.workload_by_address(ip("10.0.0.1")).is_some());
     assert_eq!(world.policies_in("demo").namespace.len(), 1);
     assert!(!world.knows(ip("10.96.0.1")));
-    let world = demand.ask(&feed.snapshots, ip("10.96.0.1")).await.expect("it answers");
-    let (found, endpoints) = world.service_at("10.96.0.1:80".parse().unwrap()).expect("it is there");
-    assert_eq!((&*found.name.hostname, endpoints.len()), ("web.demo.svc.cluster.local", 2));
+    let world = demand
+        .ask(&feed.snapshots, ip("10.96.0.1"))
+        .await
+        .expect("it answers");
+    let (found, endpoints) = world
+        .service_at("10.96.0.1:80".parse().unwrap())
+        .expect("it is there");
+    assert_eq!(
+        (&*found.name.hostname, endpoints.len()),
+        ("web.demo.svc.cluster.local", 2)
+    );
     // Nobody has this one, and that is known.
-    let world = demand.ask(&feed.snapshots, ip("192.0.2.1")).await.expect("it answers");
+    let world = demand
+        .ask(&feed.snapshots, ip("192.0.2.1"))
+        .await
+        .expect("it answers");
     assert!(world.knows(ip("192.0.2.1")) && world.workload_by_address(ip("192.0.2.1")).is_none());
     assert_eq!(world.addresses().count(), 2, "nothing of the other service");
     // What changes later is told without being asked for.
-    server.shared.apply([Update::Put(workload("web-3", "10.0.0.3", &["web"]))]);
-    let grown = feed.snapshots.wait_for(|world| world.addresses().count() == 3).await;
+    server
+        .shared
+        .apply([Update::Put(workload("web-3", "10.0.0.3", &["web"]))]);
+    let grown = feed
+        .snapshots
+        .wait_for(|world| world.addresses().count() == 3)
+        .await;
     assert!(grown.is_ok());
 }
 
@@ -102,7 +122,10 @@ async fn what_was_heard_last_holds_while_nobody_answers_and_what_is_new_is_not_k
     let (mut feed, demand) = start(&server);
     demand.begun(&feed.snapshots).await.expect("it answers");
     server.up.send_replace(false);
-    feed.status.wait_for(|status| status.error.is_some()).await.unwrap();
+    feed.status
+        .wait_for(|status| status.error.is_some())
+        .await
+        .unwrap();
     let world = feed.snapshots.borrow().clone();
     assert!(world.knows(ip("10.0.0.1")) && world.workload_by_address(ip("10.0.0.1")).is_some());
     let asked = {
@@ -112,12 +135,19 @@ async fn what_was_heard_last_holds_while_nobody_answers_and_what_is_new_is_not_k
     tokio::task::yield_now().await;
     assert!(!feed.snapshots.borrow().knows(ip("10.96.0.2")));
     // It comes back before the asker has lost its patience, and another pod with it.
-    server.shared.apply([Update::Remove(crate::xds::Key::address("cluster//Pod/demo/p7"))]);
+    server
+        .shared
+        .apply([Update::Remove(crate::xds::Key::address("cluster//Pod/demo/p7"))]);
     server.up.send_replace(true);
     let world = asked.await.unwrap().expect("it answers again");
-    let (_, endpoints) = world.service_at("10.96.0.2:80".parse().unwrap()).expect("it is there");
+    let (_, endpoints) = world
+        .service_at("10.96.0.2:80".parse().unwrap())
+        .expect("it is there");
     assert_eq!(endpoints.len(), 199);
-    feed.status.wait_for(|status| status.error.is_none()).await.unwrap();
+    feed.status
+        .wait_for(|status| status.error.is_none())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -126,8 +156,14 @@ async fn what_nothing_dials_any_more_is_given_up() {
     fill(&server.shared);
     server.shared.complete();
     let (mut feed, demand) = start(&server);
-    demand.ask(&feed.snapshots, ip("10.96.0.2")).await.expect("it answers");
-    let empty = feed.snapshots.wait_for(|world| world.addresses().count() == 1).await;
+    demand
+        .ask(&feed.snapshots, ip("10.96.0.2"))
+        .await
+        .expect("it answers");
+    let empty = feed
+        .snapshots
+        .wait_for(|world| world.addresses().count() == 1)
+        .await;
     assert!(!empty.unwrap().knows(ip("10.96.0.2")));
     assert!(feed.snapshots.borrow().knows(ip("10.0.0.1")), "its own stays");
 }
@@ -144,4 +180,69 @@ async fn an_address_about_which_nobody_answers_is_not_waited_for_for_ever() {
     assert!(demand.ask(&world, ip("10.0.0.9")).await.is_none());
     assert!(demand.begun(&world).await.is_none());
     assert_eq!(demands.len(), 1);
+}
+
+/// control → agent → sidecar, with 20,000 pods behind 200 services.
+#[tokio::test]
+async fn of_a_large_mesh_agent_and_sidecar_hold_what_is_dialled_and_no_more() {
+    let control = Server::new();
+    let pods = (0..20_000u32).map(|n| {
+        let address = format!("10.{}.{}.{}", 8 + n / 60_000, n / 250, n % 250);
+        Update::Put(workload(&format!("p{n}"), &address, &[&format!("s{}", n % 200)]))
+    });
+    control.shared.apply(pods);
+    control
+        .shared
+        .apply((0..200).map(|n| Update::Put(service(&format!("s{n}"), &[&format!("10.96.1.{n}")]))));
+    fill(&control.shared);
+    control.shared.complete();
+    let agent = Server::new();
+    let demands = Demands::new(DemandLimits {
+        idle: Duration::from_millis(50),
+        names: 1000,
+    });
+    let (following, _followed) = watch::channel(Following::default());
+    let follower = Follower {
+        node: Node::default(),
+        shared: agent.shared.clone(),
+        demands: demands.clone(),
+        connect: control.connect(),
+        following,
+    };
+    tokio::spawn(follower.run());
+    let (shared, up) = (agent.shared.clone(), agent.up.clone());
+    let served = Discovery::new(shared.clone(), Guests::Sidecars(demands.clone()));
+    let to_agent: Connect = {
+        let served = served.clone();
+        Arc::new(move || {
+            let channel = crate::xds::testing::channel(served.clone(), up.clone());
+            Box::pin(async move { Ok(Link::new(channel, None)) })
+        })
+    };
+    let limits = DemandLimits {
+        idle: IDLE,
+        names: 100,
+    };
+    let (feed, demand, future) = follow_for(&own(), to_agent, limits);
+    let sidecar = tokio::spawn(future);
+    demand.begun(&feed.snapshots).await.expect("it answers");
+    // Its own workload, and the policy of its namespace.
+    assert_eq!(shared.lock().len(), 2);
+    let world = demand
+        .ask(&feed.snapshots, ip("10.96.1.7"))
+        .await
+        .expect("it answers");
+    let (_, endpoints) = world
+        .service_at("10.96.1.7:80".parse().unwrap())
+        .expect("it is there");
+    assert_eq!(endpoints.len(), 100);
+    assert_eq!(world.addresses().count(), 101);
+    assert_eq!(shared.lock().len(), 2 + 101);
+    // The sidecar ends, and its agent gives up what it alone has needed.
+    sidecar.abort();
+    let mut changes = shared.follow();
+    while shared.lock().of_kind(Kind::Address).next().is_some() {
+        changes.recv().await.expect("it is followed");
+    }
+    assert!(demands.is_empty());
 }

@@ -51,7 +51,9 @@ pub(super) fn build(store: &Store, before: &Snapshot, namespace: &str) -> (Snaps
     // An address of its own beats one that is shared with the node. The rest is for a stable order.
     workloads.sort_by(|(a_own, a, _), (b_own, b, _)| (a_own, &a.uid).cmp(&(b_own, &b.uid)));
     let workloads = workloads.into_iter();
-    let workloads = workloads.map(|(_, workload, serves)| (workload, serves)).collect();
+    let workloads = workloads
+        .map(|(_, workload, serves)| (workload, serves))
+        .collect();
     let policies = store.of_kind(Kind::Authorization);
     let policies: Vec<Policy> = policies
         .filter_map(|stored| match &stored.resource {
@@ -72,10 +74,7 @@ fn service(resource: &ServiceResource) -> Result<Service, String> {
         namespace: resource.namespace.as_str().into(),
         hostname: resource.hostname.as_str().into(),
     };
-    let names = resource
-        .subject_alt_names
-        .iter()
-        .map(|id| id.parse::<SpiffeId>());
+    let names = resource.subject_alt_names.iter().map(|id| id.parse::<SpiffeId>());
     let subject_alt_names = names
         .collect::<Result<_, _>>()
         .map_err(|error| format!("the service {name} is left out: {error}"))?;
