@@ -100,7 +100,11 @@ fn read_registry(layers: &Layers) -> Option<discovery::Source> {
         return Some(discovery::Source::File(discovery::Config { file }));
     }
     if !layers.is_given(AGENT) {
-        layers.problem("registry", "it is the agent, and interception.agent is missing, where that one is asked".into(), "set interception.agent, or name a file");
+        layers.problem(
+            "registry",
+            "it is the agent, and interception.agent is missing, where that one is asked".into(),
+            "set interception.agent, or name a file",
+        );
         return None;
     }
     Some(discovery::Source::Agent)

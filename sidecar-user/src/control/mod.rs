@@ -1,7 +1,7 @@
 //! ROLE: the control process. Today it is the embedded CA.
 //!
 //! It assembles `issuer/`, shows its figures (`figures.rs`) and watches for the signals that end it. In a cluster `secret.rs` keeps the
-//! authority, and `callers.rs` decides who may have the certificate of which pod.
+//! authority, `callers.rs` decides who may have the certificate of which pod, and `catalog.rs` keeps what discovery serves.
 
 mod callers;
 mod catalog;
@@ -23,19 +23,14 @@ use tokio::net::{TcpListener, TcpSocket};
 use tracing::info;
 
 use crate::issuer::{self, Service};
-use crate::discovery::catalog::Names;
 use crate::kubernetes;
 use crate::lifecycle::{self, Shutdown};
 use crate::observe::{self, Observer};
 use crate::webhook;
-use crate::xds::{Discovery, Guests, Shared};
+use crate::xds::{Discovery, Guests};
 
 /// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
-/// What istiod calls the only cluster unless told otherwise.
-const CLUSTER: &str = "Kubernetes";
-/// Of the names of Services.
-const DOMAIN: &str = "cluster.local";
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -82,6 +77,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         webhook,
         cluster,
     } = config;
+    let cluster = cluster
+        .map(|cluster| anyhow::Ok((cluster, kubernetes::Client::in_cluster()?)))
+        .transpose()?;
+    let catalog = cluster
+        .as_ref()
+        .map(|(_, client)| catalog::start(client, &config.trust_domain, &observer));
     let injecting = match &webhook {
         Some(webhook) => {
             let listener = listen(webhook.listen)
@@ -107,8 +108,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
     };
     let mut probes = std::pin::pin!(probes);
-    let (service, catalog, following) = tokio::select! {
-        opened = open(&config, cluster, &observer) => opened?,
+    let (service, following) = tokio::select! {
+        opened = open(&config, cluster) => opened?,
         ended = &mut probes => return Ok(ended?),
         ended = &mut injecting => return Ok(ended?),
         signal = shutdown.requested() => {
@@ -171,21 +172,17 @@ async fn sign(
 }
 
 type Following = Pin<Box<dyn Future<Output = ()>>>;
-/// What it serves of the mesh is there where there is a cluster.
-type Opened = (Arc<Service>, Option<Arc<Shared>>, Following);
 
 /// The service, and what has to be polled for as long as it serves.
 async fn open(
     config: &issuer::Config,
-    cluster: Option<Cluster>,
-    observer: &Observer,
-) -> anyhow::Result<Opened> {
+    cluster: Option<(Cluster, kubernetes::Client)>,
+) -> anyhow::Result<(Arc<Service>, Following)> {
     let descriptors = lifecycle::file_limit();
-    let Some(cluster) = cluster else {
+    let Some((cluster, client)) = cluster else {
         let service = Service::open(config, descriptors)?;
-        return Ok((service, None, Box::pin(std::future::pending())));
+        return Ok((service, Box::pin(std::future::pending())));
     };
-    let client = kubernetes::Client::in_cluster()?;
     let store = secret::open(&client, &cluster.namespace, config).await?;
     let names = callers::Names {
         trust_domain: config.trust_domain.clone(),
@@ -193,14 +190,8 @@ async fn open(
         agent: cluster.agent_account,
     };
     let service = Service::reviewed(store, callers::review(client.clone(), names), descriptors);
-    let names = Names {
-        cluster: CLUSTER.to_owned(),
-        trust_domain: config.trust_domain.clone(),
-        domain: DOMAIN.to_owned(),
-    };
-    let catalog = catalog::start(&client, names, observer);
     let following = secret::follow(client, cluster.namespace, service.clone());
-    Ok((service, Some(catalog), Box::pin(following)))
+    Ok((service, Box::pin(following)))
 }
 
 /// The library's own choice, 128, overflows where a node's pods all start at once; who meets that waits for a second.

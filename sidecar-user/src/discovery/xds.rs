@@ -26,7 +26,14 @@ const NAMES: usize = 8192;
 
 /// What is known to be there, as long as the future runs.
 pub fn follow(own: &Own, connect: Connect) -> (Feed, Demand, impl Future<Output = ()> + Send + use<>) {
-    follow_for(own, connect, DemandLimits { idle: IDLE, names: NAMES })
+    follow_for(
+        own,
+        connect,
+        DemandLimits {
+            idle: IDLE,
+            names: NAMES,
+        },
+    )
 }
 
 fn follow_for(
@@ -82,7 +89,10 @@ fn node(own: &Own) -> Node {
     let addresses: Vec<String> = own.addresses.iter().map(ToString::to_string).collect();
     let first = addresses.first().map_or("", String::as_str);
     let namespace = own.identity.namespace();
-    let id = format!("sidecar~{first}~{}.{namespace}~{namespace}.svc.cluster.local", own.name);
+    let id = format!(
+        "sidecar~{first}~{}.{namespace}~{namespace}.svc.cluster.local",
+        own.name
+    );
     Node::new(
         id,
         &[
@@ -140,13 +150,17 @@ impl Publisher {
             return Some("the agent of this node has not told the authorization policies yet".to_owned());
         }
         let unknown = self.names.iter().find(|name| !store.knows(Kind::Address, name))?;
-        Some(format!("the agent of this node has not told yet which workload has the address {unknown}"))
+        Some(format!(
+            "the agent of this node has not told yet which workload has the address {unknown}"
+        ))
     }
 
     fn publish(&mut self, now: Following) {
         let (world, warnings) = {
             let store = self.shared.lock();
-            let known = store.known().filter_map(|name| name.strip_prefix('/')?.parse().ok());
+            let known = store
+                .known()
+                .filter_map(|name| name.strip_prefix('/')?.parse().ok());
             let mut usage = HashMap::new();
             for ip in known {
                 let used = self.usage.get(&ip).cloned().unwrap_or_default();
@@ -157,7 +171,9 @@ impl Publisher {
         };
         let world = world.with_known(self.usage.clone());
         let generation = world.generation;
-        tokio::spawn(super::retire::retire(self.snapshots.send_replace(Arc::new(world))));
+        tokio::spawn(super::retire::retire(
+            self.snapshots.send_replace(Arc::new(world)),
+        ));
         self.status.send_modify(|status| {
             *status = Status {
                 generation,

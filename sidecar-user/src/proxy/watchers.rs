@@ -30,7 +30,8 @@ pub(super) struct Conditions {
 const NO_CERTIFICATE: &str = "no valid certificate; the log and the admin socket's /readyz say why";
 
 /// For everybody who asks the status port.
-const NOT_TOLD: &str = "the agent of this node has not told of this workload yet; the admin socket's /readyz says what";
+const NOT_TOLD: &str =
+    "the agent of this node has not told of this workload yet; the admin socket's /readyz says what";
 
 impl Conditions {
     pub(super) fn new(observer: &Observer) -> Self {
@@ -53,12 +54,16 @@ pub(super) async fn registry(observer: Observer, mut feed: Feed, own: Own, condi
             let status = feed.status.borrow_and_update();
             let meters = observer.meters();
             meters.registry_generation.set(status.generation as i64);
-            meters.registry_reload_errors.inc_by(status.failures.saturating_sub(failures));
+            meters
+                .registry_reload_errors
+                .inc_by(status.failures.saturating_sub(failures));
             failures = status.failures;
         }
         // What is wrong later on does not undo this: the last good one stays in force.
         match feed.status.borrow().clone() {
-            Status { generation: 0, error, .. } => condition.unmet_because(NOT_TOLD, error.unwrap_or_default()),
+            Status {
+                generation: 0, error, ..
+            } => condition.unmet_because(NOT_TOLD, error.unwrap_or_default()),
             _ => condition.met(),
         }
         if feed.status.changed().await.is_err() {

@@ -92,7 +92,7 @@ pub(super) const ROOMS: &[Room] = &[
         "futures_util http k8s_openapi kube serde serde_json tokio tracing zeroize",
     ),
     // Pod in, pod out, and the policies that say the same in the API server's own language.
-    room("inject", "model document kubernetes", "serde_json"),
+    room("inject", "model document kubernetes", "humantime serde_json sha2"),
     // Istio workload discovery as data, its server's and its client's state. Sans-io but for the two files that speak it.
     room(
         "xds",

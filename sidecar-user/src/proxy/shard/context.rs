@@ -214,7 +214,10 @@ impl Shard {
         let Some(own) = self.own.addresses.first() else {
             return true;
         };
-        let asks = world.standing(&self.own, *own).all().any(|policy| policy.asks_source_ips());
+        let asks = world
+            .standing(&self.own, *own)
+            .all()
+            .any(|policy| policy.asks_source_ips());
         !asks || self.world_with(from).await.is_some()
     }
 

@@ -68,7 +68,8 @@ fn registry(config: &Config) -> anyhow::Result<(Feed, Demand, Followed)> {
             (feed, Demand::default(), Box::pin(follow))
         }
         (Source::Agent, Some(door)) => {
-            let (feed, demand, follow) = discovery::xds::follow(&config::own(config), control::discovery(door));
+            let (feed, demand, follow) =
+                discovery::xds::follow(&config::own(config), control::discovery(door));
             (feed, demand, Box::pin(follow))
         }
         (Source::Agent, None) => anyhow::bail!("registry: there is no agent to ask; set interception.agent"),
