@@ -18,6 +18,9 @@ mod image;
 #[path = "injection.rs"]
 mod injection; // sidecars come into pods // the image that users build is the one that these tests run
 
+#[path = "injection.rs"]
+mod injection; // sidecars come into pods
+
 #[path = "chart.rs"]
 mod chart; // our chart: what it renders and refuses
 

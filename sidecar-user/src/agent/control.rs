@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Config;
 use crate::error_chain;
 use crate::kubernetes;
 use crate::observe::{Figure, Observer};
@@ -13,11 +12,11 @@ use crate::uplink::{self, Addresses, Control, Counts, Local, Relay};
 
 /// Begins to serve. `None`: this agent knows of no control process.
 pub(super) fn open(
-    config: &Config,
+    config: Option<uplink::Config>,
     observer: &Observer,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<Option<Local>> {
-    let Some(config) = config.control.clone() else {
+    let Some(config) = config else {
         return Ok(None);
     };
     let addresses = addresses(&config, tasks)?;

@@ -26,15 +26,14 @@ use tracing::field::{DisplayValue, display};
 use tracing::{debug, error, info, warn};
 
 use super::guard::Guard;
-use super::judge::{Credentials, Doubt, Judge, Proved, Review};
+use super::judge::{Credentials, Doubt, Judge, Proved};
 use super::listener::{self, Peer};
-use super::visit::{Door, Limits};
-use super::{Config, Counts, Error, Refusal, Refused, Store, Tokens, certificate};
-use crate::admission;
+use super::service::Service;
+use super::{Config, Error, Refusal, Refused, certificate};
 use crate::model::CallerKind;
 
 const SERVICE: &str = "istio.v1.auth.IstioCertificateService";
-pub(super) const CREATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
+const CREATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 /// A request is a CSR of at most 16 KiB and a few words.
 const MAX_REQUEST: usize = 64 << 10;
 const REQUEST_TIME: Duration = Duration::from_secs(10);
@@ -49,59 +48,6 @@ const MAX_AGE_OF_AGENTS: Duration = Duration::from_secs(30 * 60);
 const MAX_AGE_GRACE: Duration = Duration::from_secs(20);
 /// How long calls under way may take once the service is told to stop.
 pub const DRAIN: Duration = Duration::from_secs(5);
-
-/// The service's state, which whoever shows its figures shares.
-pub struct Service {
-    store: Arc<Store>,
-    pub(super) judge: Judge,
-    pub(super) door: Arc<Door>,
-}
-
-impl Service {
-    /// Opens the state directory, or makes it. `descriptors` is how many this process may have.
-    pub fn open(config: &Config, descriptors: usize) -> Result<Arc<Self>, Error> {
-        Ok(Arc::new(Self {
-            store: Arc::new(Store::open(config)?),
-            judge: Judge::Listed(Tokens::open(&config.state_dir)?),
-            door: Door::new(Limits::for_descriptors(descriptors)),
-        }))
-    }
-
-    /// Without a state directory: somebody else keeps the authority, and says whom a token stands for.
-    pub fn reviewed(store: Store, review: Review, descriptors: usize) -> Arc<Self> {
-        Arc::new(Self {
-            store: Arc::new(store),
-            judge: Judge::Reviewed(review),
-            door: Door::new(Limits::for_descriptors(descriptors)),
-        })
-    }
-
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
-    /// `None`: there is no list of them.
-    pub fn tokens(&self) -> Option<&Tokens> {
-        match &self.judge {
-            Judge::Listed(tokens) => Some(tokens),
-            Judge::Reviewed(_) => None,
-        }
-    }
-
-    pub fn counts(&self) -> Counts {
-        self.door.stats.counts()
-    }
-
-    /// Connections that have proved nothing yet.
-    pub fn waiting(&self) -> admission::Counts {
-        self.door.admission.counts()
-    }
-
-    /// Connections that have proved an identity.
-    pub fn authenticated(&self) -> usize {
-        self.door.tenants.len()
-    }
-}
 
 /// Serves until `stop` is done. `others` are served at the same port, to whoever shows a good token: each of their requests has a
 /// [`crate::model::Caller`] in its extensions.
@@ -131,7 +77,7 @@ pub async fn serve(
         .initial_connection_window_size(2 * WINDOW)
         .max_connection_age(max_age)
         .max_connection_age_grace(MAX_AGE_GRACE)
-        .layer(Guard(service.clone()))
+        .layer(Guard::new(service.clone(), CREATE))
         .add_routes(others.add_service(CertificateService(service)))
         .serve_with_incoming_shutdown(incoming, async {
             stop.await;
@@ -211,16 +157,6 @@ impl Service {
 impl Denial {
     fn new(why: Refused, status: Status) -> Self {
         Self { why, status }
-    }
-}
-
-impl Doubt {
-    pub(super) fn status(self) -> Status {
-        match self.why {
-            Refused::Unavailable => Status::unavailable(self.message),
-            why if why.is_anyones() => Status::unauthenticated(self.message),
-            _ => Status::permission_denied(self.message),
-        }
     }
 }
 

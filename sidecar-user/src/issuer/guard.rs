@@ -14,19 +14,28 @@ use tonic::service::Routes;
 use tower::Layer;
 use tracing::{debug, warn};
 
-use super::Service;
-use super::api::CREATE;
 use super::judge::Credentials;
 use super::listener::Peer;
+use super::service::Service;
 
 /// Puts [`Guarded`] before all routes.
 #[derive(Clone)]
-pub(super) struct Guard(pub(super) Arc<Service>);
+pub(super) struct Guard {
+    service: Arc<Service>,
+    /// The path of a call that judges by itself, and says itself what it counts and logs of whom it refuses.
+    but: &'static str,
+}
 
 #[derive(Clone)]
 pub(super) struct Guarded {
-    service: Arc<Service>,
+    guard: Guard,
     routes: Routes,
+}
+
+impl Guard {
+    pub(super) fn new(service: Arc<Service>, but: &'static str) -> Self {
+        Self { service, but }
+    }
 }
 
 impl Layer<Routes> for Guard {
@@ -34,7 +43,7 @@ impl Layer<Routes> for Guard {
 
     fn layer(&self, routes: Routes) -> Guarded {
         Guarded {
-            service: self.0.clone(),
+            guard: self.clone(),
             routes,
         }
     }
@@ -50,11 +59,10 @@ impl Answers<http::Request<Body>> for Guarded {
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let (service, mut routes) = (self.service.clone(), self.routes.clone());
+        let (guard, mut routes) = (self.guard.clone(), self.routes.clone());
         Box::pin(async move {
-            // It says itself what it counts and logs of whom it refuses.
-            if request.uri().path() != CREATE
-                && let Err(status) = admit(&service, &mut request).await
+            if request.uri().path() != guard.but
+                && let Err(status) = admit(&guard.service, &mut request).await
             {
                 return Ok(status.into_http());
             }
@@ -87,3 +95,6 @@ async fn admit(service: &Service, request: &mut http::Request<Body>) -> Result<(
     request.extensions_mut().insert(proved.caller);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

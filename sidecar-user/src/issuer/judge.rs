@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
+use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tracing::error;
 use zeroize::Zeroizing;
@@ -81,6 +82,14 @@ impl Proved {
 }
 
 impl Doubt {
+    pub(super) fn status(self) -> Status {
+        match self.why {
+            Refused::Unavailable => Status::unavailable(self.message),
+            why if why.is_anyones() => Status::unauthenticated(self.message),
+            _ => Status::permission_denied(self.message),
+        }
+    }
+
     pub fn new(why: Refused, message: impl Into<String>) -> Self {
         let message = message.into();
         Self { why, message }

@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::message::{self, Any, DeltaRequest, DeltaResponse, ErrorDetail, Named, Node};
-use super::server::MORE;
+use super::server::{LAST, MORE};
 use super::{Key, Kind, Store, Touched, Update};
 
 const WILDCARD: &str = "*";
@@ -17,9 +17,8 @@ pub struct Client {
     names: HashSet<Arc<str>>,
     subscribe: HashSet<Arc<str>>,
     unsubscribe: HashSet<Arc<str>>,
-    /// Names that are answered, and addresses that have come, since a response was the last of what belongs together.
+    /// Names that are answered since a response was the last of what belongs together.
     answered: Vec<Arc<str>>,
-    arrived: HashSet<Key>,
 }
 
 /// What a response has done.
@@ -52,26 +51,27 @@ impl Client {
         self.names.iter()
     }
 
-    /// Forgets the name, and drops what is held for it alone.
-    pub fn unwant(&mut self, name: &str, store: &mut Store) -> Touched {
-        let Some(name) = self.names.take(name) else {
-            return Touched::default();
-        };
-        let related = store.related(&name).into_iter().map(|stored| &stored.key);
-        let dropped = self.unwanted(related, store);
-        store.forget(&name);
-        if !self.subscribe.remove(&name) {
-            self.unsubscribe.insert(name);
+    /// Forgets the name. What was held for it alone goes when the server says so.
+    pub fn unwant(&mut self, name: &str, store: &mut Store) {
+        if let Some(name) = self.names.take(name) {
+            store.forget(&name);
+            if !self.subscribe.remove(&name) {
+                self.unsubscribe.insert(name);
+            }
         }
-        store.apply(dropped)
     }
 
     /// The first requests of a stream. What is held is not sent again.
-    pub fn begin(&mut self, node: &Node, store: &Store) -> Vec<DeltaRequest> {
+    pub fn begin(&mut self, node: &Node, store: &mut Store) -> (Vec<DeltaRequest>, Touched) {
         self.subscribe.clear();
         self.unsubscribe.clear();
         self.answered.clear();
-        self.arrived.clear();
+        let mut touched = Touched::default();
+        if self.names.is_empty() {
+            let held = store.of_kind(Kind::Address);
+            let dropped: Vec<_> = held.map(|stored| Update::Remove(stored.key.clone())).collect();
+            touched = store.apply(dropped);
+        }
         let request = |kind: Kind| DeltaRequest {
             node: Some(node.clone()),
             type_url: kind.type_url().to_owned(),
@@ -84,9 +84,8 @@ impl Client {
             // Nobody, who would otherwise be everybody.
             addresses.subscribe = vec![WILDCARD.to_owned()];
             addresses.unsubscribe = vec![WILDCARD.to_owned()];
-            addresses.initial_versions.clear();
         }
-        vec![addresses, request(Kind::Authorization)]
+        (vec![addresses, request(Kind::Authorization)], touched)
     }
 
     /// What has changed in what is wanted, until there is no more. A name that was dropped and is wanted again is dropped in
@@ -112,6 +111,9 @@ impl Client {
     /// `None`: it is of a type that nobody asked for.
     pub fn response(&mut self, response: DeltaResponse, store: &mut Store) -> Option<Received> {
         let kind = Kind::of_type_url(&response.type_url)?;
+        // Our own servers answer a name by the name itself. Others answer by whatever has it, and an alias that comes with
+        // something else is taken for an answer.
+        let is_exact = [MORE, LAST].contains(&&*response.system_version);
         let (mut changes, mut refused) = (Vec::new(), Vec::new());
         for name in response.removed {
             let name: Arc<str> = name.into();
@@ -123,14 +125,13 @@ impl Client {
         }
         for named in response.resources {
             match read(kind, &named) {
-                Ok((key, update)) => {
+                Ok(update) => {
                     changes.push(update);
-                    self.arrived.extend(key);
                     self.answer(kind, named.name.into());
-                    named
-                        .aliases
-                        .into_iter()
-                        .for_each(|alias| self.answer(kind, alias.into()));
+                    if !is_exact {
+                        let aliases = named.aliases.into_iter();
+                        aliases.for_each(|alias| self.answer(kind, alias.into()));
+                    }
                 }
                 Err(why) => refused.push(format!("{}: {why}", named.name.escape_debug())),
             }
@@ -138,9 +139,6 @@ impl Client {
         let more = response.system_version == MORE;
         let mut touched = store.apply(changes);
         if !more {
-            // A name may have been dropped while what it means was on its way.
-            let arrived = mem::take(&mut self.arrived);
-            touched.merge(store.apply(self.unwanted(&arrived, store)));
             touched.merge(store.learn(mem::take(&mut self.answered)));
             if kind == Kind::Authorization {
                 touched.merge(store.complete(kind));
@@ -152,15 +150,6 @@ impl Client {
             refused,
             more,
         })
-    }
-
-    fn unwanted<'k>(&self, keys: impl IntoIterator<Item = &'k Key>, store: &Store) -> Vec<Update> {
-        let wanted = |key: &&Key| match store.get(key) {
-            Some(stored) => store.names(stored).iter().any(|name| self.names.contains(name)),
-            None => true,
-        };
-        let unwanted = keys.into_iter().filter(|key| !wanted(key));
-        unwanted.map(|key| Update::Remove(key.clone())).collect()
     }
 
     fn answer(&mut self, kind: Kind, name: Arc<str>) {
@@ -176,17 +165,15 @@ fn held(kind: Kind, store: &Store) -> HashMap<String, String> {
         .collect()
 }
 
-fn read(kind: Kind, named: &Named) -> Result<(Option<Key>, Update), message::Rejected> {
+fn read(kind: Kind, named: &Named) -> Result<Update, message::Rejected> {
     let Some(Any { value, .. }) = &named.resource else {
         return Err(message::Rejected::Malformed);
     };
-    let resource = message::decode(kind, value)?;
-    let update = Update::Received {
+    Ok(Update::Received {
+        resource: message::decode(kind, value)?,
         version: named.version.as_str().into(),
         encoded: value.clone(),
-        resource,
-    };
-    Ok((update.of_address(), update))
+    })
 }
 
 fn acknowledge(type_url: String, response_nonce: String, refused: &[String]) -> DeltaRequest {

@@ -24,17 +24,6 @@ pub enum Update {
     Remove(Key),
 }
 
-impl Update {
-    /// The address that it changes, if it is one.
-    pub fn of_address(&self) -> Option<Key> {
-        let key = match self {
-            Self::Put(resource) | Self::Received { resource, .. } => resource.key(),
-            Self::Remove(key) => key.clone(),
-        };
-        (key.kind == Kind::Address).then_some(key)
-    }
-}
-
 /// One resource as it is served.
 #[derive(Debug)]
 pub struct Stored {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::identity::{self, Status, Svid, Way};
 use crate::issuer::scratch::Scratch;
-use crate::issuer::{self, Service, token};
+use crate::issuer::{self, Credentials, Doubt, Material, Refused, Service, Store, token};
 use crate::model::{LocalPod, SpiffeId};
 use crate::uplink::{self, Addresses, Control, Counts, Relay, Share};
 
@@ -42,6 +43,10 @@ impl Drop for Node {
 impl Node {
     /// Where the control process is, the agent is told later.
     async fn start() -> (Self, SocketAddr) {
+        Self::with(|config| Service::open(config, 1024).unwrap()).await
+    }
+
+    async fn with(service: impl FnOnce(&issuer::Config) -> Arc<Service>) -> (Self, SocketAddr) {
         let scratch = Scratch::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -52,7 +57,7 @@ impl Node {
             leaf_ttl: DAY,
             server_names: vec!["control.system.svc".into()],
         };
-        let service = Service::open(&config, 1024).unwrap();
+        let service = service(&config);
         let served = async move {
             let others = Default::default();
             let served = issuer::serve(&config, service, others, listener, std::future::pending()).await;
@@ -95,12 +100,14 @@ impl Node {
     fn sidecar(&self, token: PathBuf) -> Sidecar {
         let config = identity::Config {
             id: id(),
-            authority: identity::AGENT.into(),
-            server_name: None,
-            roots: PathBuf::new(),
-            token,
-            ttl: DAY,
-            refresh: DAY,
+            source: identity::Source::Authority(identity::Ask {
+                authority: identity::AGENT.into(),
+                server_name: None,
+                roots: PathBuf::new(),
+                token,
+                ttl: DAY,
+                refresh: DAY,
+            }),
         };
         let pod = self.pod.clone();
         let open: identity::Open = Arc::new(move || {
@@ -224,4 +231,35 @@ async fn a_pod_has_only_so_many_streams() {
         }
     };
     timeout(PATIENCE, opened).await.expect("it took too long");
+}
+
+#[tokio::test]
+async fn the_control_process_hears_who_the_agent_is_beside_whose_the_certificate_is() {
+    let (heard, mut said) = watch::channel(None);
+    let heard = Arc::new(heard);
+    let review = move |credentials: Credentials, _| {
+        let agent = credentials.agent_token.map(|token| token.to_string());
+        heard.send_replace(Some((credentials.token.to_string(), agent)));
+        let refused = Err(Doubt::new(Refused::OtherNode, "of another node"));
+        Box::pin(std::future::ready(refused)) as Pin<Box<dyn Future<Output = _> + Send>>
+    };
+    let start = |config: &issuer::Config| {
+        // Only so that there is a file of roots.
+        drop(Service::open(config, 1024).unwrap());
+        let key = |name| std::fs::read_to_string(config.state_dir.join(name)).unwrap();
+        let material = Material {
+            roots: key(Material::ROOTS),
+            key: key(Material::KEY).into(),
+            next_key: None,
+        };
+        let store = Store::held(&material, "td.test", DAY).unwrap();
+        Service::reviewed(store, Arc::new(review), 1024)
+    };
+    let (node, address) = Node::with(start).await;
+    node.addresses.send_replace(vec![address]);
+    let error = node.sidecar(node.token(Some("pod"))).failure().await;
+    assert!(error.contains("PermissionDenied: of another node"), "{error}");
+    let said = said.wait_for(Option::is_some).await.unwrap().clone();
+    assert_eq!(said, Some(("pod".into(), Some("agent".into()))));
+    assert_eq!(issuer::AGENT_TOKEN, uplink::AGENT_TOKEN);
 }

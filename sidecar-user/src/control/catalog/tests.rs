@@ -1,3 +1,5 @@
+//! How the cluster is followed: a first view, the API server away, many changes at once.
+
 use std::net::IpAddr;
 
 use futures_util::stream;

@@ -7,7 +7,9 @@
 
 mod dirty;
 mod endpoints;
+mod event;
 mod index;
+mod names;
 mod objects;
 mod service;
 mod workload;
@@ -15,36 +17,12 @@ mod workload;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
-use crate::kubernetes::{Change, Node, ObjectName, Service, Slice, WorkloadPod};
+use crate::kubernetes::ObjectName;
 use crate::xds::{Key, Resource, Update};
 use dirty::Dirty;
+pub use event::{Counts, Event, Kind};
+pub use names::Names;
 use objects::Objects;
-
-/// How the cluster is called.
-#[derive(Clone, Debug)]
-pub struct Names {
-    /// The first part of each workload's uid.
-    pub cluster: String,
-    pub trust_domain: String,
-    /// What the names of Services end in, e.g. `cluster.local`.
-    pub domain: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    Nodes,
-    Pods,
-    Services,
-    Slices,
-}
-
-#[derive(Clone, Debug)]
-pub enum Event {
-    Nodes(Change<Node>),
-    Pods(Change<WorkloadPod>),
-    Services(Change<Service>),
-    Slices(Change<Slice>),
-}
 
 pub struct Catalog {
     names: Names,
@@ -56,15 +34,6 @@ pub struct Catalog {
     told: HashSet<Key>,
     /// The names under which endpoints that are no pods have been told.
     told_loose: HashMap<(ObjectName, IpAddr), Key>,
-}
-
-/// How many objects there are of each kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub nodes: usize,
-    pub pods: usize,
-    pub services: usize,
-    pub slices: usize,
 }
 
 impl Catalog {
@@ -163,52 +132,6 @@ impl Updates {
     fn in_order(mut self) -> Vec<Update> {
         self.removed.append(&mut self.put);
         self.removed
-    }
-}
-
-impl Event {
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Nodes(_) => Kind::Nodes,
-            Self::Pods(_) => Kind::Pods,
-            Self::Services(_) => Kind::Services,
-            Self::Slices(_) => Kind::Slices,
-        }
-    }
-
-    /// Does it say everything of its kind?
-    pub fn is_list(&self) -> bool {
-        matches!(
-            self,
-            Self::Nodes(Change::All(_))
-                | Self::Pods(Change::All(_))
-                | Self::Services(Change::All(_))
-                | Self::Slices(Change::All(_))
-        )
-    }
-
-    /// Why the API server cannot be asked for its kind.
-    pub fn trouble(&self) -> Option<&str> {
-        match self {
-            Self::Nodes(Change::Trouble(why))
-            | Self::Pods(Change::Trouble(why))
-            | Self::Services(Change::Trouble(why))
-            | Self::Slices(Change::Trouble(why)) => Some(why),
-            _ => None,
-        }
-    }
-}
-
-impl Kind {
-    pub const ALL: [Self; 4] = [Self::Nodes, Self::Pods, Self::Services, Self::Slices];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Nodes => "nodes",
-            Self::Pods => "pods",
-            Self::Services => "services",
-            Self::Slices => "endpointslices",
-        }
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::dirty::Dirty;
 use super::endpoints::{Effects, Endpoints};
+use super::event::{Counts, Event};
 use super::index::Index;
-use super::{Counts, Event};
 use crate::kubernetes::{Change, Node, ObjectName, Service, Slice, WorkloadPod};
 
 #[derive(Default)]

@@ -1,21 +1,11 @@
 //! One Service as a resource.
 
-use super::Names;
 use super::endpoints::Endpoints;
+use super::names::Names;
 use super::objects::Objects;
 use crate::kubernetes::{Distribution, ObjectName, Service, ServicePort};
-use crate::model::ServiceName;
 use crate::model::balancing::{Affinity, BalanceMode, Balancing, HealthPolicy, Scope};
 use crate::xds::{AppProtocol, IpFamilies, NetworkAddress, Port, ServiceResource};
-
-impl Names {
-    pub(super) fn service(&self, name: &ObjectName) -> ServiceName {
-        ServiceName {
-            namespace: name.namespace.clone(),
-            hostname: format!("{}.{}.svc.{}", name.name, name.namespace, self.domain).into(),
-        }
-    }
-}
 
 /// `None` where there is none, and for an alias in DNS: who it is an alias of says DNS.
 pub(super) fn resource(names: &Names, objects: &Objects, name: &ObjectName) -> Option<ServiceResource> {

@@ -3,19 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::Names;
 use super::endpoints::{State, Summary};
+use super::names::Names;
 use super::objects::Objects;
 use crate::kubernetes::{ObjectName, Owner, Service, WorkloadPod};
 use crate::model::workload::Locality;
 use crate::model::{ServiceName, TunnelProtocol};
 use crate::xds::{Port, WorkloadResource, WorkloadType};
-
-impl Names {
-    pub(super) fn pod_uid(&self, name: &ObjectName) -> String {
-        format!("{}//Pod/{name}", self.cluster)
-    }
-}
 
 /// `None` where there is none, and while it has no address.
 pub(super) fn of_pod(names: &Names, objects: &Objects, name: &ObjectName) -> Option<WorkloadResource> {

@@ -1,3 +1,5 @@
+//! EndpointSlices as the API server writes them.
+
 use serde_json::{Value, json};
 
 use super::*;

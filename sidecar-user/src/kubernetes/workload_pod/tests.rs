@@ -1,3 +1,5 @@
+//! Pods as the API server writes them.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -27,8 +27,10 @@ pub struct Limits {
 
 const NAME: usize = 512;
 
-/// Of a response that is not the last of what belongs together. Clients of others ignore it.
+/// The version of a response that is not the last of what belongs together. Other clients do not look at it.
 pub(super) const MORE: &str = "more";
+/// Of one that is.
+pub(super) const LAST: &str = "last";
 
 #[derive(Debug)]
 pub struct ServerStream {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::super::message::{Any, DeltaRequest, DeltaResponse, Named};
 use super::super::{Key, Kind, Store, Stored, Touched};
-use super::{Audience, MORE};
+use super::{Audience, LAST, MORE};
 
 /// Of the resources in one response, beside which their names are small.
 const RESPONSE: usize = 128 << 10;
@@ -130,13 +130,12 @@ impl Served {
         self.awaited.insert(name);
     }
 
-    /// The client drops by itself what it has asked for by these names alone.
+    /// The client is told what it has no name for any more, like anything else that goes away: so what it holds is what it was
+    /// sent, whatever was on its way at the time.
     fn let_go(&mut self, names: &[Arc<str>], store: &Store) {
         for name in names {
             for stored in self.related(name, store) {
-                if !self.wants(stored, store) {
-                    self.sent.remove(&stored.key.name);
-                }
+                self.enqueue(stored.key.name.clone());
             }
         }
     }
@@ -169,7 +168,10 @@ impl Served {
 
     pub(super) fn touched(&mut self, touched: &Touched, store: &Store) {
         for (key, names) in &touched.resources {
-            let wanted = || self.wildcard || names.iter().any(|name| self.names.contains(name));
+            // What is not answered yet will be all at once.
+            let answered = |name: &Arc<str>| self.names.contains(name) && !self.awaited.contains(name);
+            let everything = self.wildcard && !self.awaited.contains(WILDCARD);
+            let wanted = || everything || names.iter().any(answered);
             if key.kind == self.kind && (self.sent.contains_key(&key.name) || wanted()) {
                 self.enqueue(key.name.clone());
             }
@@ -230,7 +232,7 @@ impl Served {
         // What follows may be unwanted by then, and the last is to be told all the same.
         self.owes = more;
         DeltaResponse {
-            system_version: if more { MORE.to_owned() } else { String::new() },
+            system_version: if more { MORE } else { LAST }.to_owned(),
             resources,
             type_url: self.kind.type_url().to_owned(),
             removed,

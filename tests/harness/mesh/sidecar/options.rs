@@ -42,6 +42,8 @@ pub struct Options {
     pub only_capabilities: Option<Vec<String>>,
     /// Leave to the node's agent what takes privileges, and run without any.
     pub by_agent: bool,
+    /// Ask the agent for certificates, and know nothing of the authority.
+    pub identity_by_agent: bool,
 }
 
 impl Options {
@@ -65,6 +67,7 @@ impl Options {
             manager: None,
             only_capabilities: None,
             by_agent: crate::mesh::agent::is_default(),
+            identity_by_agent: false,
         }
     }
 
@@ -92,6 +95,11 @@ impl Options {
     pub fn by_agent(mut self) -> Self {
         self.by_agent = true;
         self
+    }
+
+    pub fn identity_by_agent(mut self) -> Self {
+        self.identity_by_agent = true;
+        self.by_agent()
     }
 
     /// Let it install interception itself, also where the tests run with an agent: for what only such a sidecar does.

@@ -10,6 +10,7 @@ mod services;
 use build::*;
 
 use super::*;
+use crate::kubernetes::Change;
 use crate::xds::{ServiceResource, WorkloadResource};
 
 /// A catalog, and what whoever listens to it has come to know.

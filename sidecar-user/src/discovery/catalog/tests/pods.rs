@@ -146,7 +146,15 @@ fn a_node_that_gets_its_zone_later_moves_its_pods() {
 
 #[test]
 fn a_pod_is_called_after_what_made_it_and_its_labels() {
-    let cases: [(Option<(&str, &str)>, &[(&str, &str)], WorkloadType, &str, &str); 7] = [
+    type Labels = &'static [(&'static str, &'static str)];
+    type Case = (
+        Option<(&'static str, &'static str)>,
+        Labels,
+        WorkloadType,
+        &'static str,
+        &'static str,
+    );
+    let cases: [Case; 7] = [
         (None, &[], WorkloadType::Pod, "a", "a"),
         (None, &[("app", "x")], WorkloadType::Pod, "a", "x"),
         (

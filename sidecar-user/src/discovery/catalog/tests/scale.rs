@@ -216,7 +216,7 @@ fn agent(store: &Store) {
         for service in dialled(0) {
             client.want(address_key("", vip(service)));
         }
-        client.begin(&Sender::default(), &held);
+        client.begin(&Sender::default(), &mut held);
         while let Some(response) = stream.next(store) {
             client.response(response, &mut held);
         }
