@@ -10,7 +10,8 @@ use tokio::net::UnixStream;
 use super::agent::say;
 use super::granted::connect;
 use crate::grant::{Answer, Door, Request};
-use crate::uplink::Open;
+use crate::uplink::{self, Open};
+use crate::xds::{Connect, Link};
 
 /// Each stream comes from the agent that serves the node at that moment.
 pub(super) fn open(door: &Door) -> Open {
@@ -22,6 +23,15 @@ pub(super) fn open(door: &Door) -> Open {
                 .await
                 .map_err(|error| io::Error::other(format!("{error:#}")))
         })
+    })
+}
+
+/// To what the agent knows of the mesh, which it tells whoever stands in the pod.
+pub(super) fn discovery(door: &Door) -> Connect {
+    let open = open(door);
+    Arc::new(move || {
+        let open = open.clone();
+        Box::pin(async move { Ok(Link::new(uplink::channel(open), None)) })
     })
 }
 
