@@ -13,10 +13,10 @@ mod pods; // what a pod can be: sidecars, exec, logs, its cgroup
 #[path = "programs.rs"]
 mod programs; // our image, and those of third-party programs
 
-#[path = "injection.rs"]
-mod injection; // sidecars come into pods
 #[path = "image.rs"]
-mod image; // the image that users build is the one that these tests run
+mod image;
+#[path = "injection.rs"]
+mod injection; // sidecars come into pods // the image that users build is the one that these tests run
 
 #[path = "chart.rs"]
 mod chart; // our chart: what it renders and refuses

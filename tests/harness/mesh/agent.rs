@@ -33,8 +33,8 @@ pub fn is_default() -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Agent {
     process: Mutex<Option<Process>>,
-    /// What it is told of the authority.
-    control: Mutex<Vec<OsString>>,
+    /// The host where the authority answers, and what it is told of it.
+    control: Mutex<Option<(Pod, Vec<OsString>)>>,
 }
 
 impl Agent {
@@ -60,7 +60,8 @@ impl Agent {
             "--control-token".as_ref(),
             token.as_ref(),
         ];
-        *self.control.lock().expect("no test panics with it") = words.map(OsString::from).into();
+        let known = (control.node().clone(), words.map(OsString::from).into());
+        *self.control.lock().expect("no test panics with it") = Some(known);
         Ok(())
     }
 
@@ -73,7 +74,12 @@ impl Agent {
         // A directory in which nothing is found: pods are asked for.
         let nobody = cgroup::mount()?.join(fabric.name()).join("agent");
         cgroup::create(&nobody)?;
-        let mut command = Command::new(binaries::path("outrigger")?);
+        let control = self.control.lock().expect("no test panics with it").clone();
+        let outrigger = binaries::path("outrigger")?;
+        let (mut command, words) = match control {
+            Some((node, words)) => (node.command(outrigger), words),
+            None => (Command::new(outrigger), Vec::new()),
+        };
         command
             .arg("agent")
             .arg("--pins")
@@ -83,7 +89,7 @@ impl Agent {
             .args(["--sidecar", SIDECAR])
             .arg("--socket")
             .arg(socket(fabric))
-            .args(&*self.control.lock().expect("no test panics with it"));
+            .args(words);
         let mut process = Process::spawn(command, &fabric.scratch().join("log"))?;
         process.until("serves the node", |process| {
             process.log().contains("the agent serves this node")
