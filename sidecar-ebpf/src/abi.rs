@@ -13,6 +13,7 @@ mod facts;
 mod owner;
 mod pending;
 mod ports;
+mod probe;
 pub mod schema;
 
 pub use counters::{COUNTER_ROWS, COUNTER_SLOTS, Counter};
@@ -20,6 +21,7 @@ pub use facts::{LeftAlone, Watched};
 pub use owner::Owner;
 pub use pending::{Pending, Stage, StageChange, State};
 pub use ports::{APP_PORT_SLOTS, AppPorts, INHERITED_SLOTS, Inherited};
+pub use probe::{HOST_ADDRESSES, PROBE_PORTS, ProbePort};
 
 pub const ABI_VERSION: u32 = 6;
 
@@ -41,6 +43,8 @@ pub mod map {
     pub const COUNTERS: &str = "or_counters";
     pub const SECRET: &str = "or_secret";
     pub const ANSWERS: &str = "or_answers";
+    pub const HOST: &str = "or_host";
+    pub const PROBES: &str = "or_probes";
     /// Which pods the programs serve.
     pub const PODS: &str = "or_pods";
 
@@ -60,7 +64,7 @@ pub mod map {
     ];
 
     /// Those that are kept from one proxy to the next.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 18] = [
         ORIGIN,
         PENDING,
         PRESENTED,
@@ -77,6 +81,8 @@ pub mod map {
         COUNTERS,
         SECRET,
         ANSWERS,
+        HOST,
+        PROBES,
     ];
 }
 

@@ -3,7 +3,7 @@
 //! The programs themselves are the binary of this package (`main.rs`, BPF target only). Nothing here calls a
 //! kernel helper or allocates, so that one source serves both sides and is tested on the host.
 //!
-//! One load of the programs may serve many pods. `or_pods`, `or_origin`, `or_bypass`, `or_answers` and `or_rings` are one for all of them; of
+//! One load of the programs may serve many pods. `or_pods`, `or_origin`, `or_bypass`, `or_answers`, `or_host`, `or_probes` and `or_rings` are one for all of them; of
 //! the other maps each pod has its own, by the name in the table, which the programs find by the pod's number in an array of
 //! maps ([`abi::map::BY_POD`]).
 //!
@@ -26,6 +26,8 @@
 //! | `or_counters` | array by [`abi::Counter::slot`], a row for each CPU | all programs | the proxy | never |
 //! | `or_secret` | array of one [`abi::control::Secret`] | the installer | `or_setsockopt` | never |
 //! | `or_answers` | socket storage: [`abi::control::Answer`] | `or_setsockopt` | getsockopt | with its socket |
+//! | `or_host` | hash: an address of the host | the agent | sk_lookup | when the host has it no more |
+//! | `or_probes` | hash: [`abi::ProbePort`] | the agent | sk_lookup | when the pod is given up |
 //! | `AYA_LOGS` | ring buffer | all programs, when logging is on | the proxy | when read |
 //!
 //! What the proxy writes it writes by bpf(2), or through `or_setsockopt`, which is asked by [`abi::control`].

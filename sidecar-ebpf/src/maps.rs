@@ -10,11 +10,11 @@ use aya_ebpf::macros::btf_map;
 use sidecar_ebpf::abi::control::{Answer, Secret};
 use sidecar_ebpf::abi::{
     APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_ROWS, COUNTER_SLOTS, Counter,
-    Direction, Event, INHERITED_SLOTS, Inherited, LISTENER_SLOTS, MAX_SHARDS, Origin, Owner, PENDING_ENTRIES,
-    PODS_MOST, POLICY_ENTRIES, PRESENTED_ENTRIES, Path, Pending, Policy, PolicyKey, RING_BYTES,
-    ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, Watched, ring_slot,
+    Direction, Event, HOST_ADDRESSES, INHERITED_SLOTS, Inherited, LISTENER_SLOTS, MAX_SHARDS, Origin, Owner,
+    PENDING_ENTRIES, PODS_MOST, POLICY_ENTRIES, PRESENTED_ENTRIES, PROBE_PORTS, Path, Pending, Policy,
+    PolicyKey, ProbePort, RING_BYTES, ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, Watched, ring_slot,
 };
-use sidecar_ebpf::addr::{Endpoint, Ip};
+use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict;
 
 use crate::hooks::atomic;
@@ -86,9 +86,25 @@ pub(crate) static ANSWERS: SkStorage<Answer> = SkStorage::new();
 #[btf_map(name = "or_pods")]
 static PODS: HashMap<u64, u32, PODS_MOST, GROWS> = HashMap::new();
 
+/// Addresses of the host.
+#[btf_map(name = "or_host")]
+static HOST: HashMap<Ip, u32, HOST_ADDRESSES, GROWS> = HashMap::new();
+
+/// Where the host may ask whether a pod's containers are well.
+#[btf_map(name = "or_probes")]
+static PROBES: HashMap<ProbePort, u32, PROBE_PORTS, GROWS> = HashMap::new();
+
 /// By pod and shard, of all generations: [`ring_slot`]. A ring is untyped: the kernel wants no size of it.
 #[btf_map(name = "or_rings")]
 static RINGS: ArrayOfMaps<RingBuf<(), RING_BYTES>, SHARD_SLOTS> = ArrayOfMaps::new();
+
+/// Whether the host itself asks whether a container is well.
+#[inline(always)]
+pub(crate) fn is_probe(netns: u64, from: Ip, port: Port) -> bool {
+    let at = ProbePort::new(netns, port);
+    // SAFETY: neither value is looked at.
+    unsafe { PROBES.get(at).is_some() && HOST.get(from).is_some() }
+}
 
 /// A map of each pod, by its number. The loader makes room for as many pods as it serves.
 type ByPod<M> = ArrayOfMaps<M, 1>;

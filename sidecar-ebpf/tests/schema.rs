@@ -28,6 +28,8 @@ const RELEASED: [(&str, u32, u64); map::ALL.len()] = [
     ("or_counters", 2, 0x01bed34c72a02806),
     ("or_secret", 1, 0xf9eb8b66a97775de),
     ("or_answers", 1, 0xed965e427072defe),
+    ("or_host", 1, 0x8f23c32ee18519ef),
+    ("or_probes", 1, 0xc1eae5fc464a5305),
 ];
 
 /// What is in the map although its declaration does not say so: the kernel wants no type of a ring's records.

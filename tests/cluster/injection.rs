@@ -4,6 +4,9 @@
 #[path = "injection/door.rs"]
 mod door;
 
+#[path = "injection/webhook.rs"]
+mod webhook;
+
 use harness::cluster::Namespace;
 use harness::wait::{self, SOON};
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
 //! Which endpoints of a service a pod is given: by where it runs, and by whom it had before.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use anyhow::Result;
 use harness::apps::{self, Dialogue};
@@ -107,5 +108,34 @@ fn with_session_affinity_a_pod_has_one_endpoint_until_that_is_gone() -> Result<(
     let next = ask(&mesh)?;
     assert_ne!(next, mine);
     assert_eq!(answers(&mesh)?, set(&[&next]), "it stays with the next one");
+    Ok(())
+}
+
+/// A connection that is held meanwhile is not one to an unknown destination, which the registry may come to know.
+#[test]
+fn a_service_that_passes_through_is_dialled_at_its_own_address() -> Result<()> {
+    let mut mesh = Mesh::start("near-passes")?;
+    let _nginx = apps::nginx(&mesh.outside, 8080)?;
+    let outside = mesh.outside.clone();
+    mesh.registry.update(|registry| {
+        registry.add_service("legacy.demo", &outside.addresses(), &[(8080, 1)]);
+        let legacy = registry.services.last_mut().expect("added above");
+        legacy.more = vec!["loadBalancer: {mode: Passthrough}".to_owned()];
+    })?;
+    for ip in outside.addresses() {
+        let at = SocketAddr::new(ip, 8080);
+        wait::until("the proxy has read it", wait::SOON, || {
+            let told = mesh.client.sidecar.why(&[&at.to_string()]);
+            told.and_then(|told| told.ok())
+                .is_ok_and(|told| told.contains("at its own address"))
+        })?;
+        assert_eq!(apps::curl(&mesh.client.pod, &apps::url(at))?.ok()?, "outside\n");
+        let flow = mesh
+            .client
+            .sidecar
+            .until_flow("a flow to the service", |f| f["originalDst"] == at.to_string())?;
+        assert_eq!(flow["transport"], "plain", "{flow:#}");
+        assert_eq!(flow["service"], "demo/legacy.demo", "{flow:#}");
+    }
     Ok(())
 }

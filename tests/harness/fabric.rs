@@ -13,15 +13,16 @@
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
 
-use crate::mesh::agent::{self, Agent};
+use crate::apiserver::ApiServer;
+use crate::mesh::agent::{self, Agent, KUBEPODS};
 use crate::name;
 use crate::netns::Netns;
 use crate::pod::Pod;
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     scratch: PathBuf,
     next_host: AtomicU16,
     agent: Agent,
+    /// The URL of the one that its agent asks.
+    api_server: OnceLock<String>,
 }
 
 impl Fabric {
@@ -62,6 +65,7 @@ impl Fabric {
             name,
             next_host: AtomicU16::new(2),
             agent: Agent::default(),
+            api_server: OnceLock::new(),
         });
         // From here on `Shared` cleans up, however far the rest gets.
         fs::create_dir_all(&shared.scratch)?;
@@ -77,12 +81,21 @@ impl Fabric {
              route add blackhole fd96::/64\n"
         ))?;
         let (ipv4, ipv6) = addresses(1);
-        let node = Pod::place(shared.clone(), "node", netns, ipv4, ipv6)?;
+        let node = Pod::place(shared.clone(), ("node", "node"), netns, ipv4, ipv6)?;
         Ok(Self { node, shared })
     }
 
     /// A new pod on the bridge.
     pub fn pod(&self, name: &str) -> Result<Pod> {
+        self.place(name, name)
+    }
+
+    /// As [`Fabric::pod`], with a cgroup as the kubelet makes it for one of that UID.
+    pub fn pod_of_kubelet(&self, name: &str, uid: &str) -> Result<Pod> {
+        self.place(name, &format!("{KUBEPODS}/pod{uid}"))
+    }
+
+    fn place(&self, name: &str, cgroup: &str) -> Result<Pod> {
         let host = self.shared.next_host.fetch_add(1, Relaxed);
         let (ipv4, ipv6) = addresses(host);
         let netns = Netns::create(&format!("{}.{name}", self.name()))?;
@@ -102,7 +115,7 @@ impl Fabric {
              route add unreachable 10.98.0.0/16\n\
              route add unreachable fd98::/64\n"
         ))?;
-        Pod::place(self.shared.clone(), name, netns, ipv4, ipv6)
+        Pod::place(self.shared.clone(), (name, cgroup), netns, ipv4, ipv6)
     }
 
     /// The namespace of the bridge, as a place to run programs in: control, captures, clients outside the mesh.
@@ -116,6 +129,12 @@ impl Fabric {
 
     pub fn scratch(&self) -> &Path {
         &self.shared.scratch
+    }
+
+    /// From now on its agent is that of a node of Kubernetes, in the network namespace of the bridge, and asks that API server.
+    pub fn join_cluster(&self, server: &ApiServer) -> Result<()> {
+        let set = self.shared.api_server.set(server.url());
+        set.ok().context("it is in a cluster already")
     }
 
     /// What the agent of its pods has logged, if there is one.
@@ -151,6 +170,10 @@ impl Shared {
 
     pub(crate) fn scratch(&self) -> &Path {
         &self.scratch
+    }
+
+    pub(crate) fn api_server(&self) -> Option<&str> {
+        self.api_server.get().map(String::as_str)
     }
 
     pub(crate) fn agent(&self) -> &Agent {

@@ -10,6 +10,7 @@
 //! * [`mesh`]: control, registry and sidecars, one by one or as a whole
 //! * [`apps`]: unmodified third-party programs
 //! * [`machine`]: a systemd with a machine of its own
+//! * [`apiserver`]: what an agent asks of Kubernetes, without a cluster
 //! * [`capture`]: what went over the bridge
 //! * [`trace`]: the system calls of a running process; [`halt`]: a process that stands still before one of them
 //! * [`wait`]: conditions with a limit; nothing here sleeps a fixed time
@@ -19,6 +20,7 @@
 //! * [`chart`]: our Helm chart, and the files that it is rendered to
 //! * [`name`]: how everything of one fabric is found again and removed
 
+pub mod apiserver;
 pub mod apps;
 pub mod capture;
 pub mod cgroup;
@@ -42,6 +44,7 @@ pub mod wait;
 
 mod sys;
 
+pub use apiserver::ApiServer;
 pub use capture::Capture;
 pub use fabric::Fabric;
 pub use machine::Machine;

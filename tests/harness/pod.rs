@@ -42,12 +42,12 @@ struct Inner {
 impl Pod {
     pub(crate) fn place(
         fabric: Arc<Shared>,
-        name: &str,
+        (name, cgroup): (&str, &str),
         netns: Netns,
         ipv4: Ipv4Addr,
         ipv6: Ipv6Addr,
     ) -> Result<Self> {
-        let cgroup = cgroup::mount()?.join(fabric.name()).join(name);
+        let cgroup = cgroup::mount()?.join(fabric.name()).join(cgroup);
         cgroup::create(&cgroup)?;
         let cgroup_procs = Arc::new(cgroup::open_procs(&cgroup)?);
         let scratch = fabric.scratch().join(name);

@@ -107,4 +107,6 @@ counters! {
     /// News of connections that were left alone or refused that the proxy was not told: its rings were half full, or the
     /// kernel gave no socket storage.
     FactsLost = "facts_lost",
+    /// Connection attempts of the host itself at a port where it asks whether a container is well.
+    InboundPassedProbe = "inbound_passed_probe",
 }

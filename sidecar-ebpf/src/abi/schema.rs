@@ -24,6 +24,8 @@ pub const VERSIONS: [(&str, u32); map::ALL.len()] = [
     (map::COUNTERS, 2),
     (map::SECRET, 1),
     (map::ANSWERS, 1),
+    (map::HOST, 1),
+    (map::PROBES, 1),
 ];
 
 /// Maps that say something only together, and so are kept together or not at all.

@@ -13,7 +13,7 @@ use sidecar_ebpf::addr::{Endpoint, Ip, Port};
 use sidecar_ebpf::verdict::{self, Arriving, InboundFacts, Lookup};
 
 use super::{load, pending};
-use crate::maps::Pod;
+use crate::maps::{Pod, is_probe};
 
 const AF_INET: u32 = 2;
 
@@ -43,6 +43,7 @@ pub(crate) fn or_sk_lookup(ctx: SkLookupContext) -> u32 {
             attempt.to.port,
         ),
         listening: listening(pod, &attempt),
+        probe: is_probe(settings.netns, attempt.from, attempt.to.port),
     });
     let dropped = match verdict {
         Lookup::Pass(why) => {

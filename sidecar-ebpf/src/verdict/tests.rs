@@ -60,6 +60,7 @@ fn lookup(attempt: &Arriving, settings: &Settings) -> Lookup {
         || InboundFacts {
             policy: of_port(None, attempt.to.port),
             listening: true,
+            probe: false,
         },
     )
 }
@@ -333,6 +334,39 @@ fn open_ports_pass_in_both_modes_and_mesh_peers_are_shared_out() {
 }
 
 #[test]
+fn a_probe_of_the_host_passes_in_both_modes_also_where_nobody_listens_and_not_before_there_are_settings() {
+    let answer = |settings: &Settings, port: &str, listening, probe| {
+        let facts = || InboundFacts {
+            policy: of_port(None, Port::new(80)),
+            listening,
+            probe,
+        };
+        super::lookup(&outsider("10.9.0.1", port), settings, || false, facts)
+    };
+    let passed = Lookup::Pass(Counter::InboundPassedProbe);
+    for mode in [STRICT, PERMISSIVE] {
+        for listening in [true, false] {
+            assert_eq!(answer(&settings(mode), "10.9.0.2:80", listening, true), passed);
+        }
+    }
+    let strict = answer(&settings(STRICT), "10.9.0.2:80", true, false);
+    assert_eq!(strict, Lookup::Drop(Counter::DroppedStrict));
+    // What is refused or taken for another reason stays so.
+    let at_listeners = answer(&settings(STRICT), "127.129.0.1:80", true, true);
+    assert_eq!(at_listeners, Lookup::Drop(Counter::DroppedPort));
+    assert_eq!(
+        answer(&settings(STRICT), "10.9.0.2:15008", true, true),
+        Lookup::Tunnel
+    );
+    let nobodys = Settings {
+        abi: 0,
+        ..settings(STRICT)
+    };
+    let early = answer(&nobodys, "10.9.0.2:80", true, true);
+    assert_eq!(early, Lookup::Drop(Counter::DroppedSettings));
+}
+
+#[test]
 fn policy_leaves_alone_in_both_directions_also_in_strict() {
     let out = super::connect(&app("10.9.0.3:80"), &settings(STRICT), || Facts {
         policy: LEAVE,
@@ -348,6 +382,7 @@ fn policy_leaves_alone_in_both_directions_also_in_strict() {
             || InboundFacts {
                 policy: LEAVE,
                 listening: true,
+                probe: false,
             },
         )
     };
@@ -420,6 +455,7 @@ fn a_port_on_which_the_application_does_not_listen_is_refused() {
             || InboundFacts {
                 policy: of_port(None, attempt.to.port),
                 listening: false,
+                probe: false,
             },
         )
     };

@@ -3,13 +3,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use super::caller;
+use super::caller::{self, Caller, Stranger};
 use super::pod::Pod;
 use super::session::{Ended, Grant, Offered, Whose, whose};
 use crate::budget;
@@ -22,6 +23,9 @@ use crate::lifecycle::messages::{Listener, Message, Messages};
 /// How long a conversation may be silent. A sidecar that takes over from another one may take as long as it needs to get a
 /// certificate.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// How long somebody who has to wait may take to say what is wanted.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 
 /// How often a look is taken whether sidecars before still wait for connections.
 const FORMERS_LOOK: Duration = Duration::from_secs(1);
@@ -40,17 +44,24 @@ pub(super) async fn serve(pod: Arc<Pod>) -> io::Result<()> {
 
 fn answer(pod: &Pod, conversation: &Messages) {
     // Before the first word, while whoever has connected is still there.
-    let pid = match caller::sidecar(conversation, &pod.sidecar) {
-        Ok(pid) => pid,
+    let caller = match caller::sidecar(conversation, &pod.sidecar) {
+        Ok(caller) => caller,
+        Err(Stranger::Early(why)) => {
+            // What is left unread when a conversation ends takes the answer with it.
+            let _ = conversation.receive(Some(FIRST_WORD));
+            return say(conversation, &Answer::Wait { why: why.into() });
+        }
         Err(stranger) => {
             tracing::warn!(pod = pod.name, "{stranger}");
             pod.register.stranger(&pod.name);
             return refuse(conversation, stranger.to_string());
         }
     };
+    let Caller { pid, cgroup } = caller;
     let mut asked = Asked {
         pod,
         pid,
+        cgroup,
         offered: None,
         serving: None,
     };
@@ -69,6 +80,8 @@ fn answer(pod: &Pod, conversation: &Messages) {
 struct Asked<'p> {
     pod: &'p Pod,
     pid: u32,
+    /// Where the sidecar runs.
+    cgroup: PathBuf,
     offered: Option<Offered>,
     /// The other end of what the sidecar was given to talk to the one before. That one takes this one for gone once both
     /// are closed: when nothing changes any more.
@@ -127,7 +140,7 @@ impl Asked<'_> {
                     kept,
                     destroyed,
                     failed,
-                } = offered.settle(pod, destroy)?;
+                } = offered.settle(&self.cgroup, destroy)?;
                 let settled = Answer::Settled {
                     kept,
                     destroyed,
@@ -229,7 +242,11 @@ async fn forget(formers: Handover, pod: String) {
 }
 
 fn refuse(conversation: &Messages, why: String) {
-    let text = serde_json::to_vec(&Answer::Refused { why }).expect("it is JSON");
+    say(conversation, &Answer::Refused { why });
+}
+
+fn say(conversation: &Messages, answer: &Answer) {
+    let text = serde_json::to_vec(answer).expect("it is JSON");
     // Whoever does not wait for the answer needs none.
     let _ = conversation.send(&text, &[]);
 }

@@ -200,7 +200,7 @@ fn has_one_of(addresses: &[IpAddr], pod: &PodCgroup, pid: u32, netns: &Netns) ->
     })
 }
 
-fn own_addresses() -> std::io::Result<BTreeSet<IpAddr>> {
+pub(super) fn own_addresses() -> std::io::Result<BTreeSet<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs()?;
     Ok(interfaces
         .filter_map(|interface| ip(&interface.address?))

@@ -3,13 +3,15 @@
 //!
 //! [`Roots`] says where pods are, [`Finder`] finds one of them, [`Watch`] tells of all of them. `run.rs` installs what they
 //! find; `door.rs` answers the sidecars of one pod, `session.rs` makes what they are given, `caller.rs` knows who asks,
-//! `introduce.rs` brings a sidecar to the one before it. `memory.rs` keeps the flows of all pods, which `following.rs` hears of
+//! `introduce.rs` brings a sidecar to the one before it. On a node of Kubernetes `cluster.rs` hears which pods are meshed, `meshed.rs` decides,
+//! and `probes.rs` lets the kubelet ask. `memory.rs` keeps the flows of all pods, which `following.rs` hears of
 //! from their sidecars; `answers.rs` says what is known, as `register.rs` has it.
 
 mod answers;
 mod caller;
 mod cgroup;
 mod client;
+mod cluster;
 mod control;
 mod door;
 mod error;
@@ -21,9 +23,12 @@ mod introduce;
 mod listing;
 pub mod memory;
 mod merged;
+mod meshed;
 mod mounts;
 mod path;
 mod pod;
+mod probes;
+mod refusal;
 mod register;
 mod role;
 mod roots;
@@ -42,6 +47,6 @@ pub use event::Event;
 pub use find::Finder;
 pub use path::{Driver, PodPath, Qos};
 pub use roots::{Root, Roots};
-pub use run::{Config, run};
+pub use run::{Config, Kubernetes, run};
 pub use uid::{NotUid, PodUid};
 pub use watch::Watch;

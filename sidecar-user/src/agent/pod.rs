@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use super::caller::Home;
 use super::register::Register;
 use crate::datapath::{self, Config, Node, PodTarget, Policy, close_on};
 use crate::grant;
@@ -16,8 +17,7 @@ pub(super) struct Pod {
     pub(super) pins: PathBuf,
     pub(super) name: String,
     pub(super) register: Arc<Register>,
-    /// The cgroup of its sidecar.
-    pub(super) sidecar: PathBuf,
+    pub(super) sidecar: Home,
     /// The process that was given the last session; 0: none, by this agent.
     pub(super) served_by: AtomicU32,
     /// Where its sidecars are found by the agent.

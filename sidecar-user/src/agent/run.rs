@@ -12,14 +12,17 @@ use anyhow::{Context, bail, ensure};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::answers::Answers;
+use super::caller::Home;
+use super::cluster::{Cluster, Task};
 use super::pod::Pod;
 use super::register::Register;
 use super::{Event, Finder, PodCgroup, Roots, Watch};
-use super::{control, door, figures, following, introduce, memory};
+use super::{cluster, control, door, figures, following, introduce, memory, probes};
 use crate::budget;
 use crate::datapath::{self, Lease, Node, Place, PodTarget};
 use crate::error_chain;
 use crate::grant::{Answer, Request, Wanted};
+use crate::kubernetes::{self, Client};
 use crate::lifecycle::messages::{Listener, Messages};
 use crate::lifecycle::{self, Shutdown};
 use crate::model::LocalPod;
@@ -32,8 +35,9 @@ pub struct Config {
     pub pins: PathBuf,
     /// Directories whose children are pods.
     pub pods: Vec<PathBuf>,
-    /// The cgroup in a pod's cgroup where its sidecar runs.
+    /// The cgroup in a pod's cgroup where its sidecar runs, where there is no Kubernetes.
     pub sidecar: String,
+    pub kubernetes: Option<Kubernetes>,
     /// Where pods are asked for.
     pub socket: PathBuf,
     /// Where it is asked about them.
@@ -44,6 +48,23 @@ pub struct Config {
     pub memory: memory::Limits,
     /// Whom the sidecars of this node ask through it.
     pub control: Option<uplink::Config>,
+}
+
+/// Of the node that is served.
+#[derive(Clone, Debug)]
+pub struct Kubernetes {
+    pub node: String,
+    /// One that asks for no credentials. `None`: that of this pod.
+    pub server: Option<String>,
+}
+
+impl Kubernetes {
+    fn client(&self) -> Result<Client, kubernetes::Error> {
+        match &self.server {
+            Some(server) => Client::anonymous(server),
+            None => Client::in_cluster(),
+        }
+    }
 }
 
 impl Config {
@@ -83,7 +104,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
         taken => taken.context("pins")?,
     };
-    let node = Arc::new(Node::load(&pins)?);
+    let kubernetes = match &config.kubernetes {
+        Some(of) => Some((of.client().context("node")?, of.node.clone())),
+        None => None,
+    };
+    let node = match Node::load(&pins) {
+        Ok(node) => Arc::new(node),
+        Err(error) => {
+            if let Some((client, node)) = kubernetes {
+                cluster::refuse_all(client, &node, &error).await;
+            }
+            return Err(error.into());
+        }
+    };
     // Whoever names directories means those alone.
     let roots = match config.pods.is_empty() {
         true => Roots::of_host(&[])?,
@@ -103,21 +136,31 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let requests = Listener::bind_path(&config.socket)
         .with_context(|| format!("socket: cannot listen at {}", config.socket.display()))?;
     let mut watch = Watch::new(&roots)?;
-    let control = control::open(config.control.clone(), &observer, &mut tasks)?;
+    let client = kubernetes.as_ref().map(|(client, _)| client.clone());
+    let control = control::open(config.control.clone(), client, &observer, &mut tasks)?;
     let mut pods = Pods {
         control,
         finder: Arc::new(Finder::new(roots)?),
         serving: HashMap::new(),
+        cluster: None,
         node,
         register,
         config,
     };
     pods.sweep(&mut watch);
+    if let Some((client, name)) = kubernetes {
+        tasks.spawn(probes::follow_addresses(pods.node.clone()));
+        pods.cluster = Some(Cluster::new(client, &name, pods.pinned(), &mut tasks));
+    }
     tracing::info!(pins = %pods.config.pins.display(), pods = watch.pods().count(), "the agent serves this node");
     tokio::spawn(lifecycle::notify::follow(observer.readiness().clone()));
     loop {
         let event = tokio::select! {
             event = watch.next() => event?,
+            due = heard(&mut pods.cluster) => {
+                pods.follow(due);
+                continue;
+            }
             asked = requests.next() => {
                 let asked = asked?;
                 let answer = pods.install(&asked, &mut watch).unwrap_or_else(|error| Answer::Refused { why: format!("{error:#}") });
@@ -155,8 +198,18 @@ fn answer(
     }
 }
 
+/// What the API server has told. Nothing where there is none.
+async fn heard(cluster: &mut Option<Cluster>) -> Vec<Task> {
+    match cluster {
+        Some(cluster) => cluster.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 struct Pods {
     config: Config,
+    /// On a node of Kubernetes.
+    cluster: Option<Cluster>,
     node: Arc<Node>,
     register: Arc<Register>,
     finder: Arc<Finder>,
@@ -167,21 +220,36 @@ struct Pods {
 
 impl Pods {
     fn take(&mut self, event: Event) {
-        match event {
-            Event::Appeared(pod) => tracing::debug!(pod = %pod.path().display(), "a pod appears"),
-            Event::Populated(pod) if !self.is_served(&pod) => {
-                let serving = self.serve(pod.clone());
-                self.serving.insert(pod.id(), tokio::spawn(serving));
+        let due = match (&event, &mut self.cluster) {
+            (Event::Appeared(pod), _) => {
+                tracing::debug!(pod = %pod.path().display(), "a pod appears");
+                return;
             }
+            (Event::Populated(pod), Some(cluster)) => cluster.populated(pod),
+            (Event::Populated(pod), None) => vec![Task::Serve(pod.clone())],
             // Its namespace may be another one when a process comes again.
-            Event::Emptied(pod) => self.end(&pod),
-            Event::Populated(_) => {}
-            Event::Gone(pod) => {
-                self.end(&pod);
-                let name = name_of(&pod);
-                self.register.gone(&name);
-                self.remove(&self.pins_of(&name));
-                tracing::info!(pod = %pod.path().display(), "a pod is gone");
+            (Event::Emptied(pod), Some(cluster)) => cluster.emptied(pod),
+            (Event::Emptied(pod), None) => vec![Task::End(pod.clone())],
+            (Event::Gone(pod), Some(cluster)) => cluster.gone(pod),
+            (Event::Gone(pod), None) => vec![Task::End(pod.clone()), Task::Remove(name_of(pod))],
+        };
+        self.follow(due);
+    }
+
+    fn follow(&mut self, due: Vec<Task>) {
+        for task in due {
+            match task {
+                Task::Serve(pod) if !self.is_served(&pod) => {
+                    let serving = self.serve(pod.clone());
+                    self.serving.insert(pod.id(), tokio::spawn(serving));
+                }
+                Task::Serve(_) => {}
+                Task::End(pod) => self.end(&pod),
+                Task::Remove(name) => {
+                    self.register.gone(&name);
+                    self.remove(&self.pins_of(&name));
+                    tracing::info!(pod = name, "a pod is gone");
+                }
             }
         }
     }
@@ -201,6 +269,9 @@ impl Pods {
             Wanted::Pid(pid) => self.finder.by_pid(pid)?,
             Wanted::Uid(uid) => self.finder.by_uid(&uid.parse()?, None)?,
         };
+        if let Some(cluster) = &self.cluster {
+            cluster.permits(&pod)?;
+        }
         tracing::info!(pod = %pod.path().display(), "a pod is asked for");
         watch.follow(&pod)?;
         // Also where nothing has changed: it may have failed before.
@@ -220,10 +291,17 @@ impl Pods {
     }
 
     /// Installs a pod, closed, and answers its sidecars until it is aborted.
-    fn serve(&self, pod: PodCgroup) -> impl Future<Output = ()> + use<> {
+    fn serve(&mut self, pod: PodCgroup) -> impl Future<Output = ()> + use<> {
         let (finder, node) = (self.finder.clone(), self.node.clone());
         let register = self.register.clone();
-        let (pins, sidecar) = (self.pins_of(&name_of(&pod)), self.config.sidecar.clone());
+        let pins = self.pins_of(&name_of(&pod));
+        let sidecar = match &mut self.cluster {
+            Some(cluster) => Home::Container {
+                pod: pod.path().into(),
+                known: cluster.known(&pod),
+            },
+            None => Home::Cgroup(pod.path().join(&self.config.sidecar)),
+        };
         let handover = self.config.handover();
         let uid = name_of(&pod).into();
         let control = self
@@ -232,7 +310,7 @@ impl Pods {
             .map(|control| control.share(LocalPod { uid }));
         async move {
             loop {
-                let target = match finder.settled(&pod, &[], SETTLING).await {
+                let target = match finder.settled(&pod, &sidecar.addresses(), SETTLING).await {
                     Ok(Some(target)) => target,
                     // Its last process has ended: whoever comes next is told of.
                     Ok(None) => return,
@@ -243,13 +321,24 @@ impl Pods {
                 };
                 let places = [&pins, &handover].map(PathBuf::clone);
                 let shared = (register.clone(), control.clone());
-                let served = serve_one(&node, shared, &pod, target, places, &sidecar).await;
+                let served = serve_one(&node, shared, &pod, target, places, sidecar.clone()).await;
                 if let Err(error) = served {
                     tracing::warn!(pod = %pod.path().display(), error = format!("{error:#}"), "a pod is not served; tried again");
                 }
                 tokio::time::sleep(AGAIN).await;
             }
         }
+    }
+
+    /// Of which something is pinned.
+    fn pinned(&self) -> Vec<String> {
+        let pinned = fs::read_dir(self.config.pins.join("pods"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        pinned
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()
     }
 
     fn pins_of(&self, name: &str) -> PathBuf {
@@ -259,13 +348,12 @@ impl Pods {
     /// Adopts the pods that were asked for, and removes what is pinned of those that are gone.
     fn sweep(&self, watch: &mut Watch) {
         let found: Vec<String> = watch.pods().map(name_of).collect();
-        let pinned = fs::read_dir(self.config.pins.join("pods"));
-        for entry in pinned.into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
+        for name in self.pinned() {
             if found.contains(&name) {
                 continue;
             }
-            match cgroup_of(&entry.path()) {
+            let pins = self.pins_of(&name);
+            match cgroup_of(&pins) {
                 Ok(Some(path)) => match PodCgroup::open(&path).and_then(|pod| watch.follow(&pod)) {
                     Ok(()) => tracing::info!(pod = name, "a pod that was asked for is adopted"),
                     Err(error) => {
@@ -274,7 +362,7 @@ impl Pods {
                 },
                 Ok(None) => {
                     tracing::info!(pod = name, "what is pinned of a pod that is gone is removed");
-                    self.remove(&entry.path());
+                    self.remove(&pins);
                 }
                 // What cannot be asked may hold a pod closed.
                 Err(error) => tracing::warn!(pod = name, error, "what is pinned stays"),
@@ -321,11 +409,11 @@ async fn serve_one(
     cgroup: &PodCgroup,
     target: PodTarget,
     [pins, handover]: [PathBuf; 2],
-    sidecar: &str,
+    sidecar: Home,
 ) -> anyhow::Result<()> {
     let pod = Arc::new(Pod {
         node: node.clone(),
-        sidecar: cgroup.path().join(sidecar),
+        sidecar,
         name: name_of(cgroup),
         register,
         target,
@@ -340,5 +428,8 @@ async fn serve_one(
     pod.register.installed(&pod.name);
     // Of the object that was loaded.
     budget::trim();
-    door::serve(pod).await.map_err(io::Error::into)
+    tokio::select! {
+        served = door::serve(pod.clone()) => served.map_err(io::Error::into),
+        () = probes::follow_ports(pod) => Ok(()),
+    }
 }

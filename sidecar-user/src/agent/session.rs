@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::PoisonError;
 
 use anyhow::{Context, ensure};
@@ -197,7 +198,7 @@ impl Offered {
     }
 
     /// Of a sidecar that is active, and whose interception policy is in force.
-    pub(super) fn settle(&self, pod: &Pod, destroy: bool) -> anyhow::Result<Settled> {
+    pub(super) fn settle(&self, sidecar: &Path, destroy: bool) -> anyhow::Result<Settled> {
         ensure!(self.is_active, "it says its words in another order");
         let existing = match destroy {
             true => Existing::Destroy,
@@ -206,7 +207,7 @@ impl Offered {
         let session = self.datapath.session();
         // The sidecar has written its policy since.
         session.takes_over();
-        let own = Own::Cgroup(&pod.sidecar);
+        let own = Own::Cgroup(sidecar);
         Ok(existing::settle(session, self.datapath.is_first(), own, existing))
     }
 

@@ -1,6 +1,7 @@
 //! Paths as tables, and the rest on real cgroups with real processes: run as root.
 
 mod find;
+mod meshed;
 mod path;
 mod relay;
 mod roots;

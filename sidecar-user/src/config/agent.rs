@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use super::layers::{Layers, Setting, or};
 use super::logging;
-use super::values::{absolute, admin_socket, authority, memory, path};
+use super::values::{absolute, admin_socket, authority, memory, non_empty, path};
 use crate::{agent, uplink};
 
-pub const SETTINGS: [Setting; 11] = [
+pub const SETTINGS: [Setting; 13] = [
     Setting {
         path: "pins",
         flag: "pins",
@@ -54,6 +54,22 @@ pub const SETTINGS: [Setting; 11] = [
         env: "OUTRIGGER_AGENT_MEMORY",
         value: "SIZE",
         help: "Memory for flows that have ended, such as 256MiB [default: 64MiB]",
+        list: false,
+    },
+    Setting {
+        path: "node",
+        flag: "node",
+        env: "OUTRIGGER_NODE",
+        value: "NAME",
+        help: "The node of Kubernetes that is served, whose API server says which pods have a sidecar [default: none, every pod is served]",
+        list: false,
+    },
+    Setting {
+        path: "apiServer",
+        flag: "api-server",
+        env: "OUTRIGGER_API_SERVER",
+        value: "URL",
+        help: "An API server that asks for no credentials, such as kubectl proxy [default: that of the pod's service account]",
         list: false,
     },
     Setting {
@@ -111,6 +127,21 @@ pub(super) fn read(layers: &Layers) -> Option<agent::Config> {
     };
     let usual = agent::memory::Limits::default();
     let bytes = or(layers, "memory", usual.bytes, |path| layers.read(path, memory));
+    let node = or(layers, "node", None, |path| {
+        layers.read(path, non_empty).map(Some)
+    });
+    let server = or(layers, "apiServer", None, |path| {
+        layers.read(path, non_empty).map(Some)
+    });
+    if layers.is_given("apiServer") && !layers.is_given("node") {
+        layers.problem(
+            "apiServer",
+            "it is given, and no node".into(),
+            "name the node that is served in node, or leave apiServer out",
+        );
+    }
+    let server = server?;
+    let kubernetes = node?.map(|node| agent::Kubernetes { node, server });
     let control = read_control(layers);
     let socket = socket?;
     Some(agent::Config {
@@ -118,6 +149,7 @@ pub(super) fn read(layers: &Layers) -> Option<agent::Config> {
         pins: pins?,
         pods: pods.unwrap_or_default(),
         sidecar: sidecar?,
+        kubernetes,
         sidecars: socket.with_file_name("agent-pods"),
         socket,
         admin: admin?,

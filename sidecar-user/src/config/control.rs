@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::layers::{Layers, Setting};
+use super::layers::{Layers, Setting, or};
 use super::logging;
-use super::values::{id_segment, lifetime, path, server_name, status, trust_domain};
+use super::values::{id_segment, lifetime, path, server_name, status, trust_domain, word};
 use super::webhook;
 use crate::{control, issuer};
 
-pub const SETTINGS: [Setting; 13] = [
+pub const SETTINGS: [Setting; 14] = [
     Setting {
         path: "listen",
         flag: "listen",
@@ -99,6 +99,14 @@ pub const SETTINGS: [Setting; 13] = [
         help: "In a cluster: the service account of the agents, in the same namespace [default: outrigger-agent]",
         list: false,
     },
+    Setting {
+        path: "podCertificates",
+        flag: "pod-certificates",
+        env: "OUTRIGGER_POD_CERTIFICATES",
+        value: "BOOL",
+        help: "In a cluster: true signs PodCertificateRequests, where its API server has them [default: false]",
+        list: false,
+    },
     logging::LEVEL,
     logging::FORMAT,
 ];
@@ -141,6 +149,9 @@ pub(super) fn read(layers: &Layers) -> Option<control::Config> {
         false => Some(Some(SocketAddr::new(IpAddr::from([0_u16; 8]), 15014))),
     };
     let webhook = webhook::read(layers, server_names.as_deref().unwrap_or_default())?;
+    let pod_certificates = or(layers, "podCertificates", false, |path| {
+        layers.read(path, word(&[("true", true), ("false", false)]))
+    });
     let cluster = cluster?;
     let default_names = || match &cluster {
         Some(cluster) => ["svc", "svc.cluster.local"]
@@ -150,6 +161,7 @@ pub(super) fn read(layers: &Layers) -> Option<control::Config> {
     };
     Some(control::Config {
         webhook,
+        pod_certificates: pod_certificates?,
         status: status?,
         issuer: issuer::Config {
             listen: listen?,

@@ -20,12 +20,14 @@ pub(crate) fn file(text: &str) -> Result<String, String> {
         let ports = [config.intercept.hbone_port, config.observe.status_port];
         assert_eq!(BTreeSet::from(ports).len(), ports.len(), "{ports:?}");
         assert!(!ports.contains(&0), "{ports:?}");
-        let authority = &config.identity.authority;
-        let scheme = authority.split_once("://").map(|(scheme, _)| scheme);
-        assert!(
-            config.identity.is_agents() || scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
-            "{authority}"
-        );
+        if let crate::identity::Source::Authority(ask) = &config.identity.source {
+            let authority = &ask.authority;
+            let scheme = authority.split_once("://").map(|(scheme, _)| scheme);
+            assert!(
+                ask.is_agents() || scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
+                "{authority}"
+            );
+        }
         assert!(!config.addresses.is_empty() && config.workers > 0);
     }
     Ok(format!("{}\n{}", summary.line, summary.warnings.join("\n")))

@@ -235,7 +235,45 @@ fn read_addresses(
 const NETNS: &str = "interception.netns";
 const AGENT: &str = "interception.agent";
 
+const BUNDLE: &str = "identity.bundle";
+
 fn read_identity(layers: &Layers) -> Option<identity::Config> {
+    let source = match layers.is_given(BUNDLE) {
+        true => read_files(layers).map(identity::Source::Files),
+        false => read_ask(layers).map(identity::Source::Authority),
+    };
+    let id = read_id(layers);
+    Some(identity::Config {
+        id: id?,
+        source: source?,
+    })
+}
+
+/// Whoever writes the bundle decides how long certificates live and when they are renewed.
+fn read_files(layers: &Layers) -> Option<identity::Files> {
+    for field in [
+        "identity.authority",
+        "identity.serverName",
+        "identity.token",
+        "identity.ttl",
+        "identity.refresh",
+    ] {
+        if layers.is_given(field) {
+            let what = "it is given, and identity.bundle too, where certificates come in a file".to_owned();
+            layers.problem(field, what, "keep the one or the other");
+        }
+    }
+    let (bundle, roots) = (
+        layers.require(BUNDLE, path),
+        layers.require("identity.roots", path),
+    );
+    Some(identity::Files {
+        bundle: bundle?,
+        roots: roots?,
+    })
+}
+
+fn read_ask(layers: &Layers) -> Option<identity::Ask> {
     const AUTHORITY: &str = "identity.authority";
     let agents = |text: &str| match text {
         identity::AGENT => Ok(text.to_owned()),
@@ -276,8 +314,7 @@ fn read_identity(layers: &Layers) -> Option<identity::Config> {
     let refresh = or(layers, "identity.refresh", Duration::from_secs(60 * 60), |path| {
         layers.read(path, lifetime)
     });
-    Some(identity::Config {
-        id: read_id(layers)?,
+    Some(identity::Ask {
         authority: authority?,
         server_name: server?,
         roots: roots?,

@@ -7,8 +7,9 @@ use clap::Command;
 
 use super::*;
 use crate::lifecycle::Format;
-use crate::{observe, policy, route};
+use crate::{identity, observe, policy, route};
 
+mod certificate_files;
 mod interception;
 mod stop;
 
@@ -69,6 +70,13 @@ fn read_control(text: &str, args: &[&str]) -> Result<Loaded<crate::control::Conf
     read_text(Some(text), &CONTROL, &flags(&CONTROL, args), control::read).map_err(|p| p.to_string())
 }
 
+fn asked(role: &crate::proxy::Config) -> &identity::Ask {
+    match &role.identity.source {
+        identity::Source::Authority(ask) => ask,
+        identity::Source::Files(files) => panic!("{files:?}"),
+    }
+}
+
 #[test]
 fn every_field_of_the_file_arrives() {
     let Loaded { role, logging } = read_proxy(FULL, &[]).unwrap();
@@ -79,8 +87,9 @@ fn every_field_of_the_file_arrives() {
         (role.mode, role.unknown),
         (policy::Mode::Strict, route::Unknown::Refuse)
     );
-    assert_eq!(role.identity.server_name.as_deref(), Some("control.outrigger"));
-    assert_eq!(role.identity.ttl, Duration::from_secs(3600));
+    let ask = asked(&role);
+    assert_eq!(ask.server_name.as_deref(), Some("control.outrigger"));
+    assert_eq!(ask.ttl, Duration::from_secs(3600));
     let kernel = role.datapath.unwrap();
     assert_eq!(
         (kernel.hbone_port, kernel.shards, kernel.strict),
@@ -124,6 +133,7 @@ fn what_is_left_out_has_its_default() {
         (15008, 15020)
     );
     assert_eq!(role.observe.admin.unwrap().to_string(), "127.0.0.1:15000");
+    let ttl = asked(&role).ttl;
     let socket = role.observe.admin_socket.unwrap();
     assert_eq!(
         (socket.path.to_str(), socket.is_required),
@@ -131,7 +141,7 @@ fn what_is_left_out_has_its_default() {
     );
     assert!((1..=2).contains(&role.workers), "{}", role.workers);
     assert_eq!(
-        (role.stop.deadline, role.identity.ttl),
+        (role.stop.deadline, ttl),
         (Duration::from_secs(25), Duration::from_secs(86400))
     );
     assert_eq!(logging, Logging::default());

@@ -43,3 +43,26 @@ pub(super) fn read(layers: &Layers, server_names: &[String]) -> Option<Option<we
         server_names: server_names.to_vec(),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::PROXY;
+    use crate::inject::{Namespace, Profile, inject};
+
+    #[test]
+    fn every_variable_of_an_injected_container_is_a_setting_of_the_proxy() {
+        let known: Vec<&str> = PROXY.iter().map(|setting| setting.env).collect();
+        let namespace = Namespace {
+            name: "shop".to_owned(),
+            is_enabled: true,
+        };
+        let pod = json!({ "spec": { "containers": [{ "name": "main" }] } });
+        let pod = inject(&pod, &namespace, &Profile::new("x:1")).unwrap().pod;
+        for variable in pod["spec"]["initContainers"][0]["env"].as_array().unwrap() {
+            let name = variable["name"].as_str().unwrap();
+            assert!(known.contains(&name), "{name}");
+        }
+    }
+}

@@ -3,11 +3,43 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::pod_certificates::Stats;
 use crate::issuer::Service;
 use crate::observe::{Figure, Observer};
 
-pub(super) fn show(observer: &Observer, service: Arc<Service>) {
-    observer.figures(move || read(&service, SystemTime::now()));
+/// `signing` is what the signer of pod certificates counts, where there is one.
+pub(super) fn show(observer: &Observer, service: Arc<Service>, signing: Option<Arc<Stats>>) {
+    observer.figures(move || {
+        let mut figures = read(&service, SystemTime::now());
+        figures.extend(signing.iter().flat_map(|stats| read_signing(stats)));
+        figures
+    });
+}
+
+fn read_signing(stats: &Stats) -> [Figure; 4] {
+    let counts = stats.counts();
+    [
+        Figure::counter(
+            "outrigger_pod_certificate_requests",
+            "Answers to the requests of kubelets for certificates of pods, by outcome",
+        )
+        .by("outcome", counts.outcomes),
+        Figure::gauge(
+            "outrigger_pod_certificate_requests_waiting",
+            "Requests of kubelets that have no answer yet",
+        )
+        .value(counts.waiting),
+        Figure::gauge(
+            "outrigger_pod_certificates_offered",
+            "1 where the API server takes requests for certificates of pods",
+        )
+        .value(counts.is_offered.into()),
+        Figure::counter(
+            "outrigger_trust_bundle_errors",
+            "Failures to publish the roots in the ClusterTrustBundle of our signer",
+        )
+        .value(counts.bundle_troubles),
+    ]
 }
 
 fn read(service: &Service, now: SystemTime) -> Vec<Figure> {
@@ -87,7 +119,8 @@ mod tests {
             server_names: vec![],
         };
         let service = Service::open(&config, 1024).unwrap();
-        for figure in read(&service, SystemTime::now()) {
+        let signing = read_signing(&Stats::default());
+        for figure in read(&service, SystemTime::now()).into_iter().chain(signing) {
             let name = figure.exposed_name();
             assert!(MANUAL.contains(&format!("`{name}`")), "{name}");
         }

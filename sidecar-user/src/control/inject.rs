@@ -1,21 +1,20 @@
 //! The webhook that injects, as a part of the control process: its port, its figures and its condition of readiness.
 
 use anyhow::Context;
+use tokio::net::TcpListener;
 
-use super::listen;
 use crate::kubernetes::Client;
 use crate::observe::{Figure, Observer};
 use crate::webhook::{self, Webhook};
 
-/// Bound, and served by what is returned.
+/// Served by what is returned.
 pub(super) fn open(
     config: &webhook::Config,
+    listener: TcpListener,
     observer: &Observer,
 ) -> anyhow::Result<impl Future<Output = Result<(), webhook::Error>> + use<>> {
     let client = Client::in_cluster().context("webhook: the API server has to be told of it")?;
     let webhook = Webhook::new(config, &client)?;
-    let listener =
-        listen(config.listen).with_context(|| format!("webhook: cannot listen on {}", config.listen))?;
     let counts = webhook.counts();
     observer.figures(move || {
         let help = "Pods that the webhook was asked about, by what became of them";

@@ -7,10 +7,12 @@ mod callers;
 mod catalog;
 mod figures;
 mod inject;
+mod pod_certificates;
 mod secret;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -34,6 +36,8 @@ pub struct Config {
     pub issuer: issuer::Config,
     /// Where metrics and probes are answered.
     pub status: Option<SocketAddr>,
+    /// Whether the requests of this cluster's kubelets for certificates of pods are answered, where the API server has them.
+    pub pod_certificates: bool,
     pub webhook: Option<webhook::Config>,
     /// The cluster that this process runs in, by whose API server tokens are reviewed. `None`: there is none.
     pub cluster: Option<Cluster>,
@@ -68,13 +72,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let Config {
         issuer: config,
         status,
+        pod_certificates,
         webhook,
         cluster,
     } = config;
-    let injecting = webhook
-        .as_ref()
-        .map(|webhook| inject::open(webhook, &observer))
-        .transpose()?;
+    let injecting = match &webhook {
+        Some(webhook) => {
+            let listener = listen(webhook.listen)
+                .with_context(|| format!("webhook: cannot listen on {}", webhook.listen))?;
+            Some(inject::open(webhook, listener, &observer)?)
+        }
+        None => None,
+    };
     let injecting = async {
         match injecting {
             Some(injecting) => injecting.await,
@@ -103,7 +112,16 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let listener =
         listen(config.listen).with_context(|| format!("listen: cannot listen on {}", config.listen))?;
-    figures::show(&observer, service.clone());
+    let client = pod_certificates
+        .then(kubernetes::Client::in_cluster)
+        .transpose()?;
+    let signing = client.map(|client| (client, Arc::<pod_certificates::Stats>::default()));
+    figures::show(
+        &observer,
+        service.clone(),
+        signing.as_ref().map(|(_, stats)| stats.clone()),
+    );
+    let signing = sign(signing, service.clone());
     listening.met();
     let ca = service.store().current();
     info!(
@@ -126,8 +144,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         ended = probes => ended?,
         () = following => {}
         ended = &mut injecting => ended?,
+        never = signing => match never {},
     }
     Ok(())
+}
+
+async fn sign(
+    signing: Option<(kubernetes::Client, Arc<pod_certificates::Stats>)>,
+    service: Arc<Service>,
+) -> Infallible {
+    match signing {
+        Some((client, stats)) => pod_certificates::run(client, service, stats).await,
+        None => std::future::pending().await,
+    }
 }
 
 type Following = Pin<Box<dyn Future<Output = ()>>>;

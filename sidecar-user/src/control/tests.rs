@@ -73,12 +73,14 @@ impl Served {
         std::fs::write(self.token(), format!("{}\n", *token.secret)).unwrap();
         identity::Config {
             id: claimed.clone(),
-            authority: format!("https://{}", self.address),
-            server_name: Some("control.test".to_owned()),
-            roots: self.scratch.join("state/root-cert.pem"),
-            token: self.token(),
-            ttl,
-            refresh: DAY,
+            source: identity::Source::Authority(identity::Ask {
+                authority: format!("https://{}", self.address),
+                server_name: Some("control.test".to_owned()),
+                roots: self.scratch.join("state/root-cert.pem"),
+                token: self.token(),
+                ttl,
+                refresh: DAY,
+            }),
         }
     }
 
@@ -88,6 +90,13 @@ impl Served {
 
     fn token(&self) -> PathBuf {
         self.scratch.join("token")
+    }
+}
+
+fn ask(config: &mut identity::Config) -> &mut identity::Ask {
+    match &mut config.source {
+        identity::Source::Authority(ask) => ask,
+        identity::Source::Files(_) => panic!("it asks an authority"),
     }
 }
 
@@ -194,7 +203,7 @@ async fn a_request_for_another_identity_than_the_tokens_is_denied() {
 async fn an_authority_of_another_root_is_not_given_the_token() {
     let (served, other) = (Served::start().await, Served::start().await);
     let mut config = served.client(&id("a"), &id("a"), DAY);
-    config.roots = other.scratch.join("state/root-cert.pem");
+    ask(&mut config).roots = other.scratch.join("state/root-cert.pem");
     let mut kept = Kept::start(config);
     let error = kept.failure().await;
     assert!(error.contains("cannot reach the authority"), "{error}");
@@ -205,7 +214,7 @@ async fn an_authority_of_another_root_is_not_given_the_token() {
 async fn an_authority_of_another_name_is_not_given_the_token() {
     let served = Served::start().await;
     let mut config = served.client(&id("a"), &id("a"), DAY);
-    config.server_name = Some("elsewhere.test".to_owned());
+    ask(&mut config).server_name = Some("elsewhere.test".to_owned());
     let error = Kept::start(config).failure().await;
     assert!(
         error.contains("elsewhere.test") && error.contains("invalid peer certificate"),
@@ -217,7 +226,7 @@ async fn an_authority_of_another_name_is_not_given_the_token() {
 async fn the_authoritys_address_is_a_name_it_answers_to() {
     let served = Served::start().await;
     let mut config = served.client(&id("a"), &id("a"), DAY);
-    config.server_name = None;
+    ask(&mut config).server_name = None;
     Kept::start(config).next_svid().await;
 }
 
@@ -225,17 +234,17 @@ async fn the_authoritys_address_is_a_name_it_answers_to() {
 async fn missing_files_are_named_with_their_remedy_and_waited_for() {
     let served = Served::start().await;
     let mut config = served.client(&id("a"), &id("a"), DAY);
-    let roots = std::mem::replace(&mut config.roots, served.scratch.join("absent.pem"));
+    let roots = std::mem::replace(&mut ask(&mut config).roots, served.scratch.join("absent.pem"));
     let mut kept = Kept::start(config.clone());
     let error = kept.failure().await;
     assert!(
         error.contains("identity.roots") && error.contains("absent.pem"),
         "{error}"
     );
-    std::fs::copy(roots, &config.roots).unwrap();
+    std::fs::copy(roots, &ask(&mut config).roots).unwrap();
     kept.next_svid().await;
 
-    config.token = served.scratch.join("absent-token");
+    ask(&mut config).token = served.scratch.join("absent-token");
     let error = Kept::start(config).failure().await;
     assert!(
         error.contains("absent-token") && error.contains("outrigger token create"),
@@ -247,7 +256,7 @@ async fn missing_files_are_named_with_their_remedy_and_waited_for() {
 async fn an_authority_without_tls_is_an_error_that_ends_it() {
     let served = Served::start().await;
     let mut config = served.client(&id("a"), &id("a"), DAY);
-    config.authority = "http://127.0.0.1:1".to_owned();
+    ask(&mut config).authority = "http://127.0.0.1:1".to_owned();
     let (publish, status) = (watch::Sender::new(None), watch::Sender::new(Status::default()));
     let Err(error) = identity::keep(
         config,
@@ -299,8 +308,8 @@ async fn an_authority_whose_root_was_replaced_is_known_by_the_bundle_that_it_gav
     let served = Served::start().await;
     let mut config = served.client(&id("a"), &id("a"), Duration::from_secs(4));
     let copy = served.scratch.join("old-roots.pem");
-    std::fs::copy(&config.roots, &copy).unwrap();
-    config.roots = copy;
+    std::fs::copy(&ask(&mut config).roots, &copy).unwrap();
+    ask(&mut config).roots = copy;
     served.rotate(Step::Begin);
     let mut kept = Kept::start(config);
     assert_eq!(

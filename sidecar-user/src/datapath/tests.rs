@@ -26,6 +26,7 @@ mod pod;
 mod policy;
 mod present;
 mod probe;
+mod probes;
 mod proof;
 mod routes;
 mod session;

@@ -14,6 +14,7 @@ use crate::model::Snapshot;
 
 pub mod catalog;
 pub mod file;
+pub mod istio;
 mod reload;
 mod retire;
 

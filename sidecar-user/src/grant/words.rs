@@ -73,6 +73,11 @@ pub enum Answer {
         /// For a person to read.
         why: String,
     },
+    /// It is not known yet whether whoever asks is the pod's sidecar: it is to ask again, in another conversation.
+    Wait {
+        /// For a person to read.
+        why: String,
+    },
     Done,
     /// Connections from before.
     Settled {
@@ -143,6 +148,9 @@ mod tests {
             let text = serde_json::to_vec(&request).unwrap();
             assert_eq!(serde_json::from_slice::<Request>(&text).unwrap(), request);
         }
+        let wait = Answer::Wait { why: "soon".into() };
+        let text = serde_json::to_string(&wait).unwrap();
+        assert_eq!(serde_json::from_str::<Answer>(&text).unwrap(), wait);
         let refused = Answer::Refused { why: "no".into() };
         let text = serde_json::to_string(&refused).unwrap();
         assert_eq!(text, r#"{"say":"refused","why":"no"}"#);

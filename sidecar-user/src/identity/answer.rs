@@ -17,7 +17,7 @@ use super::PROVIDER;
 use super::bad_answer::BadAnswer;
 #[cfg(test)]
 use super::bad_answer::MAX_CERTIFICATES;
-use super::chain;
+use super::chain::{self, Sorted};
 use super::svid::{Key, Svid};
 use crate::model::SpiffeId;
 use crate::pki;
@@ -31,7 +31,28 @@ impl Svid {
         answer: &[String],
         now: SystemTime,
     ) -> Result<Self, BadAnswer> {
-        let sorted = chain::sort(answer, &key.public_key())?;
+        Self::judge(id, key, chain::sort(answer, &key.public_key())?, now)
+    }
+
+    /// Verifies a chain for `key` that came in a file of its own, as the roots did: no certificate of the chain is trusted.
+    pub(super) fn from_files(
+        id: &SpiffeId,
+        key: &Key,
+        chain: Vec<CertificateDer<'static>>,
+        roots: Vec<CertificateDer<'static>>,
+        now: SystemTime,
+    ) -> Result<Self, BadAnswer> {
+        let own = chain.into_iter().map(|cert| (0, cert));
+        let all: Vec<_> = own.chain(roots.into_iter().map(|cert| (1, cert))).collect();
+        let sorted = chain::arrange(&all, 2, &key.public_key())?;
+        let is_brought = |root| all.iter().any(|(file, cert)| *file == 1 && cert == root);
+        match sorted.roots.iter().all(is_brought) {
+            true => Self::judge(id, key, sorted, now),
+            false => Err(BadAnswer::NoAnchor),
+        }
+    }
+
+    fn judge(id: &SpiffeId, key: &Key, sorted: Sorted, now: SystemTime) -> Result<Self, BadAnswer> {
         let facts = LeafFacts::read(&sorted.chain[0])?;
         if facts.names != [id.as_str()] {
             return Err(BadAnswer::Name {

@@ -17,6 +17,8 @@ pub enum BadAnswer {
     Root { subject: String, reason: String },
     #[error("there is no root: none of these has signed itself: {}", list(.subjects))]
     NoRoot { subjects: Vec<String> },
+    #[error("there is no root: no certificate among the roots has signed itself or may sign others")]
+    NoAnchor,
     #[error("`{subject}` was signed by `{issuer}`, which did not come and is none of the roots: {}", list(.roots))]
     NoPath {
         subject: String,

@@ -28,10 +28,18 @@ struct Found<'a> {
 
 /// `key` is the DER of the public key that was in the request.
 pub(super) fn sort(answer: &[String], key: &[u8]) -> Result<Sorted, BadAnswer> {
-    let all = read(answer)?;
+    arrange(&read(answer)?, answer.len(), key)
+}
+
+/// The same for certificates that are read already, each with the number of its string, of which there are `strings`.
+pub(super) fn arrange(
+    all: &[(usize, CertificateDer<'static>)],
+    strings: usize,
+    key: &[u8],
+) -> Result<Sorted, BadAnswer> {
     let mut found: Vec<Found<'_>> = Vec::with_capacity(all.len());
-    for (string, der) in &all {
-        let in_last_string = string + 1 == answer.len();
+    for (string, der) in all {
+        let in_last_string = string + 1 == strings;
         match found.iter_mut().find(|known| known.der == der) {
             Some(known) => known.in_last_string |= in_last_string,
             None => found.push(Found {

@@ -22,7 +22,8 @@ use tonic_prost::ProstCodec;
 use tower::service_fn;
 use tracing::warn;
 
-use super::{Config, Error, Mark, Open, Way, files};
+use super::{Ask, Error, Mark, Open, Way, files};
+use crate::model::SpiffeId;
 
 const CREATE: PathAndQuery =
     PathAndQuery::from_static("/istio.v1.auth.IstioCertificateService/CreateCertificate");
@@ -35,7 +36,8 @@ const MAX_ANSWER: usize = 1 << 20;
 
 /// A checked configuration.
 pub(super) struct Authority {
-    config: Config,
+    id: SpiffeId,
+    config: Ask,
     reach: Reach,
     /// The log says once that others can read the token.
     warned: AtomicBool,
@@ -53,19 +55,20 @@ enum Reach {
 }
 
 impl Authority {
-    pub(super) fn new(config: Config, way: Way) -> Result<Self, Error> {
+    pub(super) fn new(id: SpiffeId, config: Ask, way: Way) -> Result<Self, Error> {
         let reach = match way {
             Way::Network(mark) => Self::by_network(&config, mark)?,
             Way::Agent(open) => Reach::Agent(open),
         };
         Ok(Self {
+            id,
             config,
             reach,
             warned: AtomicBool::new(false),
         })
     }
 
-    fn by_network(config: &Config, mark: Mark) -> Result<Reach, Error> {
+    fn by_network(config: &Ask, mark: Mark) -> Result<Reach, Error> {
         let fail = |reason| Error::Authority {
             value: config.authority.clone(),
             reason,
@@ -87,7 +90,11 @@ impl Authority {
         })
     }
 
-    pub(super) fn config(&self) -> &Config {
+    pub(super) fn id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    pub(super) fn config(&self) -> &Ask {
         &self.config
     }
 
@@ -213,7 +220,7 @@ impl Authority {
                 format!("put a valid token into {}", self.config.token.display())
             }
             tonic::Code::PermissionDenied => {
-                format!("use a token that was made for {}", self.config.id)
+                format!("use a token that was made for {}", self.id)
             }
             tonic::Code::Unavailable if matches!(self.reach, Reach::Agent(_)) => {
                 "see that the control process runs, and the log of this node's agent".to_owned()
@@ -283,12 +290,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::SpiffeId;
 
     fn authority(url: &str) -> Result<Authority, Error> {
         Authority::new(
-            Config {
-                id: SpiffeId::new("td.test", "demo", "a").unwrap(),
+            SpiffeId::new("td.test", "demo", "a").unwrap(),
+            Ask {
                 authority: url.to_owned(),
                 server_name: None,
                 roots: "roots.pem".into(),

@@ -20,7 +20,7 @@ use super::Error;
 /// A Kubernetes token is about 1 KiB; more than this is some other file.
 const MAX_TOKEN: u64 = 16 << 10;
 /// A bundle of a hundred roots fits in several times.
-const MAX_ROOTS: u64 = 1 << 20;
+pub(super) const MAX_ROOTS: u64 = 1 << 20;
 const ROOTS_REMEDY: &str = "put the authority's root-cert.pem there";
 const TOKEN_REMEDY: &str = "put a token there: outrigger token create --out";
 
@@ -119,7 +119,7 @@ fn exposed(path: &Path, meta: &Metadata) -> Option<u32> {
     (mode & 0o077 != 0 && !is_projected()).then_some(mode)
 }
 
-fn read(
+pub(super) fn read(
     field: &'static str,
     path: &Path,
     most: u64,

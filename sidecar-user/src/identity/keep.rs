@@ -8,7 +8,8 @@
 //!    └─ pause ┴── failed ──┘   what is in force stays in force
 //! ```
 //!
-//! It does not decide when (`schedule.rs`), ask (`client.rs`) or judge (`answer.rs`).
+//! It does not decide when (`schedule.rs`), ask (`client.rs`) or judge (`answer.rs`). Files that somebody else renews are followed
+//! in `follow.rs`.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -22,12 +23,11 @@ use tracing::{error, info, warn};
 use super::client::Authority;
 use super::contain::contained;
 use super::files::Stamp;
+use super::follow::follow;
 use super::schedule::{next_renewal, next_retry};
-use super::{Config, Error, Key, PROVIDER, Status, Svid, Way};
+use super::wait::{chance, sleep_until};
+use super::{Config, Error, Key, Source, Status, Svid, Way};
 use crate::error_chain;
-
-/// Timers stand still while a machine sleeps and ignore a clock that is set, so the clock is looked at again.
-const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
 /// How often the file of the authority's roots is looked at. One that has changed is the sign that the authority's root is
 /// being replaced: the new bundle of the mesh comes with the next certificate, so that one is asked for at once.
@@ -43,9 +43,15 @@ pub async fn keep(
     publish: watch::Sender<Option<Arc<Svid>>>,
     status: watch::Sender<Status>,
 ) -> Result<Infallible, Error> {
-    let authority = Authority::new(config, way)?;
+    let Config { id, source } = config;
+    let renew = async {
+        match source {
+            Source::Authority(ask) => Ok(renew(&Authority::new(id, ask, way)?, &publish, &status).await),
+            Source::Files(files) => Ok(follow(&id, &files, &publish, &status).await),
+        }
+    };
     tokio::select! {
-        never = renew(&authority, &publish, &status) => match never {},
+        ended = renew => ended,
         never = withdraw_expired(&publish) => match never {},
     }
 }
@@ -92,7 +98,7 @@ async fn renew(
                 publish.send_replace(Some(Arc::new(svid)));
             }
             Err(error) => warn!(
-                identity = %authority.config().id,
+                identity = %authority.id(),
                 error = error_chain(&error),
                 failures,
                 in_force = publish.borrow().is_some(),
@@ -123,12 +129,11 @@ async fn changed(path: &Path, seen: Option<Stamp>) {
 
 /// A new key for each certificate: a stolen one is worth no more than its certificate's life.
 async fn obtain(authority: &Authority, known: Option<&Svid>) -> Result<Svid, Error> {
-    let config = authority.config();
-    let key = Key::generate()?;
+    let (id, key) = (authority.id(), Key::generate()?);
     let known = known.map(|svid| svid.roots().as_ref());
-    let answer = authority.create(key.request(&config.id)?, known).await?;
-    Svid::from_answer(&config.id, &key, &answer, SystemTime::now()).map_err(|source| Error::Answer {
-        authority: config.authority.clone(),
+    let answer = authority.create(key.request(id)?, known).await?;
+    Svid::from_answer(id, &key, &answer, SystemTime::now()).map_err(|source| Error::Answer {
+        authority: authority.config().authority.clone(),
         source,
     })
 }
@@ -163,24 +168,6 @@ async fn withdraw_expired(publish: &watch::Sender<Option<Arc<Svid>>>) -> Infalli
     }
 }
 
-async fn sleep_until(wake: SystemTime) {
-    while let Ok(left) = wake.duration_since(SystemTime::now()) {
-        if left.is_zero() {
-            return;
-        }
-        sleep(left.min(LONGEST_SLEEP)).await;
-    }
-}
-
-/// From 0 to 1. Without random bytes everyone waits the middle.
-fn chance() -> f64 {
-    let mut bytes = [0; 4];
-    match PROVIDER.secure_random.fill(&mut bytes) {
-        Ok(()) => f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX),
-        Err(_) => 0.5,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair};
@@ -189,6 +176,8 @@ mod tests {
 
     use super::*;
     use crate::model::SpiffeId;
+
+    const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 
     /// What it proves plays no part here.
     fn svid(not_after: SystemTime) -> Arc<Svid> {
@@ -222,22 +211,9 @@ mod tests {
         tokio::select! {
             biased;
             never = &mut withdrawing => match never {},
-            () = sleep(LONGEST_SLEEP * 10) => {}
+            () = sleep(HALF_A_MINUTE * 10) => {}
         }
         assert!(publish.borrow().is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_clock_that_is_set_is_noticed_within_half_a_minute() {
-        let begin = tokio::time::Instant::now();
-        let wake = SystemTime::now() + LONGEST_SLEEP * 3;
-        tokio::select! {
-            // The real clock stands still beside tokio's, as after it was set back: it looks again and again.
-            () = sleep_until(wake) => panic!("by the real clock it is too early"),
-            () = sleep(LONGEST_SLEEP * 10) => {}
-        }
-        assert!(begin.elapsed() >= LONGEST_SLEEP * 10);
-        sleep_until(SystemTime::now()).await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,15 +17,18 @@ use crate::model::SpiffeId;
 
 mod answer;
 mod bad_answer;
+mod bundle;
 mod chain;
 mod client;
 mod contain;
 mod files;
+mod follow;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod keep;
 mod schedule;
 mod svid;
+mod wait;
 
 pub use bad_answer::BadAnswer;
 pub use keep::keep;
@@ -42,7 +45,7 @@ pub type Open = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<UnixStrea
 pub enum Way {
     /// Over the network, by TLS.
     Network(Mark),
-    /// Through the agent of this node, where [`Config::authority`] is [`AGENT`].
+    /// Through the agent of this node, where [`Ask::authority`] is [`AGENT`].
     Agent(Open),
 }
 
@@ -52,6 +55,20 @@ pub const AGENT: &str = "agent";
 #[derive(Clone, Debug)]
 pub struct Config {
     pub id: SpiffeId,
+    pub source: Source,
+}
+
+/// Where certificates come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// An authority that is asked for each.
+    Authority(Ask),
+    /// Files that somebody else renews in time, as a kubelet does.
+    Files(Files),
+}
+
+#[derive(Clone, Debug)]
+pub struct Ask {
     /// `https://host:port` of the Istio certificate service, or [`AGENT`].
     pub authority: String,
     /// The name its certificate must carry; the host of `authority` when absent.
@@ -66,6 +83,14 @@ pub struct Config {
     pub refresh: Duration,
 }
 
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// A key in PKCS#8 and the chain of its certificate, the leaf first, in PEM.
+    pub bundle: PathBuf,
+    /// The roots of the mesh in PEM.
+    pub roots: PathBuf,
+}
+
 /// How renewal stands, for the admin endpoint. It holds no secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -73,7 +98,7 @@ pub struct Status {
     pub failures: u32,
     /// Why the last attempt failed, with its causes; `None` after a success.
     pub last_error: Option<String>,
-    /// When the next attempt is made; `None` before the first has ended.
+    /// When the next attempt is made at the latest; `None` before the first has ended.
     pub next_attempt: Option<SystemTime>,
 }
 
@@ -139,11 +164,25 @@ pub enum Error {
         #[source]
         source: BadAnswer,
     },
+    #[error("the certificate in {} cannot be used with the roots in {}", bundle.display(), roots.display())]
+    Files {
+        bundle: PathBuf,
+        roots: PathBuf,
+        #[source]
+        source: BadAnswer,
+    },
     #[error("a bug was met while a certificate was asked for; the log has it as `panicked at`")]
     Bug,
 }
 
 impl Config {
+    /// Certificates are asked for through the agent of this node.
+    pub fn is_agents(&self) -> bool {
+        matches!(&self.source, Source::Authority(ask) if ask.is_agents())
+    }
+}
+
+impl Ask {
     pub fn is_agents(&self) -> bool {
         self.authority == AGENT
     }

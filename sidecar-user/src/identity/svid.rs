@@ -4,11 +4,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData, SanType};
 use rustls::RootCertStore;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use zeroize::Zeroize;
 
@@ -54,6 +54,15 @@ impl Svid {
         &self.serial
     }
 
+    pub(super) fn left(&self, now: SystemTime) -> Duration {
+        self.not_after.duration_since(now).unwrap_or_default()
+    }
+
+    /// The same leaf by the same chain, with the same roots.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.certified_key.cert == other.certified_key.cert && self.roots.roots == other.roots.roots
+    }
+
     pub fn is_valid_at(&self, now: SystemTime) -> bool {
         self.not_before <= now && now < self.not_after
     }
@@ -70,7 +79,8 @@ impl fmt::Debug for Svid {
     }
 }
 
-/// An ECDSA P-256 key that was made in this process and never leaves it. Each certificate gets its own.
+/// The key of a certificate: an ECDSA P-256 key that was made in this process, or one of any kind that came in a file beside its
+/// certificate. It never leaves the process, and each certificate has its own.
 pub struct Key(KeyPair);
 
 impl Key {
@@ -78,6 +88,11 @@ impl Key {
         KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
             .map(Self)
             .map_err(|source| Error::Key { source })
+    }
+
+    /// Leaves `der` to be wiped by its owner.
+    pub(super) fn parse(der: &PrivatePkcs8KeyDer<'_>) -> Result<Self, rcgen::Error> {
+        KeyPair::try_from(der).map(Self)
     }
 
     #[cfg(any(test, feature = "fuzzing"))]
@@ -104,7 +119,7 @@ impl Key {
     pub(super) fn signer(&self) -> Result<Arc<dyn SigningKey>, rustls::Error> {
         // Borrowed, so that there is one copy to wipe.
         let der = PrivateKeyDer::Pkcs8(self.0.serialized_der().into());
-        rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&der)
+        rustls::crypto::aws_lc_rs::sign::any_supported_type(&der)
     }
 }
 

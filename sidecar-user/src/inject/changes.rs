@@ -3,7 +3,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Profile, container, containers, list, quantity};
+use super::pod::{containers, list};
+use super::profile::Profile;
+use super::{container, quantity};
 use crate::kubernetes::ANNOTATION_STATUS;
 
 /// By which `kubectl logs` and `kubectl exec` know the application.

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::Profile;
+use super::pod::list;
+use super::profile::Profile;
 use crate::kubernetes::{CONTAINER, TOKEN_AUDIENCE, TOKEN_PATH};
 
 /// The sidecar's user, which no container of the application may have: with a shared process namespace it could read the sidecar's
@@ -36,7 +37,7 @@ pub(super) const VOLUMES: [&str; 3] = [TOKEN, RUN, NO_API_TOKEN];
 
 /// Whether the pod has its sidecar already.
 pub(super) fn is_in(pod: &Value) -> bool {
-    let mut all = super::list(&pod["spec"], "initContainers").iter();
+    let mut all = list(&pod["spec"], "initContainers").iter();
     all.any(|container| container["name"] == CONTAINER)
 }
 

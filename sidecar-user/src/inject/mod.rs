@@ -8,6 +8,7 @@ mod cel;
 mod changes;
 mod container;
 mod manifest;
+mod pod;
 mod policies;
 mod profile;
 mod quantity;
@@ -20,22 +21,13 @@ mod warnings;
 
 use serde_json::Value;
 
-use crate::kubernetes::LABEL_INJECT;
-
 pub use manifest::{Wrong, change, documents};
+pub use pod::Namespace;
 pub use policies::{guards, policies, webhook_configuration};
 pub use profile::Profile;
 pub use refusals::Refusal;
 pub use review::{Answer, BadReview, review};
 pub use uninject::uninject;
-
-/// The namespace of a pod, as far as it matters here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Namespace {
-    pub name: String,
-    /// It has the label, or somebody asks for this pod by hand.
-    pub is_enabled: bool,
-}
 
 /// A pod with its sidecar.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,30 +54,4 @@ pub fn inject(pod: &Value, namespace: &Namespace, profile: &Profile) -> Result<I
         patch,
         warnings: warnings::of(pod),
     })
-}
-
-/// Whether the labels ask for a sidecar; the pod's word wins.
-fn is_asked_for(pod: &Value, namespace: &Namespace) -> bool {
-    match pod["metadata"]["labels"][LABEL_INJECT].as_str() {
-        Some(word) => word == ENABLED,
-        None => namespace.is_enabled,
-    }
-}
-
-/// What the label says.
-const ENABLED: &str = "enabled";
-const DISABLED: &str = "disabled";
-
-/// A list of a pod, empty where it is absent or null.
-fn list<'p>(value: &'p Value, field: &str) -> &'p [Value] {
-    value[field].as_array().map_or(&[], Vec::as_slice)
-}
-
-/// The containers that are not ours, those that start the pod among them.
-fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
-    let spec = &pod["spec"];
-    let all = list(spec, "containers")
-        .iter()
-        .chain(list(spec, "initContainers"));
-    all.filter(|container| container["name"] != crate::kubernetes::CONTAINER)
 }

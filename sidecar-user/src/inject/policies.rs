@@ -3,8 +3,10 @@
 
 use serde_json::{Value, json};
 
+use super::pod::{DISABLED, ENABLED};
+use super::profile::Profile;
 use super::refusals::{CONTAINERS, RULES, has_reserved_user, is_injected};
-use super::{DISABLED, ENABLED, Profile, cel, changes};
+use super::{cel, changes};
 use crate::kubernetes::{CONTAINER, LABEL_INJECT};
 
 const POLICY: &str = "outrigger-inject";

@@ -3,8 +3,10 @@
 
 use serde_json::Value;
 
+use super::container;
 use super::container::USER;
-use super::{Namespace, Profile, container, containers, is_asked_for, list};
+use super::pod::{Namespace, containers, is_asked_for, list};
+use super::profile::Profile;
 use crate::kubernetes::CONTAINER;
 
 /// Why a pod gets no sidecar.

@@ -204,17 +204,6 @@ fn the_sidecar_has_no_token_of_the_api_server_and_fits_the_restricted_standard()
 }
 
 #[test]
-fn every_variable_of_the_container_is_a_setting_of_the_proxy() {
-    let known: Vec<&str> = crate::config::PROXY.iter().map(|setting| setting.env).collect();
-    let pod = injected(&plain()).pod;
-    for variable in pod["spec"]["initContainers"][0]["env"].as_array().unwrap() {
-        let name = variable["name"].as_str().unwrap();
-        // Comes with the settings of the agent's discovery.
-        assert!(known.contains(&name) || name == "OUTRIGGER_NODE", "{name}");
-    }
-}
-
-#[test]
 fn pods_are_found_in_whatever_makes_them() {
     let spec = plain()["spec"].clone();
     let objects = [

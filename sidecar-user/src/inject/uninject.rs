@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::container::{self, VOLUMES};
-use super::list;
+use super::pod::list;
 use crate::kubernetes::{ANNOTATION_STATUS, CONTAINER};
 
 /// `None`: it has no sidecar.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::container::{ADMIN_PORT, HBONE_PORT, STATUS_PORT};
-use super::{containers, list};
+use super::pod::{containers, list};
 
 pub(super) fn of(pod: &Value) -> Vec<String> {
     let mut warnings = Vec::new();

@@ -7,12 +7,15 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
+use rcgen::{
+    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
+    SubjectPublicKeyInfo,
+};
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
 use super::root::{self, RootCert, RootKey, SigningRoot};
-use super::sign::{self, Refusal};
+use super::sign::{self, Life, Refusal};
 use super::{Error, random};
 use crate::model::SpiffeId;
 
@@ -76,16 +79,39 @@ impl Ca {
         }
         let key = sign::check_request(csr, identity)?;
         let not_after = sign::expiry(ttl, self.leaf_ttl, self.ends(), now).ok_or(Refusal::RootExpired)?;
+        let not_before = now - sign::BACKDATE;
+        self.sign(
+            &key,
+            identity,
+            Life {
+                not_before,
+                not_after,
+            },
+        )
+    }
+
+    /// Whoever calls it has decided.
+    pub(super) fn sign(
+        &self,
+        key: &SubjectPublicKeyInfo,
+        identity: &SpiffeId,
+        life: Life,
+    ) -> Result<Issued, Refusal> {
         let serial = sign::positive(random().map_err(Refusal::Failed)?);
         let text = serial.to_string();
-        sign::leaf_params(identity, serial, now, not_after)
-            .and_then(|params| params.signed_by(&key, &self.signer.issuer))
+        sign::leaf_params(identity, serial, life)
+            .and_then(|params| params.signed_by(key, &self.signer.issuer))
             .map(|leaf| Issued {
                 pem: leaf.pem(),
                 serial: text,
-                not_after,
+                not_after: life.not_after,
             })
             .map_err(|source| Refusal::Failed(Error::Certificate { source }))
+    }
+
+    /// The longest life of a leaf.
+    pub(super) fn leaf_ttl(&self) -> Duration {
+        self.leaf_ttl
     }
 
     /// The roots that workloads are to trust, the signer's first.

@@ -28,7 +28,7 @@ const MAX_CSR: usize = 16 << 10;
 /// Below it the key is weak; above it every peer pays for it in every handshake.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 /// Clocks of a cluster differ; istiod allows the same.
-const BACKDATE: Duration = Duration::from_secs(120);
+pub(super) const BACKDATE: Duration = Duration::from_secs(120);
 /// SHA-1 is missing on purpose.
 const SIGNATURES: [Oid<'static>; 5] = [
     OID_SIG_ECDSA_WITH_SHA256,
@@ -37,6 +37,13 @@ const SIGNATURES: [Oid<'static>; 5] = [
     OID_PKCS1_SHA384WITHRSA,
     OID_PKCS1_SHA512WITHRSA,
 ];
+
+/// From when on a leaf is valid, and until when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    pub(super) not_before: SystemTime,
+    pub(super) not_after: SystemTime,
+}
 
 /// Why a request is not signed.
 #[derive(Debug, thiserror::Error)]
@@ -81,15 +88,14 @@ pub(super) fn check_request(csr: &str, granted: &SpiffeId) -> Result<SubjectPubl
 pub(super) fn leaf_params(
     identity: &SpiffeId,
     serial: SerialNumber,
-    now: SystemTime,
-    not_after: SystemTime,
+    life: Life,
 ) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into()?)];
     params.serial_number = Some(serial);
-    params.not_before = (now - BACKDATE).into();
-    params.not_after = not_after.into();
+    params.not_before = life.not_before.into();
+    params.not_after = life.not_after.into();
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![
         KeyUsagePurpose::DigitalSignature,
@@ -159,7 +165,7 @@ fn check_key(request: &X509CertificationRequest<'_>) -> Result<SubjectPublicKeyI
 }
 
 /// The names asked for; `None` stands for one that is no URI.
-fn names<'a>(request: &'a X509CertificationRequest<'_>) -> Result<Vec<Option<&'a str>>, Refusal> {
+pub(super) fn names<'a>(request: &'a X509CertificationRequest<'_>) -> Result<Vec<Option<&'a str>>, Refusal> {
     let mut names = Vec::new();
     for extension in request.requested_extensions().into_iter().flatten() {
         match extension {

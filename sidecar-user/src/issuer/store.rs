@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::ca::{Ca, Issued};
+use super::pod_certificate::{PodCertificate, PodRefusal, PodRequest};
 use super::root::{RootCert, RootKey, SigningRoot};
 use super::sign::Refusal;
 use super::state::{Locked, Readers, Stamp, StateDir};
@@ -131,12 +132,35 @@ impl Store {
         ttl: Option<Duration>,
         now: SystemTime,
     ) -> Result<(Issued, Arc<Ca>), Refusal> {
+        self.sign(|ca| ca.issue(csr, identity, ttl, now), |issued| issued.not_after)
+    }
+
+    /// The same for a key that a kubelet has made; `chance` is from 0 to 1.
+    pub fn issue_for_pod(
+        &self,
+        request: &PodRequest<'_>,
+        now: SystemTime,
+        chance: f64,
+    ) -> Result<PodCertificate, PodRefusal> {
+        let now = at(seconds(now));
+        let signed = self.sign(
+            |ca| ca.issue_for_pod(request, now, chance),
+            |signed| signed.issued.not_after,
+        );
+        signed.map(|(signed, _)| signed)
+    }
+
+    fn sign<T, E>(
+        &self,
+        sign: impl Fn(&Ca) -> Result<T, E>,
+        end: impl Fn(&T) -> SystemTime,
+    ) -> Result<(T, Arc<Ca>), E> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             self.refresh(&mut cache);
-            let issued = cache.ca.issue(csr, identity, ttl, now)?;
-            if issued.not_after <= cache.leaves_end || self.note_end(&mut cache, issued.not_after) {
-                return Ok((issued, cache.ca.clone()));
+            let signed = sign(&cache.ca)?;
+            if end(&signed) <= cache.leaves_end || self.note_end(&mut cache, end(&signed)) {
+                return Ok((signed, cache.ca.clone()));
             }
         }
     }

@@ -23,6 +23,12 @@ pub enum Error {
         #[source]
         source: kube::Error,
     },
+    #[error("`{server}` is no URL of an API server; write one such as http://127.0.0.1:8001")]
+    Address {
+        server: String,
+        #[source]
+        source: http::uri::InvalidUri,
+    },
     #[error("the API server does not {what}")]
     Asked {
         what: &'static str,
@@ -46,7 +52,20 @@ impl Error {
 impl Client {
     /// For the service account of this pod. Connects to nobody yet.
     pub fn in_cluster() -> Result<Self, Error> {
-        let mut config = kube::Config::incluster_env().map_err(|source| Error::NotInPod { source })?;
+        let config = kube::Config::incluster_env().map_err(|source| Error::NotInPod { source })?;
+        Self::of(config)
+    }
+
+    /// At an address that asks for no credentials, as `kubectl proxy` listens at. Connects to nobody yet.
+    pub fn anonymous(server: &str) -> Result<Self, Error> {
+        let server = server.parse().map_err(|source| Error::Address {
+            server: server.into(),
+            source,
+        })?;
+        Self::of(kube::Config::new(server))
+    }
+
+    fn of(mut config: kube::Config) -> Result<Self, Error> {
         config.default_retry = RETRY;
         let client = kube::Client::try_from(config).map_err(|source| Error::Client { source })?;
         Ok(Self(client))
@@ -55,9 +74,7 @@ impl Client {
     /// Of a test, which serves it without TLS.
     #[cfg(test)]
     pub(crate) fn at(url: &str) -> Self {
-        let mut config = kube::Config::new(url.parse().expect("it is a URL"));
-        config.default_retry = RETRY;
-        Self(kube::Client::try_from(config).expect("nothing of it can fail"))
+        Self::anonymous(url).expect("it is a URL")
     }
 
     /// For the files of this room.

@@ -18,3 +18,7 @@ pub const TOKEN_PATH: &str = "/var/run/secrets/outrigger/token";
 pub const CONTROL: &str = "outrigger-control";
 /// The service account of the nodes' agents.
 pub const AGENT: &str = "outrigger-agent";
+/// Whom a pod that projects a `podCertificate` names as its signer.
+pub const SIGNER: &str = "outrigger.example/workload";
+/// The ClusterTrustBundle of that signer's roots: the API server wants the signer's name before it, with a colon for the slash.
+pub const TRUST_BUNDLE: &str = "outrigger.example:workload:root";

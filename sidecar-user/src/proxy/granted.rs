@@ -60,6 +60,7 @@ impl Granted {
             identity,
         } = wanted;
         let shards = ask.shards;
+        let mut told = false;
         loop {
             let agent = connect(door).await?;
             let (answer, descriptors) = say(&agent, &Request::Ask(ask.clone()), &[])?;
@@ -95,6 +96,11 @@ impl Granted {
                     bail!("{why}, and cannot be asked to hand it over; stop that sidecar first")
                 }
                 Answer::Busy { .. } => {}
+                Answer::Wait { why } => {
+                    if !mem::replace(&mut told, true) {
+                        tracing::warn!(%door, why, "waiting for the agent of this node, which does not know this proxy yet");
+                    }
+                }
                 _ => bail!("the agent at {door} answers what this version does not understand"),
             }
             sleep(AGAIN).await;

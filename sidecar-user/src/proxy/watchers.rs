@@ -146,10 +146,7 @@ pub(super) fn shown_config(config: &Config, caller: Caller) -> serde_json::Value
         },
         "mode": match config.mode { Mode::Permissive => "permissive", Mode::Strict => "strict" },
         "outbound": match config.unknown { Unknown::PassThrough => "passthrough", Unknown::Refuse => "registry-only" },
-        "identity": {
-            "ttl": humantime::format_duration(config.identity.ttl).to_string(),
-            "refresh": humantime::format_duration(config.identity.refresh).to_string(),
-        },
+        "identity": shown_source(&config.identity.source, is_owner),
         "interception": config.datapath.as_ref().map_or_else(|| json!("none"), |d| json!({
             "allowWholeHost": d.allow_whole_host,
         })),
@@ -169,10 +166,6 @@ pub(super) fn shown_config(config: &Config, caller: Caller) -> serde_json::Value
     });
     if is_owner {
         shown["registry"] = json!(config.discovery.file);
-        shown["identity"]["authority"] = json!(config.identity.authority);
-        shown["identity"]["serverName"] = json!(config.identity.server_name);
-        shown["identity"]["roots"] = json!(config.identity.roots);
-        shown["identity"]["token"] = json!(config.identity.token);
         if let Some(d) = &config.datapath {
             shown["interception"]["cgroup"] = json!(d.cgroup);
             shown["interception"]["netns"] = json!(d.netns);
@@ -181,6 +174,26 @@ pub(super) fn shown_config(config: &Config, caller: Caller) -> serde_json::Value
         }
     }
     shown
+}
+
+fn shown_source(source: &identity::Source, is_owner: bool) -> serde_json::Value {
+    match source {
+        identity::Source::Authority(ask) => {
+            let mut shown = json!({
+                "ttl": humantime::format_duration(ask.ttl).to_string(),
+                "refresh": humantime::format_duration(ask.refresh).to_string(),
+            });
+            if is_owner {
+                shown["authority"] = json!(ask.authority);
+                shown["serverName"] = json!(ask.server_name);
+                shown["roots"] = json!(ask.roots);
+                shown["token"] = json!(ask.token);
+            }
+            shown
+        }
+        identity::Source::Files(files) if is_owner => json!({ "bundle": files.bundle, "roots": files.roots }),
+        identity::Source::Files(_) => json!({}),
+    }
 }
 
 #[cfg(test)]

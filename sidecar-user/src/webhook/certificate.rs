@@ -15,7 +15,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::Error;
+use super::error::Error;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Far longer than a process that cannot publish another one is left alone.

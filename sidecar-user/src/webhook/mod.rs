@@ -6,12 +6,12 @@
 mod bundle;
 mod certificate;
 mod counts;
+mod error;
 mod publish;
 mod server;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -21,6 +21,7 @@ use crate::inject::Profile;
 use crate::kubernetes::{CONTROL, Client, WebhookConfiguration};
 use certificate::Keys;
 pub use counts::Counts;
+pub use error::Error;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -30,25 +31,6 @@ pub struct Config {
     pub configuration: String,
     /// In its certificate, beside those of its Service.
     pub server_names: Vec<String>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("the webhook's certificate cannot be made; look at serverNames")]
-    Certificate {
-        #[source]
-        source: rcgen::Error,
-    },
-    #[error("the webhook's certificate cannot be used")]
-    Tls {
-        #[source]
-        source: rustls::Error,
-    },
-    #[error("the webhook cannot listen")]
-    Listen {
-        #[source]
-        source: io::Error,
-    },
 }
 
 /// Made, and not asked yet.

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crate::cgroup;
 use crate::fabric::Shared;
 use crate::mesh::{Control, binaries};
+use crate::name;
 use crate::pod::Pod;
 use crate::process::Process;
 use crate::wait;
@@ -21,6 +22,10 @@ pub const SIDECAR_USER: u32 = 65532;
 pub const DOOR: &str = "@outrigger/agent";
 /// The cgroup below a pod's where they run.
 pub const SIDECAR: &str = "outrigger";
+/// The cgroup of a fabric in which are those of pods of Kubernetes.
+pub(crate) const KUBEPODS: &str = "kubepods";
+/// What its agent serves there.
+pub const NODE: &str = "n1";
 
 /// Set for a whole run of the tests: sidecars are the agent's unless a test says otherwise.
 const BY_DEFAULT: &str = "OUTRIGGER_TEST_AGENT";
@@ -33,8 +38,8 @@ pub fn is_default() -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Agent {
     process: Mutex<Option<Process>>,
-    /// The host where the authority answers, and what it is told of it.
-    control: Mutex<Option<(Pod, Vec<OsString>)>>,
+    /// What it is told of the authority, if it is to reach one.
+    control: Mutex<Option<Vec<OsString>>>,
 }
 
 impl Agent {
@@ -60,8 +65,8 @@ impl Agent {
             "--control-token".as_ref(),
             token.as_ref(),
         ];
-        let known = (control.node().clone(), words.map(OsString::from).into());
-        *self.control.lock().expect("no test panics with it") = Some(known);
+        let words = words.map(OsString::from).into();
+        *self.control.lock().expect("no test panics with it") = Some(words);
         Ok(())
     }
 
@@ -71,25 +76,41 @@ impl Agent {
         if running.is_some() {
             return Ok(());
         }
-        // A directory in which nothing is found: pods are asked for.
-        let nobody = cgroup::mount()?.join(fabric.name()).join("agent");
-        cgroup::create(&nobody)?;
-        let control = self.control.lock().expect("no test panics with it").clone();
         let outrigger = binaries::path("outrigger")?;
-        let (mut command, words) = match control {
-            Some((node, words)) => (node.command(outrigger), words),
-            None => (Command::new(outrigger), Vec::new()),
+        let words = self.control.lock().expect("no test panics with it").clone();
+        // What it asks is on the host's side of the bridge.
+        let mut command = match words.is_some() || fabric.api_server().is_some() {
+            false => Command::new(outrigger),
+            true => {
+                let mut command = Command::new("nsenter");
+                command
+                    .arg(format!("--net={}/{}", name::NETNS_DIR, fabric.name()))
+                    .arg(outrigger);
+                command
+            }
         };
+        // Without a cluster a directory in which nothing is found: pods are asked for.
+        let directory = match fabric.api_server() {
+            None => "agent",
+            Some(_) => KUBEPODS,
+        };
+        let pods = cgroup::mount()?.join(fabric.name()).join(directory);
+        cgroup::create(&pods)?;
+        if let Some(url) = fabric.api_server() {
+            command
+                .env("OUTRIGGER_NODE", NODE)
+                .env("OUTRIGGER_API_SERVER", url);
+        }
         command
             .arg("agent")
             .arg("--pins")
             .arg(pins(fabric))
             .arg("--pods")
-            .arg(&nobody)
+            .arg(&pods)
             .args(["--sidecar", SIDECAR])
             .arg("--socket")
             .arg(socket(fabric))
-            .args(words);
+            .args(words.unwrap_or_default());
         let mut process = Process::spawn(command, &fabric.scratch().join("log"))?;
         process.until("serves the node", |process| {
             process.log().contains("the agent serves this node")
@@ -121,7 +142,14 @@ pub(crate) fn install(pod: &Pod) -> Result<()> {
 }
 
 pub(crate) fn pins_of(pod: &Pod) -> PathBuf {
-    pins(pod.fabric()).join("pods").join(pod.name())
+    let uid = || {
+        pod.cgroup()
+            .file_name()?
+            .to_str()?
+            .strip_prefix("pod")
+            .filter(|uid| uid.len() == 36)
+    };
+    pins(pod.fabric()).join("pods").join(uid().unwrap_or(pod.name()))
 }
 
 fn pins(fabric: &Shared) -> PathBuf {

@@ -158,11 +158,6 @@ impl Control {
         format!("https://{}:{}", self.node.ipv4(), self.port)
     }
 
-    /// The host that it runs on.
-    pub(crate) fn node(&self) -> &Pod {
-        &self.node
-    }
-
     pub fn root(&self) -> PathBuf {
         self.state().join("root-cert.pem")
     }

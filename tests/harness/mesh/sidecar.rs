@@ -35,6 +35,8 @@ pub struct Sidecar {
     only_capabilities: Option<Vec<String>>,
     /// The agent of the node installs for it, and it has no privilege.
     by_agent: bool,
+    /// The cgroup where it runs then.
+    container: String,
     /// Another place for its log than a file of ours, and the level.
     log: Option<(PathBuf, String)>,
     process: Option<Process>,
@@ -61,7 +63,7 @@ impl Sidecar {
     }
 
     /// Only writes its files; [`Sidecar::restart`] starts it.
-    pub(crate) fn configure(
+    pub fn configure(
         pod: &Pod,
         control: &Control,
         registry: &RegistryFile,
@@ -79,6 +81,7 @@ impl Sidecar {
             manager: options.manager.clone(),
             only_capabilities: options.only_capabilities.clone(),
             by_agent: options.by_agent && intercepts,
+            container: agent::SIDECAR.into(),
             log: None,
             process: None,
         };
@@ -237,7 +240,8 @@ impl Sidecar {
             self.pod.fabric().agent().start(self.pod.fabric())?;
         }
         let process = self.pod.spawn(command)?;
-        if self.by_agent && with_agent {
+        // Where there is an API server the agent finds it by itself.
+        if self.by_agent && with_agent && self.pod.fabric().api_server().is_none() {
             agent::install(&self.pod)?;
         }
         Ok(process)
@@ -257,6 +261,11 @@ impl Sidecar {
     /// This one is the pod's proxy from now on. Gives back the one before.
     pub fn replace(&mut self, second: Process) -> Result<Process> {
         self.process.replace(second).context("the sidecar does not run")
+    }
+
+    /// From its next start on it runs in a container with that id.
+    pub fn run_in_container(&mut self, id: &str) {
+        self.container = id.to_owned();
     }
 
     /// Ends it at once, as the kernel would; what it has pinned stays.

@@ -89,7 +89,7 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "kubernetes",
         "model",
-        "futures_util k8s_openapi kube serde serde_json tokio tracing zeroize",
+        "futures_util http k8s_openapi kube serde serde_json tokio tracing zeroize",
     ),
     // Pod in, pod out, and the policies that say the same in the API server's own language.
     room("inject", "model document kubernetes", "serde_json"),

@@ -100,12 +100,14 @@ impl Node {
     fn sidecar(&self, token: PathBuf) -> Sidecar {
         let config = identity::Config {
             id: id(),
-            authority: identity::AGENT.into(),
-            server_name: None,
-            roots: PathBuf::new(),
-            token,
-            ttl: DAY,
-            refresh: DAY,
+            source: identity::Source::Authority(identity::Ask {
+                authority: identity::AGENT.into(),
+                server_name: None,
+                roots: PathBuf::new(),
+                token,
+                ttl: DAY,
+                refresh: DAY,
+            }),
         };
         let pod = self.pod.clone();
         let open: identity::Open = Arc::new(move || {

@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 37] = [
+pub const SETTINGS: [Setting; 38] = [
     Setting {
         path: "workload.name",
         flag: "name",
@@ -98,7 +98,15 @@ pub const SETTINGS: [Setting; 37] = [
         flag: "authority-roots",
         env: "OUTRIGGER_AUTHORITY_ROOTS",
         value: "FILE",
-        help: "PEM bundle that its certificate chains to",
+        help: "PEM bundle that its certificate chains to; with a bundle of our own, the roots of the mesh",
+        list: false,
+    },
+    Setting {
+        path: "identity.bundle",
+        flag: "identity-bundle",
+        env: "OUTRIGGER_IDENTITY_BUNDLE",
+        value: "FILE",
+        help: "Key and certificates, renewed by a kubelet. In the place of --authority and --token",
         list: false,
     },
     Setting {

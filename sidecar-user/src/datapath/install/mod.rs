@@ -21,6 +21,7 @@ mod neighbours;
 mod node;
 pub(super) mod object;
 pub(super) mod pins;
+mod probes;
 pub(super) mod shape;
 mod whole_host;
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,18 +11,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aya::Ebpf;
 use sidecar_ebpf::abi::{Owner, PODS_MOST, map, program};
 
-use super::super::Error;
 use super::super::map::{self as maps, Map};
 use super::super::session::PROGRAMS;
 use super::super::sys::{self, MapInfo};
+use super::super::{Error, PodTarget};
 use super::image::{FOR_ONE_POD, Images};
 use super::links::{self, HOOKS, Hook};
 use super::logs::{self, Logs};
-use super::object::{self, Features};
+use super::object::{self, Features, map_fd};
+use super::probes::Probes;
 use super::{detach, pins};
 
 /// Maps that are one for all pods. Of the others each pod has its own.
-pub(super) const SHARED: [&str; 5] = [map::ORIGIN, map::BYPASS, map::WATCHED, map::RINGS, map::ANSWERS];
+pub(super) const SHARED: [&str; 7] = [
+    map::ORIGIN,
+    map::BYPASS,
+    map::WATCHED,
+    map::RINGS,
+    map::ANSWERS,
+    map::HOST,
+    map::PROBES,
+];
 
 type Maps = Vec<(&'static str, Arc<OwnedFd>)>;
 
@@ -74,6 +84,7 @@ impl Programs {
 /// loads them next: the pods keep their numbers.
 pub struct Node {
     numbers: Arc<Numbers>,
+    probes: Probes,
     shared: Maps,
     /// All but those that are loaded for each pod.
     programs: Vec<(&'static str, Arc<OwnedFd>)>,
@@ -108,6 +119,7 @@ impl Node {
         Ok(Self {
             programs,
             numbers: Arc::new(Numbers::of(&ebpf)?),
+            probes: Probes::of(&ebpf)?,
             shared: shared(&ebpf)?,
             templates: templates.collect::<Result<_, Error>>()?,
             images: Images::of(&ebpf)?,
@@ -182,7 +194,19 @@ impl Node {
 
     /// Gives up the number of a pod that is gone, and its maps as far as the programs hold them.
     pub fn forget(&self, netns: u64) -> Result<(), Error> {
+        self.probes.set_ports(netns, &BTreeSet::new())?;
         self.numbers.forget(netns)
+    }
+
+    /// Of this host, from which it may ask at the ports of [`Self::set_probe_ports`].
+    pub fn set_host_addresses(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        self.probes.set_host(addresses)
+    }
+
+    /// Where this host may ask whether the containers of a pod are well. Such a connection goes to the application itself, or is
+    /// refused where it does not listen, whatever the pod's proxy does.
+    pub fn set_probe_ports(&self, pod: &PodTarget, ports: &BTreeSet<u16>) -> Result<(), Error> {
+        self.probes.set_ports(pod.netns().cookie()?, ports)
     }
 }
 
@@ -294,11 +318,4 @@ impl Numbers {
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         given.retain(|(of, _)| *of != netns);
     }
-}
-
-/// A descriptor of its own, which outlives the loader.
-fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
-    let data = object::data(ebpf, name).ok_or(Error::Missing { kind: "map", name })?;
-    let clone: io::Result<OwnedFd> = data.fd().as_fd().try_clone_to_owned();
-    clone.map_err(|source| Error::MapIo { map: name, source })
 }

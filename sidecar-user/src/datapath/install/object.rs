@@ -1,5 +1,7 @@
 //! The compiled programs, and the loader that all users of them share.
 
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use aya::maps::{Map, MapData};
@@ -7,7 +9,7 @@ use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 
-use sidecar_ebpf::abi::{Owner, map, ring_slot};
+use sidecar_ebpf::abi::{Owner, PROBE_PORTS, map, ring_slot};
 
 use super::super::Error;
 
@@ -82,6 +84,7 @@ pub(super) fn load(
             loader.map_max_entries(by_pod, pods);
         }
         loader.map_max_entries(map::RINGS, ring_slot(pods, 0));
+        loader.map_max_entries(map::PROBES, pods * PROBE_PORTS as u32);
     }
     for (name, pin) in reused {
         loader.map_pin_path(name, pin);
@@ -101,4 +104,11 @@ pub(super) fn data<'a>(ebpf: &'a Ebpf, name: &str) -> Option<&'a MapData> {
         | Map::SockMap(data) => Some(data),
         _ => None,
     }
+}
+
+/// A descriptor of its own, which outlives the loader.
+pub(super) fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
+    let data = data(ebpf, name).ok_or(Error::Missing { kind: "map", name })?;
+    let clone: io::Result<OwnedFd> = data.fd().as_fd().try_clone_to_owned();
+    clone.map_err(|source| Error::MapIo { map: name, source })
 }

@@ -3,8 +3,9 @@
 use sidecar_ebpf::abi::control::{Answer, Secret};
 use sidecar_ebpf::abi::{
     APP_PORT_SLOTS, APP_SOCKET_ENTRIES, AppPorts, AppSocket, Bypass, COUNTER_ROWS, COUNTER_SLOTS,
-    INHERITED_SLOTS, Inherited, LISTENER_SLOTS, Origin, PENDING_ENTRIES, POLICY_ENTRIES, PRESENTED_ENTRIES,
-    Path, Pending, Policy, PolicyKey, ROUTE_ENTRIES, SHARD_SLOTS, Settings, Tuple, Watched, map,
+    HOST_ADDRESSES, INHERITED_SLOTS, Inherited, LISTENER_SLOTS, Origin, PENDING_ENTRIES, POLICY_ENTRIES,
+    PRESENTED_ENTRIES, PROBE_PORTS, Path, Pending, Policy, PolicyKey, ProbePort, ROUTE_ENTRIES, SHARD_SLOTS,
+    Settings, Tuple, Watched, map,
 };
 use sidecar_ebpf::addr::Ip;
 
@@ -60,6 +61,8 @@ impl Shape {
             map::COUNTERS => mapped(size_of::<u64>(), COUNTER_ROWS * COUNTER_SLOTS),
             map::SECRET => array(size_of::<Secret>(), 1),
             map::ANSWERS => storage(size_of::<Answer>()),
+            map::HOST => hash(size_of::<Ip>(), size_of::<u32>(), HOST_ADDRESSES),
+            map::PROBES => hash(size_of::<ProbePort>(), size_of::<u32>(), PROBE_PORTS),
             _ => Self::new(0, [0; 3], 0),
         }
     }

@@ -128,7 +128,12 @@ impl Explain {
         let mut asked = false;
         let facts = || {
             asked = true;
-            InboundFacts { policy, listening }
+            // Of the host's own addresses only the agent knows.
+            InboundFacts {
+                policy,
+                listening,
+                probe: false,
+            }
         };
         // Somebody outside is asked about, whom nobody redirects.
         let verdict = verdict::lookup(&attempt, &settings, || false, facts);

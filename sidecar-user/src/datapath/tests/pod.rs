@@ -33,8 +33,8 @@ use super::super::{Config, Datapath, Error, LISTENERS, Lease, PodTarget, Policy,
 
 pub(super) const POD4: &str = "10.99.0.2";
 pub(super) const POD6: &str = "fd99::2";
-const NEIGHBOUR4: &str = "10.99.0.1";
-const NEIGHBOUR6: &str = "fd99::1";
+pub(super) const NEIGHBOUR4: &str = "10.99.0.1";
+pub(super) const NEIGHBOUR6: &str = "fd99::1";
 
 /// Set in the process that runs a test: the directory of its pod.
 const DIRECTORY: &str = "OUTRIGGER_TEST_POD";

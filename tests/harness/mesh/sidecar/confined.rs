@@ -57,7 +57,7 @@ impl Sidecar {
     pub fn confined(&self, words: &[OsString]) -> Result<Command> {
         let mut all = words_of(agent::SIDECAR_USER, &[]);
         all.extend_from_slice(words);
-        let mut command = self.pod().command_below(agent::SIDECAR, &all[0])?;
+        let mut command = self.pod().command_below(&self.container, &all[0])?;
         command.args(&all[1..]);
         sys::confine(&mut command, self.dir(), seccomp::runtime_default())?;
         Ok(command)
