@@ -106,6 +106,11 @@ fn values_without_a_meaning_are_refused_by_their_path() {
             "'/agent/tolerations/0'",
             "'operater' not allowed",
         ),
+        (
+            "proxy.refresh=often",
+            "'/proxy/refresh'",
+            "does not match pattern",
+        ),
         ("proxy.mode=loose", "'/proxy/mode'", "'strict'"),
         (
             "proxy.resources.cpu=some",

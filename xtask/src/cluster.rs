@@ -22,6 +22,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
+use harness::chart;
 use harness::cluster::Cluster;
 use harness::interrupt::Interrupts;
 
@@ -65,6 +66,12 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Helm on the cluster, in the namespace of Outrigger unless told otherwise.
+    #[command(disable_help_flag = true)]
+    Helm {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Run the tests that need a cluster, on one of their own that is taken away afterwards.
     Test(test::Opts),
 }
@@ -80,6 +87,15 @@ pub(crate) fn run(opts: Opts) -> Result<ExitCode> {
         Action::Kubectl { arguments } => {
             let cluster = Cluster::demand()?;
             become_program(cluster.kubectl().command()?.args(arguments))
+        }
+        Action::Helm { arguments } => {
+            let cluster = Cluster::demand()?;
+            let mut helm = cluster.first().network_command(&cluster.programs.join("helm"))?;
+            helm.arg("--kubeconfig")
+                .arg(&cluster.kubeconfig)
+                .args(["--namespace", chart::NAMESPACE])
+                .args(arguments);
+            become_program(&mut helm)
         }
         Action::Test(opts) => test::run(&opts),
     }

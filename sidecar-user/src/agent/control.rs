@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::discovery;
 use crate::error_chain;
 use crate::kubernetes::{self, Client};
 use crate::observe::{Figure, Observer};
@@ -22,11 +23,12 @@ pub(super) fn open(
     };
     let addresses = addresses(&config, client, tasks)?;
     let control = Arc::new(Control::new(config, addresses)?);
-    let relay = Relay::new(control.clone());
+    let discovery = discovery::open(control.clone(), observer, tasks);
+    let relay = Relay::new(control);
     let counted = relay.clone();
     observer.figures(move || figures(counted.counts()));
     let (local, incoming) = uplink::incoming();
-    let serving = uplink::serve(relay.routes(), incoming);
+    let serving = uplink::serve(relay.routes().add_service(discovery), incoming);
     tasks.spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(

@@ -13,6 +13,7 @@ mod cgroup;
 mod client;
 mod cluster;
 mod control;
+mod discovery;
 mod door;
 mod error;
 mod event;

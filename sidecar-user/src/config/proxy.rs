@@ -46,7 +46,7 @@ pub(super) fn read(
         ];
         layers.read(path, word(&words))
     });
-    let registry = layers.require("registry", path);
+    let registry = read_registry(layers);
     let identity = read_identity(layers);
     let ports = read_ports(layers);
     let observe = read_observe(layers);
@@ -82,7 +82,7 @@ pub(super) fn read(
         mode,
         unknown: unknown?,
         intercept: ports,
-        discovery: discovery::Config { file: registry? },
+        discovery: registry?,
         identity: identity?,
         observe,
         buffer_memory: buffer_memory?.unwrap_or_else(budget::default_total),
@@ -90,6 +90,24 @@ pub(super) fn read(
         stop: stop?,
         half_closed: half_closed?,
     })
+}
+
+/// A file, or the word for the agent of this node. A file of that name is written `./agent`.
+fn read_registry(layers: &Layers) -> Option<discovery::Source> {
+    let is_agents = layers.require("registry", |value| Ok(value == identity::AGENT))?;
+    if !is_agents {
+        let file = layers.require("registry", path)?;
+        return Some(discovery::Source::File(discovery::Config { file }));
+    }
+    if !layers.is_given(AGENT) {
+        layers.problem(
+            "registry",
+            "it is the agent, and interception.agent is missing, where that one is asked".into(),
+            "set interception.agent, or name a file",
+        );
+        return None;
+    }
+    Some(discovery::Source::Agent)
 }
 
 fn read_takeover(layers: &Layers) -> Option<proxy::Takeover> {

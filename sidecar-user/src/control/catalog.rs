@@ -14,6 +14,7 @@ use futures_util::stream::{Stream, StreamExt, select_all};
 use tracing::{info, warn};
 
 use crate::discovery::catalog::{Catalog, Event, Kind, Names};
+use crate::discovery::istio::Problem;
 use crate::kubernetes::{self, Change, Client};
 use crate::observe::{Condition, Observer};
 use crate::xds::Shared;
@@ -26,12 +27,13 @@ const REST: Duration = Duration::from_millis(50);
 /// Changes that are taken without letting the streams run in between.
 const TOGETHER: usize = 500;
 
+/// What Istio calls a cluster that nobody has named.
+const CLUSTER: &str = "Kubernetes";
+/// What the names of Services end in, where nobody has set up another.
+const DOMAIN: &str = "cluster.local";
+
 /// Readiness waits for the first complete view.
-#[expect(
-    dead_code,
-    reason = "it is started where a setting says that this is a cluster"
-)]
-pub(super) fn start(client: &Client, names: Names, observer: &Observer) -> Arc<Shared> {
+pub(super) fn start(client: &Client, trust_domain: &str, observer: &Observer) -> Arc<Shared> {
     let store = Arc::new(Shared::default());
     let standing = Arc::new(Standing::default());
     figures::show(observer, standing.clone(), store.clone());
@@ -39,10 +41,15 @@ pub(super) fn start(client: &Client, names: Names, observer: &Observer) -> Arc<S
         .readiness()
         .condition("catalog", "the objects of the cluster have not been listed yet");
     let follower = Follower {
-        catalog: Catalog::new(names),
+        catalog: Catalog::new(Names {
+            cluster: CLUSTER.to_owned(),
+            trust_domain: trust_domain.to_owned(),
+            domain: DOMAIN.to_owned(),
+        }),
         store: store.clone(),
         standing,
         complete,
+        problems: Vec::new(),
     };
     tokio::spawn(follower.follow(watches(client)));
     store
@@ -54,6 +61,10 @@ fn watches(client: &Client) -> impl Stream<Item = Event> + Send + use<> {
         kubernetes::workload_pods(client).map(Event::Pods).boxed(),
         kubernetes::services(client).map(Event::Services).boxed(),
         kubernetes::slices(client).map(Event::Slices).boxed(),
+        kubernetes::authorization_policies(client)
+            .map(Event::Authorizations)
+            .boxed(),
+        kubernetes::peer_authentications(client).map(Event::Peers).boxed(),
     ])
 }
 
@@ -62,6 +73,8 @@ struct Follower {
     store: Arc<Shared>,
     standing: Arc<Standing>,
     complete: Condition,
+    /// What has been logged of policies.
+    problems: Vec<Problem>,
 }
 
 impl Follower {
@@ -118,7 +131,18 @@ impl Follower {
             (None, true) => info!(objects = kind.name(), "the API server answers again"),
             (_, false) => {}
         }
-        self.catalog.take(event)
+        let updates = self.catalog.take(event);
+        if matches!(kind, Kind::Authorizations | Kind::Peers) {
+            let now = self.catalog.problems();
+            for Problem { object, what, remedy } in
+                now.iter().filter(|problem| !self.problems.contains(problem))
+            {
+                warn!(object, what, remedy, "a policy is not followed as it is written");
+            }
+            self.standing.problems(now.len());
+            self.problems = now;
+        }
+        updates
     }
 }
 

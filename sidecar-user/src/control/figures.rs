@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::pod_certificates::Stats;
 use crate::issuer::Service;
 use crate::observe::{Figure, Observer};
+use crate::xds::{Discovery, ServerCounts};
 
 /// `signing` is what the signer of pod certificates counts, where there is one.
 pub(super) fn show(observer: &Observer, service: Arc<Service>, signing: Option<Arc<Stats>>) {
@@ -14,6 +15,41 @@ pub(super) fn show(observer: &Observer, service: Arc<Service>, signing: Option<A
         figures.extend(signing.iter().flat_map(|stats| read_signing(stats)));
         figures
     });
+}
+
+/// What is served of the mesh, where there is a cluster.
+pub(super) fn show_discovery(observer: &Observer, discovery: Discovery) {
+    observer.figures(move || read_discovery(discovery.counts()));
+}
+
+fn read_discovery(counts: ServerCounts) -> Vec<Figure> {
+    vec![
+        Figure::gauge(
+            "outrigger_discovery_streams",
+            "Agents and other proxies that follow the mesh",
+        )
+        .value(counts.streams as u64),
+        Figure::counter(
+            "outrigger_discovery_responses",
+            "Responses that were sent to them",
+        )
+        .value(counts.responses),
+        Figure::counter(
+            "outrigger_discovery_sent",
+            "Workloads, services and policies in those responses",
+        )
+        .value(counts.resources),
+        Figure::counter(
+            "outrigger_discovery_refused",
+            "Resources that a client has refused",
+        )
+        .value(counts.refused),
+        Figure::counter(
+            "outrigger_discovery_cut",
+            "Streams that were ended because of their client",
+        )
+        .value(counts.cut),
+    ]
 }
 
 fn read_signing(stats: &Stats) -> [Figure; 4] {
@@ -120,7 +156,11 @@ mod tests {
         };
         let service = Service::open(&config, 1024).unwrap();
         let signing = read_signing(&Stats::default());
-        for figure in read(&service, SystemTime::now()).into_iter().chain(signing) {
+        for figure in read(&service, SystemTime::now())
+            .into_iter()
+            .chain(signing)
+            .chain(read_discovery(ServerCounts::default()))
+        {
             let name = figure.exposed_name();
             assert!(MANUAL.contains(&format!("`{name}`")), "{name}");
         }

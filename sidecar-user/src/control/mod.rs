@@ -1,7 +1,7 @@
 //! ROLE: the control process. Today it is the embedded CA.
 //!
 //! It assembles `issuer/`, shows its figures (`figures.rs`) and watches for the signals that end it. In a cluster `secret.rs` keeps the
-//! authority, and `callers.rs` decides who may have the certificate of which pod.
+//! authority, `callers.rs` decides who may have the certificate of which pod, and `catalog.rs` keeps what discovery serves.
 
 mod callers;
 mod catalog;
@@ -27,6 +27,7 @@ use crate::kubernetes;
 use crate::lifecycle::{self, Shutdown};
 use crate::observe::{self, Observer};
 use crate::webhook;
+use crate::xds::{Discovery, Guests};
 
 /// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
@@ -76,6 +77,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         webhook,
         cluster,
     } = config;
+    let cluster = cluster
+        .map(|cluster| anyhow::Ok((cluster, kubernetes::Client::in_cluster()?)))
+        .transpose()?;
+    let catalog = cluster
+        .as_ref()
+        .map(|(_, client)| catalog::start(client, &config.trust_domain, &observer));
     let injecting = match &webhook {
         Some(webhook) => {
             let listener = listen(webhook.listen)
@@ -122,6 +129,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         signing.as_ref().map(|(_, stats)| stats.clone()),
     );
     let signing = sign(signing, service.clone());
+    let discovery = catalog.map(|store| Discovery::new(store, Guests::Nodes));
+    if let Some(discovery) = &discovery {
+        figures::show_discovery(&observer, discovery.clone());
+    }
+    let discovery = discovery.map(Discovery::routes).unwrap_or_default();
     listening.met();
     let ca = service.store().current();
     info!(
@@ -140,7 +152,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         readiness.drain();
     };
     tokio::select! {
-        served = issuer::serve(&config, service, Default::default(), listener, stop) => served?,
+        served = issuer::serve(&config, service, discovery, listener, stop) => served?,
         ended = probes => ended?,
         () = following => {}
         ended = &mut injecting => ended?,
@@ -164,14 +176,13 @@ type Following = Pin<Box<dyn Future<Output = ()>>>;
 /// The service, and what has to be polled for as long as it serves.
 async fn open(
     config: &issuer::Config,
-    cluster: Option<Cluster>,
+    cluster: Option<(Cluster, kubernetes::Client)>,
 ) -> anyhow::Result<(Arc<Service>, Following)> {
     let descriptors = lifecycle::file_limit();
-    let Some(cluster) = cluster else {
+    let Some((cluster, client)) = cluster else {
         let service = Service::open(config, descriptors)?;
         return Ok((service, Box::pin(std::future::pending())));
     };
-    let client = kubernetes::Client::in_cluster()?;
     let store = secret::open(&client, &cluster.namespace, config).await?;
     let names = callers::Names {
         trust_domain: config.trust_domain.clone(),

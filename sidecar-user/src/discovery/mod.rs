@@ -13,12 +13,23 @@ use crate::document::Problems;
 use crate::model::Snapshot;
 
 pub mod catalog;
+mod demand;
 pub mod file;
 pub mod istio;
 mod reload;
 mod retire;
+pub mod xds;
 
+pub use demand::Demand;
 pub use reload::watch;
+
+/// Where the registry comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    File(Config),
+    /// The agent of this node, which is asked for what is dialled.
+    Agent,
+}
 
 #[derive(Clone, Debug)]
 pub struct Config {

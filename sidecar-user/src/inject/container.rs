@@ -111,6 +111,7 @@ fn env(profile: &Profile) -> Value {
         said("OUTRIGGER_TOKEN_FILE", TOKEN_PATH),
         // SIGTERM comes when the application has ended: nobody new is waited for, and what is open is brought to its end.
         said("OUTRIGGER_DRAIN_MINIMUM", "0s"),
+        said("OUTRIGGER_REFRESH", &profile.refresh),
     ])
 }
 

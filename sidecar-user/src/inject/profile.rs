@@ -1,7 +1,6 @@
 //! What a sidecar is made of where it is injected: the values that an installation chooses.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
+use sha2::{Digest, Sha256};
 
 use crate::document::{Field, Problems, Sink, load};
 use crate::kubernetes::SYSTEM_NAMESPACE;
@@ -9,7 +8,7 @@ use crate::kubernetes::SYSTEM_NAMESPACE;
 use super::quantity;
 
 /// Written in one file, which all doors read.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
     pub image: String,
     /// `None`: as the API server chooses by the image's tag.
@@ -19,11 +18,13 @@ pub struct Profile {
     pub trust_domain: String,
     /// Where Outrigger itself is installed: pods there get no sidecar.
     pub system_namespace: String,
+    /// The longest time until a sidecar asks for a certificate again, as its setting `identity.refresh`.
+    pub refresh: String,
     pub resources: Resources,
 }
 
 /// What each sidecar asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resources {
     pub cpu: String,
     pub memory: String,
@@ -46,6 +47,9 @@ impl Default for Resources {
     }
 }
 
+/// Enough to tell the profiles of one cluster apart.
+const DIGEST_DIGITS: usize = 16;
+
 const MODES: [(&str, &str); 2] = [("permissive", "permissive"), ("strict", "strict")];
 const PULL_POLICIES: [(&str, &str); 3] = [
     ("Always", "Always"),
@@ -61,6 +65,7 @@ impl Profile {
             mode: "permissive".to_owned(),
             trust_domain: "cluster.local".to_owned(),
             system_namespace: SYSTEM_NAMESPACE.to_owned(),
+            refresh: "1h".to_owned(),
             resources: Resources::default(),
         }
     }
@@ -77,11 +82,25 @@ impl Profile {
         }
     }
 
-    /// Of version and profile together: whether a pod's sidecar is as it would be made now.
+    /// Of version and profile together: whether a pod's sidecar is as it would be made now. The Helm chart computes the same from its values.
     pub(super) fn digest(&self) -> String {
-        let mut hasher = DefaultHasher::new();
-        (env!("CARGO_PKG_VERSION"), self).hash(&mut hasher);
-        format!("{:016x}", hasher.finish())
+        let resources = &self.resources;
+        let words = [
+            env!("CARGO_PKG_VERSION"),
+            &self.image,
+            self.pull_policy.as_deref().unwrap_or_default(),
+            &self.mode,
+            &self.trust_domain,
+            &self.system_namespace,
+            &self.refresh,
+            &resources.cpu,
+            &resources.memory,
+            &resources.memory_limit,
+            &resources.guaranteed_cpu,
+        ];
+        let mut digest = format!("{:x}", Sha256::digest(words.join("|")));
+        digest.truncate(DIGEST_DIGITS);
+        digest
     }
 }
 
@@ -92,6 +111,7 @@ fn read(root: &Field<'_>) -> Option<Profile> {
         "mode",
         "trustDomain",
         "systemNamespace",
+        "refresh",
         "resources",
     ])?;
     let image = object.require(
@@ -113,6 +133,14 @@ fn read(root: &Field<'_>) -> Option<Profile> {
         .get("imagePullPolicy")
         .and_then(|field| field.one_of(&PULL_POLICIES));
     profile.pull_policy = policy.map(str::to_owned);
+    if let Some(refresh) = object.get("refresh")
+        && let Some(text) = refresh.text()
+    {
+        match humantime::parse_duration(text) {
+            Ok(_) => profile.refresh = text.to_owned(),
+            Err(_) => refresh.problem(format!("`{text}` is no duration"), "write one such as 30m"),
+        }
+    }
     if let Some(resources) = object.get("resources") {
         read_resources(&resources, &mut profile.resources);
     }
@@ -174,15 +202,22 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_at_once_and_where() {
-        let text = "image: x:1\nmode: strickt\nresources: {cpu: lots}\ntrustDomain: \"a'b\"\nimagee: y\n";
+        let text = "image: x:1\nmode: strickt\nresources: {cpu: lots}\ntrustDomain: \"a'b\"\nimagee: y\nrefresh: often\n";
         let problems = Profile::parse(text).unwrap_err();
         let lines: Vec<usize> = problems.iter().map(|problem| problem.at.unwrap().line).collect();
-        assert_eq!(lines, [2, 3, 4, 5], "{problems:?}");
+        assert_eq!(lines, [2, 3, 4, 5, 6], "{problems:?}");
         assert!(Profile::parse("mode: strict\n").is_err());
     }
 
     #[test]
-    fn another_profile_is_another_digest() {
+    fn the_digest_is_of_the_version_and_every_value_in_the_order_of_the_chart() {
+        let mut profile = Profile::new("x:1");
+        profile.pull_policy = Some("Never".to_owned());
+        let words = format!(
+            "{}|x:1|Never|permissive|cluster.local|outrigger-system|1h|20m|32Mi|256Mi|200m",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert!(format!("{:x}", Sha256::digest(words)).starts_with(&profile.digest()));
         assert_ne!(Profile::new("x:1").digest(), Profile::new("x:2").digest());
     }
 }

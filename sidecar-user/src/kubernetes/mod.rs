@@ -11,6 +11,7 @@ mod istio;
 mod names;
 mod node;
 mod object;
+mod optional;
 mod pod;
 mod pod_certificate;
 mod pod_state;
@@ -39,6 +40,7 @@ pub use names::{
 };
 pub use node::{Node, nodes};
 pub use object::ObjectName;
+pub use optional::{authorization_policies, peer_authentications};
 pub use pod::{Pod, list_on_node, on_node};
 pub use pod_certificate::{
     PodCertificateRequest, RequestedKey, Settled, Verdict, pod_certificate_requests, settle,

@@ -11,6 +11,7 @@ pub mod decision;
 mod endpoint;
 pub mod flow;
 pub mod identity;
+mod known;
 pub mod leg;
 pub mod network;
 pub mod outcome;

@@ -45,6 +45,8 @@ pub enum Cause {
     NoIdentity,
     Denied,
     NoEndpoint,
+    /// Nobody has answered in time what the registry says about it.
+    NoDiscovery,
     /// The registry does not know the destination and `registryOnly` is set.
     UnknownDestination,
     /// The redirect left no original destination behind.

@@ -15,6 +15,7 @@ use super::service::{Service, ServiceName};
 use super::workload::{Locality, Location, Own, Workload};
 
 pub use super::endpoint::{Endpoint, Load, LoadGuard};
+pub use super::known::Usage;
 pub use super::policies::{Applicable, Standing};
 
 /// The services that a workload stands behind, each with its map from service port to target port.
@@ -35,6 +36,8 @@ pub struct Snapshot {
     by_name: Vec<Arc<Workload>>,
     behind_waypoint: HashSet<IpAddr>,
     policies: Policies,
+    /// Addresses that were asked for and answered, where the source of this tells no others; `None`: it tells everything.
+    known: Option<HashMap<IpAddr, Arc<Usage>>>,
 }
 
 impl Snapshot {
@@ -131,6 +134,32 @@ impl Snapshot {
         self.behind_waypoint
             .extend(addresses.into_iter().map(|ip| ip.to_canonical()));
         self
+    }
+
+    /// Of a source that is asked for each address: these have been.
+    pub fn with_known(mut self, known: HashMap<IpAddr, Arc<Usage>>) -> Self {
+        self.known = Some(known);
+        self
+    }
+
+    /// Whether this world says all that there is to say about the address, which counts as a use of it. Else its source has
+    /// to be asked.
+    pub fn knows(&self, ip: IpAddr) -> bool {
+        let Some(known) = &self.known else {
+            return true;
+        };
+        match known.get(&ip.to_canonical()) {
+            Some(usage) => {
+                usage.mark();
+                true
+            }
+            None => ip.is_loopback(),
+        }
+    }
+
+    /// Whether this world says all that there is to say about every address.
+    pub fn knows_everything(&self) -> bool {
+        self.known.is_none()
     }
 
     /// Whether traffic to this virtual or workload address has to pass a waypoint. Going around it would go

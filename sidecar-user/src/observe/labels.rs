@@ -110,6 +110,7 @@ pub(super) fn cause(cause: Cause) -> &'static str {
         Cause::NoIdentity => "no_identity",
         Cause::Denied => "denied",
         Cause::NoEndpoint => "no_endpoint",
+        Cause::NoDiscovery => "no_discovery",
         Cause::UnknownDestination => "unknown_destination",
         Cause::NoOriginalDestination => "no_original_destination",
         Cause::Loop => "loop",

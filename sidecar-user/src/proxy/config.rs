@@ -29,7 +29,7 @@ pub struct Config {
     /// What is intercepted, watched for changes; `None`: the default.
     pub interception_policy: Option<PathBuf>,
     pub takeover: Takeover,
-    pub discovery: discovery::Config,
+    pub discovery: discovery::Source,
     pub identity: identity::Config,
     pub observe: observe::Config,
     /// The most memory for buffers, in bytes.

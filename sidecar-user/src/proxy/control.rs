@@ -12,7 +12,8 @@ use tokio::time::timeout;
 use super::agent::say;
 use super::granted::connect;
 use crate::grant::{Answer, Door, Request};
-use crate::uplink::Open;
+use crate::uplink::{self, Open};
+use crate::xds::{Connect, Link};
 
 /// For an agent that restarts. Whoever asks for a stream waits no longer than five seconds for it, and then could not say why.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -27,6 +28,15 @@ pub(super) fn open(door: &Door) -> Open {
                 .await
                 .map_err(|error| io::Error::other(format!("{error:#}")))
         })
+    })
+}
+
+/// To what the agent knows of the mesh, which it tells whoever stands in the pod.
+pub(super) fn discovery(door: &Door) -> Connect {
+    let open = open(door);
+    Arc::new(move || {
+        let open = open.clone();
+        Box::pin(async move { Ok(Link::new(uplink::channel(open), None)) })
     })
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::config::Config;
 use super::kernel::Kernel;
 use super::stop::Lifetime;
-use crate::discovery::Feed;
+use crate::discovery::{Feed, Source, Status};
 use crate::identity::{self, Svid};
 use crate::model::authorization::PolicyName;
 use crate::model::snapshot::Standing;
@@ -28,6 +28,10 @@ pub(super) struct Conditions {
 
 /// For everybody who asks the status port.
 const NO_CERTIFICATE: &str = "no valid certificate; the log and the admin socket's /readyz say why";
+
+/// For everybody who asks the status port.
+const NOT_TOLD: &str =
+    "the agent of this node has not told of this workload yet; the admin socket's /readyz says what";
 
 impl Conditions {
     pub(super) fn new(observer: &Observer) -> Self {
@@ -50,11 +54,18 @@ pub(super) async fn registry(observer: Observer, mut feed: Feed, own: Own, condi
             let status = feed.status.borrow_and_update();
             let meters = observer.meters();
             meters.registry_generation.set(status.generation as i64);
-            meters.registry_reload_errors.inc_by(status.failures - failures);
+            meters
+                .registry_reload_errors
+                .inc_by(status.failures.saturating_sub(failures));
             failures = status.failures;
         }
-        // A bad file later on does not undo this: the last good one stays in force.
-        condition.met();
+        // What is wrong later on does not undo this: the last good one stays in force.
+        match feed.status.borrow().clone() {
+            Status {
+                generation: 0, error, ..
+            } => condition.unmet_because(NOT_TOLD, error.unwrap_or_default()),
+            _ => condition.met(),
+        }
         if feed.status.changed().await.is_err() {
             return;
         }
@@ -165,7 +176,10 @@ pub(super) fn shown_config(config: &Config, caller: Caller) -> serde_json::Value
         "halfClosed": humantime::format_duration(config.half_closed).to_string(),
     });
     if is_owner {
-        shown["registry"] = json!(config.discovery.file);
+        shown["registry"] = match &config.discovery {
+            Source::File(config) => json!(config.file),
+            Source::Agent => json!("agent"),
+        };
         if let Some(d) = &config.datapath {
             shown["interception"]["cgroup"] = json!(d.cgroup);
             shown["interception"]["netns"] = json!(d.netns);

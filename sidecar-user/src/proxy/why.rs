@@ -101,6 +101,9 @@ impl Why {
 
     fn routed(&self, report: &mut Telling, to: SocketAddr) {
         let world = self.world.borrow().clone();
+        if !world.knows(to.ip()) {
+            report.0.reasons.push(text::UNASKED.into());
+        }
         let (endpoints, refusal) = self.endpoints(&world, to);
         if let Some((service, all)) = world.service_at(to) {
             let kept = self.affinities.of(service, to.port(), Instant::now());

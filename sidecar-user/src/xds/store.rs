@@ -109,6 +109,11 @@ impl Store {
         self.is_complete(kind) || kind == Kind::Address && self.known.contains(name)
     }
 
+    /// Names that were asked for and answered.
+    pub fn known(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.known.iter()
+    }
+
     pub fn get(&self, key: &Key) -> Option<&Arc<Stored>> {
         self.entries.get(key)
     }

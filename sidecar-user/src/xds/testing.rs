@@ -65,3 +65,34 @@ pub(crate) fn policy(namespace: &str, name: &str, scope: Scope) -> Resource {
         dry_run: false,
     })
 }
+
+/// To a server of its own, until `up` says that it is away.
+pub(crate) fn channel(
+    discovery: crate::xds::Discovery,
+    up: tokio::sync::watch::Sender<bool>,
+) -> tonic::transport::Channel {
+    let (theirs, ours) = tokio::net::UnixStream::pair().expect("a pair of sockets");
+    tokio::spawn(async move {
+        let incoming = futures_util::stream::once(std::future::ready(Ok::<_, std::io::Error>(theirs)));
+        // One that has been served is followed by no other, and the server lives on for it.
+        let incoming = futures_util::StreamExt::chain(incoming, futures_util::stream::pending());
+        let serving = tonic::transport::Server::builder()
+            .add_service(discovery)
+            .serve_with_incoming(incoming);
+        let mut up = up.subscribe();
+        tokio::select! {
+            served = serving => served.expect("it serves"),
+            _ = up.wait_for(|up| !*up) => {}
+        }
+    });
+    let mut ours = Some(ours);
+    tonic::transport::Endpoint::from_static("http://server").connect_with_connector_lazy(tower::service_fn(
+        move |_| {
+            let ours = ours.take();
+            async move {
+                let gone = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+                ours.map(hyper_util::rt::TokioIo::new).ok_or(gone)
+            }
+        },
+    ))
+}

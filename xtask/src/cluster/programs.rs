@@ -129,8 +129,8 @@ fn build_these(programs: &[Program]) -> Result<Programs> {
     }
     if !missing.is_empty() {
         announce(&format!(
-            "build {} of {} Go programs with {} (from nothing about ten minutes on two cores, 3 GB of modules and 5 GB of \
-             Go's build cache)",
+            "build {} of {} Go programs with {} (all from nothing: about twelve minutes on two cores, 3 GB of modules and 5 GB \
+             of Go's build cache)",
             missing.len(),
             programs.len(),
             go.version

@@ -16,11 +16,12 @@ imagePullPolicy: Never
 mode: permissive
 trustDomain: trust-domain-of-the-values
 systemNamespace: outrigger-system
+refresh: 5555s
 resources: {cpu: 1111m, memory: 2222Mi, memoryLimit: 3333Mi, guaranteedCpu: 4444m}
 ";
 
 /// What is printed for the profile, and the template's words for it.
-const PLACEHOLDERS: [(&str, &str, &str); 8] = [
+const PLACEHOLDERS: [(&str, &str, &str); 9] = [
     ("", "image-of-the-values", r#"{{ include "outrigger.image" . }}"#),
     (
         r#"\"imagePullPolicy\": dyn(\""#,
@@ -33,6 +34,7 @@ const PLACEHOLDERS: [(&str, &str, &str); 8] = [
         "{{ .Values.proxy.mode }}",
     ),
     ("", "trust-domain-of-the-values", "{{ .Values.trustDomain }}"),
+    ("", "5555s", "{{ .Values.proxy.refresh }}"),
     ("", "1111m", "{{ .Values.proxy.resources.cpu }}"),
     ("", "2222Mi", "{{ .Values.proxy.resources.memory }}"),
     ("", "3333Mi", "{{ .Values.proxy.resources.memoryLimit }}"),

@@ -92,12 +92,12 @@ pub(super) const ROOMS: &[Room] = &[
         "futures_util http k8s_openapi kube serde serde_json tokio tracing zeroize",
     ),
     // Pod in, pod out, and the policies that say the same in the API server's own language.
-    room("inject", "model document kubernetes", "serde_json"),
+    room("inject", "model document kubernetes", "humantime serde_json sha2"),
     // Istio workload discovery as data, its server's and its client's state. Sans-io but for the two files that speak it.
     room(
         "xds",
         "model",
-        "bytes futures_util http hyper_util ipnet prost sha2 tokio tonic tonic_prost tower tracing",
+        "bytes fastrand futures_util http ipnet prost sha2 tokio tonic tonic_prost tracing",
     ),
     // What an agent carries between the sidecars of its node and the control process, and a sidecar's end of it. It reads no
     // message; bytes, http and http_body_util are what a request is made of that goes on as it came.

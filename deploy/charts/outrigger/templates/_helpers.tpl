@@ -54,6 +54,7 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 mode: {{ .Values.proxy.mode }}
 trustDomain: {{ .Values.trustDomain }}
 systemNamespace: {{ .Release.Namespace }}
+refresh: {{ .Values.proxy.refresh }}
 resources:
   cpu: {{ .Values.proxy.resources.cpu }}
   memory: {{ .Values.proxy.resources.memory }}
@@ -64,6 +65,6 @@ resources:
 {{/* As `kubectl outrigger inject` makes it. */}}
 {{- define "outrigger.profileDigest" -}}
 {{- $resources := .Values.proxy.resources -}}
-{{- $words := list .Chart.AppVersion (include "outrigger.image" .) .Values.image.pullPolicy .Values.proxy.mode .Values.trustDomain .Release.Namespace $resources.cpu $resources.memory $resources.memoryLimit $resources.guaranteedCpu -}}
+{{- $words := list .Chart.AppVersion (include "outrigger.image" .) .Values.image.pullPolicy .Values.proxy.mode .Values.trustDomain .Release.Namespace .Values.proxy.refresh $resources.cpu $resources.memory $resources.memoryLimit $resources.guaranteedCpu -}}
 {{- join "|" $words | sha256sum | trunc 16 -}}
 {{- end -}}

@@ -74,7 +74,7 @@ pub const SETTINGS: [Setting; 38] = [
         flag: "registry",
         env: "OUTRIGGER_REGISTRY",
         value: "FILE",
-        help: "The registry of services and workloads",
+        help: "The registry of services and workloads, or agent: what the agent of this node knows",
         list: false,
     },
     Setting {

@@ -16,6 +16,7 @@ pub(super) struct Standing {
     counts: Mutex<Counts>,
     /// Milliseconds.
     lag: AtomicU64,
+    problems: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +48,10 @@ impl Watch {
 impl Standing {
     pub(super) fn count(&self, counts: Counts) {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+    }
+
+    pub(super) fn problems(&self, number: usize) {
+        self.problems.store(number as u64, Relaxed);
     }
 
     pub(super) fn lag(&self, lag: Duration) {
@@ -103,5 +108,10 @@ pub(super) fn read(standing: &Standing, resources: usize) -> Vec<Figure> {
             "From the change of a pod or Service to its endpoints being served, the last time",
         )
         .value(standing.lag.load(Relaxed)),
+        Figure::gauge(
+            "outrigger_catalog_policy_problems",
+            "What policies say that is not followed",
+        )
+        .value(standing.problems.load(Relaxed)),
     ]
 }

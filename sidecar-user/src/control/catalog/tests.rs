@@ -45,6 +45,7 @@ impl Driven {
             store: store.clone(),
             standing: standing.clone(),
             complete: observer.readiness().condition("catalog", "not yet"),
+            problems: Vec::new(),
         };
         tokio::spawn(follower.follow(stream::poll_fn(move |context| received.poll_recv(context))));
         Self {
@@ -68,6 +69,8 @@ impl Driven {
         self.send(Event::Nodes(Change::All(vec![])));
         self.send(Event::Services(Change::All(vec![])));
         self.send(Event::Slices(Change::All(vec![])));
+        self.send(Event::Authorizations(Change::All(vec![])));
+        self.send(Event::Peers(Change::All(vec![])));
     }
 
     fn addresses(&self) -> Option<Vec<IpAddr>> {
@@ -110,6 +113,8 @@ async fn what_is_known_stays_while_the_api_server_is_away() {
         |why| Event::Pods(Change::Trouble(why)),
         |why| Event::Services(Change::Trouble(why)),
         |why| Event::Slices(Change::Trouble(why)),
+        |why| Event::Authorizations(Change::Trouble(why)),
+        |why| Event::Peers(Change::Trouble(why)),
     ] {
         driven.send(kind("410 Gone".to_owned()));
         driven.send(kind("connection refused".to_owned()));
@@ -176,8 +181,8 @@ async fn metrics_say_what_is_known_and_how_following_goes() {
     let shown = format!("{figures:?}");
     for expected in [
         r#""outrigger_catalog_objects", help: "Objects of the cluster that are known", kind: Gauge, label: Some("kind"), series: [("nodes", 1), ("pods", 1), ("services", 0), ("endpointslices", 0)]"#,
-        r#"series: [("nodes", 1), ("pods", 1), ("services", 0), ("endpointslices", 1)]"#,
-        r#"series: [("nodes", 0), ("pods", 0), ("services", 1), ("endpointslices", 0)]"#,
+        r#"series: [("nodes", 1), ("pods", 1), ("services", 0), ("endpointslices", 1), ("authorizationpolicies", 1), ("peerauthentications", 1)]"#,
+        r#"series: [("nodes", 0), ("pods", 0), ("services", 1), ("endpointslices", 0), ("authorizationpolicies", 0), ("peerauthentications", 0)]"#,
     ] {
         assert!(shown.contains(expected), "{expected} in {shown}");
     }

@@ -1,6 +1,6 @@
 //! What the API server says, by kind.
 
-use crate::kubernetes::{Change, Node, Service, Slice, WorkloadPod};
+use crate::kubernetes::{AuthorizationPolicy, Change, Node, PeerAuthentication, Service, Slice, WorkloadPod};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -8,6 +8,8 @@ pub enum Kind {
     Pods,
     Services,
     Slices,
+    Authorizations,
+    Peers,
 }
 
 #[derive(Clone, Debug)]
@@ -16,6 +18,8 @@ pub enum Event {
     Pods(Change<WorkloadPod>),
     Services(Change<Service>),
     Slices(Change<Slice>),
+    Authorizations(Change<AuthorizationPolicy>),
+    Peers(Change<PeerAuthentication>),
 }
 
 impl Event {
@@ -25,6 +29,8 @@ impl Event {
             Self::Pods(_) => Kind::Pods,
             Self::Services(_) => Kind::Services,
             Self::Slices(_) => Kind::Slices,
+            Self::Authorizations(_) => Kind::Authorizations,
+            Self::Peers(_) => Kind::Peers,
         }
     }
 
@@ -36,6 +42,8 @@ impl Event {
                 | Self::Pods(Change::All(_))
                 | Self::Services(Change::All(_))
                 | Self::Slices(Change::All(_))
+                | Self::Authorizations(Change::All(_))
+                | Self::Peers(Change::All(_))
         )
     }
 
@@ -45,14 +53,23 @@ impl Event {
             Self::Nodes(Change::Trouble(why))
             | Self::Pods(Change::Trouble(why))
             | Self::Services(Change::Trouble(why))
-            | Self::Slices(Change::Trouble(why)) => Some(why),
+            | Self::Slices(Change::Trouble(why))
+            | Self::Authorizations(Change::Trouble(why))
+            | Self::Peers(Change::Trouble(why)) => Some(why),
             _ => None,
         }
     }
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Nodes, Self::Pods, Self::Services, Self::Slices];
+    pub const ALL: [Self; 6] = [
+        Self::Nodes,
+        Self::Pods,
+        Self::Services,
+        Self::Slices,
+        Self::Authorizations,
+        Self::Peers,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -60,11 +77,13 @@ impl Kind {
             Self::Pods => "pods",
             Self::Services => "services",
             Self::Slices => "endpointslices",
+            Self::Authorizations => "authorizationpolicies",
+            Self::Peers => "peerauthentications",
         }
     }
 }
 
-/// How many objects there are of each kind.
+/// How many objects there are of each kind but policies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub nodes: usize,

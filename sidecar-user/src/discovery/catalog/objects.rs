@@ -50,6 +50,8 @@ impl Objects {
                     self.set_slice(name, slice.map(Arc::new), dirty);
                 }
             }
+            // They say something of pods, and are none of theirs.
+            Event::Authorizations(_) | Event::Peers(_) => {}
         }
     }
 
@@ -64,6 +66,10 @@ impl Objects {
 
     pub(super) fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.get(name)
+    }
+
+    pub(super) fn pods(&self) -> impl Iterator<Item = &WorkloadPod> {
+        self.pods.values()
     }
 
     pub(super) fn pod(&self, name: &ObjectName) -> Option<&WorkloadPod> {

@@ -7,12 +7,18 @@ use super::endpoints::{State, Summary};
 use super::names::Names;
 use super::objects::Objects;
 use crate::kubernetes::{ObjectName, Owner, Service, WorkloadPod};
+use crate::model::authorization::PolicyName;
 use crate::model::workload::Locality;
 use crate::model::{ServiceName, TunnelProtocol};
 use crate::xds::{Port, WorkloadResource, WorkloadType};
 
-/// `None` where there is none, and while it has no address.
-pub(super) fn of_pod(names: &Names, objects: &Objects, name: &ObjectName) -> Option<WorkloadResource> {
+/// `None` where there is none, and while it has no address. `policies` select it.
+pub(super) fn of_pod(
+    names: &Names,
+    objects: &Objects,
+    policies: &[PolicyName],
+    name: &ObjectName,
+) -> Option<WorkloadResource> {
     let pod = objects.pod(name).filter(|pod| !pod.addresses.is_empty())?;
     let mut serves = Serves::default();
     for address in &pod.addresses {
@@ -56,6 +62,7 @@ pub(super) fn of_pod(names: &Names, objects: &Objects, name: &ObjectName) -> Opt
         workload_name,
         workload_type,
         services,
+        authorization_policies: policies.iter().map(ToString::to_string).collect(),
         unhealthy,
         cluster_id: names.cluster.clone(),
         locality: Locality {

@@ -290,6 +290,7 @@ fn all_causes() -> Vec<Cause> {
         NoIdentity,
         Denied,
         NoEndpoint,
+        NoDiscovery,
         UnknownDestination,
         NoOriginalDestination,
         Loop,

@@ -21,6 +21,7 @@ use super::super::readings::Readings;
 use super::super::tunnels::Tunnels;
 use super::present::Present;
 use crate::budget::Budget;
+use crate::discovery::Demand;
 use crate::identity::Svid;
 use crate::model::{Cause, ClientAddr, OriginalDst, Outcome, Own, Party, Snapshot, SpiffeId};
 use crate::observe::{Meters, ShardObserver};
@@ -55,6 +56,8 @@ pub(in super::super) struct Settings {
     pub(in super::super) files: usize,
     pub(in super::super) bypass: Option<datapath::Bypass>,
     pub(in super::super) world: watch::Receiver<Arc<Snapshot>>,
+    /// Asks the registry's source for what it has not told.
+    pub(in super::super) demand: Demand,
     pub(in super::super) svid: watch::Receiver<Option<Arc<Svid>>>,
     pub(in super::super) phase: watch::Receiver<Phase>,
     /// Another proxy has taken the pod over.
@@ -99,6 +102,7 @@ pub(in super::super) struct Shard {
     pub(super) crowded: Cell<Option<Instant>>,
     own_ports: Vec<u16>,
     pub(super) world: watch::Receiver<Arc<Snapshot>>,
+    demand: Demand,
     svid: watch::Receiver<Option<Arc<Svid>>>,
     pub(super) phase: watch::Receiver<Phase>,
     replaced: watch::Receiver<bool>,
@@ -161,6 +165,7 @@ impl Shard {
             crowded: Cell::default(),
             own_ports: settings.own_ports,
             world: settings.world,
+            demand: settings.demand,
             svid: settings.svid,
             phase: settings.phase,
             replaced: settings.replaced,
@@ -180,6 +185,40 @@ impl Shard {
     /// The world as it is now. Read once per connection.
     pub(in super::super) fn world(&self) -> Arc<Snapshot> {
         self.world.borrow().clone()
+    }
+
+    /// The world in which all is known about an address. `None`: nobody has said in time. Where it is known, and so for every
+    /// address where the registry is a file, nothing is waited for.
+    pub(in super::super) async fn world_with(&self, ip: IpAddr) -> Option<Arc<Snapshot>> {
+        let world = self.world();
+        if world.knows(ip) || self.addresses.contains(&ip) {
+            return Some(world);
+        }
+        // Boxed: whoever waits pays for it, and no other.
+        Box::pin(self.demand.ask(&self.world, ip)).await
+    }
+
+    /// Whether all has been told that decides about a connection from there. Until this workload and its policies are known,
+    /// nobody can be let in; the addresses of a peer matter where policies ask for them.
+    pub(in super::super) async fn can_judge(&self, from: IpAddr) -> bool {
+        let mut world = self.world();
+        if world.knows_everything() {
+            return true;
+        }
+        if world.generation == 0 {
+            match Box::pin(self.demand.begun(&self.world)).await {
+                Some(begun) => world = begun,
+                None => return false,
+            }
+        }
+        let Some(own) = self.own.addresses.first() else {
+            return true;
+        };
+        let asks = world
+            .standing(&self.own, *own)
+            .all()
+            .any(|policy| policy.asks_source_ips());
+        !asks || self.world_with(from).await.is_some()
     }
 
     /// For those who have to know when the world changes. Each change is seen from now on.

@@ -20,6 +20,7 @@ use super::super::proving::Nonces;
 use super::super::walk::relay::join;
 use super::*;
 use crate::budget::Budget;
+use crate::discovery::Demand;
 use crate::model::{Direction, Flow, Own, SpiffeId};
 use crate::observe::Observer;
 use crate::policy::Mode;
@@ -106,6 +107,7 @@ fn shard(observer: &Observer) -> Rc<Shard> {
         files: 1024,
         bypass: None,
         world: watch::channel(Arc::default()).1,
+        demand: Demand::default(),
         svid: watch::channel(None).1,
         phase: watch::channel(Phase::Serving).1,
         relay: relay::Limits {

@@ -5,13 +5,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::super::affinity::Affinities;
-use super::super::config::Config;
+use super::super::config::{self, Config};
+use super::super::control;
 use super::super::interception;
 use super::super::limits;
 use super::super::privileges::Kept;
 use super::super::watchers::Conditions;
 use crate::datapath::policy::PolicyFile;
-use crate::discovery::{self, Feed};
+use crate::discovery::{self, Demand, Feed, Source};
 use crate::lifecycle::{self, LogFilter, Shutdown};
 use crate::observe::Observer;
 
@@ -23,6 +24,7 @@ pub(super) struct Opened {
     pub(super) shutdown: Shutdown,
     pub(super) observer: Observer,
     pub(super) feed: Feed,
+    pub(super) demand: Demand,
     pub(super) follow_registry: Pin<Box<dyn Future<Output = ()> + Send>>,
     pub(super) interception_policy: Option<PolicyFile>,
     pub(super) conditions: Conditions,
@@ -39,7 +41,7 @@ impl Opened {
         let observer = Observer::new();
         observer.figures(lifecycle::figures);
         // A file that only a capability can read is refused now, and not when it is read again.
-        let (feed, follow_registry) = kept.without(|| discovery::watch(&config.discovery))?;
+        let (feed, demand, follow_registry) = kept.without(|| registry(&config))?;
         let interception_policy = kept.without(|| interception::open(&mut config))?;
         Ok(Self {
             config,
@@ -48,10 +50,28 @@ impl Opened {
             affinities: Arc::default(),
             shutdown,
             feed,
-            follow_registry: Box::pin(follow_registry),
+            demand,
+            follow_registry,
             interception_policy,
             conditions: Conditions::new(&observer),
             observer,
         })
     }
+}
+
+type Followed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn registry(config: &Config) -> anyhow::Result<(Feed, Demand, Followed)> {
+    Ok(match (&config.discovery, &config.agent) {
+        (Source::File(file), _) => {
+            let (feed, follow) = discovery::watch(file)?;
+            (feed, Demand::default(), Box::pin(follow))
+        }
+        (Source::Agent, Some(door)) => {
+            let (feed, demand, follow) =
+                discovery::xds::follow(&config::own(config), control::discovery(door));
+            (feed, demand, Box::pin(follow))
+        }
+        (Source::Agent, None) => anyhow::bail!("registry: there is no agent to ask; set interception.agent"),
+    })
 }

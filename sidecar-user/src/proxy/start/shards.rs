@@ -125,6 +125,7 @@ impl Active {
             files: lifecycle::file_limit(),
             bypass: self.kernel.as_ref().map(|kernel| kernel.session().bypass()),
             world: opened.feed.snapshots.clone(),
+            demand: opened.demand.clone(),
             svid: self.identity.svid.clone(),
             phase,
             replaced,

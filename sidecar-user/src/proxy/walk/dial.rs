@@ -56,11 +56,14 @@ pub(super) async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow)
     if shard.is_own(asked.dst.0) {
         return Err(Failed::refused(Outcome::new(Party::Client, Cause::Loop)));
     }
+    let Some(world) = shard.world_with(asked.dst.0.ip()).await else {
+        return Err(Failed::refused(Outcome::new(Party::Us, Cause::NoDiscovery)));
+    };
     let client = Client {
         own: &shard.own,
         affinities: &shard.affinities,
     };
-    let mut search = Search::new(client, asked.dst, shard.unknown, asked.held, shard.world());
+    let mut search = Search::new(client, asked.dst, shard.unknown, asked.held, world);
     loop {
         let Some((up, transport)) = search.next() else {
             if let Some(refusal) = search.refusal() {

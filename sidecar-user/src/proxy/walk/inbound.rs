@@ -37,6 +37,8 @@ pub(super) struct Tunnel {
 /// Why a CONNECT has not reached the application.
 enum Undelivered {
     Refused(Refusal),
+    /// The registry has not told who may come in.
+    Undiscovered,
     /// This proxy ends. The client is to ask the next one.
     Ended(Outcome),
 }
@@ -57,6 +59,9 @@ pub(super) async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: I
         let (goal, live) = if destination.port() == shard.status_port {
             (Goal::Status(destination), shard.live.enter(None))
         } else {
+            if !shard.can_judge(tunnel.client.0.ip()).await {
+                return Err(Undelivered::Undiscovered);
+            }
             let (permit, live) = admit(
                 &shard,
                 &flow,
@@ -89,6 +94,10 @@ pub(super) async fn stream(shard: Rc<Shard>, tunnel: Rc<Tunnel>, mut incoming: I
         Err(Undelivered::Ended(cut)) => {
             incoming.leave_unprocessed();
             cut
+        }
+        Err(Undelivered::Undiscovered) => {
+            incoming.refuse(Refusal::Denied);
+            Outcome::new(Party::Us, Cause::NoDiscovery)
         }
         Err(Undelivered::Refused(refusal)) => {
             incoming.refuse(refusal);
@@ -167,6 +176,9 @@ pub(in crate::proxy) async fn plaintext(shard: Rc<Shard>, arrival: Arrival) {
         }
         if shard.is_own_port(destination.port()) {
             return Err(Outcome::new(Party::Client, Cause::Loop));
+        }
+        if !shard.can_judge(client.0.ip()).await {
+            return Err(Outcome::new(Party::Us, Cause::NoDiscovery));
         }
         let inbound = Inbound {
             source: None,

@@ -11,6 +11,10 @@ use crate::observe::{EndpointReport, Question, RuleReport, WhyReport};
 use crate::policy::authorization::{By, Decision};
 use crate::route::{DNS, Refusal, Unknown};
 
+/// Of an address that the agent was not asked for.
+pub(super) const UNASKED: &str = "nothing here has dialled this address lately: the agent of this node is asked for it with the first connection, and what follows \
+     holds only if it knows nothing of it";
+
 /// What the registry says of a service, and how it is balanced as seen from there.
 pub(super) fn service(
     service: &Service,

@@ -86,3 +86,24 @@ pub struct Value {
     #[prost(string, optional, tag = "3")]
     pub string: Option<String>,
 }
+
+impl Node {
+    /// With these metadata, an empty one left out.
+    pub fn new(id: String, metadata: &[(&str, &str)]) -> Self {
+        let said = metadata.iter().filter(|(_, value)| !value.is_empty());
+        let fields = said.map(|(name, value)| {
+            let string = Some((*value).to_owned());
+            ((*name).to_owned(), Value { string })
+        });
+        Self {
+            id,
+            metadata: Some(Struct {
+                fields: fields.collect(),
+            }),
+        }
+    }
+
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.metadata.as_ref()?.fields.get(name)?.string.as_deref()
+    }
+}

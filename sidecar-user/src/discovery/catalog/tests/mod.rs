@@ -4,6 +4,7 @@ mod build;
 mod endpoints;
 mod order;
 mod pods;
+mod policies;
 mod scale;
 mod services;
 
@@ -41,6 +42,8 @@ impl World {
         world.take(Event::Pods(Change::All(pods)));
         world.take(Event::Services(Change::All(services)));
         world.take(Event::Slices(Change::All(slices)));
+        world.take(Event::Authorizations(Change::All(vec![])));
+        world.take(Event::Peers(Change::All(vec![])));
         world
     }
 
@@ -133,8 +136,15 @@ fn nothing_is_told_before_every_kind_has_been_listed() {
     world.take(Event::Services(Change::All(vec![service("echo")])));
     world.take(Event::Services(Change::Trouble("gone".into())));
     assert_eq!(world.known.len(), 0);
-    assert_eq!(world.catalog.awaited().collect::<Vec<_>>(), [Kind::Nodes]);
+    world.take(Event::Authorizations(Change::All(vec![])));
     world.take(Event::Nodes(Change::All(vec![])));
+    assert_eq!(
+        world.known.len(),
+        0,
+        "a policy that is not known yet forbids nothing"
+    );
+    assert_eq!(world.catalog.awaited().collect::<Vec<_>>(), [Kind::Peers]);
+    world.take(Event::Peers(Change::All(vec![])));
     assert_eq!(world.known.len(), 2);
     assert_eq!(world.catalog.awaited().count(), 0);
 }

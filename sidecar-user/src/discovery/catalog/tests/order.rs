@@ -1,6 +1,9 @@
 //! Any order of changes ends in the same world as one list of everything.
 
+use serde_json::json;
+
 use super::*;
+use crate::kubernetes::AuthorizationPolicy;
 
 /// The objects as the API server has them. Few names, so that they meet.
 #[derive(Default)]
@@ -9,6 +12,7 @@ struct Server {
     pods: HashMap<u8, WorkloadPod>,
     services: HashMap<u8, Service>,
     slices: HashMap<u8, Slice>,
+    policies: HashMap<u8, AuthorizationPolicy>,
 }
 
 fn any_node(random: &mut fastrand::Rng, n: u8) -> Node {
@@ -29,6 +33,8 @@ fn any_pod(random: &mut fastrand::Rng, n: u8) -> WorkloadPod {
     pod.host_network = random.u8(..5) == 0;
     pod.has_proxy = random.bool();
     pod.ready = random.u8(..4) != 0;
+    let labels = [("app".to_owned(), ["web", "db"][random.usize(..2)].to_owned())];
+    pod.labels = std::sync::Arc::new(labels.into());
     pod.finished = random.u8(..8) == 0;
     pod
 }
@@ -68,6 +74,15 @@ fn any_slice(random: &mut fastrand::Rng, n: u8) -> Slice {
         slice.service = None;
     }
     slice
+}
+
+fn any_policy(random: &mut fastrand::Rng, n: u8) -> AuthorizationPolicy {
+    let app = ["web", "db"][random.usize(..2)];
+    let selector = random.bool().then(|| json!({"matchLabels": {"app": app}}));
+    let spec = json!({"rules": [{"from": [{"source": {"namespaces": ["demo"]}}]}], "selector": selector});
+    let namespace = ["demo", "istio-system", "other"][usize::from(n)];
+    let metadata = json!({"name": format!("a{n}"), "namespace": namespace});
+    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
 }
 
 /// Changes one object, or nothing but who has to list again.
@@ -114,7 +129,8 @@ impl Server {
         match random.u8(..10) {
             0 => Event::Nodes(step(random, &mut self.nodes, 3, any_node)),
             1..=3 => Event::Pods(step(random, &mut self.pods, 6, any_pod)),
-            4 | 5 => Event::Services(step(random, &mut self.services, 4, any_service)),
+            4 => Event::Authorizations(step(random, &mut self.policies, 3, any_policy)),
+            5 => Event::Services(step(random, &mut self.services, 4, any_service)),
             _ => Event::Slices(step(random, &mut self.slices, 6, any_slice)),
         }
     }
@@ -125,6 +141,8 @@ impl Server {
             Event::Pods(all(random, &self.pods)),
             Event::Services(all(random, &self.services)),
             Event::Slices(all(random, &self.slices)),
+            Event::Authorizations(all(random, &self.policies)),
+            Event::Peers(Change::All(Vec::new())),
         ];
         random.shuffle(&mut lists);
         lists

@@ -121,6 +121,8 @@ fn filled(catalog: &mut Catalog) -> Store {
         Event::Pods(Change::All(pods)),
         Event::Services(Change::All(services)),
         Event::Slices(Change::All(slices)),
+        Event::Authorizations(Change::All(Vec::new())),
+        Event::Peers(Change::All(Vec::new())),
     ];
     let (mut made, mut stored) = (Duration::ZERO, Duration::ZERO);
     let (mut known, mut served) = (0, 0);

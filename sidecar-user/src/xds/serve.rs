@@ -1,0 +1,298 @@
+//! The server on the wire: `AggregatedDiscoveryService/DeltaAggregatedResources`, one task for each stream. What is sent is
+//! `server/`'s business, who may ask its door's.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::Stream;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio::time::{sleep_until, timeout};
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service, http};
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::demands::{Demands, Needs};
+use super::message::{DeltaRequest, DeltaResponse, Node};
+use super::{Audience, Limits, ServerStream, Shared, address_key};
+
+const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+pub(super) const DELTA: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+/// A client that reconnects brings names and versions of all that it holds: 100,000 take 6 MiB.
+const MAX_REQUEST: usize = 16 << 20;
+/// Changes are sent together that happen within this time, and half of it more at most.
+const BATCH: Duration = Duration::from_millis(60);
+/// A client that takes nothing for so long has to begin again.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// Who may ask here, and what a stream to them is like.
+#[derive(Clone, Debug)]
+pub enum Guests {
+    /// Proxies of nodes, which ask for many pods.
+    Nodes,
+    /// Sidecars, whose names this process has to ask for itself.
+    Sidecars(Arc<Demands>),
+}
+
+impl Guests {
+    fn limits(&self) -> Limits {
+        match self {
+            Self::Nodes => Limits { names: 1 << 17 },
+            Self::Sidecars(_) => Limits { names: 1 << 14 },
+        }
+    }
+
+    /// A sidecar says itself which pod it stands beside: a false word would show it policies of others, or none.
+    fn audience(&self, node: Option<&Node>) -> Audience {
+        match self {
+            Self::Nodes => Audience::Everybody,
+            Self::Sidecars(_) => {
+                let text = |name| node.and_then(|node| node.text(name)).unwrap_or_default();
+                let addresses = text("INSTANCE_IPS").split(',').filter_map(|ip| ip.parse().ok());
+                Audience::Pod {
+                    namespace: text("NAMESPACE").into(),
+                    own: addresses.map(|ip| address_key("", ip)).collect(),
+                }
+            }
+        }
+    }
+}
+
+/// Read at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerCounts {
+    pub streams: usize,
+    pub responses: u64,
+    pub resources: u64,
+    /// Resources that clients have refused.
+    pub refused: u64,
+    /// Streams that were ended because their client took nothing, or asked for nonsense.
+    pub cut: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    streams: AtomicUsize,
+    responses: AtomicU64,
+    resources: AtomicU64,
+    refused: AtomicU64,
+    cut: AtomicU64,
+}
+
+/// The discovery service over a store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    shared: Arc<Shared>,
+    guests: Guests,
+    counters: Arc<Counters>,
+}
+
+impl Discovery {
+    pub fn new(shared: Arc<Shared>, guests: Guests) -> Self {
+        Self {
+            shared,
+            guests,
+            counters: Arc::default(),
+        }
+    }
+
+    /// It alone.
+    pub fn routes(self) -> Routes {
+        Routes::new(self)
+    }
+
+    pub fn counts(&self) -> ServerCounts {
+        ServerCounts {
+            streams: self.counters.streams.load(Relaxed),
+            responses: self.counters.responses.load(Relaxed),
+            resources: self.counters.resources.load(Relaxed),
+            refused: self.counters.refused.load(Relaxed),
+            cut: self.counters.cut.load(Relaxed),
+        }
+    }
+}
+
+type Responses = Pin<Box<dyn Stream<Item = Result<DeltaResponse, Status>> + Send>>;
+
+impl NamedService for Discovery {
+    const NAME: &'static str = SERVICE;
+}
+
+impl Service<http::Request<Body>> for Discovery {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let delta = Delta(self.clone());
+        Box::pin(async move {
+            if request.uri().path() != DELTA {
+                return Ok(Status::unimplemented("only DeltaAggregatedResources is served").into_http());
+            }
+            let mut grpc =
+                tonic::server::Grpc::new(ProstCodec::default()).max_decoding_message_size(MAX_REQUEST);
+            Ok(grpc.streaming(delta, request).await)
+        })
+    }
+}
+
+struct Delta(Discovery);
+
+impl Service<Request<Streaming<DeltaRequest>>> for Delta {
+    type Response = Response<Responses>;
+    type Error = Status;
+    type Future = std::future::Ready<Result<Self::Response, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Streaming<DeltaRequest>>) -> Self::Future {
+        // One at a time: whoever reads slowly is sent the last state, and none between.
+        let (out, mut responses) = mpsc::channel(1);
+        let task = Task {
+            discovery: self.0.clone(),
+            needs: match &self.0.guests {
+                Guests::Nodes => None,
+                Guests::Sidecars(demands) => Some(demands.needs()),
+            },
+            stream: None,
+            out,
+        };
+        tokio::spawn(task.run(request.into_inner()));
+        let responses = futures_util::stream::poll_fn(move |cx| responses.poll_recv(cx));
+        std::future::ready(Ok(Response::new(Box::pin(responses))))
+    }
+}
+
+struct Task {
+    discovery: Discovery,
+    needs: Option<Needs>,
+    /// Since the first request, which says who asks.
+    stream: Option<ServerStream>,
+    out: mpsc::Sender<Result<DeltaResponse, Status>>,
+}
+
+impl Task {
+    async fn run(mut self, requests: Streaming<DeltaRequest>) {
+        let counters = self.discovery.counters.clone();
+        counters.streams.fetch_add(1, Relaxed);
+        if let Err(status) = self.follow(requests).await {
+            counters.cut.fetch_add(1, Relaxed);
+            tracing::warn!(reason = status.message(), "a discovery stream is ended");
+            let _ = self.out.try_send(Err(status));
+        }
+        counters.streams.fetch_sub(1, Relaxed);
+    }
+
+    async fn follow(&mut self, mut requests: Streaming<DeltaRequest>) -> Result<(), Status> {
+        let mut changes = self.discovery.shared.follow();
+        let mut batch: Option<tokio::time::Instant> = None;
+        loop {
+            let flush = async {
+                match batch {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => self.request(request)?,
+                    // The client has gone.
+                    Ok(None) | Err(_) => return Ok(()),
+                },
+                change = changes.recv() => {
+                    let store = self.discovery.shared.lock();
+                    match (change, &mut self.stream) {
+                        (Err(RecvError::Closed), _) => return Ok(()),
+                        (_, None) => {}
+                        (Ok(touched), Some(stream)) => stream.touched(&touched, &store),
+                        (Err(RecvError::Lagged(_)), Some(stream)) => stream.lost_track(&store),
+                    }
+                }
+                () = flush => {
+                    batch = None;
+                    self.send().await?;
+                }
+                () = self.out.closed() => return Ok(()),
+            }
+            let Some(stream) = &self.stream else {
+                continue;
+            };
+            if stream.is_urgent() {
+                batch = None;
+                self.send().await?;
+            } else if stream.is_due() && batch.is_none() {
+                batch = Some(tokio::time::Instant::now() + BATCH.mul_f64(1.0 + fastrand::f64() / 2.0));
+            }
+        }
+    }
+
+    fn request(&mut self, request: DeltaRequest) -> Result<(), Status> {
+        let Discovery {
+            shared,
+            guests,
+            counters,
+        } = &self.discovery;
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            None => {
+                let audience = guests.audience(request.node.as_ref());
+                if let (Some(needs), Audience::Pod { own, .. }) = (&mut self.needs, &audience) {
+                    needs.add(own, Instant::now());
+                }
+                self.stream.insert(ServerStream::new(audience, guests.limits()))
+            }
+        };
+        let asked = stream.request(request, &shared.lock());
+        let asked = asked.map_err(|bad| Status::invalid_argument(bad.to_string()))?;
+        if let Some(needs) = &mut self.needs {
+            let now = Instant::now();
+            needs.add(&asked.subscribed, now);
+            needs.remove(&asked.unsubscribed, now);
+        }
+        if let Some(why) = asked.refused {
+            counters.refused.fetch_add(1, Relaxed);
+            let why: String = why.chars().take(300).collect();
+            tracing::warn!(
+                reason = why.escape_debug().to_string(),
+                "a client refuses resources"
+            );
+        }
+        Ok(())
+    }
+
+    /// All that is due, a response at a time: none is made before the one before it is taken.
+    async fn send(&mut self) -> Result<(), Status> {
+        let late = |_| Status::deadline_exceeded("nothing was read for 30 seconds");
+        let Discovery { shared, counters, .. } = &self.discovery;
+        let Some(stream) = &mut self.stream else {
+            return Ok(());
+        };
+        loop {
+            let Ok(place) = timeout(STALLED, self.out.reserve()).await.map_err(late)? else {
+                return Ok(());
+            };
+            let Some(response) = stream.next(&shared.lock()) else {
+                return Ok(());
+            };
+            counters.responses.fetch_add(1, Relaxed);
+            counters
+                .resources
+                .fetch_add(response.resources.len() as u64, Relaxed);
+            place.send(Ok(response));
+        }
+    }
+}
