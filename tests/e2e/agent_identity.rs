@@ -38,11 +38,11 @@ fn a_certificate_lives_on_without_the_agent_and_is_renewed_once_it_is_back() -> 
     mesh.fabric.kill_agent();
     ensure!(is_answered(&mesh), "its certificate is good");
     wait::until("the certificate expires", wait::SOON, || !is_answered(&mesh))?;
-    let log = mesh.client.sidecar.log();
-    ensure!(
-        log.contains("the agent of this node cannot be asked") || log.contains("did not accept"),
-        "{log}"
-    );
+    wait::until("the sidecar says why", wait::SOON, || {
+        let log = mesh.client.sidecar.log();
+        log.contains("nobody listens at @outrigger/agent")
+            && log.contains("the agent of this node cannot be asked")
+    })?;
     mesh.fabric.start_agent()?;
     wait::until("the service answers again", wait::SOON, || is_answered(&mesh))
 }

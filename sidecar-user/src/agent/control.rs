@@ -7,20 +7,21 @@ use tokio::task::JoinSet;
 
 use super::discovery;
 use crate::error_chain;
-use crate::kubernetes;
+use crate::kubernetes::{self, Client};
 use crate::observe::{Figure, Observer};
 use crate::uplink::{self, Addresses, Control, Counts, Local, Relay};
 
 /// Begins to serve. `None`: this agent knows of no control process.
 pub(super) fn open(
     config: Option<uplink::Config>,
+    client: Option<Client>,
     observer: &Observer,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<Option<Local>> {
     let Some(config) = config else {
         return Ok(None);
     };
-    let addresses = addresses(&config, tasks)?;
+    let addresses = addresses(&config, client, tasks)?;
     let control = Arc::new(Control::new(config, addresses)?);
     let discovery = discovery::open(control.clone(), observer, tasks);
     let relay = Relay::new(control);
@@ -40,17 +41,13 @@ pub(super) fn open(
 }
 
 /// In a cluster those of the pods behind the Service: nothing but the API server is needed to know them, no DNS and no kube-proxy.
-fn addresses(config: &uplink::Config, tasks: &mut JoinSet<()>) -> anyhow::Result<Addresses> {
-    let Some((service, port)) = Control::service(config)? else {
+fn addresses(
+    config: &uplink::Config,
+    client: Option<Client>,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<Addresses> {
+    let (Some((service, port)), Some(client)) = (Control::service(config)?, client) else {
         return Ok(Addresses::Resolved);
-    };
-    let client = match kubernetes::Client::in_cluster() {
-        Ok(client) => client,
-        Err(error) => {
-            let error = error_chain(&error);
-            tracing::info!(error, "the host of control.url is resolved by DNS");
-            return Ok(Addresses::Resolved);
-        }
     };
     let (tell, known) = watch::channel(Vec::new());
     tasks.spawn(async move {

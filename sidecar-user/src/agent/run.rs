@@ -118,7 +118,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let requests = Listener::bind_path(&config.socket)
         .with_context(|| format!("socket: cannot listen at {}", config.socket.display()))?;
     let mut watch = Watch::new(&roots)?;
-    let control = control::open(config.control.clone(), &observer, &mut tasks)?;
+    let client = kubernetes.as_ref().map(|(client, _)| client.clone());
+    let control = control::open(config.control.clone(), client, &observer, &mut tasks)?;
     let mut pods = Pods {
         control,
         finder: Arc::new(Finder::new(roots)?),

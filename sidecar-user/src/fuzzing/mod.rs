@@ -13,7 +13,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{HeldEvent, SpiffeId};
 use crate::policy::{Claim, client_address};
-use crate::{config, datapath, discovery, host, identity, intercept, issuer, observe, plugin, transport, xds};
+use crate::{
+    config, datapath, discovery, host, identity, intercept, issuer, observe, plugin, transport, xds,
+};
 use shape::{frames, pem, request, text};
 
 /// What people are told about the input: `Ok` when it was taken, `Err` when it was refused.

@@ -83,7 +83,11 @@ impl Refused {
     pub(super) fn is_anyones(self) -> bool {
         matches!(
             self,
-            Self::NoToken | Self::UnknownToken | Self::ExpiredToken | Self::NotAuthentic
+            Self::NoToken
+                | Self::UnknownToken
+                | Self::ExpiredToken
+                | Self::NotAuthentic
+                | Self::OtherAudience
         )
     }
 }

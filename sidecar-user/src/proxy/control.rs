@@ -3,15 +3,20 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::agent::say;
 use super::granted::connect;
 use crate::grant::{Answer, Door, Request};
 use crate::uplink::{self, Open};
 use crate::xds::{Connect, Link};
+
+/// For an agent that restarts. Whoever asks for a stream waits no longer than five seconds for it, and then could not say why.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Each stream comes from the agent that serves the node at that moment.
 pub(super) fn open(door: &Door) -> Open {
@@ -36,7 +41,10 @@ pub(super) fn discovery(door: &Door) -> Connect {
 }
 
 async fn stream(door: &Door) -> anyhow::Result<UnixStream> {
-    let agent = connect(door).await?;
+    let agent = timeout(PATIENCE, connect(door)).await;
+    let agent = agent.with_context(|| {
+        format!("nobody listens at {door} in this network namespace; start `outrigger agent` on this node")
+    })??;
     // The agent's answer is waited for, and other tasks have this thread too.
     let asked = tokio::task::spawn_blocking(move || say(&agent, &Request::Control, &[]));
     let (answer, descriptors) = asked.await??;

@@ -38,8 +38,8 @@ pub fn is_default() -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Agent {
     process: Mutex<Option<Process>>,
-    /// What it is told of the authority.
-    control: Mutex<Vec<OsString>>,
+    /// What it is told of the authority, if it is to reach one.
+    control: Mutex<Option<Vec<OsString>>>,
 }
 
 impl Agent {
@@ -65,7 +65,8 @@ impl Agent {
             "--control-token".as_ref(),
             token.as_ref(),
         ];
-        *self.control.lock().expect("no test panics with it") = words.map(OsString::from).into();
+        let words = words.map(OsString::from).into();
+        *self.control.lock().expect("no test panics with it") = Some(words);
         Ok(())
     }
 
@@ -76,11 +77,19 @@ impl Agent {
             return Ok(());
         }
         let outrigger = binaries::path("outrigger")?;
-        // Without a cluster a directory in which nothing is found: pods are asked for.
-        let (directory, mut command) = match fabric.api_server() {
-            None => ("agent", Command::new(outrigger)),
-            Some(_) => {
-                // With a cgroup namespace of its own, as a container has.
+        let words = self.control.lock().expect("no test panics with it").clone();
+        let mut command = match (words.is_some(), fabric.api_server().is_some()) {
+            (false, false) => Command::new(outrigger),
+            // What it asks is on the host's side of the bridge.
+            (true, false) => {
+                let mut command = Command::new("nsenter");
+                command
+                    .arg(format!("--net={}/{}", name::NETNS_DIR, fabric.name()))
+                    .arg(outrigger);
+                command
+            }
+            // With a cgroup namespace of its own, too, as a container has.
+            (_, true) => {
                 let own = cgroup::mount()?.join(fabric.name()).join("agent");
                 cgroup::create(&own)?;
                 let mut command = Command::new("sh");
@@ -90,8 +99,13 @@ impl Agent {
                     .arg(format!("--net={}/{}", name::NETNS_DIR, fabric.name()))
                     .args(["unshare", "--cgroup"])
                     .arg(outrigger);
-                (KUBEPODS, command)
+                command
             }
+        };
+        // Without a cluster a directory in which nothing is found: pods are asked for.
+        let directory = match fabric.api_server() {
+            None => "agent",
+            Some(_) => KUBEPODS,
         };
         let pods = cgroup::mount()?.join(fabric.name()).join(directory);
         cgroup::create(&pods)?;
@@ -109,7 +123,7 @@ impl Agent {
             .args(["--sidecar", SIDECAR])
             .arg("--socket")
             .arg(socket(fabric))
-            .args(&*self.control.lock().expect("no test panics with it"));
+            .args(words.unwrap_or_default());
         let mut process = Process::spawn(command, &fabric.scratch().join("log"))?;
         process.until("serves the node", |process| {
             process.log().contains("the agent serves this node")
