@@ -103,6 +103,11 @@ fn list(root: &Path, dir: &Path, files: &mut Vec<(PathBuf, u32, (u32, u32), Stri
     }
 }
 
+/// Someone tries out programs that are no release, which are larger.
+fn is_of_another_build() -> bool {
+    std::env::var_os("OUTRIGGER_BIN_DIR").is_some()
+}
+
 #[test]
 fn the_containerfile_builds_the_image_that_pods_of_the_cluster_start_from() {
     let scratch = Scratch::new();
@@ -142,5 +147,9 @@ fn the_containerfile_builds_the_image_that_pods_of_the_cluster_start_from() {
     let programs: Vec<_> = programs.map(|(path, ..)| path.display().to_string()).collect();
     assert_eq!(programs, ["usr/bin/kubectl-outrigger", "usr/bin/outrigger"]);
     let size = fs::metadata(&of_pods).unwrap().len();
-    assert!(size < LARGEST, "{size} bytes in {:?}", ours.files);
+    assert!(
+        size < LARGEST || is_of_another_build(),
+        "{size} bytes in {:?}",
+        ours.files
+    );
 }

@@ -22,6 +22,9 @@ mod injection; // sidecars come into pods
 #[path = "chart.rs"]
 mod chart; // our chart: what it renders and refuses
 
+#[path = "pod_certificates.rs"]
+mod pod_certificates; // identities by the API server's own requests
+
 #[path = "rights.rs"]
 mod rights; // what Outrigger may ask of the API server, and may not
 

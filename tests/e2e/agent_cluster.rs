@@ -290,3 +290,35 @@ fn a_pod_that_can_have_no_sidecar_is_refused_with_an_event_and_one_without_is_no
     ensure!(!node.pins(UID).exists() && !node.pins(OTHER).exists());
     Ok(())
 }
+
+#[test]
+fn where_the_node_can_serve_no_pod_each_with_a_sidecar_is_told_and_the_agent_ends() -> Result<()> {
+    let node = Node::new("cluster-unfit")?;
+    let [meshed, plain] =
+        [("meshed", UID), ("plain", OTHER)].map(|(name, uid)| node.fabric.pod_of_kubelet(name, uid));
+    node.server.put(object(&meshed?, UID, true));
+    node.server.put(object(&plain?, OTHER, false));
+    let mut command = node.fabric.node().command("setpriv");
+    command
+        .args(["--bounding-set=-bpf,-sys_admin", "--inh-caps=-bpf,-sys_admin"])
+        .arg(harness::mesh::binaries::path("outrigger")?)
+        .args([
+            "agent",
+            "--node",
+            "n1",
+            "--api-server",
+            &node.server.url(),
+            "--pins",
+        ])
+        .arg(node.fabric.bpffs().join("agent"))
+        .arg("--socket")
+        .arg(node.fabric.agent_socket());
+    let mut agent = node.fabric.node().spawn(command)?;
+    let status = agent.wait(wait::SOON)?;
+    ensure!(!status.success(), "{}", agent.log());
+    let events = node.server.events();
+    ensure!(events.len() == 1, "{events:?}\n{}", agent.log());
+    assert_eq!(events[0]["reason"], "NodeNotMeshed");
+    assert_eq!(events[0]["involvedObject"]["uid"], UID);
+    Ok(())
+}

@@ -143,3 +143,32 @@ fn leaves(cgroup: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     directories.map(|entry| entry.path())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_known_by_the_cgroup_that_any_runtime_and_driver_makes_for_it() {
+        let id = "c0ffee".repeat(11)[..64].to_owned();
+        let is_of = |name: &str| is_of(&Path::new("/pod").join(name), &id);
+        for name in ["", "cri-containerd-", "crio-", "docker-"] {
+            let name = match name {
+                "" => id.clone(),
+                runtime => format!("{runtime}{id}.scope"),
+            };
+            assert!(is_of(&name), "{name}");
+        }
+        let (other, half) = (id.replace('c', "d"), &id[..32]);
+        for name in [
+            &other,
+            half,
+            "outrigger",
+            "",
+            &format!("crio-{other}.scope"),
+            &format!("{id}x"),
+        ] {
+            assert!(!is_of(name), "{name}");
+        }
+    }
+}

@@ -26,6 +26,23 @@ const COMPONENT: &str = "outrigger-agent";
 const LATE: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Of the node that is served.
+#[derive(Clone, Debug)]
+pub struct Kubernetes {
+    pub node: String,
+    /// One that asks for no credentials. `None`: that of this pod.
+    pub server: Option<String>,
+}
+
+impl Kubernetes {
+    pub(super) fn client(&self) -> Result<Client, kubernetes::Error> {
+        match &self.server {
+            Some(server) => Client::anonymous(server),
+            None => Client::in_cluster(),
+        }
+    }
+}
+
 pub(super) struct Cluster {
     client: Client,
     node: String,

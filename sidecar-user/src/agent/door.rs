@@ -33,7 +33,10 @@ const FORMERS_LOOK: Duration = Duration::from_secs(1);
 /// Answers until dropped.
 pub(super) async fn serve(pod: Arc<Pod>) -> io::Result<()> {
     let bound = pod.target.netns().within(|| Listener::bind(grant::DOOR));
-    let listener = bound.map_err(io::Error::other)??;
+    let listener = bound.map_err(io::Error::other)?.map_err(|error| {
+        let why = format!("its door @{}, which another agent may have: {error}", grant::DOOR);
+        io::Error::new(error.kind(), why)
+    })?;
     loop {
         let conversation = listener.next().await?;
         let pod = pod.clone();

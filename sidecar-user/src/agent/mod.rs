@@ -43,11 +43,12 @@ mod uid;
 mod watch;
 
 pub use cgroup::PodCgroup;
+pub use cluster::Kubernetes;
 pub use error::Error;
 pub use event::Event;
 pub use find::Finder;
 pub use path::{Driver, PodPath, Qos};
 pub use roots::{Root, Roots};
-pub use run::{Config, Kubernetes, run};
+pub use run::{Config, run};
 pub use uid::{NotUid, PodUid};
 pub use watch::Watch;

@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::answers::Answers;
 use super::caller::Home;
-use super::cluster::{Cluster, Task};
+use super::cluster::{Cluster, Kubernetes, Task};
 use super::pod::Pod;
 use super::register::Register;
 use super::{Event, Finder, PodCgroup, Roots, Watch};
@@ -22,7 +22,6 @@ use crate::budget;
 use crate::datapath::{self, Lease, Node, Place, PodTarget};
 use crate::error_chain;
 use crate::grant::{Answer, Request, Wanted};
-use crate::kubernetes::{self, Client};
 use crate::lifecycle::messages::{Listener, Messages};
 use crate::lifecycle::{self, Shutdown};
 use crate::model::LocalPod;
@@ -48,23 +47,6 @@ pub struct Config {
     pub memory: memory::Limits,
     /// Whom the sidecars of this node ask through it.
     pub control: Option<uplink::Config>,
-}
-
-/// Of the node that is served.
-#[derive(Clone, Debug)]
-pub struct Kubernetes {
-    pub node: String,
-    /// One that asks for no credentials. `None`: that of this pod.
-    pub server: Option<String>,
-}
-
-impl Kubernetes {
-    fn client(&self) -> Result<Client, kubernetes::Error> {
-        match &self.server {
-            Some(server) => Client::anonymous(server),
-            None => Client::in_cluster(),
-        }
-    }
 }
 
 impl Config {

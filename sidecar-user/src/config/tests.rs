@@ -11,6 +11,7 @@ use crate::{identity, observe, policy, route};
 
 mod certificate_files;
 mod interception;
+mod registry;
 mod stop;
 
 const MINIMAL: &str = "

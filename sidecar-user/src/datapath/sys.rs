@@ -281,7 +281,8 @@ pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     }
 }
 
-/// Fails with ESRCH once the process has ended and was waited for, so that another may have its number.
+/// Fails with ESRCH once the process has ended and was waited for, so that another may have its number. A process that may not be
+/// signalled (EPERM: it is another user's, and CAP_KILL is missing) is there.
 pub(super) fn pidfd_exists(process: BorrowedFd<'_>) -> io::Result<()> {
     let no_signal = 0;
     // SAFETY: a descriptor, two numbers, and a null pointer, which stands for no information.
@@ -294,10 +295,10 @@ pub(super) fn pidfd_exists(process: BorrowedFd<'_>) -> io::Result<()> {
             0,
         )
     };
-    if failed == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+    match io::Error::last_os_error() {
+        _ if failed == 0 => Ok(()),
+        error if error.raw_os_error() == Some(libc::EPERM) => Ok(()),
+        error => Err(error),
     }
 }
 

@@ -13,7 +13,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{HeldEvent, SpiffeId};
 use crate::policy::{Claim, client_address};
-use crate::{config, datapath, discovery, host, identity, intercept, issuer, observe, plugin, transport};
+use crate::{
+    config, datapath, discovery, host, identity, intercept, issuer, observe, plugin, transport, xds,
+};
 use shape::{frames, pem, request, text};
 
 /// What people are told about the input: `Ok` when it was taken, `Err` when it was refused.
@@ -29,7 +31,7 @@ const fn target(name: &'static str, run: fn(&[u8]) -> Told) -> Target {
 }
 
 /// By name. Each has a file in `tests/fuzz/targets` and inputs in `tests/fuzz/corpus`.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 21] = [
     // A query string: what a caller of the admin endpoint asks for.
     target("admin_query", |data| text(data, observe::fuzz::query)),
     // Frames of DER or of PEM, the last one the bundle: what an authority answered.
@@ -52,6 +54,16 @@ pub const TARGETS: [Target; 18] = [
     target("connect_answer", |data| {
         transport::hbone::fuzz::connect_answer(request(data)?.headers())
     }),
+    // Protobuf: a request of a discovery stream, as a client sends it.
+    target("discovery_request", xds::message::fuzz::request),
+    // Protobuf, behind a byte that tells its type: a workload or service (even), or a policy.
+    target("discovery_resource", |data| {
+        let (kind, encoded) = data.split_first().ok_or("it is empty")?;
+        let kind = xds::Kind::ALL[usize::from(kind % 2)];
+        xds::message::fuzz::resource(kind, encoded)
+    }),
+    // Protobuf: a response of a discovery stream, as a server sends it.
+    target("discovery_response", xds::message::fuzz::response),
     // A method, an authority and header lines: what a peer asks for.
     target("hbone_request", hbone_request),
     // The bytes of a tunnel, inside TLS: everything that a peer can send before and after its requests.

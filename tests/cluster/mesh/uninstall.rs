@@ -1,6 +1,6 @@
 //! Outrigger is taken away again: nothing of it stays on a node.
 
-use harness::cluster::{Mesh, Namespace};
+use harness::cluster::Mesh;
 use harness::wait::{self, SOON};
 
 use super::{client, mesh_alone, meshed};

@@ -80,9 +80,15 @@ impl Agent {
         let (directory, mut command) = match fabric.api_server() {
             None => ("agent", Command::new(outrigger)),
             Some(_) => {
-                let mut command = Command::new("nsenter");
+                // With a cgroup namespace of its own, as a container has.
+                let own = cgroup::mount()?.join(fabric.name()).join("agent");
+                cgroup::create(&own)?;
+                let mut command = Command::new("sh");
                 command
+                    .args(["-c", "echo $$ >\"$0\" && exec nsenter \"$@\""])
+                    .arg(own.join("cgroup.procs"))
                     .arg(format!("--net={}/{}", name::NETNS_DIR, fabric.name()))
+                    .args(["unshare", "--cgroup"])
                     .arg(outrigger);
                 (KUBEPODS, command)
             }

@@ -197,6 +197,26 @@ fn a_namespace_that_is_none_or_cannot_be_opened_is_refused_with_its_name() {
     });
 }
 
+/// As the agent sees a sidecar: one is root without CAP_KILL, the other an ordinary user.
+#[test]
+fn a_process_that_may_not_be_signalled_is_there_until_it_has_ended() {
+    in_pod(|_| {
+        let mut program = Program::start();
+        let pidfd = sys::pidfd_open(program.0.id()).expect("it runs");
+        let asked = || {
+            // A thread's own, and with the user its capabilities go.
+            // SAFETY: three numbers; it changes this thread alone, which ends at once.
+            let failed = unsafe { nix::libc::syscall(nix::libc::SYS_setresuid, 65533, 65533, 65533) };
+            assert_eq!(failed, 0);
+            sys::pidfd_exists(pidfd.as_fd())
+        };
+        std::thread::scope(|scope| scope.spawn(asked).join().unwrap()).expect("it runs");
+        program.end();
+        let gone = std::thread::scope(|scope| scope.spawn(asked).join().unwrap());
+        assert_eq!(gone.unwrap_err().raw_os_error(), Some(nix::libc::ESRCH));
+    });
+}
+
 #[test]
 fn a_process_that_has_ended_is_no_pod() {
     in_pod(|_| {

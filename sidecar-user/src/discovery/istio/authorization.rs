@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::problem::Problem;
+use super::problem::{Problem, Teller};
 use super::values;
 use crate::kubernetes::{AuthorizationPolicy, AuthorizationSpec, IstioFrom, IstioRule, IstioTo, IstioWhen};
 use crate::model::authorization::{
@@ -16,8 +16,8 @@ use crate::model::authorization::{
 /// `"true"`: the policy is a rehearsal.
 const DRY_RUN: &str = "istio.io/dry-run";
 
-const WAYPOINT: &str = "rules about HTTP need a proxy that reads it";
-const WRITE: &str = "correct it, or remove it";
+const NO_HTTP: &str = "rules about HTTP need a proxy that reads it";
+const CORRECT: &str = "correct it, or remove it";
 
 /// `None`: nothing of it is enforced.
 pub(super) fn convert(
@@ -25,69 +25,27 @@ pub(super) fn convert(
     root: &str,
     problems: &mut Vec<Problem>,
 ) -> Option<Policy> {
-    let mut tell = |what: String, remedy| {
-        problems.push(Problem {
-            object: format!(
-                "AuthorizationPolicy {}/{}",
-                object.meta.namespace, object.meta.name
-            ),
-            what,
-            remedy,
-        });
+    let mut teller = Teller {
+        object: format!(
+            "AuthorizationPolicy {}/{}",
+            object.meta.namespace, object.meta.name
+        ),
+        problems,
     };
     let spec = match &object.spec {
         Ok(spec) => spec,
         // Nobody knows whom it would deny. Whatever it selects, it is among these.
         Err(error) => {
-            tell(
+            teller.tell(
                 format!("it cannot be read ({error}), so it lets nobody in"),
-                WRITE,
+                CORRECT,
             );
-            return Some(Policy {
-                action: Action::Allow,
-                rules: Vec::new(),
-                ..skeleton(object, &AuthorizationSpec::default(), root)
-            });
+            return Some(skeleton(object, &AuthorizationSpec::default(), root));
         }
     };
-    let (targets, others): (Vec<_>, Vec<_>) = spec.others.iter().partition(|name| is_target(name));
-    if !targets.is_empty() {
-        let what = "it is for a waypoint (`targetRefs`), so nothing of it is enforced".to_owned();
-        tell(
-            what,
-            "select workloads with `selector` to have it enforced by their own proxies",
-        );
-        return None;
-    }
-    let action = match &*spec.action {
-        "" | "ALLOW" => Action::Allow,
-        "DENY" => Action::Deny,
-        other => {
-            tell(
-                format!("the action {other} is not supported, so nothing of it is enforced"),
-                "write ALLOW or DENY",
-            );
-            return None;
-        }
-    };
-    if !others.is_empty() {
-        let others: Vec<&str> = others.iter().map(|name| name.as_str()).collect();
-        tell(
-            format!("`{}` is not known here and changes nothing", others.join("`, `")),
-            WRITE,
-        );
-    }
-    let dry_run = match object.meta.annotations.get(DRY_RUN).map(String::as_str) {
-        None | Some("" | "false" | "False" | "FALSE" | "f" | "F" | "0") => false,
-        Some("true" | "True" | "TRUE" | "t" | "T" | "1") => true,
-        Some(other) => {
-            tell(
-                format!("the annotation {DRY_RUN} is `{other}`, so the policy is enforced"),
-                "write true or false",
-            );
-            false
-        }
-    };
+    let action = action(spec, &mut teller)?;
+    let dry_run = is_rehearsal(object, &mut teller);
+    tell_impossible(spec, &mut teller);
     let mut unread = BTreeSet::new();
     let rules = spec.rules.iter().filter_map(|rule| {
         let mut reader = Reader {
@@ -106,33 +64,105 @@ pub(super) fn convert(
         dry_run,
         ..skeleton(object, spec, root)
     };
-    let never_denies =
-        action == Action::Deny && !spec.rules.is_empty() && !policy.rules.iter().any(can_apply);
-    let found = unread.into_iter().collect::<Vec<_>>().join(", ");
-    match (action, found.is_empty()) {
-        (_, true) if never_denies => {
-            tell(
-                "its rules say nothing that could deny, so it has no effect".into(),
-                WRITE,
-            );
+    tell_unread(&policy, spec, &unread, &mut teller);
+    Some(policy)
+}
+
+/// `None`: it is one that is not enforced.
+fn action(spec: &AuthorizationSpec, teller: &mut Teller<'_>) -> Option<Action> {
+    let (targets, others): (Vec<_>, Vec<_>) = spec.others.iter().partition(|name| is_target(name));
+    if !targets.is_empty() {
+        teller.tell(
+            "it is for a waypoint (`targetRefs`), so nothing of it is enforced",
+            "select workloads with `selector` to have it enforced by their own proxies",
+        );
+        return None;
+    }
+    let action = match &*spec.action {
+        "" | "ALLOW" => Action::Allow,
+        "DENY" => Action::Deny,
+        other => {
+            let what = format!("the action {other} is not supported, so nothing of it is enforced");
+            teller.tell(what, "write ALLOW or DENY");
+            return None;
         }
-        (_, true) => {}
-        (Action::Allow, false) => tell(
+    };
+    if !others.is_empty() {
+        let others: Vec<&str> = others.iter().map(|name| name.as_str()).collect();
+        let what = format!("`{}` is not known here and changes nothing", others.join("`, `"));
+        teller.tell(what, CORRECT);
+    }
+    Some(action)
+}
+
+/// The words that Go's ParseBool knows.
+fn is_rehearsal(object: &AuthorizationPolicy, teller: &mut Teller<'_>) -> bool {
+    match object.meta.annotations.get(DRY_RUN).map(String::as_str) {
+        None | Some("" | "false" | "False" | "FALSE" | "f" | "F" | "0") => false,
+        Some("true" | "True" | "TRUE" | "t" | "T" | "1") => true,
+        Some(other) => {
+            teller.tell(
+                format!("the annotation {DRY_RUN} is `{other}`, so the policy is enforced"),
+                "write true or false",
+            );
+            false
+        }
+    }
+}
+
+/// Principals that no source can have.
+fn tell_impossible(spec: &AuthorizationSpec, teller: &mut Teller<'_>) {
+    let sources = spec
+        .rules
+        .iter()
+        .flat_map(|rule| &rule.from)
+        .map(|from| &from.source);
+    let listed = sources.flat_map(|source| source.principals.iter().chain(&source.not_principals));
+    let conditions = spec.rules.iter().flat_map(|rule| &rule.when);
+    let conditions = conditions.filter(|when| when.key == "source.principal");
+    let asked = conditions.flat_map(|when| when.values.iter().chain(&when.not_values));
+    if let Some(principal) = listed
+        .chain(asked)
+        .find(|principal| principal.starts_with("spiffe://"))
+    {
+        teller.tell(
+            format!("nobody has the principal `{principal}`"),
+            "write it without spiffe://",
+        );
+    }
+}
+
+fn tell_unread(
+    policy: &Policy,
+    spec: &AuthorizationSpec,
+    unread: &BTreeSet<String>,
+    teller: &mut Teller<'_>,
+) {
+    let never_denies =
+        policy.action == Action::Deny && !spec.rules.is_empty() && !policy.rules.iter().any(can_apply);
+    let found = unread.iter().cloned().collect::<Vec<_>>().join(", ");
+    let (what, remedy) = match (policy.action, found.is_empty()) {
+        (_, true) if never_denies => (
+            "its rules say nothing that could deny, so it has no effect".to_owned(),
+            CORRECT,
+        ),
+        (_, true) => return,
+        (Action::Allow, false) => (
             format!(
                 "rules with what is not read here ({found}) are left out, so it allows less than it says"
             ),
-            WAYPOINT,
+            NO_HTTP,
         ),
-        (Action::Deny, false) if never_denies => tell(
+        (Action::Deny, false) if never_denies => (
             format!("without what is not read here ({found}) no rule can deny, so it has no effect"),
-            WAYPOINT,
+            NO_HTTP,
         ),
-        (Action::Deny, false) => tell(
+        (Action::Deny, false) => (
             format!("it is enforced without what is not read here ({found}), so it denies more than it says"),
-            WAYPOINT,
+            NO_HTTP,
         ),
-    }
-    Some(policy)
+    };
+    teller.tell(what, remedy);
 }
 
 /// An Allow policy that allows nobody.

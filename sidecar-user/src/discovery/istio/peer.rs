@@ -4,13 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use super::problem::Problem;
+use super::problem::{Problem, Teller};
 use crate::kubernetes::{MutualTls, PeerAuthentication, PeerSpec};
 use crate::model::authorization::{
     Action, Clause, Condition, Match, Policy, PolicyName, Rule, Scope, StringMatch,
 };
-
-const MODES: &str = "write UNSET, DISABLE, PERMISSIVE or STRICT";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
@@ -41,7 +39,7 @@ pub(super) struct Demand<'p> {
 
 impl Peer {
     pub(super) fn read(object: &PeerAuthentication, root: &str, problems: &mut Vec<Problem>) -> Self {
-        let mut reader = Reader {
+        let mut teller = Teller {
             object: format!(
                 "PeerAuthentication {}/{}",
                 object.meta.namespace, object.meta.name
@@ -56,7 +54,7 @@ impl Peer {
         };
         let spec = object.spec.as_ref().unwrap_or_else(|error| {
             let what = format!("it cannot be read ({error}), so it is STRICT for its whole namespace");
-            reader.tell(what, "correct it, or remove it");
+            teller.tell(what, "correct it, or remove it");
             &strict
         });
         let labels = spec
@@ -64,21 +62,21 @@ impl Peer {
             .as_ref()
             .map(|selector| selector.match_labels.clone());
         let labels = labels.filter(|labels| !labels.is_empty());
-        let ports = reader.ports(&spec.port_level_mtls);
+        let ports = read_ports(&spec.port_level_mtls, &mut teller);
         if labels.is_some() && object.meta.namespace == root {
             let what = "it selects single workloads in the root namespace, where it is ignored".to_owned();
-            reader.tell(what, "move it to the namespace of the workloads");
+            teller.tell(what, "move it to the namespace of the workloads");
         }
         if labels.is_none() && !ports.is_empty() {
             let what = "`portLevelMtls` is ignored where it selects no single workloads".to_owned();
-            reader.tell(what, "add a `selector`");
+            teller.tell(what, "add a `selector`");
         }
         if !spec.others.is_empty() {
             let what = format!(
                 "`{}` is not known here and changes nothing",
                 spec.others.join("`, `")
             );
-            reader.tell(what, "correct it, or remove it");
+            teller.tell(what, "correct it, or remove it");
         }
         Self {
             name: PolicyName {
@@ -86,7 +84,7 @@ impl Peer {
                 name: object.meta.name.as_str().into(),
             },
             created: object.meta.creation_timestamp.clone(),
-            mode: reader.mode(&spec.mtls),
+            mode: read_mode(&spec.mtls, &mut teller),
             ports: if labels.is_some() { ports } else { BTreeMap::new() },
             labels,
         }
@@ -207,44 +205,30 @@ fn plaintext() -> Match {
     }
 }
 
-struct Reader<'p> {
-    object: String,
-    problems: &'p mut Vec<Problem>,
+fn read_mode(mtls: &MutualTls, teller: &mut Teller<'_>) -> Mode {
+    match &*mtls.mode {
+        "" | "UNSET" => Mode::Unset,
+        "DISABLE" | "PERMISSIVE" => Mode::Permissive,
+        "STRICT" => Mode::Strict,
+        other => {
+            let what = format!("the mode {other} is not known, so it is STRICT");
+            teller.tell(what, "write UNSET, DISABLE, PERMISSIVE or STRICT");
+            Mode::Strict
+        }
+    }
 }
 
-impl Reader<'_> {
-    fn tell(&mut self, what: String, remedy: &'static str) {
-        self.problems.push(Problem {
-            object: self.object.clone(),
-            what,
-            remedy,
-        });
-    }
-
-    fn mode(&mut self, mtls: &MutualTls) -> Mode {
-        match &*mtls.mode {
-            "" | "UNSET" => Mode::Unset,
-            "DISABLE" | "PERMISSIVE" => Mode::Permissive,
-            "STRICT" => Mode::Strict,
-            other => {
-                self.tell(format!("the mode {other} is not known, so it is STRICT"), MODES);
-                Mode::Strict
-            }
+fn read_ports(ports: &BTreeMap<String, MutualTls>, teller: &mut Teller<'_>) -> BTreeMap<u16, Mode> {
+    let mut all = BTreeMap::new();
+    for (key, mtls) in ports {
+        let mode = read_mode(mtls, teller);
+        match super::values::port(key) {
+            Some(port) => drop(all.insert(port, mode)),
+            None => teller.tell(
+                format!("`{key}` is no port, so its mode is ignored"),
+                "write its number",
+            ),
         }
     }
-
-    fn ports(&mut self, ports: &BTreeMap<String, MutualTls>) -> BTreeMap<u16, Mode> {
-        let mut all = BTreeMap::new();
-        for (key, mtls) in ports {
-            let mode = self.mode(mtls);
-            match super::values::port(key) {
-                Some(port) => drop(all.insert(port, mode)),
-                None => self.tell(
-                    format!("`{key}` is no port, so its mode is ignored"),
-                    "write its number",
-                ),
-            }
-        }
-        all
-    }
+    all
 }

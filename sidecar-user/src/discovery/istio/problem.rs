@@ -17,3 +17,19 @@ impl fmt::Display for Problem {
         write!(f, "{object}: {what}; {remedy}")
     }
 }
+
+/// Collects those of one object.
+pub(super) struct Teller<'p> {
+    pub(super) object: String,
+    pub(super) problems: &'p mut Vec<Problem>,
+}
+
+impl Teller<'_> {
+    pub(super) fn tell(&mut self, what: impl Into<String>, remedy: &'static str) {
+        self.problems.push(Problem {
+            object: self.object.clone(),
+            what: what.into(),
+            remedy,
+        });
+    }
+}

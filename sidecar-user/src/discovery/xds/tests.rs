@@ -181,3 +181,68 @@ async fn an_address_about_which_nobody_answers_is_not_waited_for_for_ever() {
     assert!(demand.begun(&world).await.is_none());
     assert_eq!(demands.len(), 1);
 }
+
+/// control → agent → sidecar, with 20,000 pods behind 200 services.
+#[tokio::test]
+async fn of_a_large_mesh_agent_and_sidecar_hold_what_is_dialled_and_no_more() {
+    let control = Server::new();
+    let pods = (0..20_000u32).map(|n| {
+        let address = format!("10.{}.{}.{}", 8 + n / 60_000, n / 250, n % 250);
+        Update::Put(workload(&format!("p{n}"), &address, &[&format!("s{}", n % 200)]))
+    });
+    control.shared.apply(pods);
+    control
+        .shared
+        .apply((0..200).map(|n| Update::Put(service(&format!("s{n}"), &[&format!("10.96.1.{n}")]))));
+    fill(&control.shared);
+    control.shared.complete();
+    let agent = Server::new();
+    let demands = Demands::new(DemandLimits {
+        idle: Duration::from_millis(50),
+        names: 1000,
+    });
+    let (following, _followed) = watch::channel(Following::default());
+    let follower = Follower {
+        node: Node::default(),
+        shared: agent.shared.clone(),
+        demands: demands.clone(),
+        connect: control.connect(),
+        following,
+    };
+    tokio::spawn(follower.run());
+    let (shared, up) = (agent.shared.clone(), agent.up.clone());
+    let served = Discovery::new(shared.clone(), Guests::Sidecars(demands.clone()));
+    let to_agent: Connect = {
+        let served = served.clone();
+        Arc::new(move || {
+            let channel = crate::xds::testing::channel(served.clone(), up.clone());
+            Box::pin(async move { Ok(Link::new(channel, None)) })
+        })
+    };
+    let limits = DemandLimits {
+        idle: IDLE,
+        names: 100,
+    };
+    let (feed, demand, future) = follow_for(&own(), to_agent, limits);
+    let sidecar = tokio::spawn(future);
+    demand.begun(&feed.snapshots).await.expect("it answers");
+    // Its own workload, and the policy of its namespace.
+    assert_eq!(shared.lock().len(), 2);
+    let world = demand
+        .ask(&feed.snapshots, ip("10.96.1.7"))
+        .await
+        .expect("it answers");
+    let (_, endpoints) = world
+        .service_at("10.96.1.7:80".parse().unwrap())
+        .expect("it is there");
+    assert_eq!(endpoints.len(), 100);
+    assert_eq!(world.addresses().count(), 101);
+    assert_eq!(shared.lock().len(), 2 + 101);
+    // The sidecar ends, and its agent gives up what it alone has needed.
+    sidecar.abort();
+    let mut changes = shared.follow();
+    while shared.lock().of_kind(Kind::Address).next().is_some() {
+        changes.recv().await.expect("it is followed");
+    }
+    assert!(demands.is_empty());
+}

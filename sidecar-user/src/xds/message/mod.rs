@@ -5,6 +5,8 @@ mod address;
 mod authorization;
 mod delta;
 mod from_address;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod into_address;
 mod parts;
 
@@ -69,3 +71,6 @@ pub fn decode(kind: Kind, encoded: &[u8]) -> Result<Resource, Rejected> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,7 +139,7 @@ fn a_value_that_cannot_be_read_lets_nobody_in() {
 }
 
 #[test]
-fn fields_of_a_later_version_lets_nobody_in() {
+fn a_field_of_a_later_version_lets_nobody_in() {
     for rule in [
         json!({"from": [{"source": {"trustDomains": ["td"]}}]}),
         json!({"from": [{"peer": {"name": "a"}}]}),
@@ -256,4 +256,22 @@ fn who_is_meant_depends_on_the_selector_and_the_namespace() {
         (Scope::WorkloadSelector, [1, 1, 0]),
         "all of the namespace"
     );
+}
+
+#[test]
+fn a_principal_that_nobody_has_is_told() {
+    let spelled = ["spiffe://td/ns/n/sa/a"];
+    for rule in [
+        json!({"from": [{"source": {"principals": spelled}}]}),
+        json!({"from": [{"source": {"notPrincipals": spelled}}]}),
+        json!({"when": [{"key": "source.principal", "values": spelled}]}),
+    ] {
+        let (_, told) = convert(json!({"action": "DENY", "rules": [rule]}));
+        assert_eq!(
+            told,
+            [
+                "AuthorizationPolicy n/p: nobody has the principal `spiffe://td/ns/n/sa/a`; write it without spiffe://"
+            ]
+        );
+    }
 }

@@ -1,0 +1,5 @@
+//! Fuzzes what `discovery_resource` in `sidecar-user/src/fuzzing/mod.rs` reads; what has to hold is said there.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| outrigger::fuzzing::run(env!("CARGO_BIN_NAME"), data));
