@@ -14,9 +14,7 @@ mod pods; // what a pod can be: sidecars, exec, logs, its cgroup
 mod programs; // our image, and those of third-party programs
 
 #[path = "image.rs"]
-mod image;
-#[path = "injection.rs"]
-mod injection; // sidecars come into pods // the image that users build is the one that these tests run
+mod image; // the image that users build is the one that these tests run
 
 #[path = "injection.rs"]
 mod injection; // sidecars come into pods
