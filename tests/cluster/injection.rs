@@ -13,14 +13,8 @@ use serde_json::{Value, json};
 
 use door::{Door, by_file, cases, comparable, has_sidecar, kubectl, plain, try_to_create, try_to_create_as};
 
-const ENABLED: &str = "outrigger.example/inject=enabled";
-
 fn everything(_: &str) -> bool {
     true
-}
-
-fn injects(namespace: &Namespace) -> bool {
-    try_to_create(namespace, &plain()).is_ok_and(|pod| has_sidecar(&pod))
 }
 
 /// The server takes no pod whose class it does not know.
@@ -66,7 +60,7 @@ fn every_case_ends_as_it_says(door: &Door, namespace: &Namespace) {
 fn policies_and_files_make_the_same_pod_and_refuse_the_same_for_the_same_reason() {
     let mut door = Door::open("--policies", everything);
     with_runtime_class(&mut door);
-    let namespace = door.namespace(&[ENABLED], injects);
+    let namespace = door.enabled(&[]);
     every_case_ends_as_it_says(&door, &namespace);
 }
 
@@ -74,7 +68,7 @@ fn policies_and_files_make_the_same_pod_and_refuse_the_same_for_the_same_reason(
 fn a_pod_is_left_alone_unless_its_namespace_or_itself_asks_and_its_own_word_wins() {
     let door = Door::open("--policies", everything);
     let mut asks = plain();
-    asks["metadata"]["labels"] = json!({ "outrigger.example/inject": "enabled" });
+    asks["metadata"]["labels"] = json!({ door.label(): "enabled" });
     let injects_who_asks =
         |namespace: &Namespace| try_to_create(namespace, &asks).is_ok_and(|pod| has_sidecar(&pod));
     let namespace = door.namespace(&[], injects_who_asks);
@@ -82,7 +76,7 @@ fn a_pod_is_left_alone_unless_its_namespace_or_itself_asks_and_its_own_word_wins
     assert!(!untouched.to_string().contains("outrigger-"), "{untouched:#}");
     assert!(untouched["metadata"]["annotations"].is_null());
 
-    let enabled = door.namespace(&[ENABLED], injects);
+    let enabled = door.enabled(&[]);
     let created = try_to_create(&enabled, &asks).unwrap();
     let count = |field: &str| created["spec"][field].as_array().unwrap().len();
     assert_eq!(
@@ -106,7 +100,7 @@ fn a_restricted_namespace_takes_the_sidecar_and_refuses_what_it_refused_before()
     });
     let injects_confined =
         |namespace: &Namespace| try_to_create(namespace, &confined).is_ok_and(|pod| has_sidecar(&pod));
-    let namespace = door.namespace(&[ENABLED, restricted], injects_confined);
+    let namespace = door.enabled_once(&[restricted], injects_confined);
     let error = try_to_create(&namespace, &plain()).unwrap_err();
     assert!(
         error.contains("violates PodSecurity") && !error.contains("outrigger-proxy"),
@@ -117,7 +111,7 @@ fn a_restricted_namespace_takes_the_sidecar_and_refuses_what_it_refused_before()
 #[test]
 fn a_limit_range_holds_for_the_sidecar_too() {
     let door = Door::open("--policies", everything);
-    let namespace = door.namespace(&[ENABLED], injects);
+    let namespace = door.enabled(&[]);
     let limits = json!({ "apiVersion": "v1", "kind": "LimitRange", "metadata": { "name": "some" }, "spec": { "limits": [{
         "type": "Container", "default": { "cpu": "700m" }, "defaultRequest": { "cpu": "30m", "memory": "40Mi" } }] } });
     namespace.apply(&[limits]).unwrap();
@@ -137,7 +131,7 @@ fn a_limit_range_holds_for_the_sidecar_too() {
 #[test]
 fn whatever_makes_pods_makes_them_with_sidecars() {
     let door = Door::open("--policies", everything);
-    let namespace = door.namespace(&[ENABLED], injects);
+    let namespace = door.enabled(&[]);
     let mut template = json!({ "spec": plain()["spec"] });
     template["spec"]["restartPolicy"] = "Never".into();
     let job = json!({ "template": template, "backoffLimit": 0 });
@@ -173,7 +167,7 @@ fn whatever_makes_pods_makes_them_with_sidecars() {
 fn a_pod_that_would_start_without_its_sidecar_at_the_first_place_does_not_start() {
     let door = Door::open("--policies", |kind| kind.starts_with("Validating"));
     let refuses = |namespace: &Namespace| try_to_create(namespace, &plain()).is_err();
-    let namespace = door.namespace(&[ENABLED], refuses);
+    let namespace = door.enabled_once(&[], refuses);
     let error = try_to_create(&namespace, &plain()).unwrap_err();
     assert!(
         error.contains("it has no sidecar") && error.contains("inject: disabled"),
@@ -204,14 +198,14 @@ fn a_pod_that_would_start_without_its_sidecar_at_the_first_place_does_not_start(
     try_to_create(&namespace, &no_native).unwrap_err();
 
     let mut out = plain();
-    out["metadata"]["labels"] = json!({ "outrigger.example/inject": "disabled" });
+    out["metadata"]["labels"] = json!({ door.label(): "disabled" });
     try_to_create(&namespace, &out).unwrap();
 }
 
 #[test]
 fn nobody_comes_into_a_running_pod_as_the_sidecars_user() {
     let door = Door::open("--policies", everything);
-    let namespace = door.namespace(&[ENABLED], injects);
+    let namespace = door.enabled(&[]);
     namespace.apply(&[plain()]).unwrap();
     let debug = |user: u32| {
         let custom = std::env::temp_dir().join(format!("outrigger-{}-{user}.json", namespace.name()));
@@ -249,7 +243,7 @@ fn nobody_comes_into_a_running_pod_as_the_sidecars_user() {
 #[test]
 fn an_agent_speaks_for_its_own_node_only() {
     let door = Door::open("--policies", everything);
-    let namespace = door.namespace(&[ENABLED], injects);
+    let namespace = door.enabled(&[]);
     let subject =
         json!({ "kind": "ServiceAccount", "name": "outrigger-agent", "namespace": "outrigger-system" });
     namespace

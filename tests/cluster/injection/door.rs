@@ -13,6 +13,7 @@ use crate::common::cluster;
 
 pub(super) const IMAGE: &str = "outrigger.example/outrigger:local";
 const LABEL: &str = "inject-test";
+const INJECT: &str = "outrigger.example/inject";
 
 /// Deleted on drop.
 pub(super) struct Door {
@@ -40,6 +41,9 @@ impl Door {
     /// With the door's own names, for its own namespaces.
     pub(super) fn objects(&self, flag: &str, keep: impl Fn(&str) -> bool) -> Vec<Value> {
         let printed = plugin(&["inject", flag, "--image", IMAGE, "--output", "json"], None).unwrap();
+        // Outrigger may be installed as well, for another test.
+        let printed: Value =
+            serde_json::from_str(&printed.to_string().replace(INJECT, &self.label())).unwrap();
         let items = printed["items"].as_array().unwrap();
         let mut objects: Vec<Value> = items
             .iter()
@@ -66,6 +70,27 @@ impl Door {
                 .push((word(&object["kind"]), word(&object["metadata"]["name"])));
         }
         kubectl().apply(objects).unwrap();
+    }
+
+    /// By which this door is asked, as others are by `outrigger.example/inject`.
+    pub(super) fn label(&self) -> String {
+        format!("{}.{INJECT}", self.id)
+    }
+
+    /// A namespace that asks, once it is heard.
+    pub(super) fn enabled(&self, labels: &[&str]) -> Namespace<'static> {
+        self.enabled_once(labels, |namespace| {
+            try_to_create(namespace, &plain()).is_ok_and(|pod| has_sidecar(&pod))
+        })
+    }
+
+    pub(super) fn enabled_once(
+        &self,
+        labels: &[&str],
+        active: impl Fn(&Namespace) -> bool,
+    ) -> Namespace<'static> {
+        let asks = format!("{}=enabled", self.label());
+        self.namespace(&[&[asks.as_str()], labels].concat(), active)
     }
 
     pub(super) fn runtime_class(&self) -> String {
@@ -203,7 +228,9 @@ pub(super) fn comparable(pod: &Value) -> Value {
 
 /// Name, pod, and the case as it is written; with a runtime class of the door's own.
 pub(super) fn cases(door: &Door) -> Vec<(String, Value, Value)> {
-    let text = include_str!("cases.json").replace("a-kata-qemu", &door.runtime_class());
+    let text = include_str!("cases.json")
+        .replace("a-kata-qemu", &door.runtime_class())
+        .replace(INJECT, &door.label());
     let cases: Value = serde_json::from_str(&text).unwrap();
     let cases = cases.as_array().unwrap().iter();
     cases

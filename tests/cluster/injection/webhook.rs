@@ -10,7 +10,7 @@ use harness::mesh::binaries;
 use serde_json::{Value, json};
 
 use super::door::{Door, IMAGE, has_sidecar, kubectl, plain, try_to_create};
-use super::{ENABLED, every_case_ends_as_it_says, everything, injects, with_runtime_class};
+use super::{every_case_ends_as_it_says, everything, with_runtime_class};
 use crate::common::cluster;
 use harness::wait::{self, SOON};
 
@@ -49,7 +49,7 @@ impl Control {
             .unwrap()
             .strip_prefix("https://")
             .unwrap();
-        let (host, port) = address.rsplit_once(':').unwrap();
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, "443"));
 
         // A mount namespace of its own has the files where a pod has them.
         let script = "mount -t tmpfs tmpfs /run && cd /run && mkdir -p secrets/kubernetes.io/serviceaccount && \
@@ -127,7 +127,7 @@ fn the_webhook_makes_the_same_pods_and_without_it_none_of_an_enabled_namespace_s
     let account = account(&mut door);
     door.apply(&objects);
     let mut control = Control::start(&door, &account);
-    let (enabled, other) = (door.namespace(&[ENABLED], injects), door.namespace(&[], |_| true));
+    let (enabled, other) = (door.enabled(&[]), door.namespace(&[], |_| true));
     every_case_ends_as_it_says(&door, &enabled);
 
     control.kill();
@@ -138,14 +138,16 @@ fn the_webhook_makes_the_same_pods_and_without_it_none_of_an_enabled_namespace_s
         "nobody asks about it"
     );
     let mut out = plain();
-    out["metadata"]["labels"] = json!({ "outrigger.example/inject": "disabled" });
+    out["metadata"]["labels"] = json!({ door.label(): "disabled" });
     try_to_create(&enabled, &out).unwrap();
 
     // The next one has another authority, which stands beside the one before.
     drop(control);
     let control = Control::start(&door, &account);
-    wait::until("the webhook injects again", SOON, || injects(&enabled))
-        .unwrap_or_else(|error| panic!("{error}:\n{}", control.log()));
+    wait::until("the webhook injects again", SOON, || {
+        try_to_create(&enabled, &plain()).is_ok_and(|pod| has_sidecar(&pod))
+    })
+    .unwrap_or_else(|error| panic!("{error}:\n{}", control.log()));
     let registered = kubectl()
         .get(&["mutatingwebhookconfiguration", &configuration(&door)])
         .unwrap();
