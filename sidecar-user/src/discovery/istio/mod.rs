@@ -118,7 +118,7 @@ impl IstioPolicies {
             .flat_map(|namespace| self.selecting(namespace))
         {
             let is_selector = selecting.policy.scope == Scope::WorkloadSelector;
-            if is_selector && covers(&selecting.labels, labels) {
+            if is_selector && values::covers(&selecting.labels, labels) {
                 names.insert(selecting.policy.name.clone());
             }
         }
@@ -243,11 +243,6 @@ impl IstioPolicies {
     fn demand<'p>(&self, namespace: &str, own: Option<&'p Peer>) -> Demand<'p> {
         peer::demand(own, self.general(namespace), self.general(&self.root))
     }
-}
-
-/// Has a workload with `labels` all that is wanted?
-fn covers(wanted: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
-    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// The namespace that has changed, inner `None` for all; `None`: nothing has.

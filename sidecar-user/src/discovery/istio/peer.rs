@@ -93,7 +93,7 @@ impl Peer {
     pub(super) fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         self.labels
             .as_ref()
-            .is_some_and(|wanted| super::covers(wanted, labels))
+            .is_some_and(|wanted| super::values::covers(wanted, labels))
     }
 
     /// The policy that demands what it says of ports, under which name a workload finds it.

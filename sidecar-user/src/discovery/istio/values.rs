@@ -1,5 +1,6 @@
-//! Values of an AuthorizationPolicy, as its lists spell them. What cannot be read is `None`.
+//! Values of Istio's objects, as their lists spell them, and whom a selector selects. What cannot be read is `None`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -50,6 +51,11 @@ pub(super) fn net(value: &str) -> Option<IpNet> {
         }
         None => Some(net),
     }
+}
+
+/// Has a workload with `labels` all that is wanted?
+pub(super) fn covers(wanted: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 #[cfg(test)]
