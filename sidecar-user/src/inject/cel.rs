@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::changes::{Change, DEFAULT_CONTAINER, What, When};
 use super::refusals::CONTAINERS;
+use crate::kubernetes::ANNOTATION_MODE;
 
 /// Variables that conditions use, with their expressions.
 pub(super) fn variables() -> [(&'static str, String); 2] {
@@ -25,6 +26,7 @@ pub(super) fn patches(changes: &[Change]) -> String {
         let value = match &change.value {
             What::This(value) => literal(value),
             What::FirstContainersName => "object.spec.containers[0].name".to_owned(),
+            What::Mode => format!("object.metadata.annotations['{ANNOTATION_MODE}']"),
         };
         format!(
             "[JSONPatch{{op: 'add', path: {}, value: {value}}}]",
@@ -53,6 +55,7 @@ fn condition(when: When) -> Option<String> {
         When::NoDefaultContainer => {
             format!("!object.metadata.?annotations[?'{DEFAULT_CONTAINER}'].hasValue()")
         }
+        When::HasMode => format!("object.metadata.?annotations[?'{ANNOTATION_MODE}'].hasValue()"),
         When::Guaranteed => "!variables.ownResources && variables.guaranteed".to_owned(),
         When::NotGuaranteed => "!variables.ownResources && !variables.guaranteed".to_owned(),
     })

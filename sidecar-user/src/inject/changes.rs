@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::pod::{containers, list};
 use super::profile::Profile;
 use super::{container, quantity};
-use crate::kubernetes::ANNOTATION_STATUS;
+use crate::kubernetes::{ANNOTATION_MODE, ANNOTATION_STATUS};
 
 /// By which `kubectl logs` and `kubectl exec` know the application.
 pub(super) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -28,6 +28,8 @@ pub(super) enum When {
     NoVolumes,
     NoAnnotations,
     NoDefaultContainer,
+    /// It has a mode of its own.
+    HasMode,
     Guaranteed,
     /// Not so, nor does the pod have resources of its own that all its containers share.
     NotGuaranteed,
@@ -36,6 +38,8 @@ pub(super) enum When {
 pub(super) enum What {
     This(Value),
     FirstContainersName,
+    /// The pod's own mode.
+    Mode,
 }
 
 /// In their order.
@@ -58,6 +62,11 @@ pub(super) fn of(profile: &Profile) -> Vec<Change> {
             "/spec/initContainers/0",
             container::container(profile),
         ),
+        Change {
+            when: When::HasMode,
+            path: format!("/spec/initContainers/0/env/{}/value", container::MODE),
+            value: What::Mode,
+        },
         change(
             When::NotGuaranteed,
             "/spec/initContainers/0/resources",
@@ -103,6 +112,7 @@ pub(super) fn apply(pod: &Value, changes: &[Change]) -> (Value, Vec<Value>) {
         let value = match &change.value {
             What::This(value) => value.clone(),
             What::FirstContainersName => pod["spec"]["containers"][0]["name"].clone(),
+            What::Mode => pod["metadata"]["annotations"][ANNOTATION_MODE].clone(),
         };
         add(&mut changed, &change.path, value.clone());
         patch.push(json!({ "op": "add", "path": change.path, "value": value }));
@@ -122,6 +132,7 @@ impl When {
             Self::NoDefaultContainer => {
                 annotations(pod).is_none_or(|all| !all.contains_key(DEFAULT_CONTAINER))
             }
+            Self::HasMode => annotations(pod).is_some_and(|all| all.contains_key(ANNOTATION_MODE)),
             Self::Guaranteed => !has_own_resources(pod) && is_guaranteed(pod),
             Self::NotGuaranteed => !has_own_resources(pod) && !is_guaranteed(pod),
         }

@@ -32,6 +32,9 @@ const API_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const RUN_PATH: &str = "/run/outrigger";
 const PROGRAM: &str = "/usr/bin/outrigger";
 
+/// Where the mode stands among the variables, which a pod's own takes the place of.
+pub(super) const MODE: usize = 0;
+
 /// Of the volumes that are added.
 pub(super) const VOLUMES: [&str; 3] = [TOKEN, RUN, NO_API_TOKEN];
 
@@ -98,13 +101,13 @@ fn env(profile: &Profile) -> Value {
     let said = |name: &str, value: &str| json!({ "name": name, "value": value });
     let of_pod = |name: &str, field: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": field } } });
     json!([
+        said("OUTRIGGER_MODE", &profile.mode),
         of_pod("OUTRIGGER_NAME", "metadata.name"),
         of_pod("OUTRIGGER_NAMESPACE", "metadata.namespace"),
         of_pod("OUTRIGGER_SERVICE_ACCOUNT", "spec.serviceAccountName"),
         of_pod("OUTRIGGER_ADDRESSES", "status.podIPs"),
         of_pod("OUTRIGGER_NODE", "spec.nodeName"),
         said("OUTRIGGER_TRUST_DOMAIN", &profile.trust_domain),
-        said("OUTRIGGER_MODE", &profile.mode),
         said("OUTRIGGER_AGENT", "@outrigger/agent"),
         said("OUTRIGGER_REGISTRY", "agent"),
         said("OUTRIGGER_AUTHORITY", "agent"),

@@ -7,7 +7,7 @@ use super::container;
 use super::container::USER;
 use super::pod::{Namespace, containers, is_asked_for, list};
 use super::profile::Profile;
-use crate::kubernetes::CONTAINER;
+use crate::kubernetes::{ANNOTATION_MODE, CONTAINER};
 
 /// Why a pod gets no sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,9 @@ const OTHERS: [&str; 9] = [
     "consul-dataplane",
 ];
 
+/// Of what a sidecar takes in plaintext.
+const MODES: [&str; 2] = ["strict", "permissive"];
+
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const AMBIENT: &str = "istio.io/dataplane-mode";
 const SYSTEM: &str = "kube-system";
@@ -51,7 +54,7 @@ const SYSTEM: &str = "kube-system";
 /// All containers of the object, in CEL.
 pub(super) const CONTAINERS: &str = "(object.spec.containers + object.spec.?initContainers.orValue([]))";
 
-pub(super) const RULES: [Rule; 9] = [
+pub(super) const RULES: [Rule; 10] = [
     Rule {
         name: "system-namespace",
         reason: "pods of kube-system and of Outrigger itself have to run before the mesh does",
@@ -121,6 +124,21 @@ pub(super) const RULES: [Rule; 9] = [
         holds: |pod, _, _| {
             let is_other = |c: &Value| c["name"].as_str().is_some_and(|name| OTHERS.contains(&name));
             containers(pod).any(is_other) || pod["metadata"]["labels"][AMBIENT] == "ambient"
+        },
+    },
+    Rule {
+        name: "mode",
+        reason: "its annotation outrigger.example/mode is neither strict nor permissive",
+        is_exempt: false,
+        cel: |_| {
+            format!(
+                "!(object.metadata.?annotations[?'{ANNOTATION_MODE}'].orValue('strict') in {})",
+                words(&MODES)
+            )
+        },
+        holds: |pod, _, _| {
+            let mode = &pod["metadata"]["annotations"][ANNOTATION_MODE];
+            !mode.is_null() && !mode.as_str().is_some_and(|mode| MODES.contains(&mode))
         },
     },
     Rule {

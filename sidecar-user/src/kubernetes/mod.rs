@@ -35,8 +35,8 @@ pub use istio::{
     IstioSource, IstioTo, IstioWhen, MutualTls, PeerAuthentication, PeerSpec,
 };
 pub use names::{
-    AGENT, ANNOTATION_STATUS, CONTAINER, CONTROL, DOMAIN, LABEL_INJECT, SIGNER, SYSTEM_NAMESPACE,
-    TOKEN_AUDIENCE, TOKEN_PATH, TRUST_BUNDLE,
+    AGENT, ANNOTATION_MODE, ANNOTATION_STATUS, CONTAINER, CONTROL, DOMAIN, LABEL_INJECT, SIGNER,
+    SYSTEM_NAMESPACE, TOKEN_AUDIENCE, TOKEN_PATH, TRUST_BUNDLE,
 };
 pub use node::{Node, nodes};
 pub use object::ObjectName;

@@ -22,3 +22,5 @@ pub const AGENT: &str = "outrigger-agent";
 pub const SIGNER: &str = "outrigger.example/workload";
 /// The ClusterTrustBundle of that signer's roots: the API server wants the signer's name before it, with a colon for the slash.
 pub const TRUST_BUNDLE: &str = "outrigger.example:workload:root";
+/// On a pod: `strict` or `permissive`, for its sidecar alone.
+pub const ANNOTATION_MODE: &str = "outrigger.example/mode";

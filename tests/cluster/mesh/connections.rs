@@ -6,7 +6,7 @@ use harness::cluster::LinkCapture;
 use serde_json::{Value, json};
 
 use super::{answered, client, deployment, mesh, meshed, redis, web};
-use crate::common::{cluster, container};
+use crate::common::{CLIENT, cluster, container};
 
 /// TLS 1.3 in the field of a ServerHello that says it.
 const TLS_1_3: u16 = 0x0304;
@@ -65,15 +65,16 @@ fn a_service_is_spread_over_both_nodes_in_tls_and_both_ends_are_known_by_name() 
 fn redis_and_postgresql_serve_their_clients_through_the_mesh() {
     let _mesh = mesh();
     let namespace = meshed("mesh-databases");
-    let start = "install -d -o postgres -g postgres /run/postgresql /tmp/data && \
-        su postgres -s /bin/sh -c '/usr/lib/postgresql/15/bin/initdb -D /tmp/data -A trust -U postgres >/dev/null && \
-        echo \"host all all all trust\" >>/tmp/data/pg_hba.conf && \
-        exec /usr/lib/postgresql/15/bin/postgres -D /tmp/data -c listen_addresses=0.0.0.0'";
-    let postgres = container(
+    let start = "initdb --pgdata=/tmp/data --no-locale --auth=trust --no-sync >/dev/null && \
+        echo 'host all all all trust' >>/tmp/data/pg_hba.conf && \
+        exec postgres -D /tmp/data -c listen_addresses='*' -c unix_socket_directories= -c jit=off";
+    let mut postgres = container(
         "postgres",
         "outrigger.example/test/postgres:local",
         &["sh", "-c", start],
     );
+    postgres["securityContext"] = json!({ "runAsUser": 102 });
+    postgres["env"] = json!([{ "name": "PATH", "value": "/usr/lib/postgresql/15/bin:/usr/bin:/bin" }]);
     namespace.apply(&deployment("redis", 1, redis(), 6379)).unwrap();
     namespace
         .apply(&deployment("postgres", 1, postgres, 5432))
@@ -108,12 +109,11 @@ fn redis_and_postgresql_serve_their_clients_through_the_mesh() {
 fn pods_of_a_stateful_set_dial_each_other_before_they_are_ready() {
     let _mesh = mesh();
     let namespace = meshed("mesh-stateful");
-    let script = "cat >/tmp/nginx.conf <<'END'\nevents { } http { server { listen 80; location / { return 200 \"$hostname\\n\"; } } }\nEND\n\
-        nginx -c /tmp/nginx.conf && \
-        for peer in 0 1 2; do until curl -sS -m 5 http://peer-$peer.peers/ >/tmp/peer-$peer; do sleep 0.2; done; done; \
+    // iperf3 serves one client after another.
+    let script = "iperf3 --server --daemon --logfile /tmp/served && \
+        for peer in 0 1 2; do until nc -z -w 5 peer-$peer.peers 5201; do sleep 0.2; done; done; \
         touch /tmp/ready; exec sleep infinity";
-    let image = "outrigger.example/test/nginx:local";
-    let mut main = container("main", image, &["sh", "-c", script]);
+    let mut main = container("main", CLIENT, &["sh", "-c", script]);
     main["readinessProbe"] =
         json!({ "exec": { "command": ["test", "-e", "/tmp/ready"] }, "periodSeconds": 1 });
     let labels = json!({ "app": "peers" });
@@ -121,7 +121,7 @@ fn pods_of_a_stateful_set_dial_each_other_before_they_are_ready() {
         .apply(&[
             json!({
                 "apiVersion": "v1", "kind": "Service", "metadata": { "name": "peers" },
-                "spec": { "clusterIP": "None", "publishNotReadyAddresses": true, "selector": labels, "ports": [{ "port": 80 }] },
+                "spec": { "clusterIP": "None", "publishNotReadyAddresses": true, "selector": labels, "ports": [{ "port": 5201 }] },
             }),
             json!({
                 "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": { "name": "peer" },

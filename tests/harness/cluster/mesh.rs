@@ -103,7 +103,8 @@ impl<'a> Mesh<'a> {
         ];
         let said = self.kubectl().exec(SYSTEM, &self.agent(node)?, &command)?.ok()?;
         let list: Value = serde_json::from_str(&said).context("flows are no JSON")?;
-        Ok(list["items"].as_array().cloned().unwrap_or_default())
+        let kinds = ["open", "closed"].iter().filter_map(|kind| list[kind].as_array());
+        Ok(kinds.flatten().cloned().collect())
     }
 
     /// For an error: what is there, and what it said last.
