@@ -71,7 +71,12 @@ pub(crate) fn channel(
     discovery: crate::xds::Discovery,
     up: tokio::sync::watch::Sender<bool>,
 ) -> tonic::transport::Channel {
-    let (theirs, ours) = tokio::net::UnixStream::pair().expect("a pair of sockets");
+    let (theirs, ours) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+    let [theirs, ours, cut] = [theirs.try_clone(), Ok(ours), Ok(theirs)].map(|end| {
+        let end = end.expect("another descriptor of it");
+        end.set_nonblocking(true).expect("it is a socket");
+        tokio::net::UnixStream::from_std(end).expect("within a runtime")
+    });
     tokio::spawn(async move {
         let incoming = futures_util::stream::once(std::future::ready(Ok::<_, std::io::Error>(theirs)));
         // One that has been served is followed by no other, and the server lives on for it.
@@ -84,6 +89,9 @@ pub(crate) fn channel(
             served = serving => served.expect("it serves"),
             _ = up.wait_for(|up| !*up) => {}
         }
+        // The task that serves the connection is the server's own, and outlives it.
+        let mut cut = cut;
+        let _ = tokio::io::AsyncWriteExt::shutdown(&mut cut).await;
     });
     let mut ours = Some(ours);
     tonic::transport::Endpoint::from_static("http://server").connect_with_connector_lazy(tower::service_fn(

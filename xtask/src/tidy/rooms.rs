@@ -97,7 +97,7 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "xds",
         "model",
-        "bytes fastrand futures_util http ipnet prost sha2 tokio tonic tonic_prost tracing",
+        "bytes fastrand futures_util http hyper_util ipnet prost sha2 tokio tonic tonic_prost tower tracing",
     ),
     // What an agent carries between the sidecars of its node and the control process, and a sidecar's end of it. It reads no
     // message; bytes, http and http_body_util are what a request is made of that goes on as it came.

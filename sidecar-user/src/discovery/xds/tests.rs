@@ -48,11 +48,8 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn start(server: &Server) -> (Feed, Demand) {
-    let limits = DemandLimits {
-        idle: Duration::from_millis(50),
-        names: 100,
-    };
+fn start(server: &Server, idle: Duration) -> (Feed, Demand) {
+    let limits = DemandLimits { idle, names: 100 };
     let (feed, demand, future) = follow_for(&own(), server.connect(), limits);
     tokio::spawn(future);
     (feed, demand)
@@ -75,7 +72,7 @@ fn fill(shared: &Shared) {
 async fn a_sidecar_holds_its_own_workload_and_what_it_asks_for() {
     let server = Server::new();
     fill(&server.shared);
-    let (mut feed, demand) = start(&server);
+    let (mut feed, demand) = start(&server, IDLE);
     assert!(!feed.snapshots.borrow().knows(ip("10.0.0.1")));
     // The server does not know the world yet, and so the sidecar is told nothing.
     assert_eq!(feed.status.borrow().generation, 0);
@@ -119,7 +116,7 @@ async fn what_was_heard_last_holds_while_nobody_answers_and_what_is_new_is_not_k
     let server = Server::new();
     fill(&server.shared);
     server.shared.complete();
-    let (mut feed, demand) = start(&server);
+    let (mut feed, demand) = start(&server, IDLE);
     demand.begun(&feed.snapshots).await.expect("it answers");
     server.up.send_replace(false);
     feed.status
@@ -155,7 +152,7 @@ async fn what_nothing_dials_any_more_is_given_up() {
     let server = Server::new();
     fill(&server.shared);
     server.shared.complete();
-    let (mut feed, demand) = start(&server);
+    let (mut feed, demand) = start(&server, Duration::from_millis(50));
     demand
         .ask(&feed.snapshots, ip("10.96.0.2"))
         .await
@@ -188,7 +185,7 @@ async fn of_a_large_mesh_agent_and_sidecar_hold_what_is_dialled_and_no_more() {
     let control = Server::new();
     let pods = (0..20_000u32).map(|n| {
         let address = format!("10.{}.{}.{}", 8 + n / 60_000, n / 250, n % 250);
-        Update::Put(workload(&format!("p{n}"), &address, &[&format!("s{}", n % 200)]))
+        Update::Put(workload(&format!("x{n}"), &address, &[&format!("s{}", n % 200)]))
     });
     control.shared.apply(pods);
     control
