@@ -56,15 +56,18 @@ impl Answers {
     }
 
     async fn flows(&self, query: &str) -> Reply {
-        let question = match Question::parse(query, SystemTime::now()) {
+        let mut question = match Question::parse(query, SystemTime::now()) {
             Ok(question) => question,
             Err(reason) => return Reply::Wrong(reason),
         };
+        self.mean(&mut question);
         if question.flows.watch {
             return self.watch(question, query);
         }
         if question.has_cursor() {
-            return document(serde_json::to_string(&self.register.memory().follow(&question)));
+            let mut since = self.register.memory().follow(&question);
+            self.call(&mut since.flows);
+            return document(serde_json::to_string(&since));
         }
         let (open, is_truncated) = match question.flows.state {
             Some(FlowState::Closed) => (Vec::new(), false),
@@ -75,7 +78,24 @@ impl Answers {
             Some(FlowState::Open) => Vec::new(),
             _ => self.register.memory().found(&question),
         };
-        Reply::Stream(Box::new(Listing::new(question, open, is_truncated, found)))
+        Reply::Stream(Box::new(Listing::new(
+            question,
+            open,
+            is_truncated,
+            found,
+            self.register.names.clone(),
+        )))
+    }
+
+    /// Inside pods are known by their uids.
+    fn mean(&self, question: &mut Question) {
+        question.pod = question.pod.take().map(|pod| self.register.names.meant(&pod));
+    }
+
+    fn call(&self, flows: &mut [FlowReport]) {
+        for flow in flows {
+            flow.pod = flow.pod.take().map(|pod| self.register.names.of(&pod));
+        }
     }
 
     fn watch(&self, question: Question, query: &str) -> Reply {
@@ -112,7 +132,7 @@ impl Answers {
             };
             is_truncated |= list.truncated;
             open.extend(list.open.into_iter().map(|mut flow| {
-                flow.pod = Some(sidecar.pod.to_string());
+                flow.pod = Some(self.register.names.of(&sidecar.pod));
                 (sidecar.instance, flow)
             }));
             if open.len() > limit {
@@ -126,7 +146,8 @@ impl Answers {
     }
 
     async fn why(&self, query: &str) -> Result<Reply, String> {
-        let (path, past) = (format!("/why?{}", for_sidecars(query)), past(query)?);
+        let (path, mut past) = (format!("/why?{}", for_sidecars(query)), past(query)?);
+        self.mean(&mut past);
         let sidecar = match &past.pod {
             Some(pod) => self.register.sidecars(Some(pod)).pop(),
             None => None,
@@ -138,7 +159,7 @@ impl Answers {
                 Err(_) => Err(silent()),
             },
             (None, Some(pod)) if self.register.pods().contains_key(pod) => Err(waiting()),
-            (None, Some(pod)) => Err(unknown(pod)),
+            (None, Some(pod)) => Err(unknown(&self.register.names.of(pod))),
             (None, None) => Err(unnamed()),
         };
         let (now, problem) = match now {
@@ -150,7 +171,7 @@ impl Answers {
         let told = tokio::task::spawn_blocking(move || (newest(&found, &past).0, past.pod));
         let (told, pod) = told.await.map_err(|error| error.to_string())?;
         Ok(document(serde_json::to_string(&PodExplanation {
-            pod,
+            pod: pod.map(|pod| self.register.names.of(&pod)),
             now,
             problem,
             past: told.iter().map(WhyReport::of_flow).collect(),
@@ -174,6 +195,7 @@ impl Answers {
                 .cloned();
             let kept = kept.iter().find(|kept| kept.pod == pod).cloned();
             let installed = installed.get(&pod).copied();
+            let pod = self.register.names.of(&pod);
             async move {
                 let said = match newest {
                     None => None,

@@ -1,11 +1,13 @@
 //! The answer to `GET /flows` of an agent, written piece by piece. Reads so many of the flows that are remembered at a time that nobody else waits for it long.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
 use super::memory::{Found, Question};
+use super::names::Names;
 use crate::observe::{FlowReport, ListText, PIECE, Pieces};
 
 pub(super) struct Listing {
@@ -21,6 +23,7 @@ pub(super) struct Listing {
     stage: Stage,
     text: ListText,
     is_truncated: bool,
+    names: Arc<Names>,
 }
 
 enum Stage {
@@ -41,6 +44,7 @@ impl Listing {
         open: Vec<(u32, FlowReport)>,
         is_truncated: bool,
         found: Vec<Found>,
+        names: Arc<Names>,
     ) -> Self {
         Self {
             question,
@@ -51,6 +55,7 @@ impl Listing {
             stage: Stage::Read,
             text: ListText::default(),
             is_truncated,
+            names,
         }
     }
 
@@ -90,7 +95,8 @@ impl Listing {
             },
             Stage::Closed => match self.closed.pop() {
                 Some(found) => {
-                    if let Some(flow) = found.report() {
+                    if let Some(mut flow) = found.report() {
+                        flow.pod = flow.pod.map(|pod| self.names.of(&pod));
                         self.text.flow(piece, &flow);
                     }
                 }
@@ -160,7 +166,7 @@ mod tests {
         let list = |query: &str, open: Vec<(u32, FlowReport)>| {
             let question = Question::parse(query, now).unwrap();
             let found = memory.found(&question);
-            all(Listing::new(question, open, false, found))
+            all(Listing::new(question, open, false, found, Arc::default()))
         };
         let ids = |flows: &[FlowReport]| flows.iter().map(|flow| flow.id).collect::<Vec<u64>>();
 

@@ -75,7 +75,12 @@ async fn follow(register: Arc<Register>, pod: Option<String>, query: String, tel
     loop {
         for sidecar in register.sidecars(pod.as_deref()) {
             if followed.insert(sidecar.instance) {
-                tasks.spawn(one(sidecar, format!("/flows?watch=true&{query}"), tell.clone()));
+                tasks.spawn(one(
+                    register.clone(),
+                    sidecar,
+                    format!("/flows?watch=true&{query}"),
+                    tell.clone(),
+                ));
             }
         }
         tokio::select! {
@@ -97,7 +102,7 @@ enum End {
     CutOff,
 }
 
-async fn one(sidecar: Sidecar, path: String, tell: mpsc::Sender<Bytes>) -> End {
+async fn one(register: Arc<Register>, sidecar: Sidecar, path: String, tell: mpsc::Sender<Bytes>) -> End {
     loop {
         let mut watch = match client::get(&sidecar.socket, &path).await {
             Ok(watch) => watch,
@@ -112,7 +117,7 @@ async fn one(sidecar: Sidecar, path: String, tell: mpsc::Sender<Bytes>) -> End {
             let Ok(mut event) = serde_json::from_slice(&line) else {
                 continue;
             };
-            name(&mut event, &sidecar.pod);
+            name(&mut event, &register.names.of(&sidecar.pod));
             let Ok(mut text) = serde_json::to_vec(&event) else {
                 continue;
             };

@@ -26,6 +26,7 @@ pub mod memory;
 mod merged;
 mod meshed;
 mod mounts;
+mod names;
 mod path;
 mod pod;
 mod probes;

@@ -18,6 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use super::memory::{Limits, Memory};
+use super::names::Names;
 
 pub(super) struct Register {
     memory: Mutex<Memory>,
@@ -28,6 +29,7 @@ pub(super) struct Register {
     next: AtomicU32,
     changed: watch::Sender<()>,
     pub(super) counts: Counts,
+    pub(super) names: Arc<Names>,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +83,7 @@ impl Register {
             next: AtomicU32::new(seconds as u32),
             changed: watch::Sender::new(()),
             counts: Counts::default(),
+            names: Arc::default(),
         };
         for entry in fs::read_dir(directory)? {
             register.adopt(&entry?.file_name().to_string_lossy());

@@ -410,8 +410,10 @@ async fn serve_one(
     pod.register.installed(&pod.name);
     // Of the object that was loaded.
     budget::trim();
+    let naming = pod.clone();
     tokio::select! {
         served = door::serve(pod.clone()) => served.map_err(io::Error::into),
         () = probes::follow_ports(pod) => Ok(()),
+        () = naming.register.names.follow(&naming.name, &naming.sidecar) => Ok(()),
     }
 }

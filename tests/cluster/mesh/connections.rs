@@ -111,7 +111,7 @@ fn pods_of_a_stateful_set_dial_each_other_before_they_are_ready() {
     let namespace = meshed("mesh-stateful");
     // iperf3 serves one client after another.
     let script = "iperf3 --server --daemon --logfile /tmp/served && \
-        for peer in 0 1 2; do until nc -z -w 5 peer-$peer.peers 5201; do sleep 0.2; done; done; \
+        for peer in 0 1 2; do until nc.openbsd -z -w 5 peer-$peer.peers 5201; do sleep 0.2; done; done; \
         touch /tmp/ready; exec sleep infinity";
     let mut main = container("main", CLIENT, &["sh", "-c", script]);
     main["readinessProbe"] =

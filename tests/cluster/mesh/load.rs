@@ -21,7 +21,7 @@ impl<'a> Load<'a> {
     pub(super) fn start(namespace: &'a Namespace<'a>, pod: &'a str) -> Self {
         let script = "cd /tmp && rm -f stop new kept; \
             (while [ ! -e stop ]; do curl -sS -m 10 -o /dev/null -w '%{http_code}\\n' http://web/ >>new 2>&1; done; echo end >>new) & \
-            (while [ ! -e stop ]; do echo PING; sleep 0.05; done | redis-cli -h redis >>kept 2>&1; echo end >>kept) & \
+            (while [ ! -e stop ]; do echo PING; sleep 0.05; done | stdbuf -oL redis-cli -h redis >>kept 2>&1; echo end >>kept) & \
             exit 0";
         let script = format!("({script}) </dev/null >/dev/null 2>&1");
         namespace.exec(pod, &["sh", "-c", &script]).unwrap().ok().unwrap();
