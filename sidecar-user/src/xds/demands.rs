@@ -202,7 +202,7 @@ mod tests {
         let (mut one, mut other) = (demands.needs(), demands.needs());
         one.add(std::slice::from_ref(&name), start);
         other.add(std::slice::from_ref(&name), start);
-        assert_eq!(demands.due(start).wanted, [name.clone()]);
+        assert_eq!(demands.due(start).wanted, std::slice::from_ref(&name));
         assert_eq!(demands.due(start + 10 * IDLE), Due::default());
         one.remove(std::slice::from_ref(&name), start);
         assert_eq!(demands.due(start + 10 * IDLE), Due::default());
@@ -218,7 +218,7 @@ mod tests {
         let (demands, start) = (demands(10), Instant::now());
         let name: Arc<str> = "/10.0.0.1".into();
         demands.touch(&name, start);
-        assert_eq!(demands.due(start).wanted, [name.clone()]);
+        assert_eq!(demands.due(start).wanted, std::slice::from_ref(&name));
         demands.touch(&name, start + IDLE);
         assert_eq!(demands.due(start + IDLE + IDLE / 2).unwanted, []);
         assert_eq!(demands.due(start + 3 * IDLE).unwanted, [name]);

@@ -14,6 +14,10 @@ use crate::model::{ServiceName, TunnelProtocol};
 pub use crate::model::authorization::Policy as AuthorizationResource;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most resources are workloads, the largest, and a box would be another allocation for each"
+)]
 pub enum Resource {
     Workload(WorkloadResource),
     Service(ServiceResource),

@@ -1,3 +1,5 @@
+//! A sidecar's registry from an agent: servers and clients over socket pairs, without a kernel and without a cluster.
+
 use super::*;
 use crate::model::SpiffeId;
 use crate::model::authorization::Scope;

@@ -1,3 +1,5 @@
+//! A client against the state of a server, with messages on their way between them. No socket.
+
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;

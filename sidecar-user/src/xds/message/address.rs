@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::Any;
+use super::delta::Any;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Address {

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use ipnet::IpNet;
 
-use super::Rejected;
 use super::parts::{ip, octets, port};
+use super::rejected::Rejected;
 use crate::model::authorization as model;
 use crate::xds::AuthorizationResource;
 

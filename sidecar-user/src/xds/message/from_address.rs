@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use super::Rejected;
 use super::address as wire;
 use super::into_address::AFFINITY_URL;
 use super::parts::{Numbered, ip, port, service_name};
+use super::rejected::Rejected;
 use crate::model::TunnelProtocol;
 use crate::model::balancing::{Affinity, BalanceMode, Balancing, HealthPolicy, Scope};
 use crate::model::workload::Locality;

@@ -2,8 +2,8 @@
 
 use prost::Message as _;
 
-use super::Any;
 use super::address as wire;
+use super::delta::Any;
 use super::parts::{Numbered as _, octets};
 use crate::model::TunnelProtocol;
 use crate::model::balancing::{Affinity, HealthPolicy};

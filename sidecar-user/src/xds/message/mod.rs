@@ -9,12 +9,14 @@ mod from_address;
 pub(crate) mod fuzz;
 mod into_address;
 mod parts;
+mod rejected;
 
 use bytes::Bytes;
 use prost::Message as _;
 
 use super::{Kind, Resource};
 pub use delta::*;
+pub use rejected::Rejected;
 
 impl Kind {
     pub const ALL: [Self; 2] = [Self::Address, Self::Authorization];
@@ -28,24 +30,6 @@ impl Kind {
 
     pub fn of_type_url(url: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.type_url() == url)
-    }
-}
-
-/// Why one resource is not taken. The rest of its push is.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Rejected {
-    #[error("it is no message of its type")]
-    Malformed,
-    #[error("`{field}`: {what}")]
-    Field { field: &'static str, what: String },
-}
-
-impl Rejected {
-    fn field(field: &'static str, what: impl Into<String>) -> Self {
-        Self::Field {
-            field,
-            what: what.into(),
-        }
     }
 }
 

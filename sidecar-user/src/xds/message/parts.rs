@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::Rejected;
 use super::address as wire;
+use super::rejected::Rejected;
 use crate::model::ServiceName;
 use crate::model::balancing::{BalanceMode, Scope};
 use crate::xds::{AppProtocol, Gateway, GatewayDestination, IpFamilies, NetworkAddress, Port, WorkloadType};

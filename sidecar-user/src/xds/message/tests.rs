@@ -1,3 +1,5 @@
+//! Messages of Istio's discovery, with every field, and those that mean nothing.
+
 use std::time::Duration;
 
 use super::*;

@@ -9,11 +9,13 @@
 //! What is queued is looked at only when it is sent, so a client that reads slowly is sent the last state and none between.
 
 mod audience;
+mod round;
 mod served;
 
 use std::sync::Arc;
 
 pub use audience::Audience;
+pub(super) use round::{LAST, MORE};
 use served::Served;
 
 use super::message::{DeltaRequest, DeltaResponse};
@@ -26,11 +28,6 @@ pub struct Limits {
 }
 
 const NAME: usize = 512;
-
-/// The version of a response that is not the last of what belongs together. Other clients do not look at it.
-pub(super) const MORE: &str = "more";
-/// Of one that is.
-pub(super) const LAST: &str = "last";
 
 #[derive(Debug)]
 pub struct ServerStream {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::super::message::{Any, DeltaRequest, DeltaResponse, Named};
 use super::super::{Key, Kind, Store, Stored, Touched};
-use super::{Audience, LAST, MORE};
+use super::audience::Audience;
+use super::round::{LAST, MORE};
 
 /// Of the resources in one response, beside which their names are small.
 const RESPONSE: usize = 128 << 10;

@@ -1,3 +1,5 @@
+//! What a stream is sent, as a ztunnel asks for it and as our own clients do. No socket.
+
 use super::*;
 use crate::model::authorization::Scope;
 use crate::xds::message::ErrorDetail;
