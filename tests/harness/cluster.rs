@@ -130,7 +130,8 @@ impl Cluster {
     /// What Outrigger has pinned for pods of a node, by their uids.
     pub fn installed_pods(&self, node: &str) -> Result<Vec<String>> {
         let node = self.node(node)?;
-        let pins = format!("/proc/{}/root/sys/fs/bpf/outrigger/pods", node.holder);
+        let root = Path::new("/proc").join(node.holder.to_string()).join("root");
+        let pins = root.join("sys/fs/bpf/outrigger/pods");
         let entries = fs::read_dir(pins).into_iter().flatten().flatten();
         Ok(entries
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
