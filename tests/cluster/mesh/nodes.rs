@@ -53,7 +53,8 @@ fn an_api_server_that_is_away_for_a_while_costs_no_connection() {
     let _mesh = mesh_alone();
     under_load("api-server", || {
         let server = cluster().program("node-1", "kube-apiserver").unwrap();
-        server.stop(Signal::SIGTERM).unwrap();
+        // Told to end it would wait a minute for its watches.
+        server.stop(Signal::SIGKILL).unwrap();
         server.start().unwrap();
         wait::until("the API server answers again", SOON * 6, || {
             cluster()
