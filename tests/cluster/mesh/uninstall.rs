@@ -31,17 +31,14 @@ fn uninstalling_leaves_the_nodes_clean_and_pods_that_start_again_are_as_before()
     for node in ["node-1", "node-2"] {
         wait::until("nothing is pinned", SOON, || installed(node).is_empty()).unwrap();
     }
-    let left = mesh
-        .kubectl()
-        .run(&[
-            "get",
-            "all,mutatingadmissionpolicies,validatingadmissionpolicies,clusterroles,clusterrolebindings",
-            "--all-namespaces",
-            "--selector=app.kubernetes.io/name=outrigger",
-            "--output=name",
-        ])
-        .unwrap();
-    assert_eq!(left.trim(), "");
+    wait::until("nothing of it is left", SOON * 3, || {
+        let kinds =
+            "all,mutatingadmissionpolicies,validatingadmissionpolicies,clusterroles,clusterrolebindings";
+        let label = "--selector=app.kubernetes.io/name=outrigger";
+        let left = ["get", kinds, "--all-namespaces", label, "--output=name"];
+        mesh.kubectl().run(&left).unwrap().trim().is_empty()
+    })
+    .unwrap();
     // A pod of the namespace starts without it.
     namespace.apply(&[client("after", "node-1")]).unwrap();
     namespace.wait("pod/after", "condition=Ready").unwrap();
