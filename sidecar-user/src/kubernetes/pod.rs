@@ -1,17 +1,16 @@
 //! The pods of one node over time, with what an agent wants to know of them and nothing else.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use futures_util::{Stream, StreamExt};
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
 use kube::api::ListParams;
 use kube::runtime::watcher;
-use kube::{Api, Resource};
 use serde::Deserialize;
 
+use super::object::resource;
 use super::probe::Container;
 use super::{CONTAINER, Change, Client, Error, follow};
 
@@ -42,12 +41,7 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Follows the pods of a node. Never ends.
 pub fn on_node(client: &Client, node: &str) -> impl Stream<Item = Change<Pod>> + use<> {
     let config = watcher::Config::default().fields(&selector(node));
-    follow::<Object>(Api::all(client.inner()), config).map(|change| match change {
-        Change::All(all) => Change::All(all.into_iter().map(Pod::of).collect()),
-        Change::Applied(one) => Change::Applied(Pod::of(one)),
-        Change::Gone(one) => Change::Gone(Pod::of(one)),
-        Change::Trouble(why) => Change::Trouble(why),
-    })
+    follow::<Object>(Api::all(client.inner()), config).map(|change| change.map(Pod::of))
 }
 
 /// Those that are there now: for a pod that the watch has not told of yet.
@@ -72,6 +66,8 @@ struct Object {
     #[serde(default)]
     status: Status,
 }
+
+resource!(Object, NamespaceResourceScope, "", "v1", "Pod", "pods");
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -149,35 +145,6 @@ impl Pod {
 fn id_of(container: &str) -> Option<String> {
     let (_, id) = container.split_once("://")?;
     (!id.is_empty()).then(|| id.to_owned())
-}
-
-impl Resource for Object {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "Pod".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        "".into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "pods".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
 
 #[cfg(test)]

@@ -95,12 +95,7 @@ pub fn pod_certificate_requests(
 ) -> impl Stream<Item = Change<PodCertificateRequest>> + use<> {
     let config = watcher::Config::default().fields(&format!("spec.signerName={signer}"));
     let api: Api<Object> = Api::all_with(client.inner(), served.resource());
-    follow(api, config).map(|change| match change {
-        Change::All(all) => Change::All(all.into_iter().map(PodCertificateRequest::of).collect()),
-        Change::Applied(one) => Change::Applied(PodCertificateRequest::of(one)),
-        Change::Gone(one) => Change::Gone(PodCertificateRequest::of(one)),
-        Change::Trouble(why) => Change::Trouble(why),
-    })
+    follow(api, config).map(|change| change.map(PodCertificateRequest::of))
 }
 
 /// Writes the answer.

@@ -1,13 +1,12 @@
 //! One pod as it is at this moment, for whoever is about to give it something.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
-use k8s_openapi::NamespaceResourceScope;
 use kube::Api;
 use kube::api::ObjectMeta;
 use serde::Deserialize;
 
+use super::object::resource;
 use super::{Client, Error};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +47,8 @@ struct Pod {
     status: Status,
 }
 
+resource!(Pod, NamespaceResourceScope, "", "v1", "Pod", "pods");
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Spec {
@@ -66,33 +67,4 @@ struct Status {
 #[derive(Clone, Debug, Deserialize)]
 struct Address {
     ip: String,
-}
-
-impl kube::Resource for Pod {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "Pod".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        "".into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "pods".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
