@@ -7,6 +7,7 @@ pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod credentials;
 pub mod datapath;
 pub mod discovery;
 pub mod document;

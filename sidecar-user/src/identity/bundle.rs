@@ -12,6 +12,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::bad_answer::{BadAnswer, MAX_CERTIFICATES};
 use super::{Error, Files, Key, Svid, files};
+use crate::credentials::MAX_ROOTS;
 use crate::model::SpiffeId;
 
 const BUNDLE_REMEDY: &str =
@@ -46,7 +47,7 @@ impl Credentials {
             reason,
             remedy: BUNDLE_REMEDY,
         })?;
-        let (roots, _) = files::read("roots", &files.roots, files::MAX_ROOTS, ROOTS_REMEDY)?;
+        let (roots, _) = files::read("roots", &files.roots, MAX_ROOTS, ROOTS_REMEDY)?;
         let roots = certificates(&files.roots, &roots)?;
         match chain.len() + roots.len() > MAX_CERTIFICATES {
             false => Ok(Self { key, chain, roots }),

@@ -1,26 +1,19 @@
 //! The files that a user gives us: the roots by which the authority is judged, and the bootstrap token. Read anew for
-//! each call, never more of them than they can sensibly hold.
+//! each call, by `credentials/`.
 //!
 //! It asks nobody. The functions block as a disk does, so the caller runs them beside its runtime.
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path};
 
-use nix::fcntl::OFlag;
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tonic::metadata::{Ascii, MetadataValue};
 use zeroize::Zeroizing;
 
 use super::Error;
+use crate::credentials::{self, MAX_ROOTS, MAX_TOKEN, Unreadable};
 
-/// A Kubernetes token is about 1 KiB; more than this is some other file.
-const MAX_TOKEN: u64 = 16 << 10;
-/// A bundle of a hundred roots fits in several times.
-pub(super) const MAX_ROOTS: u64 = 1 << 20;
 const ROOTS_REMEDY: &str = "put the authority's root-cert.pem there";
 const TOKEN_REMEDY: &str = "put a token there: outrigger token create --out";
 
@@ -32,49 +25,13 @@ pub(super) struct Token {
     pub(super) exposed: Option<u32>,
 }
 
-/// Tells versions of a file apart. It follows links, so that a kubelet's swap of a directory shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    /// `None` where there is no such file.
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        let meta = std::fs::metadata(path).ok()?;
-        Some(Self {
-            inode: meta.ino(),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-        })
-    }
-}
-
 pub(super) fn roots(path: &Path) -> Result<RootCertStore, Error> {
     let (pem, _) = read("roots", path, MAX_ROOTS, ROOTS_REMEDY)?;
     roots_of(path, &pem)
 }
 
 pub(super) fn roots_of(path: &Path, pem: &[u8]) -> Result<RootCertStore, Error> {
-    let bad = |reason: String| Error::Content {
-        field: "roots",
-        path: path.to_owned(),
-        reason,
-        remedy: ROOTS_REMEDY,
-    };
-    let mut store = RootCertStore::empty();
-    for cert in CertificateDer::pem_slice_iter(pem) {
-        let cert = cert.map_err(|error| bad(format!("is no PEM: {error}")))?;
-        store
-            .add(cert)
-            .map_err(|error| bad(format!("holds a certificate that is no root: {error}")))?;
-    }
-    if store.is_empty() {
-        return Err(bad("holds no certificate".to_owned()));
-    }
-    Ok(store)
+    credentials::roots(pem).map_err(|reason| content("roots", path, reason, ROOTS_REMEDY))
 }
 
 pub(super) fn token(path: &Path) -> Result<Token, Error> {
@@ -86,25 +43,7 @@ pub(super) fn token(path: &Path) -> Result<Token, Error> {
 }
 
 pub(super) fn bearer_of(path: &Path, bytes: &[u8]) -> Result<MetadataValue<Ascii>, Error> {
-    let bad = |reason: &str| Error::Content {
-        field: "token",
-        path: path.to_owned(),
-        reason: reason.to_owned(),
-        remedy: TOKEN_REMEDY,
-    };
-    let token = bytes.trim_ascii();
-    if token.is_empty() {
-        return Err(bad("is empty"));
-    }
-    if !token.iter().all(u8::is_ascii_graphic) {
-        return Err(bad("is not one line of printable characters"));
-    }
-    let mut header = Zeroizing::new(b"Bearer ".to_vec());
-    header.extend_from_slice(token);
-    let mut value = MetadataValue::try_from(header.as_slice()).map_err(|_| bad("is no header value"))?;
-    // Keeps it out of debug output and of HPACK's table.
-    value.set_sensitive(true);
-    Ok(value)
+    credentials::bearer(bytes).map_err(|reason| content("token", path, reason, TOKEN_REMEDY))
 }
 
 /// The kubelet decides about the mode of a projected token, and may have to open it to a group; its volume belongs to one
@@ -125,39 +64,24 @@ pub(super) fn read(
     most: u64,
     remedy: &'static str,
 ) -> Result<(Zeroizing<Vec<u8>>, Metadata), Error> {
-    let bad = |reason: String| Error::Content {
+    credentials::read(path, most).map_err(|why| match why {
+        Unreadable::Content(reason) => content(field, path, reason, remedy),
+        Unreadable::Io(source) => Error::Read {
+            field,
+            path: path.to_owned(),
+            remedy,
+            source,
+        },
+    })
+}
+
+fn content(field: &'static str, path: &Path, reason: String, remedy: &'static str) -> Error {
+    Error::Content {
         field,
         path: path.to_owned(),
         reason,
         remedy,
-    };
-    let io = |source| Error::Read {
-        field,
-        path: path.to_owned(),
-        remedy,
-        source,
-    };
-    let (file, meta) = open(path).map_err(io)?;
-    if !meta.is_file() {
-        return Err(bad("is no regular file".to_owned()));
     }
-    // Room for all of it at once: a growing buffer would leave copies of a secret behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(meta.len().min(most) as usize + 1));
-    file.take(most + 1).read_to_end(&mut bytes).map_err(io)?;
-    if bytes.len() as u64 > most {
-        return Err(bad(format!("is longer than {most} bytes")));
-    }
-    Ok((bytes, meta))
-}
-
-/// Without waiting for whoever writes to it, should it be a pipe.
-fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open(path)?;
-    let meta = file.metadata()?;
-    Ok((file, meta))
 }
 
 #[cfg(test)]

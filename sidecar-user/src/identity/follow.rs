@@ -20,10 +20,10 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::contain::contained;
-use super::files::Stamp;
 use super::schedule::next_retry;
 use super::wait::{chance, sleep_until};
 use super::{Error, Files, Status, Svid, bundle};
+use crate::credentials::Stamp;
 use crate::error_chain;
 use crate::model::SpiffeId;
 

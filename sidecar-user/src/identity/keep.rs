@@ -22,11 +22,11 @@ use tracing::{error, info, warn};
 
 use super::client::Authority;
 use super::contain::contained;
-use super::files::Stamp;
 use super::follow::follow;
 use super::schedule::{next_renewal, next_retry};
 use super::wait::{chance, sleep_until};
 use super::{Config, Error, Key, Source, Status, Svid, Way};
+use crate::credentials::Stamp;
 use crate::error_chain;
 
 /// How often the file of the authority's roots is looked at. One that has changed is the sign that the authority's root is

@@ -15,10 +15,7 @@ use zeroize::Zeroizing;
 
 use super::token::{Holder, Worth};
 use super::{Refused, Tokens};
-use crate::model::{Caller, CallerKind};
-
-/// The header in which an agent shows its own token beside that of the pod it asks for.
-pub const AGENT_TOKEN: &str = "outrigger-agent-token";
+use crate::model::{AGENT_TOKEN, Caller, CallerKind};
 
 /// For one review. A request has ten seconds in all.
 const REVIEW_TIME: Duration = Duration::from_secs(8);

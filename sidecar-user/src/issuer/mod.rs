@@ -48,7 +48,7 @@ pub use api::{DRAIN, serve};
 pub use ca::Ca;
 pub use claims::Claims;
 pub use held::Material;
-pub use judge::{AGENT_TOKEN, Credentials, Doubt, Judge, Proved, Review};
+pub use judge::{Credentials, Doubt, Judge, Proved, Review};
 pub use pod_certificate::{PodCertificate, PodKey, PodRefusal, PodRequest};
 pub use remembered::Remembered;
 pub use service::Service;

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use super::identity::SpiffeId;
 
+/// The header in which an agent shows its own token beside that of the pod it asks for.
+pub const AGENT_TOKEN: &str = "outrigger-agent-token";
+
 /// At the control process, by a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {

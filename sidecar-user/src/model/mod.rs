@@ -25,7 +25,7 @@ pub mod workload;
 pub use addr::{ClientAddr, OriginalDst};
 pub use balancing::{Affinity, BalanceMode, Balancing, HealthPolicy};
 pub use bottleneck::Bottleneck;
-pub use caller::{Caller, CallerKind, LocalPod};
+pub use caller::{AGENT_TOKEN, Caller, CallerKind, LocalPod};
 pub use decision::{Decided, Decision, Decisions, Failure, Routed};
 pub use flow::{Direction, Flow, TlsFacts};
 pub use identity::SpiffeId;

@@ -13,11 +13,9 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tower::service_fn;
 
 use super::dial::{Addresses, Dialer, ServiceName, service};
-use super::files::{self, Stamp};
+use super::files;
 use super::{Config, Error};
-
-/// The header in which an agent shows its own token beside a pod's.
-pub const AGENT_TOKEN: &str = "outrigger-agent-token";
+use crate::credentials::Stamp;
 
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// A replica whose node is gone is noticed so late.

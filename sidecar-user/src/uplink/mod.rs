@@ -17,7 +17,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use control::{AGENT_TOKEN, Control};
+pub use control::Control;
 pub use dial::{Addresses, ServiceName, service};
 pub use relay::{Counts, Relay};
 pub use serve::{Incoming, Local, Refused, Share, incoming, serve};

@@ -21,9 +21,9 @@ use tonic::service::Routes;
 use tower::{Service, ServiceExt};
 use tracing::{debug, warn};
 
-use super::control::{AGENT_TOKEN, Control};
+use super::control::Control;
 use crate::error_chain;
-use crate::model::LocalPod;
+use crate::model::{AGENT_TOKEN, LocalPod};
 
 const SERVICE: &str = "istio.v1.auth.IstioCertificateService";
 const CREATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";

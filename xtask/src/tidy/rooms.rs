@@ -42,12 +42,15 @@ pub(super) const ROOMS: &[Room] = &[
     room("document", "", "granit_parser notify tokio"),
     // What x509_parser shows of a certificate and webpki keeps to itself.
     room("pki", "", "x509_parser"),
+    // Files of roots and tokens, for whoever proves itself to an authority. nix opens a user's file without waiting for the other end of
+    // a pipe, zeroize for the token.
+    room("credentials", "", "nix rustls tonic zeroize"),
     // Control work. humantime writes the times of certificates into messages, tower is how tonic takes our own connector,
-    // which marks sockets, nix opens a user's file without waiting for the other end of a pipe.
+    // which marks sockets.
     room(
         "identity",
-        "model pki",
-        "http humantime hyper hyper_util nix prost rcgen rustls tokio tokio_rustls tonic tonic_prost tower tracing \
+        "model pki credentials",
+        "http humantime hyper hyper_util prost rcgen rustls tokio tokio_rustls tonic tonic_prost tower tracing \
          x509_parser zeroize",
     ),
     // sha2 tells whether a file that was touched has changed, notify is the source of one of its errors.
@@ -103,8 +106,8 @@ pub(super) const ROOMS: &[Room] = &[
     // message; bytes, http and http_body_util are what a request is made of that goes on as it came.
     room(
         "uplink",
-        "model",
-        "bytes futures_util http http_body_util hyper_util nix rustls tokio tonic tower tracing zeroize",
+        "model credentials",
+        "bytes futures_util http http_body_util hyper_util rustls tokio tonic tower tracing zeroize",
     ),
     // The webhook over HTTPS: hyper and tokio_rustls serve it, rcgen makes its certificates, x509_parser and pem read and write those of
     // the other replicas.

@@ -261,5 +261,5 @@ async fn the_control_process_hears_who_the_agent_is_beside_whose_the_certificate
     assert!(error.contains("PermissionDenied: of another node"), "{error}");
     let said = said.wait_for(Option::is_some).await.unwrap().clone();
     assert_eq!(said, Some(("pod".into(), Some("agent".into()))));
-    assert_eq!(issuer::AGENT_TOKEN, uplink::AGENT_TOKEN);
+    assert_eq!(crate::model::AGENT_TOKEN, "outrigger-agent-token");
 }
