@@ -5,31 +5,18 @@ use harness::cluster::{Mesh, Namespace};
 use harness::wait::{self, SOON};
 use nix::sys::signal::Signal;
 
-use super::load::Load;
-use super::{client, deployment, mesh_alone, meshed, redis, web};
-use crate::common::cluster;
+use super::load::{Load, served};
+use super::{client, mesh_alone};
+use crate::common::{cluster, named_server};
 
 /// A client on each node under load, before and after `what` happens.
 fn under_load(stem: &str, mesh: &Mesh, what: impl FnOnce(&Mesh)) -> Namespace<'static> {
-    let namespace = meshed(stem);
-    namespace.apply(&web("web")).unwrap();
-    namespace.apply(&deployment("redis", 1, redis(), 6379)).unwrap();
-    for node in ["node-1", "node-2"] {
-        namespace.apply(&[client(node, node)]).unwrap();
-    }
-    for ready in ["deployment/web", "deployment/redis"] {
-        namespace.wait(ready, "condition=Available").unwrap();
-    }
-    for ready in ["pod/node-1", "pod/node-2"] {
-        namespace.wait(ready, "condition=Ready").unwrap();
-    }
+    let clients = ["node-1", "node-2"].map(|node| (node, node));
+    let namespace = served(stem, named_server(), &clients);
     let loads = ["node-1", "node-2"].map(|pod| Load::start(&namespace, pod));
     what(mesh);
     for load in loads {
-        load.goes_on();
-        let (new, kept) = load.stop();
-        new.demand_all("new connections");
-        kept.demand_all("the connection that was kept");
+        load.demand_all();
     }
     namespace
 }

@@ -4,8 +4,9 @@ use harness::cluster::mesh::SYSTEM;
 use harness::cluster::{Mesh, Namespace};
 use harness::wait::{self, SOON};
 
-use super::load::Load;
-use super::{client, deployment, mesh_alone, meshed, redis, web};
+use super::load::{Load, served};
+use super::{client, mesh_alone};
+use crate::common::named_server;
 
 fn scale(mesh: &Mesh, replicas: u32) {
     let to = format!("--replicas={replicas}");
@@ -74,14 +75,7 @@ fn failed_renewals(namespace: &Namespace, pod: &str) -> u64 {
 fn without_its_control_plane_the_mesh_serves_on_over_several_renewals_and_new_pods_wait() {
     let mesh = mesh_alone();
     mesh.upgrade(&["proxy.refresh=2s"]).unwrap();
-    let namespace = meshed("authority");
-    namespace.apply(&web("web")).unwrap();
-    namespace.apply(&deployment("redis", 1, redis(), 6379)).unwrap();
-    namespace.apply(&[client("client", "node-1")]).unwrap();
-    for ready in ["deployment/web", "deployment/redis"] {
-        namespace.wait(ready, "condition=Available").unwrap();
-    }
-    namespace.wait("pod/client", "condition=Ready").unwrap();
+    let namespace = served("authority", named_server(), &[("client", "node-1")]);
     let load = Load::start(&namespace, "client");
 
     let _back = Back(&mesh);
@@ -102,9 +96,6 @@ fn without_its_control_plane_the_mesh_serves_on_over_several_renewals_and_new_po
 
     scale(&mesh, 2);
     namespace.wait("pod/new", "condition=Ready").unwrap();
-    load.goes_on();
-    let (new, kept) = load.stop();
-    new.demand_all("new connections");
-    kept.demand_all("the connection that was kept");
+    load.demand_all();
     mesh.upgrade(&[]).unwrap();
 }

@@ -2,6 +2,26 @@
 
 use harness::cluster::Namespace;
 use harness::wait::{self, SOON};
+use serde_json::Value;
+
+use super::{client, deployment, meshed, redis};
+
+/// A namespace of the mesh with Services `web` and `redis`, and with clients: each a name and its node.
+pub(super) fn served(stem: &str, web: Value, clients: &[(&str, &str)]) -> Namespace<'static> {
+    let namespace = meshed(stem);
+    namespace.apply(&deployment("web", 2, web, 80)).unwrap();
+    namespace.apply(&deployment("redis", 1, redis(), 6379)).unwrap();
+    for (name, node) in clients {
+        namespace.apply(&[client(name, node)]).unwrap();
+    }
+    for ready in ["deployment/web", "deployment/redis"] {
+        namespace.wait(ready, "condition=Available").unwrap();
+    }
+    for (name, _) in clients {
+        namespace.wait(&format!("pod/{name}"), "condition=Ready").unwrap();
+    }
+    namespace
+}
 
 /// New connections by curl, one after another, and one connection that stays open, by redis-cli.
 pub(super) struct Load<'a> {
@@ -11,9 +31,9 @@ pub(super) struct Load<'a> {
 
 /// What has become of them.
 #[derive(Debug)]
-pub(super) struct Account {
-    pub(super) answered: usize,
-    pub(super) failed: Vec<String>,
+struct Account {
+    answered: usize,
+    failed: Vec<String>,
 }
 
 impl<'a> Load<'a> {
@@ -49,8 +69,16 @@ impl<'a> Load<'a> {
         (count("new", "200"), count("kept", "PONG"))
     }
 
+    /// Ends it, once it has gone on for a while. None of it may have failed.
+    pub(super) fn demand_all(self) {
+        self.goes_on();
+        let (new, kept) = self.stop();
+        new.demand_all("new connections");
+        kept.demand_all("the connection that was kept");
+    }
+
     /// Ends it: new connections, and requests on the one that was kept.
-    pub(super) fn stop(self) -> (Account, Account) {
+    fn stop(self) -> (Account, Account) {
         self.namespace
             .exec(self.pod, &["touch", "/tmp/stop"])
             .unwrap()
@@ -74,7 +102,7 @@ impl<'a> Load<'a> {
 }
 
 impl Account {
-    pub(super) fn demand_all(&self, what: &str) {
+    fn demand_all(&self, what: &str) {
         assert!(self.answered > 10, "{what}: {self:?}");
         assert!(self.failed.is_empty(), "{what}: {self:?}");
     }

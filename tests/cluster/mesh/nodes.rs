@@ -3,25 +3,15 @@
 use harness::wait::{self, SOON};
 use nix::sys::signal::Signal;
 
-use super::load::Load;
-use super::{client, deployment, mesh_alone, meshed, redis, web};
-use crate::common::cluster;
+use super::load::{Load, served};
+use super::{client, mesh_alone};
+use crate::common::{cluster, named_server};
 
 fn under_load(stem: &str, what: impl FnOnce()) {
-    let namespace = meshed(stem);
-    namespace.apply(&web("web")).unwrap();
-    namespace.apply(&deployment("redis", 1, redis(), 6379)).unwrap();
-    namespace.apply(&[client("client", "node-1")]).unwrap();
-    for ready in ["deployment/web", "deployment/redis"] {
-        namespace.wait(ready, "condition=Available").unwrap();
-    }
-    namespace.wait("pod/client", "condition=Ready").unwrap();
+    let namespace = served(stem, named_server(), &[("client", "node-1")]);
     let load = Load::start(&namespace, "client");
     what();
-    load.goes_on();
-    let (new, kept) = load.stop();
-    new.demand_all("new connections");
-    kept.demand_all("the connection that was kept");
+    load.demand_all();
     // And whoever is new is served.
     namespace.apply(&[client("late", "node-2")]).unwrap();
     namespace.wait("pod/late", "condition=Ready").unwrap();
