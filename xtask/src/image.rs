@@ -1,8 +1,8 @@
-//! `cargo xtask image`: the files of our image, as `deploy/images/Containerfile` takes them: the program and the kubectl plugin with the
-//! libraries that they name, nothing else. Builds no image, and asks no registry.
+//! `cargo xtask image`: the files of our image, as `deploy/images/Containerfile` takes them: the program, which is the kubectl plugin too
+//! where it is called so, and the libraries that it names, nothing else. Builds no image, and asks no registry.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -12,7 +12,10 @@ use crate::cluster::images::digest_of;
 use crate::cluster::programs::quietly;
 use crate::{setup, workspace};
 
-const PROGRAMS: [&str; 2] = ["outrigger", "kubectl-outrigger"];
+const PROGRAM: &str = "outrigger";
+
+/// The program's other name.
+const PLUGIN: &str = "kubectl-outrigger";
 
 /// Where other builds than the release lie, for one who tries something out.
 pub(crate) const BUILT: &str = "OUTRIGGER_BIN_DIR";
@@ -48,14 +51,14 @@ pub(crate) fn stage() -> Result<Staged> {
         Some(dir) => dir.into(),
         None => workspace::build_release(&["outrigger"])?,
     };
-    let mut files: Vec<PathBuf> = PROGRAMS.map(|name| built.join(name)).into();
-    let libraries = libraries(&files)?;
-    files.extend(libraries);
+    let program = built.join(PROGRAM);
+    let mut files = libraries(&program)?;
+    files.push(program);
     let digests = files
         .iter()
         .map(|file| digest_of(file))
         .collect::<Result<Vec<_>>>()?;
-    let digest = format!("stripped {}", digests.join(" "));
+    let digest = format!("stripped, one program {}", digests.join(" "));
 
     let context = workspace::target_dir().join("image");
     let name = format!("linux-{}", architecture());
@@ -99,21 +102,14 @@ fn fill(root: &Path, built: &Path, files: &[PathBuf]) -> Result<()> {
         // Whoever built them has a umask of their own.
         fs::set_permissions(&place, fs::Permissions::from_mode(0o755))?;
     }
-    Ok(())
+    let plugin = root.join("usr/bin").join(PLUGIN);
+    symlink(PROGRAM, &plugin).with_context(|| format!("link {}", plugin.display()))
 }
 
-/// The dynamic linker and what it would load, by the names that the programs know them by.
-fn libraries(programs: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for program in programs {
-        let listed = workspace::ask(Command::new("ldd").arg(program))
-            .with_context(|| format!("ldd {} fails", program.display()))?;
-        for word in listed.split_whitespace().filter(|word| word.starts_with('/')) {
-            let path = PathBuf::from(word);
-            if !found.contains(&path) {
-                found.push(path);
-            }
-        }
-    }
-    Ok(found)
+/// The dynamic linker and what it would load, by the names that the program knows them by.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let listed = workspace::ask(Command::new("ldd").arg(program))
+        .with_context(|| format!("ldd {} fails", program.display()))?;
+    let paths = listed.split_whitespace().filter(|word| word.starts_with('/'));
+    Ok(paths.map(PathBuf::from).collect())
 }

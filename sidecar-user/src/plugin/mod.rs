@@ -4,7 +4,9 @@
 //! Talks to one address or unix socket; it does not ask Kubernetes for anything yet. Data goes to stdout, messages
 //! to stderr. Exit status: 0 done, 1 the proxy could not be asked or refused, 2 wrong usage.
 
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -67,6 +69,14 @@ enum Verb {
     Uninject(Uninject),
 }
 
+/// kubectl finds a plugin by the name of its file.
+const NAME: &str = "kubectl-outrigger";
+
+/// Whether a program that was started by this name is the plugin.
+pub fn is_called(name: &OsStr) -> bool {
+    Path::new(name).file_name().is_some_and(|file| file == NAME)
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let out = &mut io::stdout().lock();
@@ -89,5 +99,19 @@ pub fn main() -> ExitCode {
                 _ => ExitCode::FAILURE,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_the_plugin_by_the_name_of_its_file() {
+        let called = |name: &str| is_called(OsStr::new(name));
+        assert!(called("kubectl-outrigger"));
+        assert!(called("/usr/bin/kubectl-outrigger"));
+        assert!(!called("/opt/kubectl-outrigger/outrigger"));
+        assert!(!called(""));
     }
 }
