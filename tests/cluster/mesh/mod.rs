@@ -6,6 +6,7 @@ mod authority;
 mod connections;
 mod load;
 mod nodes;
+mod policies;
 mod release;
 mod rollout;
 mod sidecars;
