@@ -5,6 +5,7 @@ mod agents;
 mod authority;
 mod connections;
 mod load;
+mod names;
 mod nodes;
 mod release;
 mod rollout;
