@@ -120,10 +120,10 @@ pub(super) const ROOMS: &[Room] = &[
     room("proxy", ALL_ROOMS, ROLE_CRATES),
     room("control", ALL_ROOMS, ROLE_CRATES),
     room("agent", ALL_ROOMS, ROLE_CRATES),
-    // nix for the width of a terminal.
+    // nix for the width of a terminal, kubernetes for the domain of our names.
     room(
         "plugin",
-        "model observe inject",
+        "model observe inject kubernetes",
         "clap humantime nix serde serde_json",
     ),
     // Test support, which every room's tests may import and which imports none.
