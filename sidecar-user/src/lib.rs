@@ -15,6 +15,7 @@ pub mod existing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod grant;
+pub mod grpc;
 pub mod host;
 pub mod identity;
 pub mod inject;

@@ -78,6 +78,18 @@ fn values_without_a_meaning_are_refused_by_their_path() {
             "'/trustDomain'",
             "does not match pattern",
         ),
+        (
+            "clusterDomain=cluster..local",
+            "'/clusterDomain'",
+            "does not match pattern",
+        ),
+        ("clusterDomain=", "'/clusterDomain'", "does not match pattern"),
+        ("clusterId=east/1", "'/clusterId'", "does not match pattern"),
+        (
+            "rootNamespace=istio.system",
+            "'/rootNamespace'",
+            "does not match pattern",
+        ),
         ("control.replicas=two", "'/control/replicas'", "want integer"),
         ("control.replicas=-1", "'/control/replicas'", "minimum"),
         (

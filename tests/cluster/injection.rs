@@ -169,10 +169,8 @@ fn a_pod_that_would_start_without_its_sidecar_at_the_first_place_does_not_start(
     let refuses = |namespace: &Namespace| try_to_create(namespace, &plain()).is_err();
     let namespace = door.enabled_once(&[], refuses);
     let error = try_to_create(&namespace, &plain()).unwrap_err();
-    assert!(
-        error.contains("it has no sidecar") && error.contains("inject: disabled"),
-        "{error}"
-    );
+    door.demand_refusal("outrigger-require", "it has no sidecar", &error);
+    assert!(error.contains("inject: disabled"), "{error}");
 
     let mut behind = by_file(&plain()).unwrap();
     try_to_create(&namespace, &behind).unwrap();
@@ -182,7 +180,7 @@ fn a_pod_that_would_start_without_its_sidecar_at_the_first_place_does_not_start(
         .unwrap()
         .insert(0, first);
     let error = try_to_create(&namespace, &behind).unwrap_err();
-    assert!(error.contains("has to be the first"), "{error}");
+    door.demand_refusal("outrigger-require", "has to be the first", &error);
 
     let mut no_native = by_file(&plain()).unwrap();
     no_native["spec"]["initContainers"][0]
@@ -195,7 +193,8 @@ fn a_pod_that_would_start_without_its_sidecar_at_the_first_place_does_not_start(
             .unwrap()
             .remove(field);
     }
-    try_to_create(&namespace, &no_native).unwrap_err();
+    let error = try_to_create(&namespace, &no_native).unwrap_err();
+    door.demand_refusal("outrigger-require", "has to be the first", &error);
 
     let mut out = plain();
     out["metadata"]["labels"] = json!({ door.label(): "disabled" });
@@ -204,7 +203,8 @@ fn a_pod_that_would_start_without_its_sidecar_at_the_first_place_does_not_start(
 
 #[test]
 fn nobody_comes_into_a_running_pod_as_the_sidecars_user() {
-    let door = Door::open("--policies", everything);
+    const SIDECAR: u32 = 52009;
+    let door = Door::open_about(door::USER, &SIDECAR.to_string());
     let namespace = door.enabled(&[]);
     namespace.apply(&[plain()]).unwrap();
     let debug = |user: u32| {
@@ -231,21 +231,20 @@ fn nobody_comes_into_a_running_pod_as_the_sidecars_user() {
         std::fs::remove_file(custom).unwrap();
         output
     };
-    let refused = debug(52008);
-    assert!(
-        !refused.status.success() && refused.stderr.contains("user 52008 is the sidecar's"),
-        "{refused:?}"
-    );
+    let refused = debug(SIDECAR);
+    assert!(!refused.status.success(), "{refused:?}");
+    door.demand_refusal("outrigger-user", "user 52009 is the sidecar's", &refused.stderr);
     let taken = debug(1000);
     assert!(taken.status.success(), "{taken:?}");
 }
 
 #[test]
 fn an_agent_speaks_for_its_own_node_only() {
-    let door = Door::open("--policies", everything);
+    const ACCOUNT: &str = "another-agent";
+    const USER: &str = "system:serviceaccount:outrigger-system:another-agent";
+    let door = Door::open_about(door::AGENT, USER);
     let namespace = door.enabled(&[]);
-    let subject =
-        json!({ "kind": "ServiceAccount", "name": "outrigger-agent", "namespace": "outrigger-system" });
+    let subject = json!({ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": "outrigger-system" });
     namespace
         .apply(&[
             json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": { "name": "agent" },
@@ -259,7 +258,7 @@ fn an_agent_speaks_for_its_own_node_only() {
             "involvedObject": { "kind": "Pod", "name": "plain", "namespace": namespace.name() },
             "source": { "component": "outrigger-agent", "host": host } })
     };
-    let agent = "--as=system:serviceaccount:outrigger-system:outrigger-agent";
+    let agent = &*format!("--as={USER}");
     let node = "--as-user-extra=authentication.kubernetes.io/node-name=node-1";
     wait::until("the role is in force", SOON, || {
         try_to_create_as(&namespace, &event("node-1"), &[agent, node]).is_ok()
@@ -271,7 +270,7 @@ fn an_agent_speaks_for_its_own_node_only() {
         ("", vec![agent]),
     ] {
         let error = try_to_create_as(&namespace, &event(host), &flags).unwrap_err();
-        assert!(error.contains("speaks for its own node only"), "{host}: {error}");
+        door.demand_refusal("outrigger-agent", "speaks for its own node only", &error);
     }
     try_to_create(&namespace, &event("node-2")).unwrap();
 }

@@ -1,10 +1,9 @@
 //! The images: ours, which holds no more than it must, and those of unmodified third-party programs, which talk from node to node.
 
 use harness::cluster::Namespace;
-use harness::wait::{self, SOON};
 use serde_json::{Value, json};
 
-use crate::common::{CLIENT, cluster, container, idle, pod};
+use crate::common::{CLIENT, answered, cluster, container, idle, pod, postgres, psql, redis};
 
 const OURS: &str = "outrigger.example/outrigger:local";
 
@@ -79,23 +78,12 @@ fn pair<'a>(namespace: &Namespace<'a>, server: Value) -> String {
     server["status"]["podIP"].as_str().unwrap().to_owned()
 }
 
-/// What the client prints once the server is there to answer.
-fn answered(namespace: &Namespace, command: &[&str]) -> String {
-    wait::until_some(&format!("{} is answered", command.join(" ")), SOON * 3, || {
-        let output = namespace.exec("client", command)?;
-        Ok(output.status.success().then_some(output.stdout))
-    })
-    .unwrap()
-}
-
 #[test]
 fn redis_answers_from_the_other_node() {
     let namespace = Namespace::create(cluster().kubectl(), "redis").unwrap();
-    let command = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no"];
-    let server = container("redis", "outrigger.example/test/redis:local", &command);
-    let address = pair(&namespace, server);
+    let address = pair(&namespace, redis());
     assert_eq!(
-        answered(&namespace, &["redis-cli", "-h", &address, "PING"]),
+        answered(&namespace, "client", &["redis-cli", "-h", &address, "PING"]),
         "PONG\n"
     );
 }
@@ -103,28 +91,8 @@ fn redis_answers_from_the_other_node() {
 #[test]
 fn postgresql_answers_from_the_other_node() {
     let namespace = Namespace::create(cluster().kubectl(), "postgres").unwrap();
-    let script = "initdb --pgdata=/tmp/data --no-locale --auth=trust --no-sync >/dev/null && \
-        echo 'host all all all trust' >>/tmp/data/pg_hba.conf && \
-        exec postgres -D /tmp/data -c listen_addresses='*' -c unix_socket_directories= -c jit=off";
-    let mut server = container(
-        "postgres",
-        "outrigger.example/test/postgres:local",
-        &["sh", "-c", script],
-    );
-    server["securityContext"] = json!({ "runAsUser": 102 });
-    server["env"] = json!([{ "name": "PATH", "value": "/usr/lib/postgresql/15/bin:/usr/bin:/bin" }]);
-    let address = pair(&namespace, server);
-    let query = [
-        "/usr/lib/postgresql/15/bin/psql",
-        "--no-psqlrc",
-        "--tuples-only",
-        "--no-align",
-        "--username=postgres",
-        "--host",
-        &address,
-        "--command=SELECT 6 * 7",
-    ];
-    assert_eq!(answered(&namespace, &query), "42\n");
+    let address = pair(&namespace, postgres());
+    assert_eq!(answered(&namespace, "client", &psql(&address)), "42\n");
 }
 
 #[test]
@@ -133,6 +101,7 @@ fn iperf3_measures_between_the_nodes() {
     let address = pair(&namespace, container("iperf3", CLIENT, &["iperf3", "--server"]));
     let report = answered(
         &namespace,
+        "client",
         &["iperf3", "--client", &address, "--bytes", "20M", "--json"],
     );
     let report: Value = serde_json::from_str(&report).unwrap();

@@ -6,43 +6,19 @@ use std::net::{IpAddr, SocketAddr};
 use harness::cluster::{LinkCapture, Namespace};
 use serde_json::{Value, json};
 
-use crate::common::{cluster, idle, named_server, pod};
+use crate::common::{cluster, idle, named_server, pod, service, spread};
 
-/// A Deployment of two replicas, one a node, and its Service.
-fn spread(name: &str) -> Vec<Value> {
-    let labels = json!({ "app": name });
-    vec![
-        json!({
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": { "name": name },
-            "spec": {
-                "replicas": 2,
-                "selector": { "matchLabels": labels },
-                "template": { "metadata": { "labels": labels }, "spec": {
-                    "topologySpreadConstraints": [{
-                        "maxSkew": 1,
-                        "topologyKey": "kubernetes.io/hostname",
-                        "whenUnsatisfiable": "DoNotSchedule",
-                        "labelSelector": { "matchLabels": labels },
-                    }],
-                    "containers": [named_server()],
-                }},
-            },
-        }),
-        json!({
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": { "name": name },
-            "spec": { "selector": labels, "ports": [{ "port": 80 }], "clusterIP": "None" },
-        }),
-    ]
+/// A Deployment of two replicas, one a node, and its Service, which has no address.
+fn servers(name: &str) -> [Value; 2] {
+    let mut headless = service(name, 80);
+    headless["spec"]["clusterIP"] = "None".into();
+    [spread(name, 2, named_server(), "DoNotSchedule"), headless]
 }
 
 #[test]
 fn a_deployment_over_both_nodes_is_reached_from_pod_to_pod_across_the_link() {
     let namespace = Namespace::create(cluster().kubectl(), "spread").unwrap();
-    namespace.apply(&spread("server")).unwrap();
+    namespace.apply(&servers("server")).unwrap();
     let client = json!({ "nodeName": "node-1", "containers": [idle("main")] });
     namespace.apply(&[pod("client", client)]).unwrap();
     namespace
@@ -89,7 +65,7 @@ fn a_deployment_over_both_nodes_is_reached_from_pod_to_pod_across_the_link() {
 #[test]
 fn a_service_without_an_address_of_its_own_is_found_by_name() {
     let namespace = Namespace::create(cluster().kubectl(), "headless").unwrap();
-    namespace.apply(&spread("server")).unwrap();
+    namespace.apply(&servers("server")).unwrap();
     let client = json!({ "nodeName": "node-2", "containers": [idle("main")] });
     namespace.apply(&[pod("client", client)]).unwrap();
     namespace

@@ -209,6 +209,35 @@ fn probes_of_the_node_see_the_application_as_it_is_and_nobody_else_passes_in_str
                 .run("curl", ["-sS", "--max-time", "10", &format!("http://{probed}/")])
         };
         assert_eq!(probe()?.ok()?, "server\n");
+        for (asker, port, verdict, reason) in [
+            (
+                node.fabric.node(),
+                8080,
+                "is left alone",
+                "it is a probe of the kubelet",
+            ),
+            (
+                node.fabric.node(),
+                8081,
+                "is refused",
+                "strict mode refuses plaintext",
+            ),
+            (&outside, 8080, "is refused", "strict mode refuses plaintext"),
+        ] {
+            let from = asker
+                .addresses()
+                .into_iter()
+                .find(|own| own.is_ipv4() == ip.is_ipv4());
+            let from = from.context("it has both families")?.to_string();
+            let why = sidecar.why(&[
+                &SocketAddr::new(ip, port).to_string(),
+                "--inbound",
+                "--from",
+                &from,
+            ])?;
+            let said = why.ok()?;
+            ensure!(said.contains(verdict) && said.contains(reason), "{said}");
+        }
         expect::connection_refused(&outside, probed)?;
         expect::connection_refused(node.fabric.node(), SocketAddr::new(ip, 8081))?;
         app.kill();

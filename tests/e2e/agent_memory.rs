@@ -108,7 +108,7 @@ fn flows_of_all_pods_of_a_node_are_seen_in_one_place() -> Result<()> {
     let list = document(&mesh, &["flows"])?;
     assert_eq!(
         (&list["apiVersion"], &list["kind"]),
-        (&"outrigger.io/v1alpha1".into(), &"FlowList".into())
+        (&"outrigger.example/v1alpha1".into(), &"FlowList".into())
     );
     assert_eq!(list["open"].as_array().map(Vec::len), Some(2), "{list}");
     let edges = document(&mesh, &["edges"])?;

@@ -185,7 +185,7 @@ fn edges_say_who_talks_to_whom_and_a_reader_may_leave() -> Result<()> {
     let json: Value = serde_json::from_str(&verb(sidecar, "edges", &["-o", "json"])?)?;
     assert_eq!(
         (&json["apiVersion"], &json["kind"]),
-        (&"outrigger.io/v1alpha1".into(), &"EdgeList".into())
+        (&"outrigger.example/v1alpha1".into(), &"EdgeList".into())
     );
     let edge = json["edges"]
         .as_array()
@@ -200,7 +200,7 @@ fn edges_say_who_talks_to_whom_and_a_reader_may_leave() -> Result<()> {
     for (format, start) in [
         ("svg", "<svg "),
         ("dot", "digraph "),
-        ("yaml", "apiVersion: outrigger.io/v1alpha1\n"),
+        ("yaml", "apiVersion: outrigger.example/v1alpha1\n"),
         ("table", "SOURCE "),
     ] {
         let text = verb(sidecar, "edges", &["-o", format])?;

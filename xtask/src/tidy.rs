@@ -178,6 +178,16 @@ const RULES: &[Rule] = &[
         keeps: sample("README.md", "see homework/main"),
     },
     Rule {
+        name: "conflicts",
+        why: "a merge is finished before it is committed: keep one side of each conflict, and remove git's markers",
+        check: rules::conflicts,
+        breaks: sample("docs/agent.md", "# Agent\n<<<<<<< HEAD\nOne side.\n"),
+        keeps: sample(
+            "docs/agent.md",
+            "# Agent\n======\n\n<<<<<<<< eight\n    <<<<<<< quoted\n",
+        ),
+    },
+    Rule {
         name: "licence",
         why: "every package says its licence",
         check: rules::licence,

@@ -7,7 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Path, Policy, PolicyKey, Tuple};
-use crate::addr::Ip;
+use crate::addr::{Ip, Port};
 
 /// "OR" and a number. Linux has the numbers of IP protocols (0 to 255, and 262 for MPTCP) as levels, and of socket families
 /// from 256 on, one after the other, of which there are some thirty. Where the program is not attached the kernel knows no
@@ -42,6 +42,8 @@ pub mod operation {
     pub const HAS_APP_SOCKET: i32 = 12;
     /// getsockopt(2), not setsockopt(2): the [`Answer`](super::Answer) that the last request on this socket has left there.
     pub const ANSWER: i32 = 13;
+    /// Body: [`ProbeAttempt`](super::ProbeAttempt). [`NO`](super::NO): it is no probe of the pod's host.
+    pub const IS_PROBE: i32 = 14;
 }
 
 // What the system call fails with. They are errnos, because it has no other way to answer.
@@ -87,6 +89,15 @@ pub struct Held {
     /// Of its SYN, in host order.
     pub sequence: u32,
     pub reserved: u32,
+}
+
+/// Who dials a port of the pod.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ProbeAttempt {
+    pub from: Ip,
+    pub port: Port,
+    pub reserved: u16,
 }
 
 /// A key of `or_policy` as the kernel has it: how many bits of it count, then its bytes.

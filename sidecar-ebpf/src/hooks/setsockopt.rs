@@ -13,7 +13,8 @@ use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::macros::cgroup_sockopt;
 use aya_ebpf::programs::SockoptContext;
 use sidecar_ebpf::abi::control::{
-    self, Held, PolicyEntry, PolicyPrefix, RouteEntry, RoutePrefix, Secret, Word, WordChange, operation,
+    self, Held, PolicyEntry, PolicyPrefix, ProbeAttempt, RouteEntry, RoutePrefix, Secret, Word, WordChange,
+    operation,
 };
 use sidecar_ebpf::abi::{Bypass, Counter, Settings, StageChange};
 
@@ -60,7 +61,7 @@ pub(crate) fn or_setsockopt(ctx: SockoptContext) -> i32 {
     let Some(pod) = Pod::of(netns) else {
         return DENY;
     };
-    match answer(pod, &request, name) {
+    match answer(pod, netns, &request, name) {
         Ok(()) => ALLOW,
         Err(errno) => {
             if matches!(errno, control::REFUSED | control::BAD_LENGTH | control::UNKNOWN) {
@@ -112,7 +113,7 @@ impl Request {
 }
 
 #[inline(always)]
-fn answer(pod: Pod, request: &Request, name: i32) -> Result<(), u32> {
+fn answer(pod: Pod, netns: u64, request: &Request, name: i32) -> Result<(), u32> {
     if !request.is_allowed(pod) {
         return Err(control::REFUSED);
     }
@@ -182,6 +183,10 @@ fn answer(pod: Pod, request: &Request, name: i32) -> Result<(), u32> {
             let counted = pod.app_sockets().ok_or(NO_MEMORY)?;
             // SAFETY: nothing of the value is read.
             is_so(unsafe { counted.get(cookie) }.is_some(), control::NO)
+        }
+        operation::IS_PROBE => {
+            let attempt = request.read::<ProbeAttempt>()?;
+            is_so(maps::is_probe(netns, attempt.from, attempt.port), control::NO)
         }
         _ => Err(control::UNKNOWN),
     }

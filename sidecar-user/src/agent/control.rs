@@ -28,7 +28,7 @@ pub(super) fn open(
     let counted = relay.clone();
     observer.figures(move || figures(counted.counts()));
     let (local, incoming) = uplink::incoming();
-    let serving = uplink::serve(relay.routes().add_service(discovery), incoming);
+    let serving = uplink::serve(relay.routes().add_service(discovery.service()), incoming);
     tasks.spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(

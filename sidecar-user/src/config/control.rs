@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use super::layers::{Layers, Setting, or};
 use super::logging;
-use super::values::{id_segment, lifetime, path, server_name, status, trust_domain, word};
+use super::values::{
+    cluster_domain, cluster_id, id_segment, lifetime, namespace, path, server_name, status, trust_domain,
+    word,
+};
 use super::webhook;
 use crate::{control, issuer};
 
-pub const SETTINGS: [Setting; 14] = [
+pub const SETTINGS: [Setting; 17] = [
     Setting {
         path: "listen",
         flag: "listen",
@@ -100,6 +103,30 @@ pub const SETTINGS: [Setting; 14] = [
         list: false,
     },
     Setting {
+        path: "clusterDomain",
+        flag: "cluster-domain",
+        env: "OUTRIGGER_CLUSTER_DOMAIN",
+        value: "NAME",
+        help: "In a cluster: what the DNS names of its Services end in, as its kubelets have it [default: cluster.local]",
+        list: false,
+    },
+    Setting {
+        path: "clusterId",
+        flag: "cluster-id",
+        env: "OUTRIGGER_CLUSTER_ID",
+        value: "NAME",
+        help: "In a cluster: its own name, by which its workloads are told from those of other clusters [default: Kubernetes]",
+        list: false,
+    },
+    Setting {
+        path: "rootNamespace",
+        flag: "root-namespace",
+        env: "OUTRIGGER_ROOT_NAMESPACE",
+        value: "NAMESPACE",
+        help: "In a cluster: the namespace whose policies of Istio's kinds are for the whole mesh [default: istio-system]",
+        list: false,
+    },
+    Setting {
         path: "podCertificates",
         flag: "pod-certificates",
         env: "OUTRIGGER_POD_CERTIFICATES",
@@ -117,7 +144,8 @@ pub(super) fn read(layers: &Layers) -> Option<control::Config> {
         true => layers.parse("listen", "socket address", LISTEN),
         false => Some(SocketAddr::new(IpAddr::from([0_u16; 8]), 15012)),
     };
-    let cluster = read_cluster(layers);
+    let domain = read_domain(layers);
+    let cluster = read_cluster(layers, domain.as_deref());
     let in_cluster = cluster.as_ref().is_some_and(Option::is_some);
     if in_cluster && layers.is_given("stateDir") {
         let what = "it is given, and the CA is kept in a Secret, as `kubernetes` says".into();
@@ -148,15 +176,20 @@ pub(super) fn read(layers: &Layers) -> Option<control::Config> {
         // istiod's, and none of a proxy's on the same host.
         false => Some(Some(SocketAddr::new(IpAddr::from([0_u16; 8]), 15014))),
     };
-    let webhook = webhook::read(layers, server_names.as_deref().unwrap_or_default())?;
+    let webhook = webhook::read(
+        layers,
+        domain.as_deref().unwrap_or_default(),
+        server_names.as_deref().unwrap_or_default(),
+    )?;
     let pod_certificates = or(layers, "podCertificates", false, |path| {
         layers.read(path, word(&[("true", true), ("false", false)]))
     });
-    let cluster = cluster?;
+    let (cluster, domain) = (cluster?, domain?);
     let default_names = || match &cluster {
-        Some(cluster) => ["svc", "svc.cluster.local"]
-            .map(|domain| format!("outrigger-control.{}.{domain}", cluster.namespace))
-            .into(),
+        Some(cluster) => {
+            let service = format!("outrigger-control.{}.svc", cluster.namespace);
+            vec![service.clone(), format!("{service}.{domain}")]
+        }
         None => vec!["control.outrigger".to_owned()],
     };
     Some(control::Config {
@@ -174,26 +207,45 @@ pub(super) fn read(layers: &Layers) -> Option<control::Config> {
     })
 }
 
+/// Also the webhook's, which may run without the rest.
+fn read_domain(layers: &Layers) -> Option<String> {
+    const PATH: &str = "clusterDomain";
+    if layers.is_given(PATH) && !layers.is_given("kubernetes") && !layers.is_given("webhook") {
+        let what = "it is given, and neither `kubernetes` nor `webhook` is".into();
+        layers.problem(PATH, what, "set kubernetes to the namespace of this pod");
+    }
+    or(layers, PATH, "cluster.local".to_owned(), |path| {
+        layers.read(path, cluster_domain)
+    })
+}
+
 /// Inner `None`: this is none.
-fn read_cluster(layers: &Layers) -> Option<Option<control::Cluster>> {
+fn read_cluster(layers: &Layers, domain: Option<&str>) -> Option<Option<control::Cluster>> {
     if !layers.is_given("kubernetes") {
-        if layers.is_given("agentAccount") {
-            let what = "it is given, and `kubernetes` is missing".into();
-            layers.problem(
-                "agentAccount",
-                what,
-                "set kubernetes to the namespace of this pod",
-            );
+        for path in ["agentAccount", "clusterId", "rootNamespace"] {
+            if layers.is_given(path) {
+                let what = "it is given, and `kubernetes` is missing".into();
+                layers.problem(path, what, "set kubernetes to the namespace of this pod");
+            }
         }
         return Some(None);
     }
-    let namespace = layers.read("kubernetes", id_segment);
-    let agent_account = match layers.is_given("agentAccount") {
-        true => layers.read("agentAccount", id_segment),
-        false => Some("outrigger-agent".to_owned()),
-    };
+    let of_cluster = layers.read("kubernetes", id_segment);
+    let agent_account = or(layers, "agentAccount", "outrigger-agent".to_owned(), |path| {
+        layers.read(path, id_segment)
+    });
+    // What istiod calls the only cluster unless told otherwise.
+    let id = or(layers, "clusterId", "Kubernetes".to_owned(), |path| {
+        layers.read(path, cluster_id)
+    });
+    let root_namespace = or(layers, "rootNamespace", "istio-system".to_owned(), |path| {
+        layers.read(path, namespace)
+    });
     Some(Some(control::Cluster {
-        namespace: namespace?,
+        namespace: of_cluster?,
         agent_account: agent_account?,
+        id: id?,
+        domain: domain?.to_owned(),
+        root_namespace: root_namespace?,
     }))
 }

@@ -3,6 +3,7 @@
 
 mod settings;
 mod stop;
+mod svid;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,16 +12,13 @@ use std::time::Duration;
 
 use super::host;
 use super::layers::{Layers, or};
-use super::values::{
-    absolute, address, admin, admin_socket, authority, duration, id_segment, lifetime, non_empty, path, port,
-    server_name, trust_domain, word, workers,
-};
+use super::values::{absolute, address, admin, admin_socket, duration, non_empty, path, port, word, workers};
 use crate::existing::Existing;
 use crate::grant::Door;
-use crate::model::SpiffeId;
 use crate::{budget, datapath, discovery, identity, intercept, observe, policy, proxy, route};
 
 pub use settings::SETTINGS;
+use svid::AGENT;
 
 /// Each thread of the data path has its own listeners, and its own tunnels to each peer: on a node of 64 cores, 64 of each
 /// for every pod. One that needs more than two cores says so.
@@ -47,7 +45,7 @@ pub(super) fn read(
         layers.read(path, word(&words))
     });
     let registry = read_registry(layers);
-    let identity = read_identity(layers);
+    let identity = svid::read(layers);
     let ports = read_ports(layers);
     let observe = read_observe(layers);
     let workers = read_workers(layers);
@@ -251,119 +249,6 @@ fn read_addresses(
 }
 
 const NETNS: &str = "interception.netns";
-const AGENT: &str = "interception.agent";
-
-const BUNDLE: &str = "identity.bundle";
-
-fn read_identity(layers: &Layers) -> Option<identity::Config> {
-    let source = match layers.is_given(BUNDLE) {
-        true => read_files(layers).map(identity::Source::Files),
-        false => read_ask(layers).map(identity::Source::Authority),
-    };
-    let id = read_id(layers);
-    Some(identity::Config {
-        id: id?,
-        source: source?,
-    })
-}
-
-/// Whoever writes the bundle decides how long certificates live and when they are renewed.
-fn read_files(layers: &Layers) -> Option<identity::Files> {
-    for field in [
-        "identity.authority",
-        "identity.serverName",
-        "identity.token",
-        "identity.ttl",
-        "identity.refresh",
-    ] {
-        if layers.is_given(field) {
-            let what = "it is given, and identity.bundle too, where certificates come in a file".to_owned();
-            layers.problem(field, what, "keep the one or the other");
-        }
-    }
-    let (bundle, roots) = (
-        layers.require(BUNDLE, path),
-        layers.require("identity.roots", path),
-    );
-    Some(identity::Files {
-        bundle: bundle?,
-        roots: roots?,
-    })
-}
-
-fn read_ask(layers: &Layers) -> Option<identity::Ask> {
-    const AUTHORITY: &str = "identity.authority";
-    let agents = |text: &str| match text {
-        identity::AGENT => Ok(text.to_owned()),
-        url => authority(url),
-    };
-    let (authority, server) = (
-        layers.require(AUTHORITY, agents),
-        or(layers, "identity.serverName", None, |path| {
-            layers.read(path, server_name).map(Some)
-        }),
-    );
-    let is_agents = authority.as_deref() == Some(identity::AGENT);
-    if is_agents && !layers.is_given(AGENT) {
-        let what = "it is the agent, and interception.agent is missing, where that one is asked".into();
-        layers.problem(
-            AUTHORITY,
-            what,
-            "set interception.agent, or write https://host:port",
-        );
-    }
-    for field in ["identity.roots", "identity.serverName"] {
-        if is_agents && layers.is_given(field) {
-            let what = "it is given, and the authority is the agent of this node, which needs none".into();
-            layers.problem(field, what, "remove it, or write the URL of an authority");
-        }
-    }
-    let roots = match is_agents {
-        true => Some(PathBuf::new()),
-        false => layers.require("identity.roots", path),
-    };
-    let token = layers.require("identity.token", path);
-    let ttl = or(
-        layers,
-        "identity.ttl",
-        Duration::from_secs(24 * 60 * 60),
-        |path| layers.read(path, lifetime),
-    );
-    let refresh = or(layers, "identity.refresh", Duration::from_secs(60 * 60), |path| {
-        layers.read(path, lifetime)
-    });
-    Some(identity::Ask {
-        authority: authority?,
-        server_name: server?,
-        roots: roots?,
-        token: token?,
-        ttl: ttl?,
-        refresh: refresh?,
-    })
-}
-
-fn read_id(layers: &Layers) -> Option<SpiffeId> {
-    let domain = or(
-        layers,
-        "workload.trustDomain",
-        "cluster.local".to_owned(),
-        |path| layers.read(path, trust_domain),
-    );
-    let segment = |path| {
-        or(layers, path, "default".to_owned(), |path| {
-            layers.read(path, id_segment)
-        })
-    };
-    let (namespace, account) = (segment("workload.namespace"), segment("workload.serviceAccount"));
-    let (domain, namespace, account) = (domain?, namespace?, account?);
-    match SpiffeId::new(&domain, &namespace, &account) {
-        Ok(id) => Some(id),
-        Err(error) => {
-            layers.problem("workload.namespace", error.to_string(), "shorten the names");
-            None
-        }
-    }
-}
 
 fn read_ports(layers: &Layers) -> Option<intercept::Config> {
     let port = |path, default| or(layers, path, default, |path| layers.read(path, port));

@@ -10,6 +10,7 @@ use crate::lifecycle::Format;
 use crate::{identity, observe, policy, route};
 
 mod certificate_files;
+mod cluster;
 mod interception;
 mod registry;
 mod stop;

@@ -107,6 +107,52 @@ pub(super) fn id_segment(text: &str) -> Verdict<String> {
     }
 }
 
+/// Of a DNS name, as Kubernetes takes it for a namespace.
+fn is_label(text: &str) -> bool {
+    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&text.len())
+        && text.chars().all(is_inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// What the names of Services end in.
+pub(super) fn cluster_domain(text: &str) -> Verdict<String> {
+    /// A DNS name has 253 characters, and in front of this stand the Service and its namespace, of 63 each, and `svc`.
+    const MOST: usize = 253 - 2 * (63 + 1) - "svc.".len();
+    let remedy = "write it as the kubelets have it (clusterDomain), such as cluster.local";
+    match text.split('.').all(is_label) {
+        false => Err((format!("`{text}` is no DNS name in small letters"), remedy.into())),
+        true if text.len() > MOST => Err((
+            format!("`{text}` is longer than {MOST} characters, so names of Services would be too long"),
+            remedy.into(),
+        )),
+        true => Ok(text.to_owned()),
+    }
+}
+
+/// A part of names that others make, with `/` and `~` between the parts.
+pub(super) fn cluster_id(text: &str) -> Verdict<String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    match (1..=253).contains(&text.len()) && text.chars().all(is_plain) {
+        true => Ok(text.to_owned()),
+        false => Err((
+            format!("`{text}` is no name of a cluster"),
+            "write up to 253 letters, digits, `.`, `-` and `_`, such as Kubernetes".into(),
+        )),
+    }
+}
+
+pub(super) fn namespace(text: &str) -> Verdict<String> {
+    match is_label(text) {
+        true => Ok(text.to_owned()),
+        false => Err((
+            format!("`{text}` is no name of a namespace"),
+            "write one such as istio-system".into(),
+        )),
+    }
+}
+
 pub(super) fn address(text: &str) -> Verdict<IpAddr> {
     match text.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
         Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(ip),

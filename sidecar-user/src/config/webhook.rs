@@ -10,7 +10,11 @@ use crate::webhook;
 const PROFILE: &str = "webhookProfile";
 
 /// Inner `None`: there is none.
-pub(super) fn read(layers: &Layers, server_names: &[String]) -> Option<Option<webhook::Config>> {
+pub(super) fn read(
+    layers: &Layers,
+    cluster_domain: &str,
+    server_names: &[String],
+) -> Option<Option<webhook::Config>> {
     let listen = or(layers, "webhook", None, |path| layers.read(path, status))?;
     let configuration = or(
         layers,
@@ -40,6 +44,7 @@ pub(super) fn read(layers: &Layers, server_names: &[String]) -> Option<Option<we
         listen,
         profile: profile.ok()?,
         configuration,
+        cluster_domain: cluster_domain.to_owned(),
         server_names: server_names.to_vec(),
     }))
 }

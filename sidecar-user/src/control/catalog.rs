@@ -27,13 +27,8 @@ const REST: Duration = Duration::from_millis(50);
 /// Changes that are taken without letting the streams run in between.
 const TOGETHER: usize = 500;
 
-/// What Istio calls a cluster that nobody has named.
-const CLUSTER: &str = "Kubernetes";
-/// What the names of Services end in, where nobody has set up another.
-const DOMAIN: &str = "cluster.local";
-
 /// Readiness waits for the first complete view.
-pub(super) fn start(client: &Client, trust_domain: &str, observer: &Observer) -> Arc<Shared> {
+pub(super) fn start(client: &Client, names: Names, observer: &Observer) -> Arc<Shared> {
     let store = Arc::new(Shared::default());
     let standing = Arc::new(Standing::default());
     figures::show(observer, standing.clone(), store.clone());
@@ -41,11 +36,7 @@ pub(super) fn start(client: &Client, trust_domain: &str, observer: &Observer) ->
         .readiness()
         .condition("catalog", "the objects of the cluster have not been listed yet");
     let follower = Follower {
-        catalog: Catalog::new(Names {
-            cluster: CLUSTER.to_owned(),
-            trust_domain: trust_domain.to_owned(),
-            domain: DOMAIN.to_owned(),
-        }),
+        catalog: Catalog::new(names),
         store: store.clone(),
         standing,
         complete,

@@ -22,6 +22,7 @@ use anyhow::Context;
 use tokio::net::{TcpListener, TcpSocket};
 use tracing::info;
 
+use crate::discovery::catalog::Names;
 use crate::issuer::{self, Service};
 use crate::kubernetes;
 use crate::lifecycle::{self, Shutdown};
@@ -50,6 +51,23 @@ pub struct Cluster {
     pub namespace: String,
     /// The agents' service account.
     pub agent_account: String,
+    /// What it is called in discovery, as the first part of each workload's uid.
+    pub id: String,
+    /// What the DNS names of its Services end in.
+    pub domain: String,
+    /// Istio's policies in this namespace are for the whole mesh.
+    pub root_namespace: String,
+}
+
+impl Cluster {
+    fn names(&self, trust_domain: &str) -> Names {
+        Names {
+            cluster: self.id.clone(),
+            trust_domain: trust_domain.to_owned(),
+            domain: self.domain.clone(),
+            root_namespace: self.root_namespace.clone(),
+        }
+    }
 }
 
 /// Serves until SIGTERM or SIGINT, then lets calls under way end.
@@ -82,7 +100,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .transpose()?;
     let catalog = cluster
         .as_ref()
-        .map(|(_, client)| catalog::start(client, &config.trust_domain, &observer));
+        .map(|(cluster, client)| catalog::start(client, cluster.names(&config.trust_domain), &observer));
     let injecting = match &webhook {
         Some(webhook) => {
             let listener = listen(webhook.listen)

@@ -78,6 +78,7 @@ impl Served {
                 server_name: Some("control.test".to_owned()),
                 roots: self.scratch.join("state/root-cert.pem"),
                 token: self.token(),
+                cluster: "c1".into(),
                 ttl,
                 refresh: DAY,
             }),

@@ -19,17 +19,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Demand(Option<Arc<Demands>>);
 
 impl Demand {
-    pub(super) fn of(demands: Arc<Demands>) -> Self {
+    pub(crate) fn of(demands: Arc<Demands>) -> Self {
         Self(Some(demands))
     }
 
     /// The world in which all is known about this address. To be called where the present one does not know it. `None`: the
     /// source has not answered.
     pub async fn ask(&self, world: &watch::Receiver<Arc<Snapshot>>, ip: IpAddr) -> Option<Arc<Snapshot>> {
+        self.want(ip);
+        self.wait(world, |world| world.knows(ip)).await
+    }
+
+    /// Has the source asked, for whoever hears of each new world anyway.
+    pub fn want(&self, ip: IpAddr) {
         if let Some(demands) = &self.0 {
             demands.touch(&address_key("", ip), Instant::now());
         }
-        self.wait(world, |world| world.knows(ip)).await
     }
 
     /// The world once the source has told of this workload and its policies. `None`: it has not yet.

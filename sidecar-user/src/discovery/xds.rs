@@ -84,15 +84,12 @@ fn follow_for(
     (feed, Demand::of(demands), future)
 }
 
-/// As a ztunnel says who it is.
+/// As a ztunnel says who it is, but for the domain of the cluster behind `svc`: the agent asks for none, and only control is told of it.
 fn node(own: &Own) -> Node {
     let addresses: Vec<String> = own.addresses.iter().map(ToString::to_string).collect();
     let first = addresses.first().map_or("", String::as_str);
     let namespace = own.identity.namespace();
-    let id = format!(
-        "sidecar~{first}~{}.{namespace}~{namespace}.svc.cluster.local",
-        own.name
-    );
+    let id = format!("sidecar~{first}~{}.{namespace}~{namespace}.svc", own.name);
     Node::new(
         id,
         &[

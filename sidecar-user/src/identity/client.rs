@@ -27,8 +27,6 @@ use crate::model::SpiffeId;
 
 const CREATE: PathAndQuery =
     PathAndQuery::from_static("/istio.v1.auth.IstioCertificateService/CreateCertificate");
-/// What istiod calls the only cluster unless told otherwise.
-const CLUSTER: &str = "Kubernetes";
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 const CALL_TIME: Duration = Duration::from_secs(10);
 /// A chain and a bundle of a hundred roots fit in several times.
@@ -38,6 +36,7 @@ const MAX_ANSWER: usize = 1 << 20;
 pub(super) struct Authority {
     id: SpiffeId,
     config: Ask,
+    cluster: MetadataValue<Ascii>,
     reach: Reach,
     /// The log says once that others can read the token.
     warned: AtomicBool,
@@ -60,9 +59,13 @@ impl Authority {
             Way::Network(mark) => Self::by_network(&config, mark)?,
             Way::Agent(open) => Reach::Agent(open),
         };
+        let cluster = config.cluster.parse().map_err(|_| Error::Cluster {
+            value: config.cluster.clone(),
+        })?;
         Ok(Self {
             id,
             config,
+            cluster,
             reach,
             warned: AtomicBool::new(false),
         })
@@ -152,7 +155,7 @@ impl Authority {
         });
         let metadata = request.metadata_mut();
         metadata.insert("authorization", token);
-        metadata.insert("clusterid", MetadataValue::from_static(CLUSTER));
+        metadata.insert("clusterid", self.cluster.clone());
         request
     }
 
@@ -299,6 +302,7 @@ mod tests {
                 server_name: None,
                 roots: "roots.pem".into(),
                 token: "token".into(),
+                cluster: "c1".into(),
                 ttl: Duration::from_secs(60),
                 refresh: Duration::from_secs(60),
             },

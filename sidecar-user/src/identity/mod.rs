@@ -77,6 +77,8 @@ pub struct Ask {
     pub roots: PathBuf,
     /// Bootstrap token file, read again on every call.
     pub token: PathBuf,
+    /// The cluster that the token is of, for an authority that knows several.
+    pub cluster: String,
     /// The life asked for.
     pub ttl: Duration,
     /// The longest time until the authority is asked again: so long may news of its roots take.
@@ -106,6 +108,8 @@ pub struct Status {
 pub enum Error {
     #[error("identity.authority: `{value}` {reason}; write https://host:port")]
     Authority { value: String, reason: &'static str },
+    #[error("identity.clusterId: `{value}` is no name of a cluster; write letters, digits, `.`, `-` and `_`")]
+    Cluster { value: String },
     #[error("identity.{field}: cannot read {}; {remedy}", path.display())]
     Read {
         field: &'static str,

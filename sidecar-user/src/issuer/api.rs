@@ -7,21 +7,20 @@
 pub(crate) mod fuzz;
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tonic::body::Body;
-use tonic::codegen::{BoxFuture, Service as Answers, http};
+use tonic::codegen::http;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
+use tower::service_fn;
 use tracing::field::{DisplayValue, display};
 use tracing::{debug, error, info, warn};
 
@@ -30,6 +29,7 @@ use super::judge::{Credentials, Doubt, Judge, Proved};
 use super::listener::{self, Peer};
 use super::service::Service;
 use super::{Config, Error, Refusal, Refused, certificate};
+use crate::grpc::{Answering, Answers};
 use crate::model::CallerKind;
 
 const SERVICE: &str = "istio.v1.auth.IstioCertificateService";
@@ -78,7 +78,7 @@ pub async fn serve(
         .max_connection_age(max_age)
         .max_connection_age_grace(MAX_AGE_GRACE)
         .layer(Guard::new(service.clone(), CREATE))
-        .add_routes(others.add_service(CertificateService(service)))
+        .add_routes(others.add_service(Answering(CertificateService(service))))
         .serve_with_incoming_shutdown(incoming, async {
             stop.await;
             let _ = stopping.send(());
@@ -198,59 +198,36 @@ impl NamedService for CertificateService {
     const NAME: &'static str = SERVICE;
 }
 
-impl Answers<http::Request<Body>> for CertificateService {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let create = Create(self.0.clone());
-        Box::pin(async move {
-            if request.uri().path() != CREATE {
-                return Ok(Status::unimplemented("only CreateCertificate is served").into_http());
-            }
-            // While it lasts, the connection is none that asks nothing.
-            let _under_way = request
-                .extensions()
-                .get::<Peer>()
-                .map(|peer| peer.0.begin_request());
-            let mut grpc =
-                tonic::server::Grpc::new(ProstCodec::default()).max_decoding_message_size(MAX_REQUEST);
-            Ok(grpc.unary(create, request).await)
-        })
+impl Answers for CertificateService {
+    async fn answer(self, request: http::Request<Body>) -> http::Response<Body> {
+        if request.uri().path() != CREATE {
+            return Status::unimplemented("only CreateCertificate is served").into_http();
+        }
+        // While it lasts, the connection is none that asks nothing.
+        let _under_way = request
+            .extensions()
+            .get::<Peer>()
+            .map(|peer| peer.0.begin_request());
+        let mut grpc = tonic::server::Grpc::new(ProstCodec::default()).max_decoding_message_size(MAX_REQUEST);
+        let create = service_fn(move |request| create(self.0.clone(), request));
+        grpc.unary(create, request).await
     }
 }
 
-struct Create(Arc<Service>);
-
-impl Answers<Request<CreateRequest>> for Create {
-    type Response = Response<CreateResponse>;
-    type Error = Status;
-    type Future = BoxFuture<Self::Response, Status>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<CreateRequest>) -> Self::Future {
-        let service = self.0.clone();
-        Box::pin(async move {
-            let answer = service.create(&request, SystemTime::now()).await;
-            answer.map(Response::new).map_err(|Denial { why, status }| {
-                service.door.stats.refused(why);
-                match why.is_anyones() {
-                    // Anyone can send these, so they must not fill the log.
-                    true => debug!(peer = peer(&request), %status, "certificate refused"),
-                    false => warn!(peer = peer(&request), %status, "certificate refused"),
-                }
-                status
-            })
-        })
-    }
+async fn create(
+    service: Arc<Service>,
+    request: Request<CreateRequest>,
+) -> Result<Response<CreateResponse>, Status> {
+    let answer = service.create(&request, SystemTime::now()).await;
+    answer.map(Response::new).map_err(|Denial { why, status }| {
+        service.door.stats.refused(why);
+        match why.is_anyones() {
+            // Anyone can send these, so they must not fill the log.
+            true => debug!(peer = peer(&request), %status, "certificate refused"),
+            false => warn!(peer = peer(&request), %status, "certificate refused"),
+        }
+        status
+    })
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -1,14 +1,12 @@
 //! Nobody reaches a service behind the certificate service's door without a token: each request's caller is known before it gets
 //! there, and stands in its extensions as [`crate::model::Caller`]. Which services those are, `control/` says.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::{BoxFuture, Service as Answers, http};
+use tonic::codegen::{Service as _, http};
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tower::Layer;
@@ -17,6 +15,7 @@ use tracing::{debug, warn};
 use super::judge::Credentials;
 use super::listener::Peer;
 use super::service::Service;
+use crate::grpc::{Answering, Answers};
 
 /// Puts [`Guarded`] before all routes.
 #[derive(Clone)]
@@ -39,35 +38,27 @@ impl Guard {
 }
 
 impl Layer<Routes> for Guard {
-    type Service = Guarded;
+    type Service = Answering<Guarded>;
 
-    fn layer(&self, routes: Routes) -> Guarded {
-        Guarded {
+    fn layer(&self, routes: Routes) -> Self::Service {
+        Answering(Guarded {
             guard: self.clone(),
             routes,
-        }
+        })
     }
 }
 
-impl Answers<http::Request<Body>> for Guarded {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let (guard, mut routes) = (self.guard.clone(), self.routes.clone());
-        Box::pin(async move {
-            if request.uri().path() != guard.but
-                && let Err(status) = admit(&guard.service, &mut request).await
-            {
-                return Ok(status.into_http());
-            }
-            routes.call(request).await
-        })
+impl Answers for Guarded {
+    async fn answer(mut self, mut request: http::Request<Body>) -> http::Response<Body> {
+        if request.uri().path() != self.guard.but
+            && let Err(status) = admit(&self.guard.service, &mut request).await
+        {
+            return status.into_http();
+        }
+        match self.routes.call(request).await {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        }
     }
 }
 

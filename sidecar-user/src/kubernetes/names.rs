@@ -1,11 +1,20 @@
 //! Names in a cluster that are ours, each in one place.
 
-/// Of every label, annotation, taint and signer.
-pub const DOMAIN: &str = "outrigger.example";
+/// `concat!` takes literals and no constants.
+macro_rules! domain {
+    () => {
+        "outrigger.example"
+    };
+}
+
+/// Of every label, annotation, taint, signer and document.
+pub const DOMAIN: &str = domain!();
+/// Of the documents that `kubectl outrigger` prints.
+pub const API_VERSION: &str = concat!(domain!(), "/v1alpha1");
 /// On a namespace and on a pod, where it wins: `enabled` or `disabled`.
-pub const LABEL_INJECT: &str = "outrigger.example/inject";
+pub const LABEL_INJECT: &str = concat!(domain!(), "/inject");
 /// On a pod that has its sidecar, written by the injector.
-pub const ANNOTATION_STATUS: &str = "outrigger.example/status";
+pub const ANNOTATION_STATUS: &str = concat!(domain!(), "/status");
 /// The sidecar's container, the first of `initContainers`.
 pub const CONTAINER: &str = "outrigger-proxy";
 /// Where Outrigger itself is installed unless told otherwise.
@@ -19,8 +28,8 @@ pub const CONTROL: &str = "outrigger-control";
 /// The service account of the nodes' agents.
 pub const AGENT: &str = "outrigger-agent";
 /// Whom a pod that projects a `podCertificate` names as its signer.
-pub const SIGNER: &str = "outrigger.example/workload";
+pub const SIGNER: &str = concat!(domain!(), "/workload");
 /// The ClusterTrustBundle of that signer's roots: the API server wants the signer's name before it, with a colon for the slash.
-pub const TRUST_BUNDLE: &str = "outrigger.example:workload:root";
+pub const TRUST_BUNDLE: &str = concat!(domain!(), ":workload:root");
 /// On a pod: `strict` or `permissive`, for its sidecar alone.
-pub const ANNOTATION_MODE: &str = "outrigger.example/mode";
+pub const ANNOTATION_MODE: &str = concat!(domain!(), "/mode");

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::edges::EdgeList;
-use super::screen::API_VERSION;
+use crate::kubernetes::API_VERSION;
 use crate::observe::{FlowList, PodExplanation, PodList, WatchEvent, WhyReport};
 
 const PAGE: &str = include_str!("../../../docs/output.md");

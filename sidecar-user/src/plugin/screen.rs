@@ -9,9 +9,7 @@ use serde_json::Value;
 
 use super::error::{Error, unwritten};
 use super::{sys, yaml};
-
-/// Of every document that the plugin prints.
-pub(super) const API_VERSION: &str = "outrigger.io/v1alpha1";
+use crate::kubernetes::API_VERSION;
 
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct ScreenArgs {
@@ -131,10 +129,12 @@ mod tests {
         };
         assert_eq!(
             text(false, Syntax::Json),
-            "{\"apiVersion\":\"outrigger.io/v1alpha1\",\"kind\":\"FlowList\",\"open\":[],\"truncated\":false}\n"
+            "{\"apiVersion\":\"outrigger.example/v1alpha1\",\"kind\":\"FlowList\",\"open\":[],\"truncated\":false}\n"
         );
-        assert!(text(true, Syntax::Json).starts_with("{\n  \"apiVersion\": \"outrigger.io/v1alpha1\",\n"));
-        let yaml = "apiVersion: outrigger.io/v1alpha1\nkind: FlowList\nopen: []\ntruncated: false\n";
+        assert!(
+            text(true, Syntax::Json).starts_with("{\n  \"apiVersion\": \"outrigger.example/v1alpha1\",\n")
+        );
+        let yaml = "apiVersion: outrigger.example/v1alpha1\nkind: FlowList\nopen: []\ntruncated: false\n";
         assert_eq!(text(false, Syntax::Yaml), yaml);
     }
 

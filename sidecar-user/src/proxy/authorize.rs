@@ -112,7 +112,9 @@ pub(super) async fn follow(shard: Rc<Shard>) {
         let untouched = decides_alike(&before, &world, &shard.own);
         let forbidden = |inbound: &Inbound| {
             let judged = untouched && shard.own.addresses.contains(&inbound.destination.ip());
-            !judged && judge_inbound(&shard, &world, inbound).verdict.is_err()
+            !judged
+                && !shard.has_to_learn(&world, inbound)
+                && judge_inbound(&shard, &world, inbound).verdict.is_err()
         };
         let outcome = Outcome::new(Party::Policy, Cause::Denied);
         let cut = shard.live.cut_in_steps(STEP, outcome, forbidden).await;
@@ -155,28 +157,4 @@ fn shown(inbound: &Inbound) -> (SocketAddr, SocketAddr, Option<&str>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::observe::Observer;
-    use crate::policy::authorization::Denial;
-
-    #[test]
-    fn what_the_mode_refuses_is_not_what_a_policy_denies() {
-        let observer = Observer::new();
-        let (meters, peer) = (
-            observer.meters(),
-            SpiffeId::new("td.test", "demo", "web").unwrap(),
-        );
-        let by_policy = Denied::Policy(Denial::NotAllowed);
-        count_denied(meters, &Denied::Plaintext, None);
-        count_denied(meters, &by_policy, None);
-        count_denied(meters, &by_policy, Some(&peer));
-        count_denied(meters, &by_policy, Some(&peer));
-        let counted = [
-            meters.plaintext_refused.get(),
-            meters.denied.of("plain").get(),
-            meters.denied.of("hbone").get(),
-        ];
-        assert_eq!(counted, [1, 1, 2]);
-    }
-}
+mod tests;

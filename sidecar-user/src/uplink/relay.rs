@@ -3,10 +3,8 @@
 //!
 //! The messages are not read here: whom a token stands for, the control process decides.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::{BoxFuture, http};
+use tonic::codegen::http;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tower::{Service, ServiceExt};
@@ -23,6 +21,7 @@ use tracing::{debug, warn};
 
 use super::control::Control;
 use crate::error_chain;
+use crate::grpc::{Answering, Answers};
 use crate::model::{AGENT_TOKEN, LocalPod};
 
 const SERVICE: &str = "istio.v1.auth.IstioCertificateService";
@@ -79,7 +78,7 @@ impl Relay {
 
     /// It alone. Other services of the agent are added to it.
     pub fn routes(&self) -> Routes {
-        Routes::new(self.clone())
+        Routes::new(Answering(self.clone()))
     }
 }
 
@@ -164,17 +163,8 @@ impl NamedService for Relay {
     const NAME: &'static str = SERVICE;
 }
 
-impl Service<http::Request<Body>> for Relay {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let shared = self.0.clone();
-        Box::pin(async move { Ok(shared.relay(request).await.unwrap_or_else(Status::into_http)) })
+impl Answers for Relay {
+    async fn answer(self, request: http::Request<Body>) -> http::Response<Body> {
+        self.0.relay(request).await.unwrap_or_else(Status::into_http)
     }
 }

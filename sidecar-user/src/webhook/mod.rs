@@ -29,6 +29,8 @@ pub struct Config {
     pub profile: Profile,
     /// The name of the MutatingWebhookConfiguration.
     pub configuration: String,
+    /// What the DNS name of its Service ends in.
+    pub cluster_domain: String,
     /// In its certificate, beside those of its Service.
     pub server_names: Vec<String>,
 }
@@ -44,7 +46,7 @@ pub struct Webhook {
 impl Webhook {
     pub fn new(config: &Config, client: &Client) -> Result<Self, Error> {
         let service = format!("{CONTROL}.{}.svc", config.profile.system_namespace);
-        let mut names = vec![format!("{service}.cluster.local"), service];
+        let mut names = vec![format!("{service}.{}", config.cluster_domain), service];
         names.extend(config.server_names.iter().cloned());
         Ok(Self {
             keys: Arc::new(Keys::new(names, SystemTime::now())?),

@@ -1,11 +1,9 @@
 //! The server on the wire: `AggregatedDiscoveryService/DeltaAggregatedResources`, one task for each stream. What is sent is
 //! `server/`'s business, who may ask its door's.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::Stream;
@@ -13,15 +11,17 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tonic::body::Body;
-use tonic::codegen::{BoxFuture, Service, http};
+use tonic::codegen::http;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
+use tower::service_fn;
 
 use super::demands::{Demands, Needs};
 use super::message::{DeltaRequest, DeltaResponse, Node};
 use super::{Audience, Limits, ServerStream, Shared, address_key};
+use crate::grpc::{Answering, Answers};
 
 const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
 pub(super) const DELTA: &str =
@@ -104,9 +104,14 @@ impl Discovery {
         }
     }
 
+    /// As a server takes it.
+    pub fn service(self) -> Answering<Self> {
+        Answering(self)
+    }
+
     /// It alone.
     pub fn routes(self) -> Routes {
-        Routes::new(self)
+        Routes::new(self.service())
     }
 
     pub fn counts(&self) -> ServerCounts {
@@ -126,54 +131,34 @@ impl NamedService for Discovery {
     const NAME: &'static str = SERVICE;
 }
 
-impl Service<http::Request<Body>> for Discovery {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let delta = Delta(self.clone());
-        Box::pin(async move {
-            if request.uri().path() != DELTA {
-                return Ok(Status::unimplemented("only DeltaAggregatedResources is served").into_http());
-            }
-            let mut grpc =
-                tonic::server::Grpc::new(ProstCodec::default()).max_decoding_message_size(MAX_REQUEST);
-            Ok(grpc.streaming(delta, request).await)
-        })
+impl Answers for Discovery {
+    async fn answer(self, request: http::Request<Body>) -> http::Response<Body> {
+        if request.uri().path() != DELTA {
+            return Status::unimplemented("only DeltaAggregatedResources is served").into_http();
+        }
+        let mut grpc = tonic::server::Grpc::new(ProstCodec::default()).max_decoding_message_size(MAX_REQUEST);
+        let stream = service_fn(move |request: Request<Streaming<DeltaRequest>>| {
+            std::future::ready(Ok(Response::new(self.stream(request.into_inner()))))
+        });
+        grpc.streaming(stream, request).await
     }
 }
 
-struct Delta(Discovery);
-
-impl Service<Request<Streaming<DeltaRequest>>> for Delta {
-    type Response = Response<Responses>;
-    type Error = Status;
-    type Future = std::future::Ready<Result<Self::Response, Status>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Streaming<DeltaRequest>>) -> Self::Future {
+impl Discovery {
+    fn stream(&self, requests: Streaming<DeltaRequest>) -> Responses {
         // One at a time: whoever reads slowly is sent the last state, and none between.
         let (out, mut responses) = mpsc::channel(1);
         let task = Task {
-            discovery: self.0.clone(),
-            needs: match &self.0.guests {
+            discovery: self.clone(),
+            needs: match &self.guests {
                 Guests::Nodes => None,
                 Guests::Sidecars(demands) => Some(demands.needs()),
             },
             stream: None,
             out,
         };
-        tokio::spawn(task.run(request.into_inner()));
-        let responses = futures_util::stream::poll_fn(move |cx| responses.poll_recv(cx));
-        std::future::ready(Ok(Response::new(Box::pin(responses))))
+        tokio::spawn(task.run(requests));
+        Box::pin(futures_util::stream::poll_fn(move |cx| responses.poll_recv(cx)))
     }
 }
 

@@ -82,7 +82,7 @@ pub(crate) fn channel(
         // One that has been served is followed by no other, and the server lives on for it.
         let incoming = futures_util::StreamExt::chain(incoming, futures_util::stream::pending());
         let serving = tonic::transport::Server::builder()
-            .add_service(discovery)
+            .add_service(discovery.service())
             .serve_with_incoming(incoming);
         let mut up = up.subscribe();
         tokio::select! {

@@ -15,9 +15,16 @@ pub(super) const IMAGE: &str = "outrigger.example/outrigger:local";
 const LABEL: &str = "inject-test";
 const INJECT: &str = "outrigger.example/inject";
 
+/// What installed policies say everywhere, and not only in labelled namespaces. A test of these has others in their place: the API server
+/// names one of the policies that refuse, which would be any.
+pub(super) const USER: &str = "52008";
+pub(super) const AGENT: &str = "system:serviceaccount:outrigger-system:outrigger-agent";
+
 /// Deleted on drop.
 pub(super) struct Door {
     pub(super) id: String,
+    /// What stands in its objects in the place of what is printed.
+    others: Vec<(&'static str, String)>,
     objects: Vec<(String, String)>,
 }
 
@@ -34,16 +41,39 @@ impl Door {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         Self {
             id: format!("inject-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed)),
+            others: Vec::new(),
             objects: Vec::new(),
         }
+    }
+
+    /// Of policies that say `other` where those of an installation say `printed`, and active.
+    pub(super) fn open_about(printed: &'static str, other: &str) -> Self {
+        let mut door = Self::prepare();
+        door.others.push((printed, other.to_owned()));
+        let objects = door.objects("--policies", |_| true);
+        door.apply(&objects);
+        door
+    }
+
+    /// Demands that it was this door's policy of that name that has refused, and what it said.
+    pub(super) fn demand_refusal(&self, policy: &str, said: &str, error: &str) {
+        let by = format!("ValidatingAdmissionPolicy '{}-{policy}'", self.id);
+        assert!(
+            error.contains(&by) && error.contains(said),
+            "{by}, {said}: {error}"
+        );
     }
 
     /// With the door's own names, for its own namespaces.
     pub(super) fn objects(&self, flag: &str, keep: impl Fn(&str) -> bool) -> Vec<Value> {
         let printed = plugin(&["inject", flag, "--image", IMAGE, "--output", "json"], None).unwrap();
         // Outrigger may be installed as well, for another test.
-        let printed: Value =
-            serde_json::from_str(&printed.to_string().replace(INJECT, &self.label())).unwrap();
+        let mut printed = printed.to_string().replace(INJECT, &self.label());
+        for (word, other) in &self.others {
+            assert!(printed.contains(word), "{word} is not printed any more");
+            printed = printed.replace(word, other);
+        }
+        let printed: Value = serde_json::from_str(&printed).unwrap();
         let items = printed["items"].as_array().unwrap();
         let mut objects: Vec<Value> = items
             .iter()

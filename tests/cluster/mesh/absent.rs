@@ -3,8 +3,8 @@
 use harness::cluster::Namespace;
 use serde_json::Value;
 
-use super::{answered, client, mesh, meshed, web};
-use crate::common::cluster;
+use super::{client, mesh, meshed, web};
+use crate::common::{answered, cluster};
 
 #[test]
 fn a_pod_outside_of_the_mesh_has_no_program_no_process_and_no_door() {

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use harness::cluster::LinkCapture;
 use serde_json::{Value, json};
 
-use super::{answered, client, deployment, mesh, meshed, redis, web};
-use crate::common::{CLIENT, cluster, container};
+use super::{client, deployment, mesh, meshed, web};
+use crate::common::{CLIENT, answered, cluster, container, postgres, psql, redis};
 
 /// TLS 1.3 in the field of a ServerHello that says it.
 const TLS_1_3: u16 = 0x0304;
@@ -67,19 +67,9 @@ fn a_service_is_spread_over_both_nodes_in_tls_and_both_ends_are_known_by_name() 
 fn redis_and_postgresql_serve_their_clients_through_the_mesh() {
     let _mesh = mesh();
     let namespace = meshed("mesh-databases");
-    let start = "initdb --pgdata=/tmp/data --no-locale --auth=trust --no-sync >/dev/null && \
-        echo 'host all all all trust' >>/tmp/data/pg_hba.conf && \
-        exec postgres -D /tmp/data -c listen_addresses='*' -c unix_socket_directories= -c jit=off";
-    let mut postgres = container(
-        "postgres",
-        "outrigger.example/test/postgres:local",
-        &["sh", "-c", start],
-    );
-    postgres["securityContext"] = json!({ "runAsUser": 102 });
-    postgres["env"] = json!([{ "name": "PATH", "value": "/usr/lib/postgresql/15/bin:/usr/bin:/bin" }]);
     namespace.apply(&deployment("redis", 1, redis(), 6379)).unwrap();
     namespace
-        .apply(&deployment("postgres", 1, postgres, 5432))
+        .apply(&deployment("postgres", 1, postgres(), 5432))
         .unwrap();
     for node in ["node-1", "node-2"] {
         namespace
@@ -93,16 +83,7 @@ fn redis_and_postgresql_serve_their_clients_through_the_mesh() {
             answered(&namespace, &pod, &["redis-cli", "-h", "redis", "PING"]),
             "PONG\n"
         );
-        let psql = [
-            "/usr/lib/postgresql/15/bin/psql",
-            "-h",
-            "postgres",
-            "-U",
-            "postgres",
-            "-tAc",
-            "select 6 * 7",
-        ];
-        assert_eq!(answered(&namespace, &pod, &psql), "42\n");
+        assert_eq!(answered(&namespace, &pod, &psql("postgres")), "42\n");
     }
 }
 

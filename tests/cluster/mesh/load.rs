@@ -4,7 +4,8 @@ use harness::cluster::Namespace;
 use harness::wait::{self, SOON};
 use serde_json::Value;
 
-use super::{client, deployment, meshed, redis};
+use super::{client, deployment, meshed};
+use crate::common::redis;
 
 /// A namespace of the mesh with Services `web` and `redis`, and with clients: each a name and its node.
 pub(super) fn served(stem: &str, web: Value, clients: &[(&str, &str)]) -> Namespace<'static> {

@@ -5,6 +5,7 @@ mod agents;
 mod authority;
 mod connections;
 mod load;
+mod names;
 mod nodes;
 mod policies;
 mod release;
@@ -19,7 +20,7 @@ use std::sync::{LazyLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use harness::cluster::{Mesh, Namespace};
 use serde_json::{Value, json};
 
-use crate::common::{cluster, container, idle, named_server, pod};
+use crate::common::{cluster, idle, named_server, pod, service, spread};
 
 static MESH: LazyLock<RwLock<Mesh<'static>>> =
     LazyLock::new(|| RwLock::new(Mesh::install(cluster()).expect("Outrigger is installed by its chart")));
@@ -55,53 +56,14 @@ fn client(name: &str, node: &str) -> Value {
     pod(name, json!({ "nodeName": node, "containers": [idle("main")] }))
 }
 
-/// A Deployment of one replica a node, and its Service.
+/// A Deployment over the nodes, and its Service.
 fn deployment(name: &str, replicas: u32, container: Value, port: u16) -> Vec<Value> {
-    let labels = json!({ "app": name });
-    vec![
-        json!({
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": { "name": name },
-            "spec": {
-                "replicas": replicas,
-                "selector": { "matchLabels": labels },
-                "template": { "metadata": { "labels": labels }, "spec": {
-                    "topologySpreadConstraints": [{
-                        "maxSkew": 1,
-                        "topologyKey": "kubernetes.io/hostname",
-                        "whenUnsatisfiable": "ScheduleAnyway",
-                        "labelSelector": { "matchLabels": labels },
-                    }],
-                    "containers": [container],
-                }},
-            },
-        }),
-        json!({
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": { "name": name },
-            "spec": { "selector": labels, "ports": [{ "port": port }] },
-        }),
-    ]
+    // While pods are replaced, there may be two of one on a node.
+    let pods = spread(name, replicas, container, "ScheduleAnyway");
+    vec![pods, service(name, port)]
 }
 
 /// nginx on both nodes, behind a Service.
 fn web(name: &str) -> Vec<Value> {
     deployment(name, 2, named_server(), 80)
-}
-
-fn redis() -> Value {
-    let command = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no"];
-    container("redis", "outrigger.example/test/redis:local", &command)
-}
-
-/// What a client prints once it is answered.
-fn answered(namespace: &Namespace, pod: &str, command: &[&str]) -> String {
-    let what = format!("{} is answered", command.join(" "));
-    harness::wait::until_some(&what, harness::wait::SOON * 3, || {
-        let output = namespace.exec(pod, command)?;
-        Ok(output.status.success().then_some(output.stdout))
-    })
-    .unwrap()
 }

@@ -4,8 +4,8 @@ use harness::cluster::LinkCapture;
 use harness::wait::{self, SOON};
 use nix::sys::signal::Signal;
 
-use super::{answered, client, mesh, meshed, web};
-use crate::common::cluster;
+use super::{client, mesh, meshed, web};
+use crate::common::{answered, cluster};
 
 #[test]
 fn a_sidecar_that_is_killed_comes_again_and_nothing_leaves_in_plaintext_meanwhile() {

@@ -4,8 +4,8 @@ use harness::cluster::Namespace;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::{answered, client, mesh, meshed};
-use crate::common::{NGINX, cluster, container, named_server, pod};
+use super::{client, mesh, meshed};
+use crate::common::{NGINX, answered, cluster, container, named_server, pod};
 
 fn address(namespace: &Namespace, name: &str) -> String {
     let pod = namespace.get(&["pod", name]).unwrap();

@@ -10,12 +10,13 @@ use super::images;
 use super::node::DNS_SERVICE;
 use super::up::LIMIT;
 
+/// What the names of Services end in: as the kubelets have it, and another one, for a mesh that is told that.
 const COREFILE: &str = "
 .:53 {
     bind ADDRESS
     errors
     ready 127.0.0.1:8181
-    kubernetes cluster.local in-addr.arpa {
+    kubernetes cluster.local corp.example in-addr.arpa {
         pods verified
     }
     cache 5

@@ -45,6 +45,8 @@ pub(super) const ROOMS: &[Room] = &[
     // Files of roots and tokens, for whoever proves itself to an authority. nix opens a user's file without waiting for the other end of
     // a pipe, zeroize for the token.
     room("credentials", "", "nix rustls tonic zeroize"),
+    // What tonic wants of a service, written once for the rooms that serve one.
+    room("grpc", "", "http tonic"),
     // Control work. humantime writes the times of certificates into messages, tower is how tonic takes our own connector,
     // which marks sockets.
     room(
@@ -73,7 +75,7 @@ pub(super) const ROOMS: &[Room] = &[
     // pki_types only reads, tokio_io_timeout ends connections that fall silent.
     room(
         "issuer",
-        "model pki admission",
+        "model pki admission grpc",
         "futures_util http humantime nix pem prost rcgen rustls serde serde_json sha2 tokio tokio_io_timeout tokio_rustls \
          tonic tonic_prost tower tracing x509_parser zeroize",
     ),
@@ -99,14 +101,14 @@ pub(super) const ROOMS: &[Room] = &[
     // Istio workload discovery as data, its server's and its client's state. Sans-io but for the two files that speak it.
     room(
         "xds",
-        "model",
+        "model grpc",
         "bytes fastrand futures_util http hyper_util ipnet prost sha2 tokio tonic tonic_prost tower tracing",
     ),
     // What an agent carries between the sidecars of its node and the control process, and a sidecar's end of it. It reads no
     // message; bytes, http and http_body_util are what a request is made of that goes on as it came.
     room(
         "uplink",
-        "model credentials",
+        "model credentials grpc",
         "bytes futures_util http http_body_util hyper_util rustls tokio tonic tower tracing zeroize",
     ),
     // The webhook over HTTPS: hyper and tokio_rustls serve it, rcgen makes its certificates, x509_parser and pem read and write those of
@@ -120,10 +122,10 @@ pub(super) const ROOMS: &[Room] = &[
     room("proxy", ALL_ROOMS, ROLE_CRATES),
     room("control", ALL_ROOMS, ROLE_CRATES),
     room("agent", ALL_ROOMS, ROLE_CRATES),
-    // nix for the width of a terminal.
+    // nix for the width of a terminal, kubernetes for the domain of our names.
     room(
         "plugin",
-        "model observe inject",
+        "model observe inject kubernetes",
         "clap humantime nix serde serde_json",
     ),
     // Test support, which every room's tests may import and which imports none.

@@ -156,6 +156,18 @@ pub(super) fn machine_paths(file: &File) -> Vec<Finding> {
     lines_with(file, names_one, "names a path of some machine")
 }
 
+/// In files of every kind. Git writes each marker as seven signs at the start of a line, and a label after all but `=`.
+pub(super) fn conflicts(file: &File) -> Vec<Finding> {
+    let is_marker = |line: &str| {
+        line == "======="
+            || ["<<<<<<<", "|||||||", ">>>>>>>"].iter().any(|signs| {
+                line.strip_prefix(signs)
+                    .is_some_and(|label| label.is_empty() || label.starts_with(' '))
+            })
+    };
+    lines_with(file, is_marker, "is a marker of a merge conflict")
+}
+
 pub(super) fn licence(file: &File) -> Vec<Finding> {
     let package = file.path.ends_with("Cargo.toml") && file.text.lines().any(|line| line == "[package]");
     let says = file.text.lines().any(|line| line.starts_with("license"));
@@ -254,6 +266,21 @@ mod tests {
         let text = "async fn f() { tokio::time::sleep(d).await }\n";
         assert_eq!(lines(sleeps, "sidecar-user/src/identity/renew.rs", text), [0; 0]);
         assert_eq!(lines(sleeps, "tests/e2e/renewal.rs", text), [1]);
+    }
+
+    #[test]
+    fn each_marker_of_a_conflict_is_found_in_files_of_every_kind() {
+        let text = "a\n<<<<<<< ours\nb\n||||||| base\nc\n=======\r\nd\n>>>>>>> next\ne\n";
+        for path in [
+            "README.md",
+            "deploy/charts/outrigger/values.yaml",
+            "xtask/src/main.rs",
+            "xtask/src/cluster/node.sh",
+            "Cargo.toml",
+            ".ci/run",
+        ] {
+            assert_eq!(lines(conflicts, path, text), [2, 4, 6, 8], "{path}");
+        }
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl Node {
                 server_name: None,
                 roots: PathBuf::new(),
                 token,
+                cluster: "c1".into(),
                 ttl: DAY,
                 refresh: DAY,
             }),

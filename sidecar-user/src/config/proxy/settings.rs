@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 38] = [
+pub const SETTINGS: [Setting; 39] = [
     Setting {
         path: "workload.name",
         flag: "name",
@@ -123,6 +123,14 @@ pub const SETTINGS: [Setting; 38] = [
         env: "OUTRIGGER_TTL",
         value: "DURATION",
         help: "The life asked for each certificate [default: 24h]",
+        list: false,
+    },
+    Setting {
+        path: "identity.clusterId",
+        flag: "cluster-id",
+        env: "OUTRIGGER_CLUSTER_ID",
+        value: "NAME",
+        help: "The cluster by whose API server an istiod reviews the token, where it knows several [default: Kubernetes]",
         list: false,
     },
     Setting {

@@ -41,6 +41,7 @@ impl Driven {
                 cluster: "c1".into(),
                 trust_domain: "td.test".into(),
                 domain: "cluster.local".into(),
+                root_namespace: "istio-system".into(),
             }),
             store: store.clone(),
             standing: standing.clone(),

@@ -7,17 +7,20 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use sidecar_ebpf::abi::control::{self, Answer, Held, LEVEL, Word, WordChange, operation};
+use sidecar_ebpf::abi::control::{self, Answer, Held, LEVEL, ProbeAttempt, Word, WordChange, operation};
 use sidecar_ebpf::abi::{self, StageChange, Tuple};
+use sidecar_ebpf::addr::Port;
 use socket2::{Domain, Socket, Type};
 use zeroize::Zeroize;
 
+use super::super::ip::kernel_ip;
 use super::super::{Error, sys};
 
 /// What the installer gives to the proxy of one pod, and to nobody else.
@@ -60,6 +63,10 @@ impl Operation {
     const STAGE: Self = Self(operation::STAGE, "approve a held connection");
     const IS_HELD: Self = Self(operation::IS_HELD, "say whether a connection is held");
     const WORD: Self = Self(operation::WORD, "change the settings");
+    const IS_PROBE: Self = Self(
+        operation::IS_PROBE,
+        "say whether a connection is a probe of the node",
+    );
     const HAS_APP_SOCKET: Self = Self(operation::HAS_APP_SOCKET, "say which sockets it counts");
 }
 
@@ -181,6 +188,20 @@ impl Control {
     /// Whether the programs count this socket, which listens.
     pub(super) fn has_app_socket(&self, cookie: u64) -> Result<bool, Failed> {
         self.ask(Operation::HAS_APP_SOCKET, cookie)
+    }
+
+    /// Whether who dials the port is the pod's host, which asks there whether a container is well. Programs of an earlier
+    /// version do not know this question, and say of nothing that it is one.
+    pub(super) fn is_probe(&self, from: IpAddr, port: u16) -> Result<bool, Failed> {
+        let attempt = ProbeAttempt {
+            from: kernel_ip(from),
+            port: Port::new(port),
+            reserved: 0,
+        };
+        match self.ask(Operation::IS_PROBE, attempt) {
+            Err(failed) if failed.is(control::UNKNOWN) => Ok(false),
+            answered => answered,
+        }
     }
 
     /// What an operation finds that leaves its answer on the socket.

@@ -11,6 +11,7 @@ use sidecar_ebpf::verdict::{self, Arriving, Connecting, Facts, InboundFacts, Loo
 use super::super::Error;
 use super::super::ip::kernel_ip;
 use super::super::policy::{Direction, Rule};
+use super::control::Control;
 use super::port_maps::PortMaps;
 use super::settings::Switches;
 use super::table::Table;
@@ -23,6 +24,8 @@ pub struct Explain {
     policy: PolicyMap,
     routes: Table<routes::Key, Path>,
     ports: PortMaps,
+    /// `None`: whoever loads the programs of one pod tells them of no probes.
+    probes: Option<Control>,
 }
 
 /// What the programs would do with a connection, and why.
@@ -67,12 +70,14 @@ impl Explain {
         policy: PolicyMap,
         routes: Table<routes::Key, Path>,
         ports: PortMaps,
+        probes: Option<Control>,
     ) -> Self {
         Self {
             switches,
             policy,
             routes,
             ports,
+            probes,
         }
     }
 
@@ -118,6 +123,10 @@ impl Explain {
         let settings = self.switches.current();
         let (policy, rule) = self.policy.explain(Direction::Inbound, from, to.port())?;
         let listening = self.ports.is_served(to);
+        let probe = match &self.probes {
+            Some(control) => control.is_probe(from, to.port())?,
+            None => false,
+        };
         let attempt = Arriving {
             protocol,
             from: kernel_ip(from),
@@ -128,11 +137,10 @@ impl Explain {
         let mut asked = false;
         let facts = || {
             asked = true;
-            // Of the host's own addresses only the agent knows.
             InboundFacts {
                 policy,
                 listening,
-                probe: false,
+                probe,
             }
         };
         // Somebody outside is asked about, whom nobody redirects.
@@ -143,6 +151,8 @@ impl Explain {
             Lookup::Drop(why) => (Action::Refuse, why),
             Lookup::Steer | Lookup::Redirected => (Action::Take(Connect::NotHeld), Counter::Steered),
         };
+        // A probe passes whatever the policy says.
+        let asked = asked && counter != Counter::InboundPassedProbe;
         let mut verdict = Verdict::new(action, counter, asked, rule);
         // One counter for three causes.
         if counter == Counter::InboundPassed {
@@ -202,6 +212,10 @@ fn reason(counter: Counter) -> &'static str {
         Counter::Redirected => "the kernel redirects it to the proxy",
         Counter::Steered => "the kernel steers it to the proxy",
         Counter::InboundPassed => "it comes from the pod itself",
+        Counter::InboundPassedProbe => {
+            "it is a probe of the kubelet: it comes from an address of the pod's own node, to a port that a probe or a hook of \
+             the pod's containers names, and passes the proxy to see the application as it is"
+        }
         Counter::DroppedClosed => "the application does not listen on this port",
         Counter::DroppedStrict => "strict mode refuses plaintext from outside the mesh",
         _ => "the kernel says so",

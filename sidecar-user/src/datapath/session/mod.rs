@@ -227,6 +227,7 @@ impl Session {
             policy.clone(),
             maps.routes.clone(),
             maps.ports.clone(),
+            control.cloned(),
         );
         let settings = switches.wanted();
         Ok(Self {

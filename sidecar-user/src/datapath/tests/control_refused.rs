@@ -62,12 +62,12 @@ fn where_no_secret_was_given_nobody_has_it() {
     in_pod(|pod| {
         let datapath = pod.attach(None);
         datapath.open_control(&Secret::new([0; 16])).expect("attached");
-        for operation in 0..=operation::ANSWER {
+        for operation in 0..=operation::IS_PROBE {
             assert_eq!(ask(&tcp(), operation, &[0; 16], &[]), libc::EPERM, "{operation}");
         }
         assert_eq!(
             counter(&datapath, "denied_control"),
-            u64::from(operation::ANSWER.cast_unsigned()) + 1
+            u64::from(operation::IS_PROBE.cast_unsigned()) + 1
         );
     });
 }
@@ -89,6 +89,7 @@ fn a_body_of_another_length_and_an_operation_that_is_not_there_are_refused() {
             (operation::ROUTE_GET, 20),
             (operation::WORD, 12),
             (operation::HAS_APP_SOCKET, 8),
+            (operation::IS_PROBE, 20),
         ];
         let socket = tcp();
         let mut refused = 0;

@@ -9,7 +9,11 @@ use sidecar_ebpf::abi::{ProbePort, map};
 
 use super::super::install::pins;
 use super::super::map::Map;
-use super::super::{Config, Datapath, Former, Node, PodTarget};
+use super::super::{
+    Action, Config, Control, Datapath, Former, Node, PodTarget, Policy, Secret, Session, Verdict,
+};
+use super::confined::confined;
+use super::control::SECRET;
 use super::pod::{NEIGHBOUR4, NEIGHBOUR6, POD4, POD6, Pod, in_pod};
 use super::probe::counter;
 
@@ -103,5 +107,48 @@ fn another_source_and_another_port_and_a_port_that_is_declared_no_more_are_no_pr
         node.forget(datapath.pod().netns().cookie().expect("a cookie"))
             .expect("forgotten");
         assert!(declared.entries().expect("read").is_empty());
+    });
+}
+
+/// What a sidecar says, which may not call bpf(2) and has none of these maps.
+#[test]
+fn who_asks_what_would_happen_is_told_of_a_probe_and_of_nothing_else_that_it_is_one() {
+    in_pod(|pod| {
+        let node = node(pod);
+        let datapath = attach(pod, &node, true);
+        datapath.open_control(&Secret::new(SECRET)).expect("attached");
+        let control = Control::open(Secret::new(SECRET)).expect("the secret is taken");
+        let descriptors = datapath.descriptors().expect("descriptors");
+        let session = Session::by_control(descriptors, &Policy::default(), &control).expect("a session");
+        let explain = session.explain();
+        let told = |from: &str, pod: &str, port| -> Verdict {
+            let at = SocketAddr::new(pod.parse().unwrap(), port);
+            confined(|| explain.inbound(6, from.parse().unwrap(), at)).expect("explained")
+        };
+        node.set_probe_ports(datapath.pod(), &[8080].into()).expect("set");
+        assert_eq!(
+            told(NEIGHBOUR4, POD4, 8080).counter,
+            "dropped_strict",
+            "no host is known"
+        );
+        node.set_host_addresses(&host()).expect("set");
+        for (from, pod) in [(NEIGHBOUR4, POD4), (NEIGHBOUR6, POD6)] {
+            let probe = told(from, pod, 8080);
+            assert_eq!(
+                (probe.action, probe.counter),
+                (Action::Leave, "inbound_passed_probe")
+            );
+            assert!(!probe.asked_policy && probe.reason.starts_with("it is a probe of the kubelet"));
+            assert_eq!(
+                told(from, pod, 8081).counter,
+                "dropped_strict",
+                "no probe is declared there"
+            );
+        }
+        assert_eq!(
+            told("10.99.0.77", POD4, 8080).counter,
+            "dropped_strict",
+            "somebody else"
+        );
     });
 }

@@ -17,7 +17,7 @@ mod workload;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::istio::{Changed, IstioPolicies, Problem, ROOT_NAMESPACE, Reach};
+use super::istio::{Changed, IstioPolicies, Problem, Reach};
 use crate::kubernetes::{ObjectName, WorkloadPod};
 use crate::model::authorization::PolicyName;
 use crate::xds::{self, Key, Resource, Update};
@@ -44,9 +44,9 @@ pub struct Catalog {
 impl Catalog {
     pub fn new(names: Names) -> Self {
         Self {
+            policies: IstioPolicies::new(&names.root_namespace),
             names,
             objects: Objects::default(),
-            policies: IstioPolicies::new(ROOT_NAMESPACE),
             dirty: Dirty::default(),
             awaited: Kind::ALL.into(),
             told: HashSet::new(),

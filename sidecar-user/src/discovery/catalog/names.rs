@@ -11,6 +11,8 @@ pub struct Names {
     pub trust_domain: String,
     /// What the names of Services end in, e.g. `cluster.local`.
     pub domain: String,
+    /// Istio's policies in this namespace are for the whole mesh.
+    pub root_namespace: String,
 }
 
 impl Names {

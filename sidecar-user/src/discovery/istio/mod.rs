@@ -15,9 +15,6 @@ use crate::model::authorization::{Policy, PolicyName, Scope};
 use peer::{Demand, Peer};
 pub use problem::Problem;
 
-/// Where Istio has it unless it is told otherwise.
-pub const ROOT_NAMESPACE: &str = "istio-system";
-
 /// All of the cluster, and what they mean.
 #[derive(Debug)]
 pub struct IstioPolicies {

@@ -18,23 +18,15 @@ impl NamedService for Echo {
     const NAME: &'static str = "echo";
 }
 
-impl Answers<http::Request<Body>> for Echo {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+impl Answers for Echo {
+    async fn answer(self, request: http::Request<Body>) -> http::Response<Body> {
         let caller = request.extensions().get::<Caller>();
         let text = caller.map_or("nobody".into(), |caller| caller.identity.to_string());
-        Box::pin(async move { Ok(Status::already_exists(text).into_http()) })
+        Status::already_exists(text).into_http()
     }
 }
 
-async fn ask(guarded: &mut Guarded, path: &str, authorization: Option<&str>) -> Status {
+async fn ask(guarded: &mut Answering<Guarded>, path: &str, authorization: Option<&str>) -> Status {
     let mut request = http::Request::new(Body::empty());
     *request.uri_mut() = path.parse().unwrap();
     if let Some(authorization) = authorization {
@@ -64,7 +56,7 @@ async fn a_service_behind_the_guard_hears_who_asks_and_of_nobody_without_a_token
     let token = token::create(&config.state_dir, &request, SystemTime::now()).unwrap();
     let service = Service::open(&config, 1024).unwrap();
     let guard = Guard::new(service.clone(), "/echo/Alone");
-    let mut guarded = guard.layer(Routes::new(Echo));
+    let mut guarded = guard.layer(Routes::new(Answering(Echo)));
 
     let good = format!("Bearer {}", *token.secret);
     let status = ask(&mut guarded, "/echo/Any", Some(&good)).await;

@@ -14,7 +14,7 @@ use super::super::affinity::Affinities;
 use super::super::doors::Doors;
 use super::super::left_alone::LeftAlone;
 use super::super::limits::{Descriptors, Resources, Shared};
-use super::super::live::Live;
+use super::super::live::{Inbound, Live};
 use super::super::phase::{self, Phase};
 use super::super::proving::Nonces;
 use super::super::readings::Readings;
@@ -116,7 +116,7 @@ pub(in super::super) struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(settings: Settings, observe: ShardObserver) -> io::Result<Self> {
+    pub(in super::super) fn new(settings: Settings, observe: ShardObserver) -> io::Result<Self> {
         let descriptors = Rc::new(Descriptors::new(settings.limited.clone())?);
         let (bypass, admission) = (settings.bypass.clone(), descriptors.clone());
         let mark: Mark = Rc::new(move |fd| {
@@ -219,6 +219,23 @@ impl Shard {
             .all()
             .any(|policy| policy.asks_source_ips());
         !asks || self.world_with(from).await.is_some()
+    }
+
+    /// Whether the world has to say more before it can judge this peer again. A peer that opens nothing new for minutes is
+    /// forgotten while its connections are open, and by its address alone it would be another one to policies that ask for all
+    /// of them. Then its source is asked, and the answer is a new world.
+    pub(in super::super) fn has_to_learn(&self, world: &Snapshot, inbound: &Inbound) -> bool {
+        let from = inbound.from.ip();
+        let asks = || {
+            let standing = world.standing(&self.own, inbound.destination.ip());
+            standing.all().any(|policy| policy.asks_source_ips())
+        };
+        // Whoever has proven nothing is his address and nothing else.
+        let has_to = inbound.source.is_some() && asks() && !world.knows(from);
+        if has_to {
+            self.demand.want(from);
+        }
+        has_to
     }
 
     /// For those who have to know when the world changes. Each change is seen from now on.

@@ -7,7 +7,7 @@ mod held;
 mod holding;
 mod present;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::io;
 use std::rc::Rc;

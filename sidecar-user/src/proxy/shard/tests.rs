@@ -85,9 +85,10 @@ async fn walk(shard: Rc<Shard>, arrival: Arrival) {
     flow.close(outcome);
 }
 
-fn shard(observer: &Observer) -> Rc<Shard> {
+/// Of a shard that has nothing but itself.
+pub(in super::super) fn settings(observer: &Observer) -> Settings {
     let id: SpiffeId = "spiffe://cluster.local/ns/demo/sa/server".parse().unwrap();
-    let settings = Settings {
+    Settings {
         generation: None,
         replaced: watch::channel(false).1,
         id: id.clone(),
@@ -119,8 +120,11 @@ fn shard(observer: &Observer) -> Rc<Shard> {
         limited: Arc::default(),
         nonces: Nonces::default(),
         affinities: Arc::default(),
-    };
-    Rc::new(Shard::new(settings, observer.shard(0)).unwrap())
+    }
+}
+
+fn shard(observer: &Observer) -> Rc<Shard> {
+    Rc::new(Shard::new(settings(observer), observer.shard(0)).unwrap())
 }
 
 /// Runs the test beside a shard that accepts with that walk.

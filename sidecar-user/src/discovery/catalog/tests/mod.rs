@@ -2,6 +2,7 @@
 
 mod build;
 mod endpoints;
+mod names;
 mod order;
 mod pods;
 mod policies;
@@ -24,12 +25,17 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::named(Names {
+            cluster: "c1".into(),
+            trust_domain: "td.test".into(),
+            domain: "cluster.local".into(),
+            root_namespace: "istio-system".into(),
+        })
+    }
+
+    fn named(names: Names) -> Self {
         Self {
-            catalog: Catalog::new(Names {
-                cluster: "c1".into(),
-                trust_domain: "td.test".into(),
-                domain: "cluster.local".into(),
-            }),
+            catalog: Catalog::new(names),
             known: HashMap::new(),
             told: 0,
         }
@@ -38,13 +44,17 @@ impl World {
     /// One that has listed every kind.
     fn with(nodes: Vec<Node>, pods: Vec<WorkloadPod>, services: Vec<Service>, slices: Vec<Slice>) -> Self {
         let mut world = Self::new();
-        world.take(Event::Nodes(Change::All(nodes)));
-        world.take(Event::Pods(Change::All(pods)));
-        world.take(Event::Services(Change::All(services)));
-        world.take(Event::Slices(Change::All(slices)));
-        world.take(Event::Authorizations(Change::All(vec![])));
-        world.take(Event::Peers(Change::All(vec![])));
+        world.list(nodes, pods, services, slices);
         world
+    }
+
+    fn list(&mut self, nodes: Vec<Node>, pods: Vec<WorkloadPod>, services: Vec<Service>, slices: Vec<Slice>) {
+        self.take(Event::Nodes(Change::All(nodes)));
+        self.take(Event::Pods(Change::All(pods)));
+        self.take(Event::Services(Change::All(services)));
+        self.take(Event::Slices(Change::All(slices)));
+        self.take(Event::Authorizations(Change::All(vec![])));
+        self.take(Event::Peers(Change::All(vec![])));
     }
 
     fn take(&mut self, event: Event) {

@@ -11,7 +11,7 @@ fn labelled(name: &str, address: &str, app: &str) -> WorkloadPod {
     pod
 }
 
-fn policy<T: serde::de::DeserializeOwned>(name: &str, namespace: &str, spec: Value) -> T {
+pub(super) fn policy<T: serde::de::DeserializeOwned>(name: &str, namespace: &str, spec: Value) -> T {
     let metadata = json!({"name": name, "namespace": namespace, "creationTimestamp": "2026-11-28T12:00:00Z"});
     serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
 }

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const ROOT: &str = ROOT_NAMESPACE;
+/// Where Istio has it unless it is told otherwise.
+const ROOT: &str = "istio-system";
 
 fn authorization(object: Value) -> AuthorizationPolicy {
     serde_json::from_value(object).unwrap()
