@@ -25,6 +25,9 @@ mod agent_detach; // a pod is taken out of interception, and intercepted again, 
 #[path = "e2e/agent_cluster.rs"]
 mod agent_cluster; // the agent of a node of Kubernetes
 
+#[path = "e2e/agent_capabilities.rs"]
+mod agent_capabilities; // what the agent needs each capability for that the chart gives it
+
 #[path = "e2e/agent_identity.rs"]
 mod agent_identity; // certificates through the agent, and what happens while it or the authority is away
 

@@ -19,6 +19,7 @@ mod error;
 mod event;
 mod figures;
 mod find;
+mod fit;
 mod following;
 mod introduce;
 mod leave;

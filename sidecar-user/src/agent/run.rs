@@ -18,7 +18,7 @@ use super::leave::{self, EMPTIED, Gate, Own};
 use super::register::Register;
 use super::serving::{self, Serving};
 use super::{Event, Finder, PodCgroup, Roots, Watch};
-use super::{cluster, control, figures, following, introduce, memory, probes};
+use super::{cluster, control, figures, fit, following, introduce, memory, probes};
 use crate::datapath::{self, Lease, Node, Place};
 use crate::error_chain;
 use crate::grant::{Answer, Request, Wanted};
@@ -96,13 +96,14 @@ async fn serve_until_told(config: Config, gate: Arc<Gate>, mut shutdown: Shutdow
         Some(of) => Some((of.client().context("node")?, of.node.clone())),
         None => None,
     };
-    let node = match Node::load(&pins) {
+    let loaded = fit::check().map_err(anyhow::Error::from);
+    let node = match loaded.and_then(|()| Ok(Node::load(&pins)?)) {
         Ok(node) => Arc::new(node),
         Err(error) => {
             if let Some((client, node)) = kubernetes {
-                cluster::refuse_all(client, &node, &error).await;
+                cluster::refuse_all(client, &node, &*error).await;
             }
-            return Err(error.into());
+            return Err(error);
         }
     };
     // Whoever names directories means those alone.

@@ -11,7 +11,7 @@ use nix::libc;
 use sidecar_ebpf::abi::{GENERATIONS, program};
 
 use super::super::sys::{self, Scope, Target};
-use super::super::{Error, PodTarget};
+use super::super::{Error, PodTarget, capabilities};
 use super::pins;
 
 /// A program and the kernel's number of its hook.
@@ -325,9 +325,7 @@ fn offender(error: &io::Error, hook: Hook, cgroup: &Path) -> Option<String> {
             ));
         }
     }
-    Some(
-        "the process needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; `outrigger check` says what it has".into(),
-    )
+    Some(capabilities::hint().trim_start_matches("; ").into())
 }
 
 /// Everything but attaching.
