@@ -16,8 +16,18 @@ mod closed; // a pod that is closed before its proxy starts
 #[path = "e2e/agent.rs"]
 mod agent; // the agent of a node, and sidecars without any privilege
 
+#[path = "e2e/agent_end.rs"]
+mod agent_end; // what stays of an agent that ends, and what does not
+
+#[path = "e2e/agent_detach.rs"]
+mod agent_detach; // a pod is taken out of interception, and intercepted again, while it runs
+
 #[path = "e2e/agent_cluster.rs"]
 mod agent_cluster; // the agent of a node of Kubernetes
+
+#[path = "e2e/agent_capabilities.rs"]
+mod agent_capabilities; // what the agent needs each capability for that the chart gives it
+
 #[path = "e2e/agent_identity.rs"]
 mod agent_identity; // certificates through the agent, and what happens while it or the authority is away
 

@@ -1,6 +1,7 @@
 //! cgroup2 directories. Sets no limits: a cgroup is only where eBPF programs hang, and how processes are found.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -74,6 +75,15 @@ fn remove_dirs(path: &Path) -> bool {
         remove_dirs(&child);
     }
     fs::remove_dir(path).is_ok() || !path.exists()
+}
+
+/// The kernel's numbers of this cgroup and of those below.
+pub fn numbers(path: &Path) -> Vec<u64> {
+    let own = fs::metadata(path).map(|directory| directory.ino());
+    let below = children(path);
+    own.into_iter()
+        .chain(below.iter().flat_map(|child| numbers(child)))
+        .collect()
 }
 
 fn children(path: &Path) -> Vec<PathBuf> {

@@ -7,6 +7,7 @@ mod kubectl;
 mod link;
 pub mod mesh;
 mod programs;
+mod remains;
 
 use std::fs;
 use std::io;

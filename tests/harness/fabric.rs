@@ -147,6 +147,21 @@ impl Fabric {
         self.shared.agent.kill();
     }
 
+    /// Tells the agent to end, waits until it has, and returns its log.
+    pub fn end_agent(&self) -> Result<String> {
+        self.shared.agent.end()
+    }
+
+    /// From its next start on the agent has these capabilities (`net_admin`) and no others.
+    pub fn confine_agent(&self, capabilities: &[String]) {
+        self.shared.agent.confine(capabilities);
+    }
+
+    /// Below which the agent pins.
+    pub fn agent_pins(&self) -> PathBuf {
+        agent::pins(&self.shared)
+    }
+
     /// Starts it, again where it was killed.
     pub fn start_agent(&self) -> Result<()> {
         self.shared.agent.start(&self.shared)

@@ -70,6 +70,11 @@ impl Process {
         kill_group(&mut self.child);
     }
 
+    /// How it has ended, if it has.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let what = format!("{} ends", self.name);
         wait::until_some(&what, limit, || Ok(self.child.try_wait()?))

@@ -1,8 +1,9 @@
-//! The unsafe code of the harness: what a child does between fork and exec, and a union of ptrace(2). Decides nothing.
+//! The unsafe code of the harness: what a child does between fork and exec, a union of ptrace(2), and questions by bpf(2). Decides nothing.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -111,4 +112,92 @@ pub(crate) fn entered(stop: &libc::ptrace_syscall_info) -> Option<(u64, [u64; 6]
     // SAFETY: of the union the kernel has filled the member that `op` names.
     let entry = unsafe { stop.u.entry };
     Some((entry.nr, entry.args))
+}
+
+/// A program that is attached by a link.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) program: String,
+    pub(crate) to: Place,
+}
+
+/// By the kernel's numbers.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Cgroup(u64),
+    Netns(u64),
+    Other,
+}
+
+/// Every link that this kernel has (bpf(2)).
+pub(crate) fn attached() -> io::Result<Vec<Attached>> {
+    const PROG_GET_FD_BY_ID: libc::c_int = 13;
+    const LINK_GET_FD_BY_ID: libc::c_int = 30;
+    const LINK_GET_NEXT_ID: libc::c_int = 31;
+    const CGROUP: u32 = 3;
+    const NETNS: u32 = 5;
+    // Of struct bpf_link_info and struct bpf_prog_info.
+    const PLACE: usize = 16;
+    const NAME: std::ops::Range<usize> = 64..80;
+    let word = |info: &[u8], at: usize| u32::from_ne_bytes(info[at..at + 4].try_into().expect("four bytes"));
+    let is_gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENOENT);
+    let (mut found, mut id) = (Vec::new(), 0);
+    loop {
+        let mut attr = [id, 0, 0, 0];
+        match bpf(LINK_GET_NEXT_ID, &mut attr) {
+            Err(error) if is_gone(&error) => return Ok(found),
+            next => next?,
+        };
+        id = attr[1];
+        let link = match info(LINK_GET_FD_BY_ID, id) {
+            Err(error) if is_gone(&error) => continue,
+            link => link?,
+        };
+        let program = match info(PROG_GET_FD_BY_ID, word(&link, 8)) {
+            Err(error) if is_gone(&error) => continue,
+            program => program?,
+        };
+        let name: Vec<u8> = program[NAME]
+            .iter()
+            .copied()
+            .take_while(|byte| *byte != 0)
+            .collect();
+        let to = match word(&link, 0) {
+            CGROUP => Place::Cgroup(u64::from_ne_bytes(
+                link[PLACE..PLACE + 8].try_into().expect("eight bytes"),
+            )),
+            NETNS => Place::Netns(word(&link, PLACE).into()),
+            _ => Place::Other,
+        };
+        found.push(Attached {
+            program: String::from_utf8_lossy(&name).into_owned(),
+            to,
+        });
+    }
+}
+
+/// What the kernel says of the object that `open` opens by its id.
+fn info(open: libc::c_int, id: u32) -> io::Result<[u8; 256]> {
+    const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+    let descriptor = bpf(open, &mut [id, 0, 0, 0])?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let object = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    let mut info = [0; 256];
+    let at = info.as_mut_ptr() as u64;
+    let number = object.as_raw_fd().cast_unsigned();
+    bpf(
+        OBJ_GET_INFO_BY_FD,
+        &mut [number, info.len() as u32, at as u32, (at >> 32) as u32],
+    )?;
+    Ok(info)
+}
+
+fn bpf(command: libc::c_int, attr: &mut [u32; 4]) -> io::Result<i32> {
+    // SAFETY: the kernel reads and writes `attr`, whose size it is told. Of the commands here one is also given a buffer, of 256
+    // bytes as `attr` says, which outlives the call.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) };
+    match i32::try_from(done) {
+        Ok(done) if done >= 0 => Ok(done),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

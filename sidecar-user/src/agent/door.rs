@@ -101,7 +101,12 @@ impl Asked<'_> {
             let Ok(Some(message)) = conversation.receive(limit) else {
                 return Ok(());
             };
+            // An agent that has ended does not answer either.
+            let Some(passed) = self.pod.gate.pass() else {
+                return Ok(());
+            };
             let (answer, descriptors) = self.step(message)?;
+            drop(passed);
             let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             let text = serde_json::to_vec(&answer).expect("it is JSON");
             if conversation.send(&text, &borrowed).is_err() {

@@ -1,10 +1,10 @@
 //! ROLE: the agent of a node. It finds pods, installs interception for each of them, and gives their sidecars sessions, so that
 //! those need no privilege.
 //!
-//! [`Roots`] says where pods are, [`Finder`] finds one of them, [`Watch`] tells of all of them. `run.rs` installs what they
-//! find; `door.rs` answers the sidecars of one pod, `session.rs` makes what they are given, `caller.rs` knows who asks,
+//! [`Roots`] says where pods are, [`Finder`] finds one of them, [`Watch`] tells of all of them. `run.rs` has what they
+//! find installed, each by `serving.rs`; `door.rs` answers the sidecars of one pod, `session.rs` makes what they are given, `caller.rs` knows who asks,
 //! `introduce.rs` brings a sidecar to the one before it. On a node of Kubernetes `cluster.rs` hears which pods are meshed, `meshed.rs` decides,
-//! and `probes.rs` lets the kubelet ask. `memory.rs` keeps the flows of all pods, which `following.rs` hears of
+//! and `probes.rs` lets the kubelet ask. `leave.rs` is its end. `memory.rs` keeps the flows of all pods, which `following.rs` hears of
 //! from their sidecars; `answers.rs` says what is known, as `register.rs` has it.
 
 mod answers;
@@ -19,8 +19,10 @@ mod error;
 mod event;
 mod figures;
 mod find;
+mod fit;
 mod following;
 mod introduce;
+mod leave;
 mod listing;
 pub mod memory;
 mod merged;
@@ -35,6 +37,7 @@ mod register;
 mod role;
 mod roots;
 mod run;
+mod serving;
 mod session;
 mod sys;
 #[cfg(test)]

@@ -2,17 +2,21 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
 
 use super::caller::Home;
+use super::leave::Gate;
 use super::register::Register;
-use crate::datapath::{self, Config, Node, PodTarget, Policy, close_on};
+use crate::datapath::{Config, Node, PodTarget, Policy, close_on};
 use crate::grant;
 use crate::uplink::Share;
 
 /// A pod that is installed.
 pub(super) struct Pod {
     pub(super) node: Arc<Node>,
+    pub(super) gate: Arc<Gate>,
     pub(super) target: PodTarget,
     pub(super) pins: PathBuf,
     pub(super) name: String,
@@ -30,7 +34,9 @@ pub(super) struct Pod {
 
 impl Pod {
     /// Attaches the programs. Connections are refused until a sidecar has its session; one that has it goes on.
-    pub(super) fn close(&self) -> Result<(), datapath::Error> {
+    pub(super) fn close(&self) -> anyhow::Result<()> {
+        let _passed = self.gate.pass().context("the agent of this node ends")?;
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if !close_on(&self.node, &self.closed(), self.target.clone())? {
             tracing::warn!(
                 pod = self.name,

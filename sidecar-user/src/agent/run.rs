@@ -1,32 +1,32 @@
 //! From the start of the agent to its end: what is pinned is adopted, what is missing installed, what is nobody's removed. Then
-//! it follows the pods that come and go. Its end changes nothing for any of them.
+//! it follows the pods that come and go. Its end changes nothing for any of them; `leave.rs` has it.
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, io};
 
 use anyhow::{Context, bail, ensure};
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::answers::Answers;
 use super::caller::Home;
 use super::cluster::{Cluster, Kubernetes, Task};
-use super::pod::Pod;
+use super::leave::{self, EMPTIED, Gate, Own};
 use super::register::Register;
+use super::serving::{self, Serving};
 use super::{Event, Finder, PodCgroup, Roots, Watch};
-use super::{cluster, control, door, figures, following, introduce, memory, probes};
-use crate::budget;
-use crate::datapath::{self, Lease, Node, Place, PodTarget};
+use super::{cluster, control, figures, fit, following, introduce, memory, probes};
+use crate::datapath::{self, Lease, Node, Place};
 use crate::error_chain;
 use crate::grant::{Answer, Request, Wanted};
 use crate::lifecycle::messages::{Listener, Messages};
 use crate::lifecycle::{self, Shutdown};
 use crate::model::LocalPod;
 use crate::observe::{AdminSocket, NodeAdmin, Observer, serve_node};
-use crate::uplink::{self, Local, Share};
+use crate::uplink::{self, Local};
 
 /// Everything that an agent needs to know, validated.
 #[derive(Clone, Debug)]
@@ -56,12 +56,6 @@ impl Config {
     }
 }
 
-/// How long a pod may be in several namespaces, or in the host's, before that is an error: a runtime starts processes on the
-/// host and moves them.
-const SETTLING: Duration = Duration::from_secs(10);
-/// Before a failure is tried again.
-const AGAIN: Duration = Duration::from_secs(5);
-
 /// How long somebody may take to say what is wanted, while others wait.
 const FIRST_WORD: Duration = Duration::from_millis(500);
 
@@ -78,25 +72,38 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let mut shutdown = Shutdown::catch()?;
-    let pins = config.pins.join("node");
-    let _lease = match Lease::take(&pins) {
+    let shutdown = Shutdown::catch()?;
+    let lease = match Lease::take(&config.pins.join("node")) {
         Err(error @ datapath::Error::Owned { .. }) => {
             return Err(error).context("pins: another agent serves this node");
         }
         taken => taken.context("pins")?,
     };
+    let gate = Arc::new(Gate::default());
+    let ended = serve_until_told(config.clone(), gate.clone(), shutdown).await;
+    let own = Own {
+        pins: &config.pins,
+        socket: &config.socket,
+        of_sidecars: [config.handover(), config.sidecars.clone()],
+    };
+    leave::leave(&own, &gate, lease);
+    ended
+}
+
+async fn serve_until_told(config: Config, gate: Arc<Gate>, mut shutdown: Shutdown) -> anyhow::Result<()> {
+    let pins = config.pins.join("node");
     let kubernetes = match &config.kubernetes {
         Some(of) => Some((of.client().context("node")?, of.node.clone())),
         None => None,
     };
-    let node = match Node::load(&pins) {
+    let loaded = fit::check().map_err(anyhow::Error::from);
+    let node = match loaded.and_then(|()| Ok(Node::load(&pins)?)) {
         Ok(node) => Arc::new(node),
         Err(error) => {
             if let Some((client, node)) = kubernetes {
-                cluster::refuse_all(client, &node, &error).await;
+                cluster::refuse_all(client, &node, &*error).await;
             }
-            return Err(error.into());
+            return Err(error);
         }
     };
     // Whoever names directories means those alone.
@@ -128,6 +135,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         node,
         register,
         config,
+        gate,
     };
     pods.sweep(&mut watch);
     if let Some((client, name)) = kubernetes {
@@ -145,7 +153,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             }
             asked = requests.next() => {
                 let asked = asked?;
-                let answer = pods.install(&asked, &mut watch).unwrap_or_else(|error| Answer::Refused { why: format!("{error:#}") });
+                let answer = pods.asked(&asked, &mut watch).unwrap_or_else(|error| Answer::Refused { why: format!("{error:#}") });
                 let text = serde_json::to_vec(&answer)?;
                 // Whoever does not wait for the answer needs none.
                 let _ = asked.send(&text, &[]);
@@ -153,6 +161,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             }
             signal = shutdown.requested() => {
                 tracing::info!(signal, pods = pods.serving.len(), "the agent stops; its pods go on without it");
+                drop(requests);
+                pods.end_all(&mut watch).await;
+                tasks.shutdown().await;
                 return Ok(());
             }
         };
@@ -196,8 +207,15 @@ struct Pods {
     register: Arc<Register>,
     finder: Arc<Finder>,
     control: Option<Local>,
+    gate: Arc<Gate>,
     /// By the number of the cgroup.
-    serving: HashMap<u64, JoinHandle<()>>,
+    serving: HashMap<u64, Served>,
+}
+
+struct Served {
+    task: JoinHandle<()>,
+    /// The pod is to be installed, also where it is already.
+    again: Arc<Notify>,
 }
 
 impl Pods {
@@ -222,8 +240,9 @@ impl Pods {
         for task in due {
             match task {
                 Task::Serve(pod) if !self.is_served(&pod) => {
-                    let serving = self.serve(pod.clone());
-                    self.serving.insert(pod.id(), tokio::spawn(serving));
+                    let again = Arc::new(Notify::new());
+                    let task = tokio::spawn(self.serve(pod.clone(), again.clone()));
+                    self.serving.insert(pod.id(), Served { task, again });
                 }
                 Task::Serve(_) => {}
                 Task::End(pod) => self.end(&pod),
@@ -236,80 +255,123 @@ impl Pods {
         }
     }
 
-    /// Serves the pod that somebody asks for, as if it had been found.
-    fn install(&mut self, asked: &Messages, watch: &mut Watch) -> anyhow::Result<Answer> {
+    /// What somebody asks of the agent itself.
+    fn asked(&mut self, asked: &Messages, watch: &mut Watch) -> anyhow::Result<Answer> {
         ensure!(
             asked.peer()?.is_trusted(),
             "only root and the agent's own user may ask for that"
         );
         let message = asked.receive(Some(FIRST_WORD))?.context("nothing was said")?;
-        let Request::Install(wanted) = serde_json::from_slice(&message.text)? else {
-            bail!("it says its words at another door");
-        };
-        let pod = match wanted {
+        match serde_json::from_slice(&message.text)? {
+            Request::Install(wanted) => self.install(wanted, watch)?,
+            Request::Detach { pod, force } => self.take_off(pod, force)?,
+            _ => bail!("it says its words at another door"),
+        }
+        Ok(Answer::Done)
+    }
+
+    fn find(&self, wanted: Wanted) -> anyhow::Result<PodCgroup> {
+        Ok(match wanted {
             Wanted::Cgroup(path) => self.finder.by_path(&path)?,
             Wanted::Pid(pid) => self.finder.by_pid(pid)?,
             Wanted::Uid(uid) => self.finder.by_uid(&uid.parse()?, None)?,
-        };
+        })
+    }
+
+    /// Serves a pod as if it had been found. Programs that were taken off are put back.
+    fn install(&mut self, wanted: Wanted, watch: &mut Watch) -> anyhow::Result<()> {
+        let pod = self.find(wanted)?;
         if let Some(cluster) = &self.cluster {
             cluster.permits(&pod)?;
         }
         tracing::info!(pod = %pod.path().display(), "a pod is asked for");
         watch.follow(&pod)?;
-        // Also where nothing has changed: it may have failed before.
-        self.take(Event::Populated(pod));
-        Ok(Answer::Done)
+        match self.serving.get(&pod.id()) {
+            Some(serving) if self.is_served(&pod) => serving.again.notify_one(),
+            // Also where nothing has changed: it may have failed before.
+            _ => self.take(Event::Populated(pod)),
+        }
+        Ok(())
+    }
+
+    /// Until somebody asks for the pod, its sidecar starts again, or the next agent comes.
+    fn take_off(&self, wanted: Wanted, force: bool) -> anyhow::Result<()> {
+        let pod = self.find(wanted)?;
+        let pins = self.pins_of(&name_of(&pod));
+        ensure!(pins.exists(), "nothing is installed for {}", pod.path().display());
+        datapath::take_off(&pins, force)?;
+        tracing::warn!(pod = %pod.path().display(), "a pod is not intercepted any more, because somebody asked for that; `outrigger install` intercepts it again");
+        Ok(())
     }
 
     fn is_served(&self, pod: &PodCgroup) -> bool {
         let serving = self.serving.get(&pod.id());
-        serving.is_some_and(|serving| !serving.is_finished())
+        serving.is_some_and(|serving| !serving.task.is_finished())
     }
 
     fn end(&mut self, pod: &PodCgroup) {
         if let Some(serving) = self.serving.remove(&pod.id()) {
-            serving.abort();
+            serving.task.abort();
         }
     }
 
-    /// Installs a pod, closed, and answers its sidecars until it is aborted.
-    fn serve(&mut self, pod: PodCgroup) -> impl Future<Output = ()> + use<> {
-        let (finder, node) = (self.finder.clone(), self.node.clone());
-        let register = self.register.clone();
-        let pins = self.pins_of(&name_of(&pod));
-        let sidecar = match &mut self.cluster {
-            Some(cluster) => Home::Container {
-                pod: pod.path().into(),
-                known: cluster.known(&pod),
-            },
-            None => Home::Cgroup(pod.path().join(&self.config.sidecar)),
-        };
-        let handover = self.config.handover();
-        let uid = name_of(&pod).into();
-        let control = self
-            .control
-            .as_ref()
-            .map(|control| control.share(LocalPod { uid }));
-        async move {
-            loop {
-                let target = match finder.settled(&pod, &sidecar.addresses(), SETTLING).await {
-                    Ok(Some(target)) => target,
-                    // Its last process has ended: whoever comes next is told of.
-                    Ok(None) => return,
-                    Err(error) => {
-                        tracing::warn!(pod = %pod.path().display(), error = error_chain(&error), "a pod is not installed");
-                        return;
-                    }
-                };
-                let places = [&pins, &handover].map(PathBuf::clone);
-                let shared = (register.clone(), control.clone());
-                let served = serve_one(&node, shared, &pod, target, places, sidecar.clone()).await;
-                if let Err(error) = served {
-                    tracing::warn!(pod = %pod.path().display(), error = format!("{error:#}"), "a pod is not served; tried again");
-                }
-                tokio::time::sleep(AGAIN).await;
+    /// Nobody is served any more. Takes note of pods that go meanwhile, and returns once none is left or one stays.
+    async fn end_all(&mut self, watch: &mut Watch) {
+        for (_, serving) in self.serving.drain() {
+            serving.task.abort();
+        }
+        self.gate.shut();
+        let patience = tokio::time::sleep(EMPTIED);
+        tokio::pin!(patience);
+        while self.are_about_to_go(watch) {
+            tokio::select! {
+                event = watch.next() => match event {
+                    Ok(event @ Event::Gone(_)) => self.take(event),
+                    Ok(_) => {}
+                    Err(_) => return,
+                },
+                () = &mut patience => return,
             }
         }
+    }
+
+    /// Whether something is pinned of pods, each of which has no process any more.
+    fn are_about_to_go(&self, watch: &Watch) -> bool {
+        let pinned = self.pinned();
+        let is_empty = |name: &String| {
+            let mut pods = watch.pods().filter(|pod| name_of(pod) == *name);
+            // What is pinned of a pod that cannot be seen stays.
+            pods.next()
+                .is_some_and(|pod| !matches!(pod.is_populated(), Ok(Some(true)) | Err(_)))
+        };
+        !pinned.is_empty() && pinned.iter().all(is_empty)
+    }
+
+    /// Installs a pod, closed, and answers its sidecars until it is aborted.
+    fn serve(&mut self, cgroup: PodCgroup, again: Arc<Notify>) -> impl Future<Output = ()> + use<> {
+        let name = name_of(&cgroup);
+        let sidecar = match &mut self.cluster {
+            Some(cluster) => Home::Container {
+                pod: cgroup.path().into(),
+                known: cluster.known(&cgroup),
+            },
+            None => Home::Cgroup(cgroup.path().join(&self.config.sidecar)),
+        };
+        let uid = name.as_str().into();
+        let control = self.control.as_ref();
+        serving::serve(Serving {
+            finder: self.finder.clone(),
+            node: self.node.clone(),
+            gate: self.gate.clone(),
+            register: self.register.clone(),
+            control: control.map(|control| control.share(LocalPod { uid })),
+            pins: self.pins_of(&name),
+            handover: self.config.handover(),
+            cgroup,
+            name,
+            sidecar,
+            again,
+        })
     }
 
     /// Of which something is pinned.
@@ -362,14 +424,16 @@ impl Pods {
 
 /// The cgroup that pinned links are attached to. `None`: it is gone.
 fn cgroup_of(pins: &Path) -> Result<Option<PathBuf>, String> {
-    let attached = datapath::attached(pins).map_err(|error| error_chain(&error));
-    let hooks = attached?.hooks;
-    let id = hooks.iter().find_map(|hook| match hook.place {
+    let attached = datapath::attached(pins).map_err(|error| error_chain(&error))?;
+    // The last one stays also where somebody has taken the programs off.
+    let hooks = attached.hooks.iter().chain([&attached.control]);
+    let mut places = hooks.map(|hook| &hook.place);
+    let id = places.find_map(|place| match place {
         Place::Cgroup(id) => Some(id),
         _ => None,
     });
     let Some(id) = id else { return Ok(None) };
-    match datapath::cgroup_of(id) {
+    match datapath::cgroup_of(*id) {
         Some(path) => Ok(Some(path)),
         None => Err(format!(
             "the cgroup with inode {id} is below no mount that is seen here"
@@ -382,38 +446,5 @@ fn name_of(pod: &PodCgroup) -> String {
     match pod.uid() {
         Some(uid) => uid.to_string(),
         None => pod.name().to_string_lossy().into_owned(),
-    }
-}
-
-async fn serve_one(
-    node: &Arc<Node>,
-    (register, control): (Arc<Register>, Option<Share>),
-    cgroup: &PodCgroup,
-    target: PodTarget,
-    [pins, handover]: [PathBuf; 2],
-    sidecar: Home,
-) -> anyhow::Result<()> {
-    let pod = Arc::new(Pod {
-        node: node.clone(),
-        sidecar,
-        name: name_of(cgroup),
-        register,
-        target,
-        pins,
-        served_by: AtomicU32::new(0),
-        handover,
-        turn: Mutex::default(),
-        control,
-    });
-    let installing = pod.clone();
-    tokio::task::spawn_blocking(move || installing.close()).await??;
-    pod.register.installed(&pod.name);
-    // Of the object that was loaded.
-    budget::trim();
-    let naming = pod.clone();
-    tokio::select! {
-        served = door::serve(pod.clone()) => served.map_err(io::Error::into),
-        () = probes::follow_ports(pod) => Ok(()),
-        () = naming.register.names.follow(&naming.name, &naming.sidecar) => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
-//! `install`: asks the agent of this node to install a pod.
+//! `install` and, for a pod of an agent, `detach`: asks the agent of this node.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -38,25 +38,34 @@ struct Pod {
 impl Install {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let Pod { cgroup, pid, uid } = self.pod;
-        let wanted = match (cgroup, pid, uid) {
-            (Some(cgroup), ..) => Wanted::Cgroup(cgroup),
-            (_, Some(pid), _) => Wanted::Pid(pid),
-            (.., Some(uid)) => Wanted::Uid(uid),
-            _ => bail!("name a pod by --cgroup, --pid or --uid"),
-        };
-        let agent = Messages::connect_path(&self.socket).with_context(|| {
-            format!(
-                "no agent listens at {}; start `outrigger agent`, or name its socket in --socket",
-                self.socket.display()
-            )
-        })?;
-        agent.send(&serde_json::to_vec(&Request::Install(wanted))?, &[])?;
-        let answer = agent.receive(Some(ANSWER)).context("the agent does not answer")?;
-        let answer = answer.context("the agent has ended")?;
-        match serde_json::from_slice(&answer.text)? {
-            Answer::Done => Ok(()),
-            Answer::Refused { why } => bail!("the agent refuses: {why}"),
-            _ => bail!("the agent answers what this version does not understand"),
-        }
+        let wanted = wanted(cgroup, pid, uid).context("name a pod by --cgroup, --pid or --uid")?;
+        ask(&self.socket, &Request::Install(wanted))
+    }
+}
+
+/// The pod that one of them names.
+pub(super) fn wanted(cgroup: Option<PathBuf>, pid: Option<u32>, uid: Option<String>) -> Option<Wanted> {
+    match (cgroup, pid, uid) {
+        (Some(cgroup), ..) => Some(Wanted::Cgroup(cgroup)),
+        (_, Some(pid), _) => Some(Wanted::Pid(pid)),
+        (.., uid) => uid.map(Wanted::Uid),
+    }
+}
+
+/// Has the agent do it.
+pub(super) fn ask(socket: &Path, request: &Request) -> anyhow::Result<()> {
+    let agent = Messages::connect_path(socket).with_context(|| {
+        format!(
+            "no agent listens at {}; start `outrigger agent`, or name its socket in --socket",
+            socket.display()
+        )
+    })?;
+    agent.send(&serde_json::to_vec(request)?, &[])?;
+    let answer = agent.receive(Some(ANSWER)).context("the agent does not answer")?;
+    let answer = answer.context("the agent has ended")?;
+    match serde_json::from_slice(&answer.text)? {
+        Answer::Done => Ok(()),
+        Answer::Refused { why } => bail!("the agent refuses: {why}"),
+        _ => bail!("the agent answers what this version does not understand"),
     }
 }

@@ -64,14 +64,10 @@ pub enum Verb {
     /// Removes what a proxy has attached to the kernel and pinned, also after a crash
     ///
     /// Hooks of other versions are removed as well. Refuses while a proxy runs with that directory.
-    Detach {
-        /// The directory that the proxy's `interception.pins` names
-        #[arg(long, value_name = "DIR")]
-        pins: PathBuf,
-        /// Take the hooks away from a proxy that runs: the pod's connections then go out unprotected
-        #[arg(long)]
-        force: bool,
-    },
+    ///
+    /// A pod of an agent is named by --uid, --cgroup or --pid. Its sidecar keeps its session and is not ready until `outrigger install`
+    /// has the pod intercepted again; its own start, and that of an agent, do that too.
+    Detach(kernel::Detach),
     /// Says what is attached where, by whom and since when, and whether a proxy serves it
     ///
     /// The kernel is asked about every pinned hook, and the proxy about itself. Exits with 1 when something is not as it
@@ -161,7 +157,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Ca(verb) => ca::run(verb),
         Verb::Token(verb) => token::run(verb),
         Verb::Attach(role) => attach::attach(role.config.as_deref(), &role.overrides.0),
-        Verb::Detach { pins, force } => kernel::detach(&pins, force),
+        Verb::Detach(detach) => detach.run(),
         Verb::Status(status) => status::run(status),
         Verb::Why(why) => Ok(why.run(&mut std::io::stdout().lock())?),
         Verb::Drain(drain) => Ok(drain.run(&mut std::io::stdout().lock())?),

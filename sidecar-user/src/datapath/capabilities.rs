@@ -11,6 +11,24 @@ pub fn takes_capability() -> bool {
     sys::ask_of_nothing().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
+/// Whether the calling thread has not all that loading and attaching take.
+pub(super) fn are_lacking() -> bool {
+    !Capabilities::own().lacking().is_empty()
+}
+
+/// What to say of a refusal by bpf(2): which capabilities the calling thread lacks, or that it is none.
+pub(super) fn hint() -> String {
+    match Capabilities::own().lacking()[..] {
+        [] => "; the process has the capabilities for it, so something else forbids bpf(2): its seccomp profile, a security module, or \
+               kernel lockdown"
+            .into(),
+        ref lacking => format!(
+            "; the process lacks {}; grant that, or run it as root with all capabilities (`outrigger check` says what it has)",
+            lacking.join(", ")
+        ),
+    }
+}
+
 /// The effective ones of the calling thread.
 #[derive(Clone, Copy)]
 pub(super) struct Capabilities(u64);
@@ -36,5 +54,18 @@ impl Capabilities {
 
     pub(super) fn has(self, capability: u32) -> bool {
         self.0 >> capability & 1 == 1
+    }
+
+    /// Those that loading and attaching take, and that are not there. CAP_SYS_ADMIN includes the first two.
+    pub(super) fn lacking(self) -> Vec<&'static str> {
+        let any = self.has(Self::SYS_ADMIN);
+        let all = [
+            ("CAP_BPF", any || self.has(Self::BPF)),
+            // The verifier is stricter without it, and refuses half of the programs.
+            ("CAP_PERFMON", any || self.has(Self::PERFMON)),
+            ("CAP_NET_ADMIN", self.has(Self::NET_ADMIN)),
+        ];
+        let lacking = all.into_iter().filter(|(_, there)| !there);
+        lacking.map(|(name, _)| name).collect()
     }
 }

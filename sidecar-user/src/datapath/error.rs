@@ -8,6 +8,8 @@ use aya::EbpfError;
 use aya::programs::ProgramError;
 use nix::libc;
 
+use super::capabilities;
+
 /// Who holds a lease that was not to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
@@ -126,7 +128,7 @@ pub enum Error {
     )]
     HostCgroup { path: PathBuf, holds: &'static str },
     #[error(
-        "the maps of the BPF object cannot be made{}: {source}",
+        "the maps of the BPF object cannot be made: {source}{}",
         capability_hint(source)
     )]
     Object { source: EbpfError },
@@ -229,7 +231,6 @@ fn control_hint(error: &io::Error) -> &'static str {
     }
 }
 
-const CAPABILITIES: &str = "; the process needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (or root), `outrigger check` says what it has";
 /// Enough for the verifier's verdict and the instructions before it.
 const VERIFIER_LINES: usize = 20;
 
@@ -242,25 +243,31 @@ fn explain_load(error: &ProgramError) -> String {
             let log = verifier_log.to_string();
             let lines: Vec<&str> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(VERIFIER_LINES)..];
-            if tail.is_empty() && io_error.kind() == io::ErrorKind::PermissionDenied {
-                format!(": {io_error}{CAPABILITIES}")
-            } else {
-                format!(": {io_error}; the verifier's last words:\n{}", tail.join("\n"))
+            // The verifier refuses more of a process without CAP_PERFMON, and says so in other words.
+            let is_refused = io_error.kind() == io::ErrorKind::PermissionDenied
+                && (tail.is_empty() || capabilities::are_lacking());
+            let hint = is_refused.then(capabilities::hint).unwrap_or_default();
+            match tail.is_empty() {
+                true => format!(": {io_error}{hint}"),
+                false => format!(
+                    ": {io_error}{hint}; the verifier's last words:\n{}",
+                    tail.join("\n")
+                ),
             }
         }
         other => format!(": {other}"),
     }
 }
 
-fn capability_hint(error: &EbpfError) -> &'static str {
+fn capability_hint(error: &EbpfError) -> String {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = source {
         if let Some(io) = error.downcast_ref::<io::Error>()
             && io.kind() == io::ErrorKind::PermissionDenied
         {
-            return CAPABILITIES;
+            return capabilities::hint();
         }
         source = error.source();
     }
-    ""
+    String::new()
 }

@@ -33,7 +33,7 @@ pub use error::{Error, Owner};
 pub use install::{
     ABI_VERSION, Attached, Datapath, Finding, Foreign, Former, Generation, Handover, Hook, InForce, Lease,
     Loaded, Logs, NeighbourQuery, Neighbours, Node, Order, Place, State, attached, cgroup_id, cgroup_of,
-    check, close, close_on, detach,
+    check, close, close_on, detach, detach_own, take_off,
 };
 pub use netns::Netns;
 pub use pod::PodTarget;

@@ -91,6 +91,13 @@ impl Netns {
         })
     }
 
+    /// Whether this process may enter others: it takes the same to enter the one that the calling thread is in, which changes
+    /// nothing.
+    pub fn may_enter_others() -> io::Result<()> {
+        let own = File::open(OWN)?;
+        Ok(setns(own, CloneFlags::CLONE_NEWNET)?)
+    }
+
     /// Has `ask` done by a thread that is there: by the calling one, or by one of its own.
     pub fn within<T: Send>(&self, ask: impl FnOnce() -> T + Send) -> Result<T, Error> {
         if self.is_entered()? {

@@ -33,6 +33,12 @@ pub enum Request {
     Control,
     /// To the agent itself, by whoever may open its socket: a pod is to be installed.
     Install(Wanted),
+    /// To the agent itself: a pod is not to be intercepted until it is to be installed again.
+    Detach {
+        pod: Wanted,
+        /// Also while a sidecar serves it.
+        force: bool,
+    },
 }
 
 /// Which pod.
@@ -143,6 +149,11 @@ mod tests {
             settle,
             Request::Taken,
             Request::Control,
+            Request::Install(Wanted::Uid("a".into())),
+            Request::Detach {
+                pod: Wanted::Pid(1),
+                force: true,
+            },
         ];
         for request in all {
             let text = serde_json::to_vec(&request).unwrap();

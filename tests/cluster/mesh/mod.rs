@@ -4,6 +4,7 @@ mod absent;
 mod agents;
 mod authority;
 mod connections;
+mod late;
 mod load;
 mod names;
 mod nodes;

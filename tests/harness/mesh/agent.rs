@@ -7,13 +7,14 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 
 use crate::cgroup;
 use crate::fabric::Shared;
 use crate::mesh::{Control, binaries};
 use crate::name;
 use crate::pod::Pod;
-use crate::process::Process;
+use crate::process::{Output, Process};
 use crate::wait;
 
 /// The user that its sidecars run as.
@@ -40,6 +41,8 @@ pub(crate) struct Agent {
     process: Mutex<Option<Process>>,
     /// What it is told of the authority, if it is to reach one.
     control: Mutex<Option<Vec<OsString>>>,
+    /// The only capabilities that it has, if not all.
+    capabilities: Mutex<Option<Vec<String>>>,
 }
 
 impl Agent {
@@ -49,6 +52,28 @@ impl Agent {
 
     pub(crate) fn log(&self) -> String {
         self.lock().as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// Tells it to end, waits until it has, and returns its log.
+    pub(crate) fn end(&self) -> Result<String> {
+        let none = "the agent does not run";
+        self.lock().as_ref().context(none)?.signal(Signal::SIGTERM)?;
+        // Whoever wants to read its log meanwhile can.
+        let status = wait::until_some("the agent ends", wait::SOON, || {
+            self.lock().as_mut().context(none)?.ended()
+        })?;
+        let process = self.lock().take().context(none)?;
+        ensure!(
+            status.success(),
+            "the agent ended with {status}:\n{}",
+            process.log()
+        );
+        Ok(process.log())
+    }
+
+    /// From its next start on it has these capabilities (`net_admin`) and no others.
+    pub(crate) fn confine(&self, capabilities: &[String]) {
+        *self.capabilities.lock().expect("no test panics with it") = Some(capabilities.to_owned());
     }
 
     /// Lets it ask the authority for its pods, from its next start on.
@@ -76,16 +101,20 @@ impl Agent {
         if running.is_some() {
             return Ok(());
         }
-        let outrigger = binaries::path("outrigger")?;
+        let outrigger = self.program()?;
         let words = self.control.lock().expect("no test panics with it").clone();
         let mut command = match (words.is_some(), fabric.api_server().is_some()) {
-            (false, false) => Command::new(outrigger),
+            (false, false) => {
+                let mut command = Command::new(&outrigger[0]);
+                command.args(&outrigger[1..]);
+                command
+            }
             // What it asks is on the host's side of the bridge.
             (true, false) => {
                 let mut command = Command::new("nsenter");
                 command
                     .arg(format!("--net={}/{}", name::NETNS_DIR, fabric.name()))
-                    .arg(outrigger);
+                    .args(outrigger);
                 command
             }
             // With a cgroup namespace of its own, too, as a container has.
@@ -98,7 +127,7 @@ impl Agent {
                     .arg(own.join("cgroup.procs"))
                     .arg(format!("--net={}/{}", name::NETNS_DIR, fabric.name()))
                     .args(["unshare", "--cgroup"])
-                    .arg(outrigger);
+                    .args(outrigger);
                 command
             }
         };
@@ -132,6 +161,20 @@ impl Agent {
         Ok(())
     }
 
+    /// What runs it, with the capabilities that it is to have.
+    fn program(&self) -> Result<Vec<OsString>> {
+        let mut words = Vec::new();
+        if let Some(own) = &*self.capabilities.lock().expect("no test panics with it") {
+            let own: String = own.iter().map(|name| format!(",+{name}")).collect();
+            words.push("setpriv".into());
+            for set in ["--bounding-set", "--inh-caps"] {
+                words.push(format!("{set}=-all{own}").into());
+            }
+        }
+        words.push(binaries::path("outrigger")?.into());
+        Ok(words)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Process>> {
         self.process.lock().expect("no test panics with it")
     }
@@ -142,16 +185,15 @@ pub(crate) fn install(pod: &Pod) -> Result<()> {
     wait::until("the pod has a process", wait::SOON, || {
         !cgroup::processes(pod.cgroup()).is_empty()
     })?;
-    let output = Command::new(binaries::path("outrigger")?)
-        .args(["install", "--socket"])
-        .arg(socket(pod.fabric()))
-        .arg("--cgroup")
-        .arg(pod.cgroup())
-        .output()
-        .context("run outrigger install")?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "outrigger install: {stderr}");
-    Ok(())
+    ask(pod, &["install"])?.ok().map(drop)
+}
+
+/// Asks the agent for something about a pod, by the command line.
+pub fn ask(pod: &Pod, words: &[&str]) -> Result<Output> {
+    let mut command = Command::new(binaries::path("outrigger")?);
+    command.args(words).arg("--socket").arg(socket(pod.fabric()));
+    command.arg("--cgroup").arg(pod.cgroup());
+    Output::of(command, wait::SOON)
 }
 
 pub(crate) fn pins_of(pod: &Pod) -> PathBuf {
@@ -165,7 +207,7 @@ pub(crate) fn pins_of(pod: &Pod) -> PathBuf {
     pins(pod.fabric()).join("pods").join(uid().unwrap_or(pod.name()))
 }
 
-fn pins(fabric: &Shared) -> PathBuf {
+pub(crate) fn pins(fabric: &Shared) -> PathBuf {
     fabric.bpffs().join("agent")
 }
 

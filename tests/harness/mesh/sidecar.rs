@@ -317,14 +317,7 @@ impl Sidecar {
     }
 
     fn run_detach(&self, options: &[&str]) -> Result<()> {
-        let output = Command::new(binaries::path("outrigger")?)
-            .args(["detach", "--pins"])
-            .arg(self.pins())
-            .args(options)
-            .output()?;
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "outrigger detach: {stderr}");
-        Ok(())
+        detach(&self.pins(), options)
     }
 
     /// The certificate it shows on its tunnel port now (PEM).
@@ -479,6 +472,13 @@ impl Sidecar {
     fn status_address(&self) -> SocketAddr {
         (self.pod.ipv4(), ports::STATUS).into()
     }
+}
+
+/// Removes what is pinned below a directory.
+pub fn detach(pins: &Path, options: &[&str]) -> Result<()> {
+    let mut command = Command::new(binaries::path("outrigger")?);
+    command.args(["detach", "--pins"]).arg(pins).args(options);
+    Output::of(command, wait::SOON)?.ok().map(drop)
 }
 
 fn is_ready(pod: &Pod, status: SocketAddr) -> bool {

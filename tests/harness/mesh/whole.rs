@@ -36,6 +36,8 @@ pub struct Plan {
     pub server: Options,
     /// The longest life of the authority's certificates.
     pub leaf_ttl: String,
+    /// The only capabilities of the agent, if it is not to have all.
+    pub capabilities: Option<Vec<String>>,
 }
 
 impl Default for Plan {
@@ -45,6 +47,7 @@ impl Default for Plan {
             client: Options::new("client"),
             server: Options::new("server"),
             leaf_ttl: "24h".into(),
+            capabilities: None,
         }
     }
 }
@@ -109,6 +112,9 @@ impl Mesh {
 
     pub fn of(kind: &str, plan: &Plan) -> Result<Self> {
         let fabric = Fabric::new(kind)?;
+        if let Some(own) = &plan.capabilities {
+            fabric.confine_agent(own);
+        }
         let client = fabric.pod("client")?;
         let servers: Vec<Pod> = (1..=plan.servers)
             .map(|n| fabric.pod(&format!("server-{n}")))

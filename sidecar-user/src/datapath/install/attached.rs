@@ -16,7 +16,7 @@ use sidecar_ebpf::abi::{Settings, map, program};
 
 use super::super::map::Map;
 use super::super::{Error, sys};
-use super::links::HOOKS;
+use super::links::{CONTROL, HOOKS};
 use super::pins;
 
 /// What a directory of pins holds.
@@ -24,6 +24,8 @@ use super::pins;
 pub struct Attached {
     /// Every hook that this version attaches.
     pub hooks: Vec<Hook>,
+    /// Of the control path, where the proxy of the pod may not call bpf(2).
+    pub control: Hook,
     /// Of the maps that the programs use; `None` where there are none, or those of a version that laid them out otherwise.
     pub abi: Option<u32>,
 }
@@ -88,6 +90,7 @@ pub fn attached(pins: &Path) -> Result<Attached, Error> {
     let hooks = HOOKS.iter().map(|hook| look(pins, hook.program, &programs));
     Ok(Attached {
         hooks: hooks.collect(),
+        control: look(pins, CONTROL.program, &programs),
         abi: abi(pins),
     })
 }

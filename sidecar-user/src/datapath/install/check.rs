@@ -70,16 +70,7 @@ fn kernel(release: &str) -> Finding {
 }
 
 fn capabilities(held: Capabilities) -> Finding {
-    let any = held.has(Capabilities::SYS_ADMIN);
-    let missing: Vec<&str> = [
-        ("CAP_BPF", any || held.has(Capabilities::BPF)),
-        // The verifier is stricter without it, and refuses half of the programs.
-        ("CAP_PERFMON", any || held.has(Capabilities::PERFMON)),
-        ("CAP_NET_ADMIN", held.has(Capabilities::NET_ADMIN)),
-    ]
-    .into_iter()
-    .filter_map(|(name, present)| (!present).then_some(name))
-    .collect();
+    let missing = held.lacking();
     let detail = if missing.is_empty() {
         "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN".into()
     } else {

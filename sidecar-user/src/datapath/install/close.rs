@@ -13,13 +13,23 @@ use super::node::Node;
 use super::{Datapath, Former, Lease, links, pins};
 
 /// As [`close`], with the programs that a node has loaded for all of its pods. Where programs are attached already these take
-/// their place, without a gap, and the maps stay: whoever serves the pod goes on. False: the maps are those of another version,
+/// their place, without a gap, and the maps stay: whoever serves the pod goes on, also where they were [taken
+/// off](super::take_off) in between. False: the maps are those of another version,
 /// and so are the programs until the next sidecar of the pod comes.
 pub fn close_on(node: &Node, config: &Config, pod: PodTarget) -> Result<bool, Error> {
     if links::are_attached(&config.pins, &pod)? {
         return adopt(node, &config.pins, &pod);
     }
-    let lease = Lease::take(&config.pins)?;
+    let lease = match Lease::take(&config.pins) {
+        // Somebody has taken the programs off, and the proxy serves on: its session is by these maps.
+        Err(owned @ Error::Owned { .. }) => {
+            return match adopt(node, &config.pins, &pod)? {
+                true => Ok(true),
+                false => Err(owned),
+            };
+        }
+        taken => taken?,
+    };
     let datapath = Datapath::prepare_on(Some(node), config, pod, lease, Former::Gone)?;
     datapath.activate()?;
     Ok(true)

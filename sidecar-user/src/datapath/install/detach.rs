@@ -26,6 +26,24 @@ pub fn detach(pins: &Path, force: bool) -> Result<Vec<PathBuf>, Error> {
     remove_all(pins)
 }
 
+/// As [`detach`], for the holder of the lease, which ends with it.
+pub fn detach_own(lease: Lease) -> Result<Vec<PathBuf>, Error> {
+    remove_all(lease.pins())
+}
+
+/// Takes the programs off a pod and leaves the maps that they work with, by which [`close_on`](super::close_on) puts them back: whoever
+/// serves the pod keeps its session. Connections of the pod are no longer intercepted once this returns.
+///
+/// Refuses while a proxy has the directory, unless it is forced.
+pub fn take_off(pins: &Path, force: bool) -> Result<(), Error> {
+    let _lease = match Lease::of_existing(pins) {
+        Err(Error::Owned { .. }) if force => None,
+        Err(Error::Owned { pins, owner }) => return Err(Error::InUse { pins, owner }),
+        taken => taken?,
+    };
+    links::remove_hooks(pins).map(drop)
+}
+
 /// For the holder of the lease.
 pub(super) fn remove_all(pins: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut removed = links::remove_all(pins)?;

@@ -72,6 +72,11 @@ impl Lease {
         Err(Error::NoLease { pins: pins.into() })
     }
 
+    /// The directory.
+    pub(super) fn pins(&self) -> &Path {
+        &self.pins
+    }
+
     /// For handing it over.
     pub fn descriptor(&self) -> io::Result<OwnedFd> {
         self.directory.as_fd().try_clone_to_owned()
@@ -115,12 +120,16 @@ impl Drop for Lease {
 /// Whoever may open a directory may lock it, so this one is its owner's alone.
 fn make(pins: &Path) -> Result<(), Error> {
     pins::require_bpffs(pins)?;
-    if let Some(parent) = pins.parent() {
-        fs::create_dir_all(parent).map_err(Error::path("pins", parent))?;
-    }
-    match DirBuilder::new().mode(0o700).create(pins) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::path("pins", pins)(error)),
-        _ => Ok(()),
+    loop {
+        if let Some(parent) = pins.parent() {
+            fs::create_dir_all(parent).map_err(Error::path("pins", parent))?;
+        }
+        match DirBuilder::new().mode(0o700).create(pins) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            // An agent that leaves the node removes the parent when it is empty.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            made => return made.map_err(Error::path("pins", pins)),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use nix::libc;
 use sidecar_ebpf::abi::{GENERATIONS, program};
 
 use super::super::sys::{self, Scope, Target};
-use super::super::{Error, PodTarget};
+use super::super::{Error, PodTarget, capabilities};
 use super::pins;
 
 /// A program and the kernel's number of its hook.
@@ -120,11 +120,17 @@ pub(super) fn remove_others(pins: &Path) -> Result<Vec<PathBuf>, Error> {
 
 /// Detaches and removes every link, of whatever version.
 pub(super) fn remove_all(pins: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut removed = remove_hooks(pins)?;
+    removed.extend(remove(&pins::link(pins, CONTROL.program))?);
+    Ok(removed)
+}
+
+/// As [`remove_all`], without the control path, which does nothing for anybody but the proxy.
+pub(super) fn remove_hooks(pins: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut removed = remove_others(pins)?;
     for former in all_formers(pins) {
         removed.extend(remove(&former)?);
     }
-    removed.extend(remove(&pins::link(pins, CONTROL.program))?);
     // What redirects goes first, so that no connection is sent to a proxy that cannot tell where it belongs.
     for hook in HOOKS.iter().rev() {
         removed.extend(remove(&pins::link(pins, hook.program))?);
@@ -319,9 +325,7 @@ fn offender(error: &io::Error, hook: Hook, cgroup: &Path) -> Option<String> {
             ));
         }
     }
-    Some(
-        "the process needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; `outrigger check` says what it has".into(),
-    )
+    Some(capabilities::hint().trim_start_matches("; ").into())
 }
 
 /// Everything but attaching.

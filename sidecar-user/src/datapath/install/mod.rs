@@ -29,7 +29,7 @@ pub use attach::Datapath;
 pub use attached::{ABI_VERSION, Attached, Hook, Loaded, Place, attached, cgroup_id, cgroup_of};
 pub use check::{Finding, State, check};
 pub use close::{close, close_on};
-pub use detach::detach;
+pub use detach::{detach, detach_own, take_off};
 pub use generation::Generation;
 pub use handover::Handover;
 pub use in_force::InForce;

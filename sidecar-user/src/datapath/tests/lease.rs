@@ -3,6 +3,8 @@
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 
 use super::super::error::Owner;
 use super::super::{Config, Error, Lease, detach};
@@ -50,6 +52,30 @@ fn the_lease_ends_with_the_process() {
             .attach_as(&pod.config, None)
             .expect("at once: the kernel has ended the lease");
         TcpStream::connect(FAR4).expect("redirected");
+    });
+}
+
+/// As an agent that leaves removes what the next one is about to make.
+#[test]
+fn a_lease_is_to_be_had_while_the_directory_above_is_removed_again_and_again() {
+    in_pod(|pod| {
+        let above = pod.config.pins.with_file_name("above");
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let removed = scope.spawn(|| {
+                let mut removed = 0;
+                while !done.load(Relaxed) {
+                    removed += usize::from(fs::remove_dir(&above).is_ok());
+                }
+                removed
+            });
+            for _ in 0..5000 {
+                drop(Lease::take(&above.join("node")).expect("nobody else takes it"));
+            }
+            done.store(true, Relaxed);
+            assert!(removed.join().expect("no panic") > 0);
+        });
+        let _ = fs::remove_dir(&above);
     });
 }
 

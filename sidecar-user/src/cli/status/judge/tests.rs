@@ -24,6 +24,7 @@ fn well() -> Facts {
                 hook("or_connect4", Place::Cgroup(CGROUP)),
                 hook("or_sk_lookup", Place::Netns(NETNS)),
             ],
+            control: hook("or_setsockopt", Place::Absent),
             abi: Some(ABI_VERSION),
         }),
         cgroup: Some(Cgroup {
