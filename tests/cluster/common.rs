@@ -1,5 +1,6 @@
 //! The cluster of these tests and the objects that they make. Asserts nothing.
 
+use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use harness::cluster::{Cluster, Namespace};
@@ -33,10 +34,20 @@ pub(crate) fn pod(name: &str, spec: Value) -> Value {
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "labels": { "app": name } }, "spec": spec })
 }
 
-/// nginx that answers `GET /` with the name of its pod, on port 80.
+/// nginx that answers `GET /` with the name of its pod, on port 80 of IPv4.
 pub(crate) fn named_server() -> Value {
-    let configuration = "events { } \
-        http { server { listen 80; location / { return 200 \"$hostname\\n\"; } } }";
+    named_server_at("listen 80;")
+}
+
+/// The same of both families.
+pub(crate) fn dual_stack_server() -> Value {
+    named_server_at("listen 80; listen [::]:80;")
+}
+
+fn named_server_at(listen: &str) -> Value {
+    let configuration = format!(
+        "events {{ }} http {{ server {{ {listen} location / {{ return 200 \"$hostname\\n\"; }} }} }}"
+    );
     let script =
         format!("echo '{configuration}' >/tmp/nginx.conf; exec nginx -g 'daemon off;' -c /tmp/nginx.conf");
     let mut container = container("nginx", NGINX, &["sh", "-c", &script]);
@@ -116,4 +127,11 @@ pub(crate) fn answered(namespace: &Namespace, pod: &str, command: &[&str]) -> St
         Ok(output.status.success().then_some(output.stdout))
     })
     .unwrap()
+}
+
+/// Of a pod that has its addresses, IPv4 first.
+pub(crate) fn pod_ips(pod: &Value) -> Vec<IpAddr> {
+    let ips = pod["status"]["podIPs"].as_array().unwrap().iter();
+    ips.map(|ip| ip["ip"].as_str().unwrap().parse().unwrap())
+        .collect()
 }

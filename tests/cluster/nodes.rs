@@ -32,6 +32,29 @@ fn two_nodes_are_ready_in_zones_of_their_own() {
 }
 
 #[test]
+fn nodes_and_their_pods_have_an_address_of_each_family_and_ipv4_is_the_first() {
+    let families = |ips: Vec<&str>| -> Vec<bool> { ips.iter().map(|ip| ip.contains(':')).collect() };
+    let nodes = cluster().kubectl().get(&["nodes"]).unwrap();
+    for node in nodes["items"].as_array().unwrap() {
+        let ips = node["status"]["addresses"].as_array().unwrap().iter();
+        let ips = ips.filter(|address| address["type"] == "InternalIP");
+        let ips = ips.map(|address| address["address"].as_str().unwrap()).collect();
+        assert_eq!(families(ips), [false, true], "{node}");
+    }
+    let namespace = Namespace::create(cluster().kubectl(), "families").unwrap();
+    for host_network in [false, true] {
+        let name = format!("host-network-{host_network}");
+        let spec = json!({ "hostNetwork": host_network, "containers": [idle("main")] });
+        namespace.apply(&[pod(&name, spec)]).unwrap();
+        namespace.wait(&format!("pod/{name}"), "condition=Ready").unwrap();
+        let pod = namespace.get(&["pod", &name]).unwrap();
+        let ips = pod["status"]["podIPs"].as_array().unwrap().iter();
+        let ips = ips.map(|ip| ip["ip"].as_str().unwrap()).collect();
+        assert_eq!(families(ips), [false, true], "{pod}");
+    }
+}
+
+#[test]
 fn the_server_says_which_version_it_is() {
     let version = cluster().kubectl().run(&["get", "--raw=/version"]).unwrap();
     assert!(version.contains("\"gitVersion\": \"v1.36.4\""), "{version}");

@@ -11,7 +11,7 @@ mod remains;
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -52,7 +52,8 @@ pub struct Cluster {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Node {
     pub name: String,
-    pub address: Ipv4Addr,
+    pub ipv4: Ipv4Addr,
+    pub ipv6: Ipv6Addr,
     /// The process that holds the namespaces.
     pub holder: u32,
 }

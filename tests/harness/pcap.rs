@@ -104,8 +104,13 @@ impl Recording {
 
     /// The TLS version each server on `port` chose, one entry a connection that got so far.
     pub fn tls_versions(&self, port: u16) -> Vec<u16> {
+        self.tls_versions_of(|server| server.port() == port)
+    }
+
+    /// The same of the servers that are meant.
+    pub fn tls_versions_of(&self, is_meant: impl Fn(&SocketAddr) -> bool) -> Vec<u16> {
         let streams = self.streams();
-        let from_servers = streams.iter().filter(|((from, _), _)| from.port() == port);
+        let from_servers = streams.iter().filter(|((from, _), _)| is_meant(from));
         from_servers
             .filter_map(|(_, stream)| server_hello_version(stream))
             .collect()

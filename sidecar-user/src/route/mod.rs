@@ -123,9 +123,16 @@ fn to_service(
     random: &mut dyn FnMut(usize) -> usize,
 ) -> Route {
     let OriginalDst(dst) = request.dst;
+    let same_family = |e: &Endpoint| like(dst.ip(), &e.workload.addresses);
+    let speaks_it = endpoints.iter().any(|e| same_family(e).is_some());
     let address = |e: &Endpoint| {
         let port = target_port(service, e, dst.port())?;
-        Some(SocketAddr::new(like(dst.ip(), &e.workload.addresses)?, port))
+        let ip = match speaks_it {
+            true => same_family(e)?,
+            // A proxy goes from one family to the other where that is the only way.
+            false => *e.workload.addresses.first()?,
+        };
+        Some(SocketAddr::new(ip, port))
     };
     let is_usable = |e: &Endpoint| {
         let is_new = |address| !request.tried.contains(&address);
@@ -179,12 +186,11 @@ fn target_port(service: &Service, endpoint: &Endpoint, port: u16) -> Option<u16>
     own.copied().filter(|p| *p != 0)
 }
 
-/// An address of the family that the application dialled, else any.
+/// An address of the family that the application dialled.
 fn like(dialled: IpAddr, addresses: &[IpAddr]) -> Option<IpAddr> {
     addresses
         .iter()
         .find(|a| a.is_ipv4() == dialled.is_ipv4())
-        .or(addresses.first())
         .copied()
 }
 

@@ -2,7 +2,7 @@
 
 mod near;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::model::{Locality, ServiceName};
@@ -100,6 +100,32 @@ fn a_vip_goes_to_the_target_port_in_the_family_that_was_dialled() {
         assert_eq!(up.endpoint, endpoint.parse().unwrap());
         assert_eq!(up.expected(), [workload(1, TunnelProtocol::Hbone).identity]);
     }
+}
+
+#[test]
+fn an_endpoint_without_the_family_is_taken_only_where_none_has_it() {
+    let only = |n: u8, v4: bool| {
+        let mut workload = workload(n, TunnelProtocol::None);
+        workload.addresses.retain(|ip| ip.is_ipv4() == v4);
+        workload
+    };
+    let apart = world(vec![only(1, true), only(2, false)]);
+    let mut dice = dice();
+    let mut reached = |world: &Snapshot, dst: &str| -> BTreeSet<String> {
+        let routes = (0..50).map(|_| ask(world, Unknown::PassThrough, dst, &[], &mut dice));
+        routes
+            .map(|route| route.upstream().unwrap().endpoint.to_string())
+            .collect()
+    };
+    let one = |at: &str| BTreeSet::from([at.to_owned()]);
+    assert_eq!(reached(&apart, "10.96.0.1:80"), one("10.1.0.1:8080"));
+    assert_eq!(reached(&apart, "[fd96::1]:80"), one("[fd00::2]:8080"));
+    let tried = ["10.1.0.1:8080".parse().unwrap()];
+    let after = to(&apart, "10.96.0.1:80", &tried);
+    assert!(matches!(after, Route::Refuse(Refusal::NoEndpoint)), "{after:?}");
+
+    let ipv4 = world(vec![only(1, true)]);
+    assert_eq!(reached(&ipv4, "[fd96::1]:80"), one("10.1.0.1:8080"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod absent;
 mod agents;
 mod authority;
 mod connections;
+mod dual;
 mod late;
 mod load;
 mod names;

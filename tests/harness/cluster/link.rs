@@ -33,7 +33,7 @@ impl LinkCapture {
         let tcpdump = Process::spawn(command, &dir)?;
         Ok(Self {
             netns: Netns::open(&netns(&node.name))?,
-            other: cluster.nodes[1].address,
+            other: cluster.nodes[1].ipv4,
             tcpdump: Tcpdump::listening(tcpdump, file)?,
         })
     }

@@ -21,7 +21,7 @@ pub(super) const FEATURES: [&str; 3] = [
 ];
 
 pub(super) fn server() -> String {
-    format!("https://{}", node::address(0))
+    format!("https://{}", node::ipv4(0))
 }
 
 /// The administrator's kubeconfig.
@@ -61,7 +61,7 @@ fn api_arguments(first: &Node, authority: &Authority) -> Result<Vec<String>> {
         "api",
         &Subject {
             name: "kube-apiserver",
-            addresses: &[first.address, node::API_SERVICE, [127, 0, 0, 1].into()],
+            addresses: &[first.ipv4.into(), node::API_SERVICE.into(), [127, 0, 0, 1].into()],
             hosts: &[
                 "localhost",
                 "kubernetes",
@@ -85,7 +85,7 @@ fn api_arguments(first: &Node, authority: &Authority) -> Result<Vec<String>> {
     let features: Vec<String> = FEATURES.iter().map(|name| format!("{name}=true")).collect();
     Ok(vec![
         format!("--etcd-servers={ETCD}"),
-        format!("--advertise-address={}", first.address),
+        format!("--advertise-address={}", first.ipv4),
         "--secure-port=443".into(),
         format!("--service-cluster-ip-range={}", node::SERVICES),
         "--allow-privileged=true".into(),

@@ -16,7 +16,7 @@ const COREFILE: &str = "
     bind ADDRESS
     errors
     ready 127.0.0.1:8181
-    kubernetes cluster.local corp.example in-addr.arpa {
+    kubernetes cluster.local corp.example in-addr.arpa ip6.arpa {
         pods verified
     }
     cache 5

@@ -3,14 +3,16 @@
 //! ```text
 //!  outrigger-cluster.node-1                       outrigger-cluster.node-2
 //!  10.98.1.0/24 pods ── bridge ── to-node ━━━━━ to-node ── bridge ── pods 10.98.2.0/24
-//!  etcd, API server, …     10.97.0.1               10.97.0.2
+//!  fd98:0:0:1::/64         10.97.0.1               10.97.0.2          fd98:0:0:2::/64
+//!  etcd, API server, …     fd97::1                 fd97::2
 //! ```
 //!
-//! Addresses are fixed, for none of them is seen outside of these namespaces.
+//! Addresses are fixed, for none of them is seen outside of these namespaces. Those of IPv6 are used as they are written, without
+//! duplicate address detection: for the second that it takes, nobody could bind them.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -29,15 +31,21 @@ pub(super) const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// The service address of DNS, on every node one of its own addresses, as node-local DNS caches do it.
 pub(super) const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
-pub(super) const SERVICES: &str = "10.96.0.0/16";
+/// Of both families. A Service has an address of the first one unless it asks for more.
+pub(super) const SERVICES: &str = "10.96.0.0/16,fd96::/108";
 
-pub(super) fn address(number: usize) -> Ipv4Addr {
+pub(super) fn ipv4(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 97, 0, octet(number))
 }
 
-/// Of the pods of a node.
-pub(super) fn pods(number: usize) -> String {
-    format!("10.98.{}.0/24", octet(number))
+fn ipv6(number: usize) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd97, 0, 0, 0, 0, 0, 0, octet(number).into())
+}
+
+/// Of the pods of a node, one network of each family.
+pub(super) fn pods(number: usize) -> [String; 2] {
+    let number = octet(number);
+    [format!("10.98.{number}.0/24"), format!("fd98:0:0:{number}::/64")]
 }
 
 fn octet(number: usize) -> u8 {
@@ -70,20 +78,24 @@ pub(super) fn create_all() -> Result<Vec<Node>> {
     ))?;
     for (number, namespace) in namespaces.iter().enumerate() {
         let other = 1 - number;
+        let [pods4, pods6] = pods(other);
         let mut batch = format!(
             "link set lo up\n\
              addr add {DNS_SERVICE}/32 dev lo\n\
              addr add {}/24 dev {LINK}\n\
+             addr add {}/64 dev {LINK} nodad\n\
              link set {LINK} up\n\
-             route add {} via {}\n",
-            address(number),
-            pods(other),
-            address(other),
+             route add {pods4} via {}\n\
+             route add {pods6} via {}\n",
+            ipv4(number),
+            ipv6(number),
+            ipv4(other),
+            ipv6(other),
         );
         batch += &if number == 0 {
             format!("addr add {API_SERVICE}/32 dev lo\n")
         } else {
-            format!("route add {API_SERVICE}/32 via {}\n", address(0))
+            format!("route add {API_SERVICE}/32 via {}\n", ipv4(0))
         };
         namespace.ip_batch(&batch)?;
     }
@@ -164,7 +176,8 @@ fn hold(name: &str, number: usize) -> Result<Node> {
     }
     Ok(Node {
         name: name.into(),
-        address: address(number),
+        ipv4: ipv4(number),
+        ipv6: ipv6(number),
         holder: child.id(),
     })
 }

@@ -15,5 +15,8 @@ mount --bind /run/outrigger-cluster "$own/run/outrigger-cluster"
 mount --rbind "$own/run" /run
 mount -t bpf bpf /sys/fs/bpf
 echo 1 > /proc/sys/net/ipv4/ip_forward
+echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+# The bridge of the pods is made later; its address is good at once, too.
+echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
 echo ready
 exec sleep infinity

@@ -1,7 +1,7 @@
 //! Keys and certificates of one run of the cluster: one authority, gone with the cluster. Renews nothing.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ pub(super) struct Subject<'a> {
     /// The user's group.
     pub(super) group: Option<&'a str>,
     /// Of a server.
-    pub(super) addresses: &'a [Ipv4Addr],
+    pub(super) addresses: &'a [IpAddr],
     pub(super) hosts: &'a [&'a str],
 }
 
@@ -74,9 +74,7 @@ impl Authority {
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
         for address in subject.addresses {
-            params
-                .subject_alt_names
-                .push(SanType::IpAddress(IpAddr::V4(*address)));
+            params.subject_alt_names.push(SanType::IpAddress(*address));
         }
         for host in subject.hosts {
             params

@@ -52,6 +52,7 @@ pub(super) fn start_runtime(cluster: &Cluster, number: usize) -> Result<()> {
 
 /// No masquerading: it would be a netfilter rule.
 fn network(number: usize) -> Value {
+    let ranges = node::pods(number).map(|network| json!([{ "subnet": network }]));
     json!({
         "cniVersion": "1.0.0",
         "name": "outrigger",
@@ -63,8 +64,8 @@ fn network(number: usize) -> Value {
             "hairpinMode": true,
             "ipam": {
                 "type": "host-local",
-                "ranges": [[{ "subnet": node::pods(number) }]],
-                "routes": [{ "dst": "0.0.0.0/0" }],
+                "ranges": ranges,
+                "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }],
                 "dataDir": "/run/cni",
             },
         }],
@@ -119,7 +120,7 @@ fn ctr(cluster: &Cluster, node: &Node) -> Result<std::process::Command> {
 pub(super) fn start_kubelet(cluster: &Cluster, number: usize, authority: &Authority) -> Result<()> {
     let node = &cluster.nodes[number];
     let user = format!("system:node:{}", node.name);
-    let addresses = [node.address];
+    let addresses = [node.ipv4.into(), node.ipv6.into()];
     let subject = Subject {
         name: &user,
         group: Some("system:nodes"),
@@ -136,7 +137,8 @@ pub(super) fn start_kubelet(cluster: &Cluster, number: usize, authority: &Author
             format!("--config={}", configuration.display()),
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--hostname-override={}", node.name),
-            format!("--node-ip={}", node.address),
+            // Pods have both families because their node has, in this order.
+            format!("--node-ip={},{}", node.ipv4, node.ipv6),
             // A zone of its own each, for what prefers the near ones.
             format!("--node-labels=topology.kubernetes.io/zone=zone-{}", number + 1),
         ],
