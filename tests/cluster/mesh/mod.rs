@@ -3,6 +3,7 @@
 mod absent;
 mod agents;
 mod authority;
+mod certificates;
 mod connections;
 mod load;
 mod nodes;
