@@ -36,10 +36,10 @@ fn a_sidecar_has_the_identity_of_its_pods_account_by_a_key_that_the_kubelet_made
     })
     .unwrap();
     let impostor = namespace.get(&["pod", "impostor"]).unwrap();
-    assert_eq!(
-        impostor["status"]["containerStatuses"][0]["ready"], false,
-        "{impostor}"
-    );
+    // Statuses stand in the order of names, not in that of the pod.
+    let mut statuses = impostor["status"]["containerStatuses"].as_array().unwrap().iter();
+    let sidecar = statuses.find(|status| status["name"] == "sidecar").unwrap();
+    assert_eq!(sidecar["ready"], false, "{impostor}");
 
     let mut unusual = pod("unusual", json!({ "containers": [idle("main")] }));
     unusual["spec"]["volumes"] = json!([volume("ECDSAP521")]);

@@ -59,7 +59,7 @@ const AGENT_MAY_NOT: [Right; 24] = [
     ),
 ];
 
-const CONTROL_MAY: [Right; 21] = [
+const CONTROL_MAY: [Right; 22] = [
     ("list", "services", Everywhere),
     ("watch", "services", Everywhere),
     ("get", "pods", Everywhere),
@@ -78,6 +78,7 @@ const CONTROL_MAY: [Right; 21] = [
     ("get", "secrets", Named("outrigger-ca")),
     ("list", "secrets", Named("outrigger-ca")),
     ("watch", "secrets", Named("outrigger-ca")),
+    ("patch", "secrets", Named("outrigger-ca")),
     ("create", "configmaps", Here),
     ("get", "configmaps", Named("outrigger-ca")),
     ("patch", "configmaps", Named("outrigger-ca")),
@@ -99,7 +100,7 @@ const CONTROL_MAY_NOT: [Right; 26] = [
     ("get", "secrets", Here),
     ("get", "secrets", Named("another")),
     ("update", "secrets", Named("outrigger-ca")),
-    ("patch", "secrets", Named("outrigger-ca")),
+    ("patch", "secrets", Named("another")),
     ("delete", "secrets", Named("outrigger-ca")),
     ("create", "secrets", Everywhere),
     ("list", "configmaps", Here),

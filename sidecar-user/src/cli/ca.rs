@@ -1,20 +1,23 @@
 //! `ca status` and `ca rotate`: how the root is replaced while everything runs, step by step.
 
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::Context;
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
-use super::state_dir::StateDir;
 use super::table::until;
+use crate::control::kept::Kept;
+use crate::control::secret::rotate;
 use crate::issuer::rotation::{self, Phase, Status};
+use crate::kubernetes::Client;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Shows the roots, and how far a rotation has come
     Status {
         #[command(flatten)]
-        state: StateDir,
+        place: Place,
     },
     /// Takes a step of replacing the root: begin, switch, finish; or abort
     ///
@@ -24,11 +27,29 @@ pub enum Verb {
     Rotate {
         step: Step,
         #[command(flatten)]
-        state: StateDir,
+        place: Place,
         /// Takes the step now; workloads that have not followed are cut off until their next renewal
         #[arg(long)]
         force: bool,
     },
+}
+
+/// Where the authority is kept.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// The CA's state directory
+    #[arg(
+        long = "state-dir",
+        value_name = "DIR",
+        required_unless_present = "kubernetes"
+    )]
+    dir: Option<PathBuf>,
+    /// The namespace of `outrigger control` in a cluster, whose Secret outrigger-ca has the CA; in its pod it is known
+    #[arg(long, value_name = "NAMESPACE", env = "OUTRIGGER_KUBERNETES")]
+    kubernetes: Option<String>,
+    /// By which the API server is asked, by its current context [default: as the service account of this pod]
+    #[arg(long, value_name = "FILE", requires = "kubernetes", conflicts_with = "dir")]
+    kubeconfig: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -40,24 +61,71 @@ pub enum Step {
 }
 
 pub(super) fn run(verb: Verb) -> anyhow::Result<()> {
-    let now = SystemTime::now();
-    let status = match verb {
-        Verb::Status { state } => rotation::status(&state.dir)?,
-        Verb::Rotate { step, state, force } => {
+    let (place, step) = match verb {
+        Verb::Status { place } => (place, None),
+        Verb::Rotate { step, place, force } => {
             let step = match step {
                 Step::Begin => rotation::Step::Begin,
                 Step::Switch => rotation::Step::Switch,
                 Step::Finish => rotation::Step::Finish,
                 Step::Abort => rotation::Step::Abort,
             };
-            rotation::take(&state.dir, step, force, now).context("the root is not replaced further")?
+            (place, Some((step, force)))
         }
     };
-    print!("{}", shown(&status, now));
+    let now = SystemTime::now();
+    let not_further = "the root is not replaced further";
+    // Who names a directory means it, also in the pod of a control process.
+    let (status, hint) = match &place.dir {
+        Some(dir) => {
+            let status = match step {
+                None => rotation::status(dir)?,
+                Some((step, force)) => rotation::take(dir, step, force, now).context(not_further)?,
+            };
+            (
+                status,
+                "put root-cert.pem into every file that identity.roots names before finish",
+            )
+        }
+        None => {
+            let status = in_cluster(&place, step);
+            let status = if step.is_some() {
+                status.context(not_further)
+            } else {
+                status
+            };
+            (
+                status?,
+                "the control process keeps the roots in the ConfigMap outrigger-ca",
+            )
+        }
+    };
+    print!("{}", shown(&status, hint, now));
     Ok(())
 }
 
-fn shown(status: &Status, now: SystemTime) -> String {
+fn in_cluster(place: &Place, step: Option<(rotation::Step, bool)>) -> anyhow::Result<Status> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime of this command")?;
+    runtime.block_on(async {
+        let kept = Kept {
+            client: match &place.kubeconfig {
+                Some(path) => Client::by_kubeconfig(path).await?,
+                None => Client::in_cluster()?,
+            },
+            namespace: place
+                .kubernetes
+                .clone()
+                .context("--kubernetes: name a namespace")?,
+        };
+        match step {
+            None => rotate::status(&kept).await,
+            Some((step, force)) => rotate::take(&kept, step, force).await,
+        }
+    })
+}
+
+fn shown(status: &Status, hint: &str, now: SystemTime) -> String {
     let mut text = format!("{}\n", status.phase.words());
     for (n, root) in status.roots.iter().enumerate() {
         let role = if n == 0 { "signs" } else { "is trusted" };
@@ -76,12 +144,15 @@ fn shown(status: &Status, now: SystemTime) -> String {
     };
     for (step, from) in &status.steps {
         text += &match *from > now {
+            _ if *step == rotation::Step::Switch && status.unpublished => {
+                "switch is possible once the control process has published both roots\n".to_owned()
+            }
             true => format!("{} is possible {}\n", step.name(), until(*from, now)),
             false => format!("{} is possible now\n", step.name()),
         };
     }
     if status.phase != Phase::Steady {
-        text += "put root-cert.pem into every file that identity.roots names before finish\n";
+        text += &format!("{hint}\n");
     }
     text
 }

@@ -7,8 +7,10 @@ mod callers;
 mod catalog;
 mod figures;
 mod inject;
+pub(crate) mod kept;
 mod pod_certificates;
-mod secret;
+mod roots;
+pub(crate) mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -20,8 +22,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
 use tracing::info;
 
+use self::roots::{Elsewhere, Roots};
 use crate::discovery::catalog::Names;
 use crate::issuer::{self, Service};
 use crate::kubernetes;
@@ -126,8 +130,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
     };
     let mut probes = std::pin::pin!(probes);
-    let (service, following) = tokio::select! {
-        opened = open(&config, cluster) => opened?,
+    let (published, elsewhere) = watch::channel(match pod_certificates {
+        true => Elsewhere::Unknown,
+        false => Elsewhere::Nowhere,
+    });
+    let (roots, following) = tokio::select! {
+        opened = open(&config, cluster, elsewhere) => opened?,
         ended = &mut probes => return Ok(ended?),
         ended = &mut injecting => return Ok(ended?),
         signal = shutdown.requested() => {
@@ -135,6 +143,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             return Ok(());
         }
     };
+    let service = roots.service().clone();
     let listener =
         listen(config.listen).with_context(|| format!("listen: cannot listen on {}", config.listen))?;
     let client = pod_certificates
@@ -146,7 +155,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         service.clone(),
         signing.as_ref().map(|(_, stats)| stats.clone()),
     );
-    let signing = sign(signing, service.clone());
+    let signing = sign(signing, roots, published);
     let discovery = catalog.map(|store| Discovery::new(store, Guests::Nodes));
     if let Some(discovery) = &discovery {
         figures::show_discovery(&observer, discovery.clone());
@@ -181,35 +190,42 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
 async fn sign(
     signing: Option<(kubernetes::Client, Arc<pod_certificates::Stats>)>,
-    service: Arc<Service>,
+    roots: Arc<Roots>,
+    published: watch::Sender<Elsewhere>,
 ) -> Infallible {
     match signing {
-        Some((client, stats)) => pod_certificates::run(client, service, stats).await,
+        Some((client, stats)) => pod_certificates::run(client, roots, stats, published).await,
         None => std::future::pending().await,
     }
 }
 
 type Following = Pin<Box<dyn Future<Output = ()>>>;
 
-/// The service, and what has to be polled for as long as it serves.
+/// The service behind whom workloads are to trust, and what has to be polled for as long as it serves.
 async fn open(
     config: &issuer::Config,
     cluster: Option<(Cluster, kubernetes::Client)>,
-) -> anyhow::Result<(Arc<Service>, Following)> {
+    elsewhere: watch::Receiver<Elsewhere>,
+) -> anyhow::Result<(Arc<Roots>, Following)> {
     let descriptors = lifecycle::file_limit();
     let Some((cluster, client)) = cluster else {
         let service = Service::open(config, descriptors)?;
-        return Ok((service, Box::pin(std::future::pending())));
+        return Ok((Roots::new(service, None), Box::pin(std::future::pending())));
     };
-    let store = secret::open(&client, &cluster.namespace, config).await?;
+    let kept = kept::Kept {
+        client: client.clone(),
+        namespace: cluster.namespace.clone(),
+    };
+    let store = kept.open(config).await?;
     let names = callers::Names {
         trust_domain: config.trust_domain.clone(),
-        namespace: cluster.namespace.clone(),
+        namespace: cluster.namespace,
         agent: cluster.agent_account,
     };
-    let service = Service::reviewed(store, callers::review(client.clone(), names), descriptors);
-    let following = secret::follow(client, cluster.namespace, service.clone());
-    Ok((service, Box::pin(following)))
+    let service = Service::reviewed(store, callers::review(client, names), descriptors);
+    let roots = Roots::new(service, Some(kept.clone()));
+    let following = kept.follow(roots.clone(), elsewhere);
+    Ok((roots, Box::pin(following)))
 }
 
 /// The library's own choice, 128, overflows where a node's pods all start at once; who meets that waits for a second.

@@ -12,18 +12,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use self::queue::{Outcome, Queue};
 pub(super) use self::stats::Stats;
+use super::roots::{Elsewhere, Roots};
 use crate::error_chain;
-use crate::issuer::{PodCertificate, PodKey, PodRefusal, PodRequest, Service};
+use crate::issuer::{PodCertificate, PodKey, PodRefusal, PodRequest};
 use crate::kubernetes::{
     CertificateKinds, Change, Client, PodCertificateRequest, Published, RequestedKey, SIGNER, Served,
-    Settled, TRUST_BUNDLE, Verdict, certificate_kinds, pod_certificate_requests, publish_trust_bundle,
-    settle,
+    Settled, TRUST_BUNDLE, Verdict, certificate_kinds, find_trust_bundle, pod_certificate_requests,
+    publish_trust_bundle, settle,
 };
 
 /// Answers under way. A node that restarts asks for 110 certificates at once, and each costs the API server a write.
@@ -44,17 +46,18 @@ const BUNDLE_LOOK: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 struct Signer {
     client: Client,
-    service: Arc<Service>,
+    roots: Arc<Roots>,
     stats: Arc<Stats>,
 }
 
-/// Never ends.
-pub(super) async fn run(client: Client, service: Arc<Service>, stats: Arc<Stats>) -> Infallible {
-    let signer = Signer {
-        client,
-        service,
-        stats,
-    };
+/// Never ends. Tells which roots it has published.
+pub(super) async fn run(
+    client: Client,
+    roots: Arc<Roots>,
+    stats: Arc<Stats>,
+    published: watch::Sender<Elsewhere>,
+) -> Infallible {
+    let signer = Signer { client, roots, stats };
     let mut known: Option<CertificateKinds> = None;
     loop {
         let kinds = match look(&signer.client).await {
@@ -73,9 +76,12 @@ pub(super) async fn run(client: Client, service: Arc<Service>, stats: Arc<Stats>
         }
         signer.stats.offered(kinds.pod_certificate_requests.is_some());
         known = Some(kinds.clone());
+        if kinds.trust_bundles.is_none() {
+            published.send_replace(Elsewhere::Nowhere);
+        }
         tokio::select! {
             never = signer.sign(kinds.pod_certificate_requests.as_ref()) => match never {},
-            never = signer.publish(kinds.trust_bundles.as_ref()) => match never {},
+            never = signer.publish(kinds.trust_bundles.as_ref(), &published) => match never {},
             () = other(&signer.client, &kinds) => {}
         }
     }
@@ -174,7 +180,7 @@ impl Signer {
             annotations: &request.annotations,
         };
         let chance = fastrand::f64();
-        match self.service.store().issue_for_pod(&asked, now, chance) {
+        match self.roots.service().store().issue_for_pod(&asked, now, chance) {
             Ok(signed) => self.issue(served, request, signed, now).await,
             Err(PodRefusal::Denied { reason, message }) => {
                 let verdict = Verdict::Denied { reason, message };
@@ -302,26 +308,28 @@ impl Signer {
     }
 
     /// Keeps the roots where pods project them from.
-    async fn publish(&self, served: Option<&Served>) -> Infallible {
+    async fn publish(&self, served: Option<&Served>, published: &watch::Sender<Elsewhere>) -> Infallible {
         let Some(served) = served else {
             return std::future::pending().await;
         };
-        let mut published: Option<(String, Instant)> = None;
+        let mut last: Option<(String, Instant)> = None;
         loop {
-            let roots = self.service.store().current().bundle().to_owned();
+            let roots = self.roots.service().store().current().bundle().to_owned();
             let is_fresh = |(last, at): &(String, Instant)| *last == roots && at.elapsed() < BUNDLE_LOOK;
-            if published.as_ref().is_some_and(is_fresh) {
+            if last.as_ref().is_some_and(is_fresh) {
                 sleep(ROOTS_LOOK).await;
                 continue;
             }
-            let writing = publish_trust_bundle(&self.client, served, TRUST_BUNDLE, SIGNER, &roots);
-            match timeout(CALL_TIME, writing).await.unwrap_or_else(|_| Err(late())) {
-                Ok(what) => {
-                    if what != Published::Unchanged {
-                        info!(name = TRUST_BUNDLE, ?what, "the roots are published for pods");
-                    }
-                    published = Some((roots, Instant::now()));
+            let publishing = self.publish_once(served);
+            match timeout(CALL_TIME, publishing)
+                .await
+                .unwrap_or_else(|_| Err(late()))
+            {
+                Ok(Some(roots)) => {
+                    published.send_replace(Elsewhere::Holds(roots.clone()));
+                    last = Some((roots, Instant::now()));
                 }
+                Ok(None) => sleep(ROOTS_LOOK).await,
                 Err(error) => {
                     self.stats.bundle_trouble();
                     warn!(
@@ -332,6 +340,18 @@ impl Signer {
                 }
             }
         }
+    }
+
+    /// What the bundle holds. `None`: another replica was faster, and the next look shows with what.
+    async fn publish_once(&self, served: &Served) -> Result<Option<String>, String> {
+        // The roots are read after it: whoever has written newer ones since then has changed it.
+        let found = find_trust_bundle(&self.client, served, TRUST_BUNDLE).await?;
+        let roots = self.roots.now().await?;
+        let what = publish_trust_bundle(&self.client, served, TRUST_BUNDLE, found, SIGNER, &roots).await?;
+        if let Some(what @ (Published::Made | Published::Changed)) = what {
+            info!(name = TRUST_BUNDLE, ?what, "the roots are published for pods");
+        }
+        Ok(what.map(|_| roots))
     }
 }
 

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::changes::{Change, DEFAULT_CONTAINER, What, When};
+use super::profile::{POD_CERTIFICATES, TOKEN};
 use super::refusals::CONTAINERS;
 use crate::kubernetes::ANNOTATION_MODE;
 
@@ -56,6 +57,11 @@ fn condition(when: When) -> Option<String> {
             format!("!object.metadata.?annotations[?'{DEFAULT_CONTAINER}'].hasValue()")
         }
         When::HasMode => format!("object.metadata.?annotations[?'{ANNOTATION_MODE}'].hasValue()"),
+        When::Identity { by, is_so } => {
+            let other = if by == TOKEN { POD_CERTIFICATES } else { TOKEN };
+            let said = if is_so { by } else { other };
+            format!("'{said}' == '{by}'")
+        }
         When::Guaranteed => "!variables.ownResources && variables.guaranteed".to_owned(),
         When::NotGuaranteed => "!variables.ownResources && !variables.guaranteed".to_owned(),
     })

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::pod::{containers, list};
-use super::profile::Profile;
+use super::profile::{POD_CERTIFICATES, Profile, TOKEN};
 use super::{container, quantity};
 use crate::kubernetes::{ANNOTATION_MODE, ANNOTATION_STATUS};
 
@@ -30,6 +30,11 @@ pub(super) enum When {
     NoDefaultContainer,
     /// It has a mode of its own.
     HasMode,
+    /// Its sidecar gets its certificates by this, and the profile says so or not.
+    Identity {
+        by: &'static str,
+        is_so: bool,
+    },
     Guaranteed,
     /// Not so, nor does the pod have resources of its own that all its containers share.
     NotGuaranteed,
@@ -62,6 +67,16 @@ pub(super) fn of(profile: &Profile) -> Vec<Change> {
             "/spec/initContainers/0",
             container::container(profile),
         ),
+        change(
+            by(profile, POD_CERTIFICATES),
+            "/spec/initContainers/0/env",
+            container::env_of_files(profile),
+        ),
+        change(
+            by(profile, POD_CERTIFICATES),
+            "/spec/initContainers/0/volumeMounts/0/name",
+            container::FILES.into(),
+        ),
         Change {
             when: When::HasMode,
             path: format!("/spec/initContainers/0/env/{}/value", container::MODE),
@@ -79,6 +94,14 @@ pub(super) fn of(profile: &Profile) -> Vec<Change> {
         ),
         change(When::NoVolumes, "/spec/volumes", json!([])),
     ];
+    all.extend([
+        change(by(profile, TOKEN), "/spec/volumes/-", container::token_volume()),
+        change(
+            by(profile, POD_CERTIFICATES),
+            "/spec/volumes/-",
+            container::files_volume(),
+        ),
+    ]);
     let volumes = container::volumes().map(|volume| change(When::Always, "/spec/volumes/-", volume));
     all.extend(volumes);
     all.push(change(When::NoMetadata, "/metadata", json!({})));
@@ -94,6 +117,11 @@ pub(super) fn of(profile: &Profile) -> Vec<Change> {
         status(profile),
     ));
     all
+}
+
+fn by(profile: &Profile, by: &'static str) -> When {
+    let is_so = profile.identity == by;
+    When::Identity { by, is_so }
 }
 
 /// Which version has injected what, for people and for who looks for sidecars of the past.
@@ -133,6 +161,7 @@ impl When {
                 annotations(pod).is_none_or(|all| !all.contains_key(DEFAULT_CONTAINER))
             }
             Self::HasMode => annotations(pod).is_some_and(|all| all.contains_key(ANNOTATION_MODE)),
+            Self::Identity { is_so, .. } => is_so,
             Self::Guaranteed => !has_own_resources(pod) && is_guaranteed(pod),
             Self::NotGuaranteed => !has_own_resources(pod) && !is_guaranteed(pod),
         }

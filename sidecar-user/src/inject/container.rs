@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::pod::list;
 use super::profile::Profile;
-use crate::kubernetes::{CONTAINER, TOKEN_AUDIENCE, TOKEN_PATH};
+use crate::kubernetes::{CONTAINER, SIGNER, TOKEN_AUDIENCE, TOKEN_PATH, TRUST_BUNDLE};
 
 /// The sidecar's user, which no container of the application may have: with a shared process namespace it could read the sidecar's
 /// key. Not 65532, which is `nonroot` of the distroless images and of many manifests, nor 1337 and 2102, which are other meshes'.
@@ -22,7 +22,12 @@ const TOKEN_SECONDS: u32 = 43200;
 /// A sidecar is given ten minutes for its agent and its first certificate, before the kubelet starts it anew.
 const START_SECONDS: u32 = 600;
 
+/// A certificate lives for a day, or for as long as control lets it; the kubelet asks for the next one in time.
+const CERTIFICATE_SECONDS: u32 = 86400;
+
 const TOKEN: &str = "outrigger-token";
+/// Takes the place of the token.
+pub(super) const FILES: &str = "outrigger-identity";
 const RUN: &str = "outrigger-run";
 const NO_API_TOKEN: &str = "outrigger-no-api-token";
 
@@ -30,13 +35,15 @@ const NO_API_TOKEN: &str = "outrigger-no-api-token";
 const API_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Of the admin socket, which a read-only root has no place for.
 const RUN_PATH: &str = "/run/outrigger";
+const BUNDLE_FILE: &str = "bundle.pem";
+const ROOTS_FILE: &str = "roots.pem";
 const PROGRAM: &str = "/usr/bin/outrigger";
 
 /// Where the mode stands among the variables, which a pod's own takes the place of.
 pub(super) const MODE: usize = 0;
 
 /// Of the volumes that are added.
-pub(super) const VOLUMES: [&str; 3] = [TOKEN, RUN, NO_API_TOKEN];
+pub(super) const VOLUMES: [&str; 4] = [TOKEN, FILES, RUN, NO_API_TOKEN];
 
 /// Whether the pod has its sidecar already.
 pub(super) fn is_in(pod: &Value) -> bool {
@@ -54,9 +61,6 @@ pub(super) fn container(profile: &Profile) -> Value {
             "timeoutSeconds": timeout,
         })
     };
-    let directory = TOKEN_PATH
-        .rsplit_once('/')
-        .map_or(TOKEN_PATH, |(directory, _)| directory);
     let mut container = json!({
         "name": CONTAINER,
         "image": profile.image,
@@ -85,7 +89,7 @@ pub(super) fn container(profile: &Profile) -> Value {
         "lifecycle": { "preStop": { "exec": { "command": [PROGRAM, "drain", "--lame-duck"] } } },
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
-            { "name": TOKEN, "mountPath": directory, "readOnly": true },
+            { "name": TOKEN, "mountPath": directory(), "readOnly": true },
             { "name": RUN, "mountPath": RUN_PATH },
             // ServiceAccount admission leaves a container alone that mounts something there.
             { "name": NO_API_TOKEN, "mountPath": API_TOKEN, "readOnly": true },
@@ -95,6 +99,29 @@ pub(super) fn container(profile: &Profile) -> Value {
         container["imagePullPolicy"] = policy.clone().into();
     }
     container
+}
+
+/// Of the token, or of the files that take its place.
+fn directory() -> &'static str {
+    TOKEN_PATH
+        .rsplit_once('/')
+        .map_or(TOKEN_PATH, |(directory, _)| directory)
+}
+
+/// As [`env`] of a sidecar that is given its certificates and asks nobody for them.
+pub(super) fn env_of_files(profile: &Profile) -> Value {
+    let asks = ["OUTRIGGER_AUTHORITY", "OUTRIGGER_TOKEN_FILE", "OUTRIGGER_REFRESH"];
+    let mut env = env(profile);
+    if let Some(all) = env.as_array_mut() {
+        all.retain(|variable| !asks.iter().any(|name| variable["name"] == *name));
+        for (name, file) in [
+            ("OUTRIGGER_IDENTITY_BUNDLE", BUNDLE_FILE),
+            ("OUTRIGGER_AUTHORITY_ROOTS", ROOTS_FILE),
+        ] {
+            all.push(json!({ "name": name, "value": format!("{}/{file}", directory()) }));
+        }
+    }
+    env
 }
 
 fn env(profile: &Profile) -> Value {
@@ -132,10 +159,23 @@ pub(super) fn guaranteed_resources(profile: &Profile) -> Value {
     json!({ "requests": all, "limits": all })
 }
 
-pub(super) fn volumes() -> [Value; 3] {
+pub(super) fn token_volume() -> Value {
+    json!({ "name": TOKEN, "projected": { "sources": [{ "serviceAccountToken": {
+        "audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token" } }] } })
+}
+
+/// The key stays with the kubelet and the sidecar: nothing else mounts it.
+pub(super) fn files_volume() -> Value {
+    json!({ "name": FILES, "projected": { "sources": [
+        { "podCertificate": { "signerName": SIGNER, "keyType": "ECDSAP256", "credentialBundlePath": BUNDLE_FILE,
+            "maxExpirationSeconds": CERTIFICATE_SECONDS } },
+        { "clusterTrustBundle": { "name": TRUST_BUNDLE, "path": ROOTS_FILE } },
+    ] } })
+}
+
+/// Of every sidecar.
+pub(super) fn volumes() -> [Value; 2] {
     [
-        json!({ "name": TOKEN, "projected": { "sources": [{ "serviceAccountToken": {
-            "audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token" } }] } }),
         json!({ "name": RUN, "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } }),
         json!({ "name": NO_API_TOKEN, "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } }),
     ]

@@ -21,6 +21,8 @@ pub struct Profile {
     /// The longest time until a sidecar asks for a certificate again, as its setting `identity.refresh`.
     pub refresh: String,
     pub resources: Resources,
+    /// By what a sidecar gets its certificates: by the token of its pod, or from files that the kubelet keeps for it.
+    pub identity: String,
 }
 
 /// What each sidecar asks for.
@@ -47,6 +49,10 @@ impl Default for Resources {
     }
 }
 
+pub(super) const TOKEN: &str = "token";
+pub(super) const POD_CERTIFICATES: &str = "pod-certificates";
+const IDENTITIES: [(&str, &str); 2] = [(TOKEN, TOKEN), (POD_CERTIFICATES, POD_CERTIFICATES)];
+
 /// Enough to tell the profiles of one cluster apart.
 const DIGEST_DIGITS: usize = 16;
 
@@ -67,6 +73,7 @@ impl Profile {
             system_namespace: SYSTEM_NAMESPACE.to_owned(),
             refresh: "1h".to_owned(),
             resources: Resources::default(),
+            identity: TOKEN.to_owned(),
         }
     }
 
@@ -97,6 +104,7 @@ impl Profile {
             &resources.memory,
             &resources.memory_limit,
             &resources.guaranteed_cpu,
+            &self.identity,
         ];
         let mut digest = format!("{:x}", Sha256::digest(words.join("|")));
         digest.truncate(DIGEST_DIGITS);
@@ -113,6 +121,7 @@ fn read(root: &Field<'_>) -> Option<Profile> {
         "systemNamespace",
         "refresh",
         "resources",
+        "identity",
     ])?;
     let image = object.require(
         "image",
@@ -133,6 +142,9 @@ fn read(root: &Field<'_>) -> Option<Profile> {
         .get("imagePullPolicy")
         .and_then(|field| field.one_of(&PULL_POLICIES));
     profile.pull_policy = policy.map(str::to_owned);
+    if let Some(identity) = object.get("identity").and_then(|field| field.one_of(&IDENTITIES)) {
+        profile.identity = identity.to_owned();
+    }
     if let Some(refresh) = object.get("refresh")
         && let Some(text) = refresh.text()
     {
@@ -214,7 +226,7 @@ mod tests {
         let mut profile = Profile::new("x:1");
         profile.pull_policy = Some("Never".to_owned());
         let words = format!(
-            "{}|x:1|Never|permissive|cluster.local|outrigger-system|1h|20m|32Mi|256Mi|200m",
+            "{}|x:1|Never|permissive|cluster.local|outrigger-system|1h|20m|32Mi|256Mi|200m|token",
             env!("CARGO_PKG_VERSION")
         );
         assert!(format!("{:x}", Sha256::digest(words)).starts_with(&profile.digest()));

@@ -103,6 +103,64 @@ fn the_sidecar_is_first_and_everything_else_of_the_pod_stays() {
 }
 
 #[test]
+fn a_profile_of_pod_certificates_gives_files_in_the_place_of_a_token_and_nothing_else_differs() {
+    let mut profile = profile();
+    profile.identity = "pod-certificates".to_owned();
+    for case in cases().iter().filter(|case| case["result"] == "injected") {
+        let before = &case["pod"];
+        let Injected { pod, patch, .. } = inject(before, &enabled(), &profile).unwrap();
+        assert_eq!(patched(before, &patch), pod, "{}", case["name"]);
+        assert_eq!(uninject(&pod).as_ref(), Some(before), "{}", case["name"]);
+        let text = pod.to_string();
+        assert!(
+            !text.contains("serviceAccountToken") && !text.contains("outrigger-token"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("OUTRIGGER_TOKEN_FILE") && !text.contains("OUTRIGGER_AUTHORITY\""),
+            "{text}"
+        );
+        let mut both = [injected(before).pod, pod];
+        for pod in &mut both {
+            let sidecar = &mut pod["spec"]["initContainers"][0];
+            let env = sidecar["env"].as_array_mut().unwrap();
+            env.retain(|variable| {
+                let name = variable["name"].as_str().unwrap();
+                ![
+                    "AUTHORITY",
+                    "TOKEN_FILE",
+                    "REFRESH",
+                    "IDENTITY_BUNDLE",
+                    "AUTHORITY_ROOTS",
+                ]
+                .contains(&name.trim_start_matches("OUTRIGGER_"))
+            });
+            sidecar["volumeMounts"][0]["name"] = "either".into();
+            let volumes = pod["spec"]["volumes"].as_array_mut().unwrap();
+            let length = volumes.len();
+            volumes.retain(|volume| {
+                volume["projected"].is_null() || !volume["name"].as_str().unwrap().starts_with("outrigger-")
+            });
+            assert_eq!(volumes.len(), length - 1);
+            pod["metadata"]["annotations"]
+                .as_object_mut()
+                .unwrap()
+                .remove("outrigger.example/status");
+        }
+        assert_eq!(both[0], both[1], "{}", case["name"]);
+    }
+    // The key of the pod is mounted by nobody else.
+    let pod = inject(&plain(), &enabled(), &profile).unwrap().pod;
+    let mounts = |list: &str| {
+        pod["spec"][list]
+            .to_string()
+            .matches("outrigger-identity")
+            .count()
+    };
+    assert_eq!((mounts("initContainers"), mounts("containers")), (1, 0));
+}
+
+#[test]
 fn a_pod_that_has_its_sidecar_is_left_alone() {
     let once = injected(&plain()).pod;
     let twice = injected(&once);

@@ -176,6 +176,8 @@ impl From<Refusal> for Denial {
                 Self::new(Refused::ForeignDomain, Status::permission_denied(message))
             }
             Refusal::RootExpired => Self::new(Refused::Failed, Status::failed_precondition(message)),
+            // Another replica may, or this one in a moment.
+            Refusal::NotNoted => Self::new(Refused::Failed, Status::unavailable(message)),
             Refusal::Failed(source) => {
                 error!(%source, "signing failed");
                 Self::new(Refused::Failed, Status::internal(message))

@@ -27,6 +27,8 @@ pub struct Ca {
     bundle: String,
     roots: usize,
     leaf_ttl: Duration,
+    /// Until when it is noted that leaves live; no leaf outlives it. `None`: whoever has them signed sees to that.
+    noted: Option<SystemTime>,
 }
 
 /// A leaf, and what the log says about it.
@@ -60,7 +62,14 @@ impl Ca {
             signer,
             elder,
             leaf_ttl,
+            noted: None,
         }
+    }
+
+    /// Signs nothing that lives longer.
+    pub(super) fn until(mut self, noted: SystemTime) -> Self {
+        self.noted = Some(noted);
+        self
     }
 
     /// The leaf for `identity`. `ttl` is what was asked for.
@@ -78,7 +87,8 @@ impl Ca {
             });
         }
         let key = sign::check_request(csr, identity)?;
-        let not_after = sign::expiry(ttl, self.leaf_ttl, self.ends(), now).ok_or(Refusal::RootExpired)?;
+        let not_after =
+            sign::expiry(ttl, self.leaf_ttl, self.latest(), now).ok_or_else(|| self.too_late(now))?;
         let not_before = now - sign::BACKDATE;
         self.sign(
             &key,
@@ -136,6 +146,19 @@ impl Ca {
     /// When the signer's root ends; no leaf outlives it.
     pub fn ends(&self) -> SystemTime {
         self.signer.cert.ends
+    }
+
+    /// The latest end that a leaf can have now.
+    pub(super) fn latest(&self) -> SystemTime {
+        self.noted.map_or(self.ends(), |noted| noted.min(self.ends()))
+    }
+
+    /// Why no leaf can be signed.
+    pub(super) fn too_late(&self, now: SystemTime) -> Refusal {
+        match self.ends() <= now {
+            true => Refusal::RootExpired,
+            false => Refusal::NotNoted,
+        }
     }
 
     pub(super) fn fingerprint(&self) -> String {

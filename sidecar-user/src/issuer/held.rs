@@ -13,6 +13,7 @@ use super::store::{Cache, Files, Store, Times};
 use super::{Ca, Error};
 
 /// As somebody keeps it, under the names that the files of a state directory have too.
+#[derive(Clone)]
 pub struct Material {
     /// `root-cert.pem`: one root, or two of which the first one signs.
     pub roots: String,
@@ -20,12 +21,15 @@ pub struct Material {
     pub key: Zeroizing<String>,
     /// `next-root-key.pem`, while there are two.
     pub next_key: Option<Zeroizing<String>>,
+    /// `rotation.json`. `None`: nobody has noted anything yet.
+    pub times: Option<String>,
 }
 
 impl Material {
     pub const ROOTS: &str = super::store::ROOTS;
     pub const KEY: &str = super::store::KEY;
     pub const NEXT_KEY: &str = super::store::NEXT_KEY;
+    pub const TIMES: &str = super::store::TIMES;
 
     /// A new root.
     pub fn fresh(trust_domain: &str) -> Result<Self, Error> {
@@ -36,25 +40,42 @@ impl Material {
             roots: root.cert.pem(),
             key: pem,
             next_key: None,
+            times: None,
         })
     }
 
-    fn ca(&self, trust_domain: &str, leaf_ttl: Duration) -> Result<Ca, Error> {
-        let bad = |(key, reason): (&str, String)| Error::Kept {
-            key: key.to_owned(),
-            reason,
-        };
+    pub(super) fn files(&self) -> Result<Files, Error> {
         let parse = |key: &'static str, pem: &str| RootKey::parse(pem).map_err(|reason| bad((key, reason)));
         let elder = parse(Self::KEY, &self.key)?;
         let younger = self.next_key.as_ref().map(|pem| parse(Self::NEXT_KEY, pem));
-        let files = Files::check(&self.roots, elder, younger.transpose()?, Times::default()).map_err(bad)?;
+        let times = self.times.as_deref().map(Times::parse).transpose();
+        let times = times.map_err(|reason| bad((Self::TIMES, reason)))?;
+        Files::check(
+            &self.roots,
+            elder,
+            younger.transpose()?,
+            times.unwrap_or_default(),
+        )
+        .map_err(bad)
+    }
+
+    fn ca(&self, trust_domain: &str, leaf_ttl: Duration) -> Result<Ca, Error> {
+        let files = self.files()?;
         let found = &files.roots[0].trust_domain;
         if found != trust_domain {
             let reason =
                 format!("it is the root of trust domain `{found}`, and trustDomain is `{trust_domain}`");
             return Err(bad((Self::ROOTS, reason)));
         }
-        files.into_ca(leaf_ttl).map_err(bad)
+        let noted = super::store::at(files.times.leaves_end);
+        Ok(files.into_ca(leaf_ttl).map_err(bad)?.until(noted))
+    }
+}
+
+fn bad((key, reason): (&str, String)) -> Error {
+    Error::Kept {
+        key: key.to_owned(),
+        reason,
     }
 }
 
@@ -67,7 +88,7 @@ impl Store {
             cache: Mutex::new(Cache {
                 ca: Arc::new(ca),
                 stamp: None,
-                // Nobody waits for their end by a file.
+                // The authority itself signs nothing beyond what is noted.
                 leaves_end: super::store::at(u64::from(u32::MAX)),
             }),
             failures: Default::default(),
@@ -80,7 +101,7 @@ impl Store {
         let ca = match material.ca(&domain, self.leaf_ttl) {
             Ok(ca) => ca,
             Err(error) => {
-                self.failures.fetch_add(1, Ordering::Relaxed);
+                self.count_failure();
                 return Err(error);
             }
         };
@@ -91,9 +112,24 @@ impl Store {
                 roots = ca.roots(),
                 "the roots have changed"
             );
-            cache.ca = Arc::new(ca);
         }
+        cache.ca = Arc::new(ca);
         Ok(())
+    }
+
+    /// Whether [`Material::noted`] has something to note about certificates.
+    pub fn is_note_due(&self, now: SystemTime) -> bool {
+        let ca = self.current();
+        ca.latest() < ca.ends() && super::store::is_behind(ca.latest(), self.leaf_ttl, now)
+    }
+
+    pub fn leaf_ttl(&self) -> Duration {
+        self.leaf_ttl
+    }
+
+    /// What is kept could not be read, or what there is to note not be written.
+    pub fn count_failure(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -140,6 +176,7 @@ mod tests {
                 roots,
                 key: key.clone(),
                 next_key: None,
+                times: None,
             };
             let error = store.replace(&damaged).unwrap_err().to_string();
             assert!(error.contains(reason), "{reason}: {error}");
@@ -154,6 +191,7 @@ mod tests {
             roots: both,
             key: first.key,
             next_key: Some(second.key),
+            times: None,
         };
         store.replace(&rotating).unwrap();
         assert_eq!((signer(&store), store.current().roots()), (before, 2));

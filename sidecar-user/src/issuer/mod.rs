@@ -108,6 +108,15 @@ pub enum Error {
     },
     #[error("{} is not there, so nobody knows how long certificates live; start `outrigger control` on the directory once", path.display())]
     NeverOpened { path: PathBuf },
+    #[error(
+        "its rotation.json is not there, so nobody knows how long certificates live; run `outrigger control` of this version on it first"
+    )]
+    NeverNoted,
+    #[error(
+        "switch is too early: the control process has not published both roots yet; see with `ca status` when it has, and if it does not, \
+         in its log why; or add --force and cut those off who have not heard of the younger root"
+    )]
+    Unpublished,
     #[error("{step} is too early: {reason}; wait until {from}, or add --force and cut those off")]
     TooEarly {
         step: &'static str,

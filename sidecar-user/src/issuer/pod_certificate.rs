@@ -102,9 +102,13 @@ impl Ca {
 
     fn life(&self, longest: Duration, now: SystemTime) -> Result<Life, PodRefusal> {
         let not_before = now - sign::BACKDATE;
-        let not_after = (not_before + longest).min(now + self.leaf_ttl()).min(self.ends());
+        let wanted = (not_before + longest).min(now + self.leaf_ttl()).min(self.ends());
+        let not_after = wanted.min(self.latest());
         if not_after <= now {
-            return Err(PodRefusal::NotNow(Refusal::RootExpired));
+            return Err(PodRefusal::NotNow(self.too_late(now)));
+        }
+        if not_after < wanted && not_after < not_before + SHORTEST {
+            return Err(PodRefusal::NotNow(Refusal::NotNoted));
         }
         let life = not_after.duration_since(not_before).unwrap_or_default();
         if life < SHORTEST {

@@ -11,15 +11,22 @@
 //!
 //! `switch` waits until every workload has been told of both roots, and whatever removes a root until none of its leaves
 //! lives any more; both are known, because workloads are told with each certificate and no leaf outlives
-//! `Times::leaves_end`. It does not speak to the control process, which sees the files change.
+//! `Times::leaves_end`. What a step makes of the state is pure; here it is written to files, and `kept.rs` is the same for a state
+//! that somebody else keeps. It does not speak to the control process, which sees the state change.
+
+mod kept;
 
 use std::path::Path;
 use std::time::SystemTime;
 
+use zeroize::Zeroizing;
+
 use super::Error;
 use super::root::{RootCert, RootKey, SigningRoot};
-use super::state::{Locked, Readers, StateDir};
-use super::store::{Files, NEXT_KEY, ROOTS, at, seconds};
+use super::state::{Readers, StateDir};
+use super::store::{Files, NEXT_KEY, ROOTS, Times, at, seconds};
+
+pub use kept::{status_kept, take_kept};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -49,6 +56,8 @@ pub struct Status {
     pub leaves_end: SystemTime,
     /// The steps that are possible, and from when on without force.
     pub steps: Vec<(Step, SystemTime)>,
+    /// `switch` waits until the control process has published both roots, too.
+    pub unpublished: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -82,36 +91,66 @@ pub fn take(state_dir: &Path, step: Step, force: bool, now: SystemTime) -> Resul
     let locked = dir.lock()?;
     let files = Files::read(&dir)?;
     files.tidy(&locked)?;
-    let status = files.status();
-    let Some((_, from)) = status.steps.iter().find(|(possible, _)| *possible == step) else {
-        return Err(Error::OutOfOrder {
-            step: step.name(),
-            phase: status.phase.words(),
-            possible: names(&status.steps),
-        });
-    };
-    if now < *from && !force {
-        return Err(Error::TooEarly {
-            step: step.name(),
-            from: humantime::format_rfc3339_seconds(*from).to_string(),
-            reason: match step {
-                Step::Switch => "until then workloads may live that were told of one root only",
-                _ => "until then certificates may live that the root has signed that goes",
-            },
-        });
+    let next = files.step(step, force, now)?;
+    if let Some(key) = &next.key {
+        locked.write(NEXT_KEY, Readers::Owner, key)?;
     }
-    match step {
-        Step::Begin => files.begin(&locked, now)?,
-        Step::Switch => files.swap(&locked)?,
-        Step::Abort if files.switched => files.swap(&locked)?,
-        Step::Finish | Step::Abort => write(&locked, &files.roots[..1])?,
+    if next.times != files.times {
+        next.times.write(&locked)?;
     }
+    // The moment in which the step takes effect.
+    locked.write(ROOTS, Readers::Everyone, &bundle(&next.roots))?;
     let files = Files::read(&dir)?;
     files.tidy(&locked)?;
     Ok(files.status())
 }
 
+/// What a step makes of the state.
+struct Next {
+    roots: Vec<RootCert>,
+    times: Times,
+    /// Of a root that is new.
+    key: Option<Zeroizing<String>>,
+}
+
 impl Files {
+    fn step(&self, step: Step, force: bool, now: SystemTime) -> Result<Next, Error> {
+        let status = self.status();
+        let Some((_, from)) = status.steps.iter().find(|(possible, _)| *possible == step) else {
+            return Err(Error::OutOfOrder {
+                step: step.name(),
+                phase: status.phase.words(),
+                possible: names(&status.steps),
+            });
+        };
+        if step == Step::Switch && status.unpublished && !force {
+            return Err(Error::Unpublished);
+        }
+        if now < *from && !force {
+            return Err(Error::TooEarly {
+                step: step.name(),
+                from: humantime::format_rfc3339_seconds(*from).to_string(),
+                reason: match step {
+                    Step::Switch => "until then workloads may live that were told of one root only",
+                    _ => "until then certificates may live that the root has signed that goes",
+                },
+            });
+        }
+        match step {
+            Step::Begin => self.begin(now),
+            Step::Switch => Ok(self.swap()),
+            Step::Abort if self.switched => Ok(self.swap()),
+            Step::Finish | Step::Abort => Ok(Next {
+                roots: self.roots[..1].to_vec(),
+                times: Times {
+                    unpublished: false,
+                    ..self.times
+                },
+                key: None,
+            }),
+        }
+    }
+
     fn phase(&self) -> Phase {
         match (self.roots.len(), self.switched) {
             (1, _) => Phase::Steady,
@@ -131,6 +170,7 @@ impl Files {
                 Phase::Switched => vec![(Step::Finish, leaves), (Step::Abort, any)],
             },
             phase,
+            unpublished: phase == Phase::Overlap && self.times.unpublished,
             roots: self
                 .roots
                 .iter()
@@ -143,30 +183,34 @@ impl Files {
         }
     }
 
-    fn begin(&self, locked: &Locked<'_>, now: SystemTime) -> Result<(), Error> {
+    fn begin(&self, now: SystemTime) -> Result<Next, Error> {
         let key = RootKey::generate()?;
-        locked.write(NEXT_KEY, Readers::Owner, &key.pem())?;
+        let pem = key.pem();
         let younger = SigningRoot::generate(key, &self.roots[0].trust_domain, now)?.cert;
         let mut times = self.times;
         times.bundles_at = times.leaves_end.max(seconds(now));
         times.other_leaves_at = 0;
-        times.write(locked)?;
-        write(locked, &[self.roots[0].clone(), younger])
+        Ok(Next {
+            roots: vec![self.roots[0].clone(), younger],
+            times,
+            key: Some(pem),
+        })
     }
 
     /// The other root signs from now on.
-    fn swap(&self, locked: &Locked<'_>) -> Result<(), Error> {
+    fn swap(&self) -> Next {
         let mut times = self.times;
         times.other_leaves_at = times.leaves_end;
-        times.write(locked)?;
-        write(locked, &[self.roots[1].clone(), self.roots[0].clone()])
+        Next {
+            roots: vec![self.roots[1].clone(), self.roots[0].clone()],
+            times,
+            key: None,
+        }
     }
 }
 
-/// The moment in which a step takes effect.
-fn write(locked: &Locked<'_>, roots: &[RootCert]) -> Result<(), Error> {
-    let text: String = roots.iter().map(RootCert::pem).collect();
-    locked.write(ROOTS, Readers::Everyone, &text)
+fn bundle(roots: &[RootCert]) -> String {
+    roots.iter().map(RootCert::pem).collect()
 }
 
 impl Phase {

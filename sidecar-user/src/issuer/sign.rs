@@ -56,6 +56,10 @@ pub enum Refusal {
     ForeignDomain { granted: SpiffeId, trust_domain: String },
     #[error("the root certificate has expired; make a new one")]
     RootExpired,
+    #[error(
+        "until when certificates live cannot be noted now, and a root would be replaced too early; the log of `outrigger control` says why"
+    )]
+    NotNoted,
     #[error("cannot make the certificate")]
     Failed(#[source] Error),
 }

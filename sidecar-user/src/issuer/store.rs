@@ -25,7 +25,8 @@ pub(super) const ROOTS: &str = "root-cert.pem";
 pub(super) const KEY: &str = "root-key.pem";
 /// The key of the younger root, during a rotation.
 pub(super) const NEXT_KEY: &str = "next-root-key.pem";
-const TIMES: &str = "rotation.json";
+/// What a rotation waits for.
+pub(super) const TIMES: &str = "rotation.json";
 
 /// The authority of a state directory, as it is now.
 pub struct Store {
@@ -56,6 +57,9 @@ pub(super) struct Times {
     pub(super) bundles_at: u64,
     /// From then on no leaf of the root that does not sign lives any more.
     pub(super) other_leaves_at: u64,
+    /// Where the control process publishes the roots: it has not published both yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) unpublished: bool,
 }
 
 /// The files, checked.
@@ -330,13 +334,21 @@ impl Times {
                 path: dir.path(TIMES),
             });
         };
-        serde_json::from_str(&text).map_err(|error| damaged(&dir.path(TIMES), error.to_string()))
+        Self::parse(&text).map_err(|reason| damaged(&dir.path(TIMES), reason))
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("numbers always serialize");
+        text.push('\n');
+        text
     }
 
     pub(super) fn write(&self, locked: &Locked<'_>) -> Result<(), Error> {
-        let mut text = serde_json::to_string_pretty(self).expect("numbers always serialize");
-        text.push('\n');
-        locked.write(TIMES, Readers::Owner, &text)
+        locked.write(TIMES, Readers::Owner, &self.text())
     }
 }
 
@@ -356,6 +368,11 @@ pub(super) fn check_domain(dir: &StateDir, identity: &SpiffeId) -> Result<(), Er
         });
     }
     Ok(())
+}
+
+/// Whether leaves could soon outlive what is noted of them: it is to be ahead of a whole life by a sixteenth.
+pub(super) fn is_behind(noted: SystemTime, leaf_ttl: Duration, now: SystemTime) -> bool {
+    noted < now + leaf_ttl + leaf_ttl / 16
 }
 
 /// Rounded up, so that no end is taken for earlier than it is.

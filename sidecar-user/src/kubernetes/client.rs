@@ -1,4 +1,8 @@
-//! The connection to the API server, made of what a pod is given.
+//! The connection to the API server, made of what a pod is given, or a person.
+
+use std::path::{Path, PathBuf};
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
 
 /// Cheap to clone; clones share their connections.
 #[derive(Clone)]
@@ -17,6 +21,12 @@ pub enum Error {
     NotInPod {
         #[source]
         source: kube::config::InClusterError,
+    },
+    #[error("{} cannot be used as a kubeconfig", path.display())]
+    Kubeconfig {
+        path: PathBuf,
+        #[source]
+        source: Box<kube::config::KubeconfigError>,
     },
     #[error("the API server's address or certificate cannot be used")]
     Client {
@@ -54,6 +64,17 @@ impl Client {
     pub fn in_cluster() -> Result<Self, Error> {
         let config = kube::Config::incluster_env().map_err(|source| Error::NotInPod { source })?;
         Self::of(config)
+    }
+
+    /// As the current context of a kubeconfig says. Connects to nobody yet.
+    pub async fn by_kubeconfig(path: &Path) -> Result<Self, Error> {
+        let bad = |source| Error::Kubeconfig {
+            path: path.to_owned(),
+            source: Box::new(source),
+        };
+        let kubeconfig = Kubeconfig::read_from(path).map_err(bad)?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+        Self::of(config.map_err(bad)?)
     }
 
     /// At an address that asks for no credentials, as `kubectl proxy` listens at. Connects to nobody yet.

@@ -1,4 +1,5 @@
-//! An API server of a test: objects by their path, over plain HTTP. It knows no rules of its own, and no watches.
+//! An API server of a test: objects by their path, over plain HTTP. Its one rule is that a change may say which version it is of; it
+//! knows no watches.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -7,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
@@ -33,6 +35,10 @@ struct State {
     tokens: BTreeMap<String, Value>,
     asked: Vec<String>,
     is_away: bool,
+    /// Of what was written last.
+    version: u64,
+    /// Paths that nobody may write.
+    read_only: Vec<String>,
 }
 
 impl Drop for Fake {
@@ -66,7 +72,12 @@ impl Fake {
     }
 
     pub(crate) fn put(&self, path: &str, object: Value) {
-        self.state.lock().unwrap().objects.insert(path.into(), object);
+        self.state.lock().unwrap().write(path, object);
+    }
+
+    /// Nobody may change it from now on.
+    pub(crate) fn forbid(&self, path: &str) {
+        self.state.lock().unwrap().read_only.push(path.into());
     }
 
     pub(crate) fn remove(&self, path: &str) {
@@ -101,7 +112,10 @@ async fn answer(
     let (head, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let (code, answer) = state.lock().unwrap().answer(&head.method, head.uri.path(), sent);
+    let kind = head.headers.get(CONTENT_TYPE);
+    let is_merge = kind.is_some_and(|kind| kind == "application/merge-patch+json");
+    let (method, path) = (&head.method, head.uri.path());
+    let (code, answer) = state.lock().unwrap().answer(method, path, sent, is_merge);
     let answer = Full::from(serde_json::to_vec(&answer).unwrap());
     let answer = Response::builder()
         .status(code)
@@ -111,7 +125,14 @@ async fn answer(
 }
 
 impl State {
-    fn answer(&mut self, method: &Method, path: &str, mut sent: Value) -> (u16, Value) {
+    fn write(&mut self, path: &str, mut object: Value) -> Value {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        self.objects.insert(path.into(), object.clone());
+        object
+    }
+
+    fn answer(&mut self, method: &Method, path: &str, mut sent: Value, is_merge: bool) -> (u16, Value) {
         self.asked.push(path.into());
         let failed = |code: u16, reason: &str| {
             let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
@@ -135,12 +156,30 @@ impl State {
             if self.objects.contains_key(&path) {
                 return failed(409, "AlreadyExists");
             }
-            self.objects.insert(path, sent.clone());
-            return (201, sent);
+            return (201, self.write(&path, sent));
         }
         if method == Method::PATCH {
-            self.objects.insert(path.into(), sent.clone());
-            return (200, sent);
+            if self.read_only.iter().any(|only| only == path) {
+                return failed(403, "Forbidden");
+            }
+            let found = self.objects.get(path);
+            let version = &sent["metadata"]["resourceVersion"];
+            let is_of_another =
+                |found: &Value| !version.is_null() && found["metadata"]["resourceVersion"] != *version;
+            if found.is_some_and(is_of_another) {
+                return failed(409, "Conflict");
+            }
+            let Some(found) = found.filter(|_| is_merge) else {
+                return (200, self.write(path, sent));
+            };
+            let mut merged = found.clone();
+            for (key, value) in sent["data"].as_object().into_iter().flatten() {
+                match merged["data"].as_object_mut() {
+                    Some(data) if value.is_null() => drop(data.remove(key)),
+                    _ => merged["data"][key] = value.clone(),
+                }
+            }
+            return (200, self.write(path, merged));
         }
         match self.objects.get(path) {
             Some(object) => (200, object.clone()),

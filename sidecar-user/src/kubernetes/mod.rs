@@ -28,7 +28,7 @@ mod workload_pod;
 
 pub use certificates::{CertificateKinds, Served, certificate_kinds};
 pub use client::{Client, Error};
-pub use config_map::publish;
+pub use config_map::{Found, find_config_map, publish};
 pub use event::{Events, Told};
 pub use istio::{
     AuthorizationPolicy, AuthorizationSpec, IstioFrom, IstioMeta, IstioOperation, IstioRule, IstioSelector,
@@ -46,14 +46,14 @@ pub use pod_certificate::{
     PodCertificateRequest, RequestedKey, Settled, Verdict, pod_certificate_requests, settle,
 };
 pub use pod_state::{PodState, pod_state};
-pub use secret::{Secret, SecretChange, follow_secret, make_secret, read_secret};
+pub use secret::{Secret, SecretChange, Version, change_secret, follow_secret, make_secret, read_secret};
 pub use service::{Distribution, Families, Service, ServicePort, services};
 pub use service_endpoints::follow_endpoints;
 #[cfg(test)]
 pub(crate) use slice::slice_of;
 pub use slice::{Conditions, Hints, Place, Slice, SliceEndpoint, slices};
 pub use token_review::{BoundPod, Reviewed, ServiceAccount, review_token};
-pub use trust_bundle::{Published, publish_trust_bundle};
+pub use trust_bundle::{FoundBundle, Published, find_trust_bundle, publish_trust_bundle};
 pub use watch::{Change, follow};
 pub use webhook_configuration::{Bundle, WebhookConfiguration, base64};
 pub use workload_pod::{Owner, WorkloadPod, workload_pods};

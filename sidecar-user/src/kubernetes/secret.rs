@@ -1,4 +1,5 @@
-//! One Secret by its name: read, made where there is none, and followed. Its values are wiped from memory when they are dropped.
+//! One Secret by its name: read, made where there is none, changed, and followed. Its values are wiped from memory when they are
+//! dropped.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,14 +8,15 @@ use futures_util::{Stream, StreamExt};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1;
 use kube::Api;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
-use zeroize::Zeroizing;
+use serde::Serialize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{Change, Client, Error, follow};
 
 /// What it holds, by key.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(pub BTreeMap<String, Zeroizing<Vec<u8>>>);
 
 /// What has changed.
@@ -26,12 +28,67 @@ pub enum SecretChange {
     Trouble(String),
 }
 
-/// `None`: there is none of that name.
-pub async fn read_secret(client: &Client, namespace: &str, name: &str) -> Result<Option<Secret>, Error> {
+/// Which of its states a Secret was read in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(String);
+
+/// As it is now and not as somebody remembers it. `None`: there is none of that name.
+pub async fn read_secret(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<(Secret, Version)>, Error> {
     let api: Api<v1::Secret> = Api::namespaced(client.inner(), namespace);
     let secret = api.get_opt(name).await;
     let secret = secret.map_err(|source| Error::asked("read a Secret", source))?;
-    Ok(secret.map(values))
+    Ok(secret.map(|mut secret| {
+        let version = secret.metadata.resource_version.take().unwrap_or_default();
+        (values(secret), Version(version))
+    }))
+}
+
+/// What is sent to change it: only what differs, `null` for a key that goes, and the state that it was read in.
+#[derive(Serialize)]
+struct Difference<'a> {
+    metadata: ObjectMeta,
+    data: BTreeMap<&'a str, Option<ByteString>>,
+}
+
+/// Makes `to` of what was read as `from`, in one step. `false`: it is not in that state any more, and nothing was changed.
+pub async fn change_secret(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    version: &Version,
+    from: &Secret,
+    to: &Secret,
+) -> Result<bool, Error> {
+    let api: Api<v1::Secret> = Api::namespaced(client.inner(), namespace);
+    let gone = from.0.keys().filter(|key| !to.0.contains_key(*key));
+    let gone = gone.map(|key| (key.as_str(), None));
+    let changed = to.0.iter().filter(|(key, value)| from.0.get(*key) != Some(value));
+    let changed = changed.map(|(key, value)| (key.as_str(), Some(ByteString(value.to_vec()))));
+    let mut difference = Difference {
+        metadata: ObjectMeta {
+            resource_version: Some(version.0.clone()),
+            ..ObjectMeta::default()
+        },
+        data: gone.chain(changed).collect(),
+    };
+    let patched = api
+        .patch(name, &PatchParams::default(), &Patch::Merge(&difference))
+        .await;
+    for value in difference.data.values_mut().flatten() {
+        value.0.zeroize();
+    }
+    match patched {
+        Ok(changed) => {
+            drop(values(changed));
+            Ok(true)
+        }
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Err(source) => Err(Error::asked("change a Secret", source)),
+    }
 }
 
 /// `false`: somebody else has made one of that name, which stays as it is.
@@ -90,6 +147,12 @@ pub fn follow_secret(
 fn values(secret: v1::Secret) -> Secret {
     let data = secret.data.unwrap_or_default().into_iter();
     Secret(data.map(|(key, value)| (key, Zeroizing::new(value.0))).collect())
+}
+
+impl fmt::Debug for Difference<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.data.keys()).finish()
+    }
 }
 
 impl fmt::Debug for Secret {

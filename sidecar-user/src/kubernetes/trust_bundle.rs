@@ -17,20 +17,32 @@ pub enum Published {
     Changed,
 }
 
-/// Sees to it that the bundle of this name holds these roots, in PEM. An error is words for a message.
+/// A bundle as it was found, or that there is none.
+pub struct FoundBundle(Option<DynamicObject>);
+
+/// An error is words for a message.
+pub async fn find_trust_bundle(client: &Client, served: &Served, name: &str) -> Result<FoundBundle, String> {
+    let api: Api<DynamicObject> = Api::all_with(client.inner(), served.resource());
+    let found = api.get_opt(name).await;
+    found.map(FoundBundle).map_err(|error| words(&error))
+}
+
+/// Sees to it that the bundle of this name holds these roots, in PEM. `None`: it is not as it was found any more, and nothing was
+/// written.
 pub async fn publish_trust_bundle(
     client: &Client,
     served: &Served,
     name: &str,
+    found: FoundBundle,
     signer: &str,
     roots: &str,
-) -> Result<Published, String> {
+) -> Result<Option<Published>, String> {
     let api: Api<DynamicObject> = Api::all_with(client.inner(), served.resource());
     let spec = json!({ "signerName": signer, "trustBundle": roots });
-    let found = api.get_opt(name).await.map_err(|error| words(&error))?;
     let params = PostParams::default();
-    let (published, written) = match found {
-        Some(found) if is_so(&found, &spec) => return Ok(Published::Unchanged),
+    let (published, written) = match found.0 {
+        Some(found) if is_so(&found, &spec) => return Ok(Some(Published::Unchanged)),
+        // With the version in which it was found, which the server compares.
         Some(mut found) => {
             found.data["spec"] = spec;
             (Published::Changed, api.replace(name, &params, &found).await)
@@ -42,9 +54,8 @@ pub async fn publish_trust_bundle(
         }
     };
     match written {
-        Ok(_) => Ok(published),
-        // Another replica was faster; the next look shows whether it wrote the same.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Published::Unchanged),
+        Ok(_) => Ok(Some(published)),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(None),
         Err(error) => Err(words(&error)),
     }
 }

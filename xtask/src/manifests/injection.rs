@@ -18,10 +18,11 @@ trustDomain: trust-domain-of-the-values
 systemNamespace: outrigger-system
 refresh: 5555s
 resources: {cpu: 1111m, memory: 2222Mi, memoryLimit: 3333Mi, guaranteedCpu: 4444m}
+identity: pod-certificates
 ";
 
 /// What is printed for the profile, and the template's words for it.
-const PLACEHOLDERS: [(&str, &str, &str); 9] = [
+const PLACEHOLDERS: [(&str, &str, &str); 10] = [
     ("", "image-of-the-values", r#"{{ include "outrigger.image" . }}"#),
     (
         r#"\"imagePullPolicy\": dyn(\""#,
@@ -39,6 +40,12 @@ const PLACEHOLDERS: [(&str, &str, &str); 9] = [
     ("", "2222Mi", "{{ .Values.proxy.resources.memory }}"),
     ("", "3333Mi", "{{ .Values.proxy.resources.memoryLimit }}"),
     ("", "4444m", "{{ .Values.proxy.resources.guaranteedCpu }}"),
+    // Compared with each way by which a sidecar can get its certificates.
+    (
+        "('",
+        "pod-certificates' ==",
+        r#"{{ include "outrigger.identity" . }}' =="#,
+    ),
 ];
 
 /// Before the digest of a profile in the annotation that injection leaves.

@@ -60,11 +60,17 @@ resources:
   memory: {{ .Values.proxy.resources.memory }}
   memoryLimit: {{ .Values.proxy.resources.memoryLimit }}
   guaranteedCpu: {{ .Values.proxy.resources.guaranteedCpu }}
+identity: {{ include "outrigger.identity" . }}
+{{- end -}}
+
+{{/* By what sidecars get their certificates. */}}
+{{- define "outrigger.identity" -}}
+{{- ternary "pod-certificates" "token" .Values.podCertificates.enabled -}}
 {{- end -}}
 
 {{/* As `kubectl outrigger inject` makes it. */}}
 {{- define "outrigger.profileDigest" -}}
 {{- $resources := .Values.proxy.resources -}}
-{{- $words := list .Chart.AppVersion (include "outrigger.image" .) .Values.image.pullPolicy .Values.proxy.mode .Values.trustDomain .Release.Namespace .Values.proxy.refresh $resources.cpu $resources.memory $resources.memoryLimit $resources.guaranteedCpu -}}
+{{- $words := list .Chart.AppVersion (include "outrigger.image" .) .Values.image.pullPolicy .Values.proxy.mode .Values.trustDomain .Release.Namespace .Values.proxy.refresh $resources.cpu $resources.memory $resources.memoryLimit $resources.guaranteedCpu (include "outrigger.identity" .) -}}
 {{- join "|" $words | sha256sum | trunc 16 -}}
 {{- end -}}

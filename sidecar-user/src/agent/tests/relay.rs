@@ -252,6 +252,7 @@ async fn the_control_process_hears_who_the_agent_is_beside_whose_the_certificate
             roots: key(Material::ROOTS),
             key: key(Material::KEY).into(),
             next_key: None,
+            times: None,
         };
         let store = Store::held(&material, "td.test", DAY).unwrap();
         Service::reviewed(store, Arc::new(review), 1024)

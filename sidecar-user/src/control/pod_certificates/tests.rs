@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::issuer::scratch::Scratch;
-use crate::issuer::{self};
+use crate::issuer::{self, Service};
 
 const REQUEST: &str = "/apis/certificates.k8s.io/v1beta1/namespaces/demo/podcertificaterequests/req-1/status";
 const BUNDLES: &str = "/apis/certificates.k8s.io/v1beta1/clustertrustbundles";
@@ -101,7 +101,7 @@ fn signer(server: &Server, scratch: &Scratch) -> Signer {
     };
     Signer {
         client: server.client.clone(),
-        service: Service::open(&config, 1024).unwrap(),
+        roots: Roots::new(Service::open(&config, 1024).unwrap(), None),
         stats: Arc::default(),
     }
 }
@@ -276,8 +276,10 @@ async fn the_roots_are_made_changed_and_left_alone() {
         })
         .await;
         let served = Served::of_bundles("v1beta1");
-        let done = publish_trust_bundle(&server.client, &served, TRUST_BUNDLE, SIGNER, "NEW").await;
-        (done.unwrap(), server.asked())
+        let client = &server.client;
+        let found = find_trust_bundle(client, &served, TRUST_BUNDLE).await.unwrap();
+        let done = publish_trust_bundle(client, &served, TRUST_BUNDLE, found, SIGNER, "NEW").await;
+        (done.unwrap().unwrap(), server.asked())
     };
     let (done, asked) = publish(status(404, "not found")).await;
     let (method, path, body) = asked.last().unwrap();
@@ -302,4 +304,17 @@ async fn the_roots_are_made_changed_and_left_alone() {
     );
     let (done, asked) = publish((200, bundle("NEW"))).await;
     assert_eq!((done, asked.len()), (Published::Unchanged, 1));
+}
+
+#[tokio::test]
+async fn roots_are_not_written_over_those_that_another_replica_has_written_meanwhile() {
+    let server = Server::start(move |(method, _, _)| match method.as_str() {
+        "GET" => status(404, "not found"),
+        _ => status(409, "conflict"),
+    })
+    .await;
+    let scratch = Scratch::new();
+    let signer = signer(&server, &scratch);
+    let published = signer.publish_once(&Served::of_bundles("v1beta1")).await;
+    assert_eq!(published, Ok(None), "what it holds is to be looked at again");
 }

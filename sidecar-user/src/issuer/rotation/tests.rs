@@ -192,7 +192,8 @@ fn a_crash_in_a_step_leaves_the_state_before_it_or_after_it() {
     mesh.take(Step::Begin, true).unwrap();
     mesh.take(Step::Switch, true).unwrap();
     let files = Files::read(&dir).unwrap();
-    write(&dir.lock().unwrap(), &files.roots[..1]).unwrap();
+    let one = bundle(&files.roots[..1]);
+    dir.lock().unwrap().write(ROOTS, Readers::Everyone, &one).unwrap();
     let young = told(&mesh.store.current());
     assert_eq!(young.len(), 1, "a running authority goes on");
     assert_ne!(young, old);
