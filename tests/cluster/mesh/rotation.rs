@@ -210,10 +210,11 @@ fn the_root_is_replaced_under_load_and_whoever_has_only_the_old_one_is_refused_i
         "a certificate of the old root is refused everywhere",
         SOON * 3,
         || {
+            // Both roots have one name: it is unknown, or its signature does not fit the key of the new one.
             let refused = |pod: &String| {
                 matches!(
                     meet(&namespace, pod, &leaf),
-                    Met::Refused(AlertDescription::UnknownCA)
+                    Met::Refused(AlertDescription::UnknownCA | AlertDescription::DecryptError)
                 )
             };
             pods.iter().all(refused)
