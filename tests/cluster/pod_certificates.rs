@@ -155,7 +155,7 @@ fn sidecar(name: &str, account: &str) -> Value {
 
 fn volume(key: &str) -> Value {
     let certificate = json!({ "signerName": SIGNER, "keyType": key, "credentialBundlePath": "bundle.pem" });
-    let roots = json!({ "name": BUNDLE, "path": "roots.pem" });
+    let roots = json!({ "signerName": SIGNER, "labelSelector": {}, "path": "roots.pem" });
     let sources = [
         json!({ "podCertificate": certificate }),
         json!({ "clusterTrustBundle": roots }),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::pod::list;
 use super::profile::Profile;
-use crate::kubernetes::{CONTAINER, SIGNER, TOKEN_AUDIENCE, TOKEN_PATH, TRUST_BUNDLE};
+use crate::kubernetes::{CONTAINER, SIGNER, TOKEN_AUDIENCE, TOKEN_PATH};
 
 /// The sidecar's user, which no container of the application may have: with a shared process namespace it could read the sidecar's
 /// key. Not 65532, which is `nonroot` of the distroless images and of many manifests, nor 1337 and 2102, which are other meshes'.
@@ -169,7 +169,8 @@ pub(super) fn files_volume() -> Value {
     json!({ "name": FILES, "projected": { "sources": [
         { "podCertificate": { "signerName": SIGNER, "keyType": "ECDSAP256", "credentialBundlePath": BUNDLE_FILE,
             "maxExpirationSeconds": CERTIFICATE_SECONDS } },
-        { "clusterTrustBundle": { "name": TRUST_BUNDLE, "path": ROOTS_FILE } },
+        // By the signer and not by the bundle's name: of a name kubelets remember for minutes what it held (1.36, `dropCacheFor`).
+        { "clusterTrustBundle": { "signerName": SIGNER, "labelSelector": {}, "path": ROOTS_FILE } },
     ] } })
 }
 
