@@ -117,20 +117,32 @@ impl Drop for Lease {
     }
 }
 
+/// An agent that leaves its node removes the directory above when it is empty, and so maybe between two steps of this.
+const TRIES: usize = 1000;
+
 /// Whoever may open a directory may lock it, so this one is its owner's alone.
 fn make(pins: &Path) -> Result<(), Error> {
     pins::require_bpffs(pins)?;
+    let steps = || {
+        pins.parent().map_or(Ok(()), fs::create_dir_all)?;
+        DirBuilder::new().mode(0o700).create(pins)
+    };
+    let mut tries = 0;
     loop {
-        if let Some(parent) = pins.parent() {
-            fs::create_dir_all(parent).map_err(Error::path("pins", parent))?;
-        }
-        match DirBuilder::new().mode(0o700).create(pins) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-            // An agent that leaves the node removes the parent when it is empty.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        tries += 1;
+        match steps() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && pins.is_dir() => return Ok(()),
+            Err(error) if tries < TRIES && may_pass(&error) => {}
             made => return made.map_err(Error::path("pins", pins)),
         }
     }
+}
+
+fn may_pass(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists
+    )
 }
 
 /// A lease that was handed over is listed with the process that took it, which may have ended: the one that serves has a

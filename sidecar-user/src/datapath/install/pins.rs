@@ -34,11 +34,23 @@ pub(in super::super) fn map(pins: &Path, name: &str) -> PathBuf {
 
 /// Refuses a directory that is not on a bpffs, or would not be.
 pub(super) fn require_bpffs(pins: &Path) -> Result<(), Error> {
-    let existing = pins.ancestors().find(|path| path.exists()).unwrap_or(pins);
-    if file_system(existing).map_err(Error::path("pins", existing))? != BPF_FS_MAGIC {
-        return Err(Error::NotBpffs { path: pins.into() });
+    for existing in pins.ancestors() {
+        match file_system(existing) {
+            Ok(BPF_FS_MAGIC) => return Ok(()),
+            Ok(_) => break,
+            // Or would not be, once it is made.
+            Err(error) if is_absent(&error) => {}
+            Err(error) => return Err(Error::path("pins", existing)(error)),
+        }
     }
-    Ok(())
+    Err(Error::NotBpffs { path: pins.into() })
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 /// Makes the directories below the pins directory.
