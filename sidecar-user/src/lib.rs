@@ -27,6 +27,7 @@ pub mod model;
 pub mod observe;
 pub mod pki;
 pub mod plugin;
+pub mod pods;
 pub mod policy;
 pub mod proxy;
 pub mod relay;

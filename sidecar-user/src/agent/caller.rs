@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::path;
 use crate::datapath::Process;
 use crate::kubernetes;
 use crate::lifecycle::messages::Messages;
+use crate::pods;
 
 /// What is known of a pod of Kubernetes. `None`: nothing yet.
 pub(super) type Known = watch::Receiver<Option<Arc<kubernetes::Pod>>>;
@@ -123,7 +123,7 @@ impl Home {
 
 fn is_of(leaf: &Path, id: &str) -> bool {
     let name = leaf.file_name().unwrap_or_default().to_string_lossy();
-    path::container(&name) == Some(id)
+    pods::container(&name) == Some(id)
 }
 
 fn holds(cgroup: &Path, pid: u32) -> bool {

@@ -13,12 +13,12 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::PodCgroup;
 use super::caller::Known;
 use super::meshed::{Effect, Meshed, name_of};
 use super::refusal::Refusal;
 use crate::error_chain;
 use crate::kubernetes::{self, Change, Client, Events, Pod};
+use crate::pods::PodCgroup;
 
 /// Of this program, in events.
 const COMPONENT: &str = "outrigger-agent";

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::caller::Home;
-use super::find::own_addresses;
 use super::pod::Pod;
 use crate::datapath::Node;
+use crate::pods::own_addresses;
 use crate::{error_chain, host};
 
 /// Before a failure is tried again.

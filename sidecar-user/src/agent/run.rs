@@ -17,15 +17,15 @@ use super::cluster::{Cluster, Kubernetes, Task};
 use super::leave::{self, EMPTIED, Gate, Own};
 use super::register::Register;
 use super::serving::{self, Serving};
-use super::{Event, Finder, PodCgroup, Roots, Watch};
 use super::{cluster, control, figures, fit, following, introduce, memory, probes};
-use crate::datapath::{self, Lease, Node, Place};
+use crate::datapath::{self, Lease, Node};
 use crate::error_chain;
 use crate::grant::{Answer, Request, Wanted};
 use crate::lifecycle::messages::{Listener, Messages};
 use crate::lifecycle::{self, Shutdown};
 use crate::model::LocalPod;
 use crate::observe::{AdminSocket, NodeAdmin, Observer, serve_node};
+use crate::pods::{Event, Finder, PodCgroup, Roots, Watch, cgroup_of};
 use crate::uplink::{self, Local};
 
 /// Everything that an agent needs to know, validated.
@@ -419,25 +419,6 @@ impl Pods {
         if let Err(error) = self.node.give_up(pins) {
             tracing::warn!(pins = %pins.display(), error = error_chain(&error), "what is pinned of a pod cannot be removed");
         }
-    }
-}
-
-/// The cgroup that pinned links are attached to. `None`: it is gone.
-fn cgroup_of(pins: &Path) -> Result<Option<PathBuf>, String> {
-    let attached = datapath::attached(pins).map_err(|error| error_chain(&error))?;
-    // The last one stays also where somebody has taken the programs off.
-    let hooks = attached.hooks.iter().chain([&attached.control]);
-    let mut places = hooks.map(|hook| &hook.place);
-    let id = places.find_map(|place| match place {
-        Place::Cgroup(id) => Some(id),
-        _ => None,
-    });
-    let Some(id) = id else { return Ok(None) };
-    match datapath::cgroup_of(*id) {
-        Some(path) => Ok(Some(path)),
-        None => Err(format!(
-            "the cgroup with inode {id} is below no mount that is seen here"
-        )),
     }
 }
 

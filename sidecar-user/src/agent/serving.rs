@@ -14,8 +14,9 @@ use super::caller::Home;
 use super::leave::Gate;
 use super::pod::Pod;
 use super::register::Register;
-use super::{Finder, PodCgroup, door, probes};
+use super::{door, probes};
 use crate::datapath::{Node, PodTarget};
+use crate::pods::{Finder, PodCgroup};
 use crate::uplink::Share;
 use crate::{budget, error_chain};
 

@@ -1,9 +1,4 @@
-//! Paths as tables, and the rest on real cgroups with real processes: run as root.
+//! The table of pods that have a sidecar, and the way of a request for a certificate.
 
-mod find;
 mod meshed;
-mod path;
 mod relay;
-mod roots;
-mod subtree;
-mod watch;

@@ -171,7 +171,9 @@ fn read_control(layers: &Layers) -> Option<Option<uplink::Config>> {
         layers.require("control.token", path),
     );
     Some(Some(uplink::Config {
+        fields: uplink::Fields::AGENT,
         url: url?,
+        server_name: None,
         roots: roots?,
         token: token?,
     }))

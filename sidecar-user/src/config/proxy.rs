@@ -1,6 +1,7 @@
 //! The configuration of `outrigger proxy`: what a user writes becomes each room's `Config`. The table of settings is
 //! `proxy/settings.rs`, what a value may be `values.rs`.
 
+mod interception;
 mod settings;
 mod stop;
 mod svid;
@@ -12,11 +13,11 @@ use std::time::Duration;
 
 use super::host;
 use super::layers::{Layers, or};
-use super::values::{absolute, address, admin, admin_socket, duration, non_empty, path, port, word, workers};
+use super::values::{address, admin, admin_socket, duration, non_empty, path, port, word, workers};
 use crate::existing::Existing;
-use crate::grant::Door;
 use crate::{budget, datapath, discovery, identity, intercept, observe, policy, proxy, route};
 
+use interception::{NETNS, Target, read_interception};
 pub use settings::SETTINGS;
 use svid::AGENT;
 
@@ -71,6 +72,10 @@ pub(super) fn read(
             .as_ref()?
             .as_ref()
             .and_then(|target| target.agent.clone()),
+        own_pod: interception
+            .as_ref()?
+            .as_ref()
+            .and_then(|target| target.own_pod.clone()),
         datapath: interception?
             .map(|target| kernel(target, ports, observe.status_port, workers, &addresses, mode)),
         existing: existing?,
@@ -90,9 +95,12 @@ pub(super) fn read(
     })
 }
 
-/// A file, or the word for the agent of this node. A file of that name is written `./agent`.
+/// A file, or the word for the agent of this node or for the control process. Files of such names are written `./agent`.
 fn read_registry(layers: &Layers) -> Option<discovery::Source> {
     let is_agents = layers.require("registry", |value| Ok(value == identity::AGENT))?;
+    if layers.require("registry", |value| Ok(value == CONTROL))? {
+        return read_control(layers);
+    }
     if !is_agents {
         let file = layers.require("registry", path)?;
         return Some(discovery::Source::File(discovery::Config { file }));
@@ -106,6 +114,21 @@ fn read_registry(layers: &Layers) -> Option<discovery::Source> {
         return None;
     }
     Some(discovery::Source::Agent)
+}
+
+/// It is asked at the authority's URL, by the same roots and token.
+fn read_control(layers: &Layers) -> Option<discovery::Source> {
+    let authority = layers.is_given("identity.authority");
+    let is_url = authority && layers.require("identity.authority", |url| Ok(url != identity::AGENT))?;
+    if !is_url {
+        layers.problem(
+            "registry",
+            "it is control, and identity.authority names no URL of it".into(),
+            "write https://host:port there, or name a file here",
+        );
+        return None;
+    }
+    Some(discovery::Source::Control)
 }
 
 fn read_takeover(layers: &Layers) -> Option<proxy::Takeover> {
@@ -134,10 +157,11 @@ pub(super) fn read_kernel(
     let (policy, existing) = (read_policy(layers), read_existing(layers));
     let (ports, observe) = (ports?, observe?);
     check_distinct(layers, &ports, &observe);
-    let Some(target) = interception?.filter(|target| target.agent.is_none()) else {
+    let Some(target) = interception?.filter(|target| target.agent.is_none() && target.own_pod.is_none())
+    else {
         layers.problem(
             "interception",
-            "it is `none` or an agent's, so there is nothing to attach".into(),
+            "it is `none`, an agent's or a pod's, so there is nothing to attach".into(),
             "set interception.cgroup and interception.pins",
         );
         return None;
@@ -147,16 +171,6 @@ pub(super) fn read_kernel(
         policy?,
         existing?,
     ))
-}
-
-/// The fields of the section.
-struct Target {
-    /// Whoever installs it, in the place of this process: then the next three are empty.
-    agent: Option<Door>,
-    cgroup: PathBuf,
-    netns: Option<PathBuf>,
-    pins: PathBuf,
-    allow_whole_host: bool,
 }
 
 fn kernel(
@@ -248,7 +262,8 @@ fn read_addresses(
     None
 }
 
-const NETNS: &str = "interception.netns";
+/// The word for the control process.
+const CONTROL: &str = "control";
 
 fn read_ports(layers: &Layers) -> Option<intercept::Config> {
     let port = |path, default| or(layers, path, default, |path| layers.read(path, port));
@@ -275,72 +290,6 @@ fn read_observe(layers: &Layers) -> Option<observe::Config> {
         admin_socket: admin_socket?,
         status_port: status_port?,
     })
-}
-
-/// Inner `None`: nothing is to be attached, which has to be said: a proxy that is ready and intercepts nothing would
-/// leave its pod in plaintext, and nobody would notice.
-fn read_interception(layers: &Layers) -> Option<Option<Target>> {
-    const FIELD: &str = "interception";
-    const REMEDY: &str = "set interception.cgroup and interception.pins, or write `interception: none` for a proxy that \
-                          intercepts nothing";
-    match (layers.is_given(FIELD), layers.has_section(FIELD)) {
-        (true, false) => {
-            let none = layers.read(FIELD, |text| match text {
-                "none" => Ok(()),
-                _ => Err((format!("`{text}` is not known here"), REMEDY.to_owned())),
-            });
-            none.map(|()| None)
-        }
-        (true, true) => {
-            let what = "it is `none`, and fields of it are given too".to_owned();
-            layers.problem(FIELD, what, "keep the one or the other");
-            None
-        }
-        (false, false) => {
-            layers.problem(FIELD, "it is missing".into(), REMEDY);
-            None
-        }
-        (false, true) if layers.is_given(AGENT) => {
-            let own = ["interception.cgroup", "interception.pins", NETNS];
-            for field in own.into_iter().filter(|field| layers.is_given(field)) {
-                let what =
-                    "it is given, and interception.agent too, where the agent knows the pod".to_owned();
-                layers.problem(field, what, "keep the one or the other");
-            }
-            let agent = layers.read(AGENT, |text| {
-                text.parse().map_err(|wrong| {
-                    (
-                        format!("`{text}`: {wrong}"),
-                        "write the agent's door, such as @outrigger/agent".to_owned(),
-                    )
-                })
-            });
-            Some(Some(Target {
-                agent: Some(agent?),
-                cgroup: PathBuf::new(),
-                netns: None,
-                pins: PathBuf::new(),
-                allow_whole_host: false,
-            }))
-        }
-        (false, true) => {
-            let (cgroup, pins) = (
-                layers.require("interception.cgroup", absolute),
-                layers.require("interception.pins", absolute),
-            );
-            let allow_whole_host = or(layers, "interception.allowWholeHost", false, |path| {
-                layers.read(path, word(&[("true", true), ("false", false)]))
-            });
-            let netns = or(layers, NETNS, None, |path| layers.read(path, absolute).map(Some));
-            Some(Some(Target {
-                agent: None,
-                cgroup: cgroup?,
-                netns: netns?,
-                pins: pins?,
-                allow_whole_host: allow_whole_host?,
-            }))
-        }
-    }
 }
 
 /// Two listeners on one port would take each other's connections, or not start at all.

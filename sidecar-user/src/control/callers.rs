@@ -49,7 +49,6 @@ struct Callers {
 struct Holder {
     caller: Caller,
     node: Arc<str>,
-    addresses: Arc<[IpAddr]>,
 }
 
 /// By the API server that `client` asks.
@@ -139,9 +138,9 @@ impl Callers {
                     false => CallerKind::Workload,
                 },
                 node: Some(node.clone()),
+                addresses: pod.addresses.into(),
             },
             node,
-            addresses: pod.addresses.into(),
         })
     }
 }
@@ -197,7 +196,7 @@ fn decide(holder: &Holder, agent: Option<&Holder>, peer: Option<IpAddr>) -> Resu
             through: Some(agent.caller.clone()),
         }),
         None if caller.kind == CallerKind::Agent
-            || peer.is_some_and(|peer| holder.addresses.contains(&peer.to_canonical())) =>
+            || peer.is_some_and(|peer| caller.addresses.contains(&peer.to_canonical())) =>
         {
             Ok(Proved {
                 caller,

@@ -15,6 +15,9 @@ use tokio::io::unix::AsyncFd;
 
 const BPF_OBJ_PIN: i32 = 6;
 const BPF_OBJ_GET: i32 = 7;
+const BPF_PROG_LOAD: i32 = 5;
+const BPF_PROG_ATTACH: i32 = 8;
+const BPF_PROG_DETACH: i32 = 9;
 const BPF_PROG_GET_FD_BY_ID: i32 = 13;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_PROG_QUERY: i32 = 16;
@@ -223,6 +226,57 @@ pub(super) fn watch<T: Ring>(ring: T) -> io::Result<AsyncFd<T>> {
 pub(super) trait Ring: AsRawFd {}
 impl<T> Ring for EbpfLogger<T> {}
 
+/// A program for packets of a cgroup that lets none pass. It has no map, and two instructions.
+pub(super) fn load_closed(name: &str) -> io::Result<OwnedFd> {
+    const BPF_PROG_TYPE_CGROUP_SKB: u32 = 8;
+    #[repr(C)]
+    #[derive(Clone, Copy, Pod, Zeroable)]
+    struct Attr {
+        kind: u32,
+        instructions: u32,
+        code: u64,
+        licence: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel: u32,
+        flags: u32,
+        name: [u8; 16],
+    }
+    // r0 = 0; exit
+    let code: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 0, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    let licence = c"GPL";
+    let mut attr = Attr {
+        kind: BPF_PROG_TYPE_CGROUP_SKB,
+        instructions: code.len() as u32,
+        code: code.as_ptr() as u64,
+        licence: licence.as_ptr() as u64,
+        ..Attr::zeroed()
+    };
+    for (to, from) in attr.name.iter_mut().zip(name.bytes().take(15)) {
+        *to = from;
+    }
+    bpf(BPF_PROG_LOAD, &mut attr).map(owned)
+}
+
+/// How a program is attached that stays without a link and without a pin, until its cgroup is removed.
+pub(super) const OVERRIDABLE: u32 = 1;
+
+pub(super) fn attach_overridably(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<()> {
+    let mut attr: [u32; 4] = [descriptor(cgroup), descriptor(program), attach_type, OVERRIDABLE];
+    bpf(BPF_PROG_ATTACH, &mut attr).map(drop)
+}
+
+/// Takes off the only program that is there, which was attached so.
+pub(super) fn detach_overridable(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<()> {
+    let mut attr: [u32; 4] = [descriptor(cgroup), 0, attach_type, 0];
+    bpf(BPF_PROG_DETACH, &mut attr).map(drop)
+}
+
 /// Attaches without a link and without letting anything join, as old tools do.
 #[cfg(test)]
 pub(super) fn attach_exclusively(
@@ -230,7 +284,6 @@ pub(super) fn attach_exclusively(
     cgroup: BorrowedFd<'_>,
     attach_type: u32,
 ) -> io::Result<()> {
-    const BPF_PROG_ATTACH: i32 = 8;
     let mut attr: [u32; 4] = [descriptor(cgroup), descriptor(program), attach_type, 0];
     bpf(BPF_PROG_ATTACH, &mut attr).map(drop)
 }

@@ -11,6 +11,7 @@ mod control;
 mod control_cost;
 mod control_refused;
 mod documented;
+mod ending;
 mod facts;
 mod hold;
 mod inbound;

@@ -29,6 +29,8 @@ pub enum Source {
     File(Config),
     /// The agent of this node, which is asked for what is dialled.
     Agent,
+    /// The control process itself, likewise, which is the authority of certificates too.
+    Control,
 }
 
 #[derive(Clone, Debug)]

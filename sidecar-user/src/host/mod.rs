@@ -10,6 +10,7 @@ mod connections;
 mod ends;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod gateways;
 mod listening;
 mod netlink;
 mod prefixes;
@@ -22,6 +23,7 @@ mod watch;
 
 pub use connections::{Connection, connections, destroy};
 pub use ends::SocketsByEnds;
+pub use gateways::gateways;
 pub use listening::Listeners;
 pub use routes::{RouteTable, Routes};
 pub use tcp_info::tcp_facts;

@@ -230,7 +230,10 @@ fn destinations(kernel: &mut Netlink, family: AddressFamily) -> io::Result<Vec<(
 }
 
 /// A kernel without a family has nothing of it.
-fn dump(kernel: &mut Netlink, request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+pub(super) fn dump(
+    kernel: &mut Netlink,
+    request: RouteNetlinkMessage,
+) -> io::Result<Vec<RouteNetlinkMessage>> {
     match kernel.dump(&request) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => {
             Ok(Vec::new())
@@ -307,7 +310,7 @@ pub(super) fn answer(route: &RouteMessage) -> Path {
     }
 }
 
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
+pub(super) fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(ip) => Some((*ip).into()),
         RouteAddress::Inet6(ip) => Some((*ip).into()),

@@ -14,7 +14,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{Change, Changes, Listeners, RouteTable, Routes};
+use super::{Change, Changes, Listeners, RouteTable, Routes, gateways};
 use crate::model::network::Path;
 
 /// Two devices, two addresses of a family on one, and a route of each kind.
@@ -330,6 +330,17 @@ fn bare(to: IpAddr) -> Path {
                 .ip(),
         ),
     }
+}
+
+#[test]
+fn next_hops_are_those_of_every_route_of_both_families() {
+    let commands = "link set lo up\nlink add v type veth peer name w\nlink set v up\nlink set w up\naddr add 10.99.0.2/24 dev v\n\
+        addr add fd99::2/64 dev v nodad\nroute add default via 10.99.0.1\nroute add 10.5.0.0/16 via 10.99.0.7\n\
+        route add 10.6.0.0/16 dev v\nroute add default via fd99::1\n";
+    in_network(commands, || {
+        let wanted: [IpAddr; 3] = ["10.99.0.1", "10.99.0.7", "fd99::1"].map(|ip| ip.parse().unwrap());
+        assert_eq!(gateways().expect("routes"), wanted.into());
+    });
 }
 
 fn found() -> BTreeMap<IpNet, Path> {

@@ -73,6 +73,8 @@ impl Proved {
         match owner.kind {
             // Agents of all nodes have the same identity.
             CallerKind::Agent => owner.to_string().into(),
+            // So have all replicas of a workload, each of which may keep a connection.
+            CallerKind::Workload if owner.node.is_some() => owner.name.clone(),
             CallerKind::Workload => owner.identity.as_str().into(),
         }
     }
@@ -136,6 +138,7 @@ fn listed(tokens: &Tokens, token: &str, now: SystemTime) -> Result<Proved, Doubt
                 name: label,
                 kind: CallerKind::Workload,
                 node: None,
+                addresses: Arc::default(),
             },
             through: None,
         }),

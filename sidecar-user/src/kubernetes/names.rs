@@ -33,3 +33,9 @@ pub const SIGNER: &str = concat!(domain!(), "/workload");
 pub const TRUST_BUNDLE: &str = concat!(domain!(), ":workload:root");
 /// On a pod: `strict` or `permissive`, for its sidecar alone.
 pub const ANNOTATION_MODE: &str = concat!(domain!(), "/mode");
+/// The variable that tells a sidecar the UID of its pod, to which it attaches by itself then: no agent does.
+pub const POD_UID: &str = "OUTRIGGER_POD_UID";
+/// On a pod: `agent` or `self`, who attaches the programs to it.
+pub const ANNOTATION_ATTACH: &str = concat!(domain!(), "/attach");
+/// In a pod's namespace, for sidecars that attach by themselves: the roots of the mesh, as control keeps them in its own.
+pub const ROOTS: &str = "outrigger-ca";

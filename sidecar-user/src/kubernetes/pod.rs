@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::object::resource;
 use super::probe::Container;
-use super::{CONTAINER, Change, Client, Error, follow};
+use super::{CONTAINER, Change, Client, Error, POD_UID, follow};
 
 /// A pod as an agent sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Pod {
     pub runtime_class: Option<String>,
     /// Of a static pod: the hash of its configuration, which the kubelet takes for the UID.
     pub static_hash: Option<String>,
-    /// Whether it has a container for its sidecar.
+    /// Whether it has a container for its sidecar, and that one does not attach by itself.
     pub is_meshed: bool,
     /// The id of that container, once the kubelet has told it. Another one after each restart of it.
     pub sidecar: Option<String>,
@@ -127,7 +127,7 @@ impl Pod {
             is_meshed: spec
                 .init_containers
                 .iter()
-                .any(|container| container.name == CONTAINER),
+                .any(|container| container.name == CONTAINER && !container.has_variable(POD_UID)),
             sidecar: of_sidecar
                 .filter_map(|status| id_of(&status.container_id?))
                 .next(),
@@ -213,6 +213,18 @@ mod tests {
                 (true, None, true)
             );
         }
+    }
+
+    #[test]
+    fn a_sidecar_that_attaches_by_itself_is_no_agents_business() {
+        let with = |variable: &str| {
+            pod(
+                serde_json::json!({"metadata": {"uid": "u"}, "spec": {"containers": [], "initContainers": [
+                {"name": "outrigger-proxy", "env": [{"name": variable, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]}]}}),
+            )
+        };
+        assert!(with("OUTRIGGER_NAME").is_meshed);
+        assert!(!with("OUTRIGGER_POD_UID").is_meshed);
     }
 
     #[test]

@@ -9,11 +9,18 @@ use serde::Deserialize;
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Container {
     pub(super) name: String,
+    env: Vec<Variable>,
     ports: Vec<ContainerPort>,
     liveness_probe: Option<Handler>,
     readiness_probe: Option<Handler>,
     startup_probe: Option<Handler>,
     lifecycle: Option<Lifecycle>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Variable {
+    name: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -52,6 +59,11 @@ enum Port {
 }
 
 impl Container {
+    /// Whether it is given a variable of this name. Nobody can change that of a pod that is there.
+    pub(super) fn has_variable(&self, name: &str) -> bool {
+        self.env.iter().any(|variable| variable.name == name)
+    }
+
     pub(super) fn probe_ports(&self) -> BTreeSet<u16> {
         let hooks = self
             .lifecycle

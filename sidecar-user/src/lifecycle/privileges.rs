@@ -19,7 +19,13 @@ pub struct Privileges(u64);
 impl Privileges {
     pub const NONE: Self = Self(0);
     pub const NET_ADMIN: Self = Self(1 << 12);
+    pub const PERFMON: Self = Self(1 << 38);
     pub const BPF: Self = Self(1 << 39);
+
+    /// Whether the calling thread has all of these. Where the kernel does not tell, what takes them will.
+    pub fn are_held(self) -> bool {
+        sys::capabilities().map_or(true, |own| own.effective & self.0 == self.0)
+    }
 }
 
 impl BitOr for Privileges {

@@ -1,6 +1,7 @@
 //! Whoever asks at a service of the control plane, once it is known. How it is known, `issuer/` and `agent/` say.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::identity::SpiffeId;
@@ -17,6 +18,8 @@ pub struct Caller {
     pub kind: CallerKind,
     /// The name of the node where it runs; `None`: nobody has said.
     pub node: Option<Arc<str>>,
+    /// Of its pod, as the API server says; none where there is no cluster.
+    pub addresses: Arc<[IpAddr]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::own_pod::OwnPod;
 use super::stop;
 use super::takeover::Takeover;
 use crate::existing::Existing;
@@ -24,6 +25,8 @@ pub struct Config {
     pub datapath: Option<datapath::Config>,
     /// Whoever installs that, in the place of this process.
     pub agent: Option<Door>,
+    /// The pod of Kubernetes that this process is in, and attaches to by itself.
+    pub own_pod: Option<OwnPod>,
     /// What becomes of the connections that were there before the first attachment.
     pub existing: Existing,
     /// What is intercepted, watched for changes; `None`: the default.

@@ -6,7 +6,9 @@ use std::os::unix::net::UnixListener;
 
 use super::granted::Granted;
 use super::takeover::Handover;
-use crate::datapath::{Datapath, Error, Generation, Hold, Logs, NeighbourQuery, PodTarget, Session, Steered};
+use crate::datapath::{
+    Datapath, Ending, Error, Generation, Hold, Logs, NeighbourQuery, PodTarget, Session, Steered,
+};
 use crate::existing::{self, Existing, Own, Settled};
 
 pub(super) enum Kernel {
@@ -85,6 +87,14 @@ impl Kernel {
         match self {
             Self::Installed(datapath) => Handover::Installed(datapath.handover()),
             Self::Granted(granted) => Handover::Granted(granted.handover()),
+        }
+    }
+
+    /// By which the pod is left when it ends. `None`: it is the agent's.
+    pub(super) fn ending(&self) -> Option<Result<Ending, Error>> {
+        match self {
+            Self::Installed(datapath) => Some(datapath.ending()),
+            Self::Granted(_) => None,
         }
     }
 

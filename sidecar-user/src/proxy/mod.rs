@@ -15,11 +15,13 @@ mod fixed;
 mod granted;
 mod interception;
 mod kernel;
+mod leaving;
 mod left_alone;
 mod limits;
 mod live;
 mod network;
 mod outcome;
+mod own_pod;
 mod phase;
 mod ports;
 mod privileges;
@@ -43,15 +45,20 @@ use anyhow::Context;
 use crate::datapath::PodTarget;
 use crate::lifecycle::{self, LogFilter};
 pub use config::Config;
+pub use own_pod::OwnPod;
 pub use takeover::Takeover;
 
 /// Runs until it has drained. Blocks. The thread that calls it gives up all its capabilities on the way.
-pub fn run(config: Config, log: LogFilter) -> anyhow::Result<()> {
+pub fn run(mut config: Config, log: LogFilter) -> anyhow::Result<()> {
     let kept = privileges::Kept::find();
     lifecycle::raise_file_limit();
     // A pod that an agent serves is the one that this process is in.
-    let own = config.datapath.as_ref().filter(|_| config.agent.is_none());
-    let pod = own.map(PodTarget::of).transpose()?;
+    let own = config.datapath.as_mut().filter(|_| config.agent.is_none());
+    let pod = match (own, &config.own_pod) {
+        (Some(kernel), Some(own_pod)) => Some(own_pod.find(kernel)?),
+        (Some(kernel), None) => Some(PodTarget::of(kernel)?),
+        (None, _) => None,
+    };
     if let Some(pod) = &pod {
         // Before there is another thread, so that every one of them is in the pod, with all sockets that it makes.
         pod.netns().enter()?;

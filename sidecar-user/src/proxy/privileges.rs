@@ -39,6 +39,11 @@ impl Kept {
     pub(super) fn alone(self) {
         lifecycle::keep(self.0);
     }
+
+    /// As [`Self::alone`], and these.
+    pub(super) fn also(self, more: Privileges) {
+        lifecycle::keep(self.0 | more);
+    }
 }
 
 /// Asks who else is attached to the pod, which takes CAP_NET_ADMIN: by a thread that keeps it, and does nothing else.
@@ -55,7 +60,7 @@ impl Asking {
         };
         let ((ask, asked), (answer, answers)) = (channel(), channel());
         let run = move || {
-            lifecycle::keep(kept.0 | Privileges::NET_ADMIN);
+            kept.also(Privileges::NET_ADMIN);
             serve(&query, &asked, &answer);
         };
         let thread = thread::Builder::new().name("neighbours".into());

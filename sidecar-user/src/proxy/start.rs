@@ -55,7 +55,7 @@ pub(super) async fn run(
         return Ok(());
     };
     let active = taken_over.activate(&mut opened)?;
-    let confined = active.give_up(kept)?;
+    let confined = active.give_up(&opened.config, kept)?;
     let running = confined.run(&opened)?;
     let serving = running.prove(&opened)?;
     serving.until_end(opened).await

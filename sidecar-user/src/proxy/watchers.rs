@@ -179,6 +179,7 @@ pub(super) fn shown_config(config: &Config, caller: Caller) -> serde_json::Value
         shown["registry"] = match &config.discovery {
             Source::File(config) => json!(config.file),
             Source::Agent => json!("agent"),
+            Source::Control => json!("control"),
         };
         if let Some(d) = &config.datapath {
             shown["interception"]["cgroup"] = json!(d.cgroup);

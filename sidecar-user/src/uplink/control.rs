@@ -1,8 +1,8 @@
-//! The agent's channel to the control process: TLS over HTTP/2, one connection for all calls, which opens another one where it is
+//! An agent's channel to the control process, or a sidecar's own: TLS over HTTP/2, one connection for all calls, which opens another one where it is
 //! lost.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::Uri;
@@ -14,7 +14,7 @@ use tower::service_fn;
 
 use super::dial::{Addresses, Dialer, ServiceName, service};
 use super::files;
-use super::{Config, Error};
+use super::{Config, Error, Mark};
 use crate::credentials::Stamp;
 
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -26,19 +26,25 @@ const PONG: Duration = Duration::from_secs(10);
 pub struct Control {
     config: Config,
     uri: Uri,
-    host: String,
+    server_name: String,
     dialer: Dialer,
     open: Mutex<Option<(Option<Stamp>, Channel)>>,
 }
 
 impl Control {
     pub fn new(config: Config, addresses: Addresses) -> Result<Self, Error> {
+        Self::marked(config, addresses, Arc::new(|_| Ok(())))
+    }
+
+    /// Each of its sockets is given to `mark` before it connects.
+    pub fn marked(config: Config, addresses: Addresses, mark: Mark) -> Result<Self, Error> {
         let (uri, host) = parse(&config)?;
-        let dialer = Dialer::new(host.clone(), uri.port_u16().unwrap_or(443), addresses);
+        let server_name = config.server_name.clone().unwrap_or_else(|| host.clone());
+        let dialer = Dialer::new(host, uri.port_u16().unwrap_or(443), addresses, mark);
         Ok(Self {
             config,
             uri,
-            host,
+            server_name,
             dialer,
             open: Mutex::default(),
         })
@@ -64,7 +70,7 @@ impl Control {
         {
             return Ok(channel.clone());
         }
-        let roots = beside(path, files::roots).await?;
+        let roots = beside(self.config.fields.roots, path, files::roots).await?;
         let channel = self.connect(roots)?;
         *self.lock() = Some((stamp, channel.clone()));
         Ok(channel)
@@ -75,22 +81,25 @@ impl Control {
         self.lock().take();
     }
 
-    /// `Bearer` and the agent's own token.
+    /// `Bearer` and the caller's own token.
     pub async fn token(&self) -> Result<MetadataValue<Ascii>, Error> {
-        beside(self.config.token.clone(), files::bearer).await
+        beside(self.config.fields.token, self.config.token.clone(), files::bearer).await
     }
 
     fn connect(&self, roots: RootCertStore) -> Result<Channel, Error> {
         let tls = ClientTlsConfig::new()
             .trust_anchors(roots.roots)
-            .domain_name(&self.host);
+            .domain_name(&self.server_name);
         let endpoint = Endpoint::from(self.uri.clone())
             .connect_timeout(CONNECT_TIME)
             .http2_keep_alive_interval(PING)
             .keep_alive_timeout(PONG)
             .keep_alive_while_idle(true)
             .tls_config(tls)
-            .map_err(|source| Error::Tls { source })?;
+            .map_err(|source| Error::Tls {
+                field: self.config.fields.roots,
+                source,
+            })?;
         let dialer = self.dialer.clone();
         Ok(endpoint.connect_with_connector_lazy(service_fn(move |_| {
             let stream = dialer.clone().dial();
@@ -105,10 +114,11 @@ impl Control {
 
 /// Beside the runtime: a disk may take its time.
 async fn beside<T: Send + 'static>(
+    field: &'static str,
     path: std::path::PathBuf,
-    read: fn(&Path) -> Result<T, Error>,
+    read: fn(&'static str, &Path) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(move || read(&path)).await {
+    match tokio::task::spawn_blocking(move || read(field, &path)).await {
         Ok(read) => read,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
@@ -116,6 +126,7 @@ async fn beside<T: Send + 'static>(
 
 fn parse(config: &Config) -> Result<(Uri, String), Error> {
     let fail = |reason| Error::Url {
+        field: config.fields.url,
         value: config.url.clone(),
         reason,
     };

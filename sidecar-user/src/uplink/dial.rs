@@ -2,13 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::time::timeout;
+
+use super::Mark;
 
 /// For one replica. A node that has lost its power answers nothing at all.
 const ONE: Duration = Duration::from_secs(2);
@@ -39,21 +42,23 @@ pub fn service(host: &str) -> Option<ServiceName> {
     })
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Dialer {
     host: String,
     port: u16,
     addresses: Addresses,
+    mark: Mark,
     /// Each dial begins with another replica than the one before, so that one whose TLS fails is not tried for ever.
     turn: Arc<AtomicUsize>,
 }
 
 impl Dialer {
-    pub(super) fn new(host: String, port: u16, addresses: Addresses) -> Self {
+    pub(super) fn new(host: String, port: u16, addresses: Addresses, mark: Mark) -> Self {
         Self {
             host,
             port,
             addresses,
+            mark,
             turn: Arc::default(),
         }
     }
@@ -68,7 +73,7 @@ impl Dialer {
         );
         for n in 0..all.len() {
             let address = all[(first + n) % all.len()];
-            match timeout(ONE, TcpStream::connect(address)).await {
+            match timeout(ONE, self.connect(address)).await {
                 Ok(Ok(stream)) => {
                     stream.set_nodelay(true)?;
                     return Ok(stream);
@@ -83,6 +88,15 @@ impl Dialer {
             }
         }
         Err(failed)
+    }
+
+    async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        (self.mark)(socket.as_fd())?;
+        socket.connect(address).await
     }
 
     async fn all(&self) -> io::Result<Vec<SocketAddr>> {

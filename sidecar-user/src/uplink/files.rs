@@ -1,5 +1,5 @@
-//! The agent's own files: the roots by which the control process is judged, and the agent's token. The kubelet replaces both while
-//! the agent runs, so both are read anew: roots when they have changed, the token for each call. How they are read, `credentials/`
+//! The caller's own files: the roots by which the control process is judged, and the caller's token. The kubelet replaces both while
+//! it runs, so both are read anew: roots when they have changed, the token for each call. How they are read, `credentials/`
 //! says.
 
 use std::path::Path;
@@ -12,15 +12,15 @@ use super::Error;
 use crate::credentials::{self, MAX_ROOTS, MAX_TOKEN, Unreadable};
 
 /// Blocks as a disk does.
-pub(super) fn roots(path: &Path) -> Result<RootCertStore, Error> {
-    let pem = read("roots", path, MAX_ROOTS)?;
-    credentials::roots(&pem).map_err(|reason| content("roots", path, reason))
+pub(super) fn roots(field: &'static str, path: &Path) -> Result<RootCertStore, Error> {
+    let pem = read(field, path, MAX_ROOTS)?;
+    credentials::roots(&pem).map_err(|reason| content(field, path, reason))
 }
 
 /// `Bearer` and the token. Blocks as a disk does.
-pub(super) fn bearer(path: &Path) -> Result<MetadataValue<Ascii>, Error> {
-    let token = read("token", path, MAX_TOKEN)?;
-    credentials::bearer(&token).map_err(|reason| content("token", path, reason))
+pub(super) fn bearer(field: &'static str, path: &Path) -> Result<MetadataValue<Ascii>, Error> {
+    let token = read(field, path, MAX_TOKEN)?;
+    credentials::bearer(&token).map_err(|reason| content(field, path, reason))
 }
 
 fn read(field: &'static str, path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, Error> {

@@ -6,7 +6,9 @@ use super::*;
 
 fn config(url: &str) -> Config {
     Config {
+        fields: Fields::AGENT,
         url: url.into(),
+        server_name: None,
         roots: PathBuf::from("roots"),
         token: PathBuf::from("token"),
     }

@@ -22,6 +22,7 @@ use super::demands::{Demands, Needs};
 use super::message::{DeltaRequest, DeltaResponse, Node};
 use super::{Audience, Limits, ServerStream, Shared, address_key};
 use crate::grpc::{Answering, Answers};
+use crate::model::{Caller, CallerKind};
 
 const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
 pub(super) const DELTA: &str =
@@ -30,6 +31,8 @@ pub(super) const DELTA: &str =
 const MAX_REQUEST: usize = 16 << 20;
 /// Changes are sent together that happen within this time, and half of it more at most.
 const BATCH: Duration = Duration::from_millis(60);
+/// What the name of a node begins with that is a sidecar, in Istio's words.
+const SIDECAR: &str = "sidecar~";
 /// A client that takes nothing for so long has to begin again.
 const STALLED: Duration = Duration::from_secs(30);
 
@@ -50,11 +53,16 @@ impl Guests {
         }
     }
 
-    /// A sidecar says itself which pod it stands beside: a false word would show it policies of others, or none.
-    fn audience(&self, node: Option<&Node>) -> Audience {
-        match self {
-            Self::Nodes => Audience::Everybody,
-            Self::Sidecars(_) => {
+    /// A sidecar says itself which pod it stands beside: a false word would show it policies of others, or none. Where its token has
+    /// proved that, its word does not count.
+    fn audience(&self, node: Option<&Node>, caller: Option<&Caller>) -> Audience {
+        match (self, caller) {
+            (Self::Nodes, Some(pod)) if is_own_sidecar(node, pod) => Audience::Pod {
+                namespace: pod.identity.namespace().into(),
+                own: pod.addresses.iter().map(|ip| address_key("", *ip)).collect(),
+            },
+            (Self::Nodes, _) => Audience::Everybody,
+            (Self::Sidecars(_), _) => {
                 let text = |name| node.and_then(|node| node.text(name)).unwrap_or_default();
                 let addresses = text("INSTANCE_IPS").split(',').filter_map(|ip| ip.parse().ok());
                 Audience::Pod {
@@ -64,6 +72,11 @@ impl Guests {
             }
         }
     }
+}
+
+/// A sidecar without an agent, and not the proxy of a node, which asks by the token of a pod too.
+fn is_own_sidecar(node: Option<&Node>, caller: &Caller) -> bool {
+    caller.kind == CallerKind::Workload && node.is_some_and(|node| node.id.starts_with(SIDECAR))
 }
 
 /// Read at one moment.
@@ -138,14 +151,15 @@ impl Answers for Discovery {
         }
         let mut grpc = tonic::server::Grpc::new(ProstCodec::default()).max_decoding_message_size(MAX_REQUEST);
         let stream = service_fn(move |request: Request<Streaming<DeltaRequest>>| {
-            std::future::ready(Ok(Response::new(self.stream(request.into_inner()))))
+            let caller = request.extensions().get::<Caller>().cloned();
+            std::future::ready(Ok(Response::new(self.stream(request.into_inner(), caller))))
         });
         grpc.streaming(stream, request).await
     }
 }
 
 impl Discovery {
-    fn stream(&self, requests: Streaming<DeltaRequest>) -> Responses {
+    fn stream(&self, requests: Streaming<DeltaRequest>, caller: Option<Caller>) -> Responses {
         // One at a time: whoever reads slowly is sent the last state, and none between.
         let (out, mut responses) = mpsc::channel(1);
         let task = Task {
@@ -155,6 +169,7 @@ impl Discovery {
                 Guests::Sidecars(demands) => Some(demands.needs()),
             },
             stream: None,
+            caller,
             out,
         };
         tokio::spawn(task.run(requests));
@@ -167,6 +182,8 @@ struct Task {
     needs: Option<Needs>,
     /// Since the first request, which says who asks.
     stream: Option<ServerStream>,
+    /// Whose token was shown; nobody's at an agent, whose doors tell who asks.
+    caller: Option<Caller>,
     out: mpsc::Sender<Result<DeltaResponse, Status>>,
 }
 
@@ -234,7 +251,7 @@ impl Task {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => {
-                let audience = guests.audience(request.node.as_ref());
+                let audience = guests.audience(request.node.as_ref(), self.caller.as_ref());
                 if let (Some(needs), Audience::Pod { own, .. }) = (&mut self.needs, &audience) {
                     needs.add(own, Instant::now());
                 }
@@ -278,6 +295,49 @@ impl Task {
                 .resources
                 .fetch_add(response.resources.len() as u64, Relaxed);
             place.send(Ok(response));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SpiffeId;
+
+    fn caller(kind: CallerKind) -> Caller {
+        Caller {
+            identity: SpiffeId::new("td", "shop", "web").unwrap(),
+            name: "shop/web-1".into(),
+            kind,
+            node: Some("n1".into()),
+            addresses: vec!["10.0.0.1".parse().unwrap()].into(),
+        }
+    }
+
+    #[test]
+    fn a_sidecar_that_asks_control_is_the_pod_of_its_token_whatever_it_says() {
+        let said = |id: &str| {
+            let words = [("NAMESPACE", "other"), ("INSTANCE_IPS", "10.0.0.9")];
+            Node::new(id.to_owned(), &words)
+        };
+        let (sidecar, node) = (
+            said("sidecar~10.0.0.9~web-9.other~x"),
+            said("ztunnel~10.0.0.9~z.sys~x"),
+        );
+        let audience =
+            |node: &Node, caller: Option<Caller>| Guests::Nodes.audience(Some(node), caller.as_ref());
+        match audience(&sidecar, Some(caller(CallerKind::Workload))) {
+            Audience::Pod { namespace, own } => {
+                assert_eq!((&*namespace, &*own[0], own.len()), ("shop", "/10.0.0.1", 1));
+            }
+            Audience::Everybody => panic!("a sidecar is sent what concerns its pod"),
+        }
+        for (node, caller) in [
+            (&node, Some(caller(CallerKind::Workload))),
+            (&sidecar, Some(caller(CallerKind::Agent))),
+            (&sidecar, None),
+        ] {
+            assert!(matches!(audience(node, caller), Audience::Everybody));
         }
     }
 }

@@ -118,6 +118,8 @@ pub(super) const ROOMS: &[Room] = &[
         "admission pki inject kubernetes",
         "bytes http_body_util hyper hyper_util pem rcgen rustls tokio tokio_rustls tracing x509_parser",
     ),
+    // Where pods are, for whoever installs them. nix for inotify and the kind of a file system.
+    room("pods", "datapath", "nix tokio tracing"),
     // Roles assemble rooms. The plugin is a client of the admin endpoint: it reads its JSON and prints it; and a door to inject.
     room("proxy", ALL_ROOMS, ROLE_CRATES),
     room("control", ALL_ROOMS, ROLE_CRATES),
@@ -140,7 +142,7 @@ pub(super) const WALLS: [(&str, &str); 1] = [("datapath/session", "datapath/inst
 const TESTING: &str = "testing";
 
 /// What a role may import: every room, and how a process lives and ends; no other role.
-const ALL_ROOMS: &str = "model document admission budget policy route intercept transport relay pki identity discovery datapath host existing issuer observe grant kubernetes inject webhook xds \
+const ALL_ROOMS: &str = "model document admission budget policy route intercept transport relay pki identity discovery datapath host existing pods issuer observe grant kubernetes inject webhook xds \
                          uplink lifecycle";
 
 /// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`

@@ -66,6 +66,8 @@ impl Node {
         std::fs::write(scratch.join("agent-token"), "agent").unwrap();
         let (addresses, known) = watch::channel(Vec::new());
         let config = uplink::Config {
+            fields: uplink::Fields::AGENT,
+            server_name: None,
             url: "https://control.system.svc:15012".into(),
             roots: scratch.join("state/root-cert.pem"),
             token: scratch.join("agent-token"),

@@ -4,7 +4,7 @@
 use super::super::layers::Setting;
 use super::super::logging;
 
-pub const SETTINGS: [Setting; 39] = [
+pub const SETTINGS: [Setting; 42] = [
     Setting {
         path: "workload.name",
         flag: "name",
@@ -74,7 +74,7 @@ pub const SETTINGS: [Setting; 39] = [
         flag: "registry",
         env: "OUTRIGGER_REGISTRY",
         value: "FILE",
-        help: "The registry of services and workloads, or agent: what the agent of this node knows",
+        help: "The registry of services and workloads, or agent: what the agent of this node knows, or control: what the authority knows",
         list: false,
     },
     Setting {
@@ -158,6 +158,30 @@ pub const SETTINGS: [Setting; 39] = [
         list: false,
     },
     Setting {
+        path: "interception.pod",
+        flag: "pod",
+        env: "OUTRIGGER_POD_UID",
+        value: "UID",
+        help: "UID of the pod of Kubernetes that this proxy is in, whose cgroup is found by it. In the place of --cgroup",
+        list: false,
+    },
+    Setting {
+        path: "interception.probePorts",
+        flag: "probe-ports",
+        env: "OUTRIGGER_PROBE_PORTS",
+        value: "PORTS",
+        help: "With --pod: where the kubelet asks containers of the pod, by commas [default: none]",
+        list: true,
+    },
+    Setting {
+        path: "interception.nodeAddresses",
+        flag: "node-addresses",
+        env: "OUTRIGGER_NODE_ADDRESSES",
+        value: "IPS",
+        help: "With --pod: addresses of the node, beside the next hops of the pod's routes, by commas [default: none]",
+        list: true,
+    },
+    Setting {
         path: "interception.netns",
         flag: "netns",
         env: "OUTRIGGER_NETNS",
@@ -170,7 +194,7 @@ pub const SETTINGS: [Setting; 39] = [
         flag: "pins",
         env: "OUTRIGGER_PINS",
         value: "DIR",
-        help: "Directory on a bpffs for pinned links and maps",
+        help: "Directory on a bpffs for pinned links and maps; with --pod one for each pod is below it",
         list: false,
     },
     Setting {

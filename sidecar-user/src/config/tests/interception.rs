@@ -98,3 +98,49 @@ fn addresses_are_those_of_the_network_namespace_that_is_named() {
         "{relative}"
     );
 }
+
+#[test]
+fn a_pod_that_is_attached_to_by_itself_is_named_by_its_uid_alone() {
+    const UID: &str = "2c48913c-b29f-11e7-9350-020968147796";
+    let read = |more: &[&str]| read_proxy(MINIMAL, &[&["--pod", UID, "--pins", "/p"], more].concat());
+    let role = read(&[
+        "--probe-ports",
+        "80,8080,80",
+        "--node-addresses",
+        "10.0.0.1,fd00::1",
+    ])
+    .unwrap()
+    .role;
+    let own = role.own_pod.unwrap();
+    assert_eq!((own.uid.as_str(), own.node_addresses.len()), (UID, 2));
+    assert_eq!(own.probe_ports, [80, 8080].into());
+    let kernel = role.datapath.unwrap();
+    assert_eq!(
+        kernel.pins,
+        std::path::Path::new("/p").join(UID),
+        "one for each pod"
+    );
+    for (more, told) in [
+        (
+            ["--cgroup", "/c"],
+            "`--cgroup`: it is given, and interception.pod too",
+        ),
+        (
+            ["--netns", "/n"],
+            "`--netns`: it is given, and interception.pod too",
+        ),
+        (["--agent", "@a"], "interception.agent too"),
+        (["--probe-ports", "0"], "`--probe-ports`"),
+    ] {
+        let error = read(&more).unwrap_err();
+        assert!(error.contains(told), "{error}");
+    }
+    let error = read_proxy(MINIMAL, &["--pod", "web-1", "--pins", "/p"]).unwrap_err();
+    assert!(error.contains("`web-1` is no pod UID"), "{error}");
+    let error = read_proxy(
+        MINIMAL,
+        &["--cgroup", "/c", "--pins", "/p", "--probe-ports", "80"],
+    )
+    .unwrap_err();
+    assert!(error.contains("interception.pod is missing"), "{error}");
+}

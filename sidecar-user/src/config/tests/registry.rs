@@ -21,3 +21,19 @@ fn the_agents_registry_without_an_agent_is_refused() {
     let told = read_proxy(&from("agent"), &["--interception", "none"]).unwrap_err();
     assert!(told.contains("interception.agent"), "{told}");
 }
+
+#[test]
+fn the_control_processs_registry_is_asked_where_certificates_are() {
+    let control = read_proxy(&from("control"), &["--interception", "none"]).unwrap();
+    assert!(matches!(control.role.discovery, Source::Control));
+    let agents = [
+        "--agent",
+        "@outrigger/agent",
+        "--authority",
+        "agent",
+        "--authority-roots",
+        "",
+    ];
+    let told = read_proxy(&from("control"), &agents).unwrap_err();
+    assert!(told.contains("identity.authority names no URL"), "{told}");
+}

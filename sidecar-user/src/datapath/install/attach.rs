@@ -1,5 +1,7 @@
 //! Attaching, from nothing or over what an earlier proxy of the pod left pinned.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -13,7 +15,8 @@ use super::installed::Installed;
 use super::lease::Lease;
 use super::links;
 use super::node::{Node, Programs, SHARED};
-use super::{Former, Generation, Handover, Logs, NeighbourQuery, detach, pins, whole_host};
+use super::probes::Probes;
+use super::{Ending, Former, Generation, Handover, Logs, NeighbourQuery, detach, ending, pins, whole_host};
 
 /// The programs, attached or about to be, and the session by which they are used. Dropping it detaches nothing: see
 /// `detach`.
@@ -23,6 +26,7 @@ pub struct Datapath {
     generation: Option<Generation>,
     is_first: bool,
     logs: Option<Logs>,
+    probes: Option<Probes>,
 }
 
 impl Datapath {
@@ -77,10 +81,29 @@ impl Datapath {
         let pins = &self.installed.pins;
         let intercepted = pins::any_link(pins);
         let activated = self.installed.activate();
+        if activated.is_ok() {
+            // From now on the programs decide.
+            ending::reopen(self.pod())?;
+        }
         if activated.is_err() && !intercepted {
             let _: Result<_, Error> = detach::remove_all(pins);
         }
         activated
+    }
+
+    /// Lets these addresses of the pod's host ask at these ports whether its containers are well, past the proxy, as
+    /// [`Node::set_probe_ports`] does for the pods of a node. Changes nothing for programs of a node.
+    pub fn let_probe(&self, host: &BTreeSet<IpAddr>, ports: &BTreeSet<u16>) -> Result<(), Error> {
+        let Some(probes) = &self.probes else {
+            return Ok(());
+        };
+        probes.set_host(host)?;
+        probes.set_ports(self.pod().netns().cookie()?, ports)
+    }
+
+    /// The handle by which the pod is left when it ends.
+    pub fn ending(&self) -> Result<Ending, Error> {
+        Ending::new(self.installed.clone())
     }
 
     /// The handle that gives the pod to another proxy, or takes it back.
@@ -194,6 +217,7 @@ fn prepare(
         shared,
         own,
         logs,
+        probes,
     } = match node {
         Some(node) => node.load_for(settings.netns, (pins, &renewed), owner)?,
         None => Programs::alone(pins, &renewed, owner(0))?,
@@ -215,6 +239,7 @@ fn prepare(
         generation: Some(generation),
         is_first: false,
         logs,
+        probes,
         installed: Arc::new(Installed {
             pins: pins.into(),
             pod,

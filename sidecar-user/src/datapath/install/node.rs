@@ -49,6 +49,8 @@ pub(super) struct Programs {
     /// The pod's own.
     pub(super) own: Maps,
     pub(super) logs: Option<Logs>,
+    /// Of programs that share nothing; those of a node are the node's.
+    pub(super) probes: Option<Probes>,
 }
 
 impl Programs {
@@ -76,6 +78,7 @@ impl Programs {
             shared: shared(&ebpf)?,
             own: own(&ebpf)?,
             logs,
+            probes: Some(Probes::of(&ebpf)?),
         })
     }
 }
@@ -158,6 +161,7 @@ impl Node {
             shared: self.shared.clone(),
             own: of_pod,
             logs: None,
+            probes: None,
         })
     }
 

@@ -33,7 +33,7 @@ pub(in super::super) fn map(pins: &Path, name: &str) -> PathBuf {
 }
 
 /// Refuses a directory that is not on a bpffs, or would not be.
-pub(super) fn require_bpffs(pins: &Path) -> Result<(), Error> {
+pub fn require_bpffs(pins: &Path) -> Result<(), Error> {
     for existing in pins.ancestors() {
         match file_system(existing) {
             Ok(BPF_FS_MAGIC) => return Ok(()),

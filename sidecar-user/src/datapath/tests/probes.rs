@@ -77,6 +77,32 @@ fn a_probe_of_the_host_reaches_a_live_application_and_is_refused_by_a_dead_one_i
 }
 
 #[test]
+fn a_proxy_that_has_installed_by_itself_lets_its_host_ask() {
+    in_pod(|pod| {
+        let config = Config {
+            strict: true,
+            ..pod.config.clone()
+        };
+        let lease = pod.lease(&config.pins).expect("a lease");
+        let target = PodTarget::of(&config).expect("a pod");
+        let datapath = Datapath::prepare(&config, target, lease, Former::Gone).expect("prepared");
+        let (app, at) = application(POD4);
+        let (_other, elsewhere) = application(POD4);
+        datapath.let_probe(&host(), &[at.port()].into()).expect("set");
+        datapath.activate().expect("attached");
+        pod.outsider(at)
+            .connect(&at.into())
+            .expect("the application itself");
+        app.accept().expect("accepted");
+        let refused = pod
+            .outsider(elsewhere)
+            .connect(&elsewhere.into())
+            .expect_err("no probe");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
 fn another_source_and_another_port_and_a_port_that_is_declared_no_more_are_no_probe() {
     in_pod(|pod| {
         let node = node(pod);

@@ -30,6 +30,8 @@ pub(super) struct Listening {
 impl Listening {
     /// Waits for a certificate where a proxy serves until then. `None`: this one is to end before.
     pub(super) async fn take_over(self, opened: &mut Opened) -> anyhow::Result<Option<TakenOver>> {
+        // Nobody else sets it.
+        let _ = opened.own_sockets.set(own_sockets(self.kernel.as_ref()));
         let way = way(&opened.config, self.kernel.as_ref());
         let mut identity = Identity::new(opened.config.identity.clone(), way);
         if let (Some(former), Some(kernel)) = (&self.former, &self.kernel) {

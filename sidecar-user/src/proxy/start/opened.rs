@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::super::affinity::Affinities;
 use super::super::config::{self, Config};
-use super::super::control;
+use super::super::control::{self, OwnSockets};
 use super::super::interception;
 use super::super::limits;
 use super::super::privileges::Kept;
@@ -26,6 +26,7 @@ pub(super) struct Opened {
     pub(super) feed: Feed,
     pub(super) demand: Demand,
     pub(super) follow_registry: Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub(super) own_sockets: OwnSockets,
     pub(super) interception_policy: Option<PolicyFile>,
     pub(super) conditions: Conditions,
 }
@@ -41,7 +42,8 @@ impl Opened {
         let observer = Observer::new();
         observer.figures(lifecycle::figures);
         // A file that only a capability can read is refused now, and not when it is read again.
-        let (feed, demand, follow_registry) = kept.without(|| registry(&config))?;
+        let own_sockets = OwnSockets::default();
+        let (feed, demand, follow_registry) = kept.without(|| registry(&config, own_sockets.clone()))?;
         let interception_policy = kept.without(|| interception::open(&mut config))?;
         Ok(Self {
             config,
@@ -52,6 +54,7 @@ impl Opened {
             feed,
             demand,
             follow_registry,
+            own_sockets,
             interception_policy,
             conditions: Conditions::new(&observer),
             observer,
@@ -61,7 +64,7 @@ impl Opened {
 
 type Followed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-fn registry(config: &Config) -> anyhow::Result<(Feed, Demand, Followed)> {
+fn registry(config: &Config, own_sockets: OwnSockets) -> anyhow::Result<(Feed, Demand, Followed)> {
     Ok(match (&config.discovery, &config.agent) {
         (Source::File(file), _) => {
             let (feed, follow) = discovery::watch(file)?;
@@ -70,6 +73,11 @@ fn registry(config: &Config) -> anyhow::Result<(Feed, Demand, Followed)> {
         (Source::Agent, Some(door)) => {
             let (feed, demand, follow) =
                 discovery::xds::follow(&config::own(config), control::discovery(door));
+            (feed, demand, Box::pin(follow))
+        }
+        (Source::Control, _) => {
+            let connect = control::own_discovery(&config.identity, own_sockets)?;
+            let (feed, demand, follow) = discovery::xds::follow(&config::own(config), connect);
             (feed, demand, Box::pin(follow))
         }
         (Source::Agent, None) => anyhow::bail!("registry: there is no agent to ask; set interception.agent"),

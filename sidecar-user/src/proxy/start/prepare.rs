@@ -105,9 +105,13 @@ impl Ports {
             datapath::Former::Serving(former.generation())
         });
         let kernel = match opened.config.datapath.as_ref().zip(self.pod) {
-            Some((kernel, Claim::Own(pod, lease))) => Some(Kernel::Installed(Box::new(Datapath::prepare(
-                kernel, pod, lease, whose,
-            )?))),
+            Some((kernel, Claim::Own(pod, lease))) => {
+                let datapath = Datapath::prepare(kernel, pod, lease, whose)?;
+                if let Some(own) = &opened.config.own_pod {
+                    own.let_probe(&datapath)?;
+                }
+                Some(Kernel::Installed(Box::new(datapath)))
+            }
             Some((_, Claim::Granted(granted))) => Some(Kernel::Granted(granted)),
             None => None,
         };

@@ -12,6 +12,7 @@ use super::super::config::Config;
 use super::super::fixed::{Fixed, Named};
 use super::super::interception::{self, Proving};
 use super::super::kernel::Kernel;
+use super::super::leaving::Leaving;
 use super::super::phase::Phase;
 use super::super::privileges::Asking;
 use super::super::proving::Nonces;
@@ -35,6 +36,7 @@ pub(super) struct Running {
     pub(super) offer: Option<(takeover::Offer, Named)>,
     pub(super) admin_socket: Option<SharedSocket>,
     pub(super) neighbours: Option<Asking>,
+    pub(super) leaving: Option<Leaving>,
     pub(super) followed: (Option<JoinSet<()>>, JoinSet<()>),
     pub(super) identity: Identity,
     pub(super) kernel: Option<Kernel>,
@@ -76,6 +78,7 @@ impl Serving {
             replaced,
             offer,
             admin_socket,
+            leaving,
             followed,
             mut identity,
             mut kernel,
@@ -139,6 +142,9 @@ impl Serving {
             served = endpoints => match served? {},
         }
         threads.join()?;
+        if let Some(leaving) = leaving {
+            leaving.leave();
+        }
         tracing::info!("proxy ended");
         Ok(())
     }

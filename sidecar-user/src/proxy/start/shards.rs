@@ -6,16 +6,18 @@ use anyhow::Context;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::super::config::{self, Config};
 use super::super::doors::Doors;
 use super::super::fixed::Fixed;
 use super::super::kernel::Kernel;
+use super::super::leaving::Leaving;
 use super::super::phase::{self, Phase};
 use super::super::privileges::{Asking, Kept};
 use super::super::proving::Nonces;
 use super::super::shard::Truthful;
 use super::super::shard::context::Settings;
 use super::super::takeover::{self, Former};
-use super::super::{bounds, config, threads};
+use super::super::{bounds, threads};
 use super::identity::Identity;
 use super::opened::Opened;
 use super::serving::Running;
@@ -36,12 +38,14 @@ pub(super) struct Active {
 
 impl Active {
     /// Before there is a shard, so that none has anything to give up.
-    pub(super) fn give_up(self, kept: Kept) -> anyhow::Result<Confined> {
+    pub(super) fn give_up(self, config: &Config, kept: Kept) -> anyhow::Result<Confined> {
         let neighbours = Asking::begin(self.kernel.as_ref(), kept)?;
+        let leaving = Leaving::begin(config.own_pod.as_ref(), self.kernel.as_ref(), kept)?;
         kept.alone();
         Ok(Confined {
             active: self,
             neighbours,
+            leaving,
         })
     }
 }
@@ -50,16 +54,22 @@ impl Active {
 pub(super) struct Confined {
     active: Active,
     neighbours: Option<Asking>,
+    leaving: Option<Leaving>,
 }
 
 impl Confined {
     pub(super) fn run(self, opened: &Opened) -> anyhow::Result<Running> {
-        self.active.run(opened, self.neighbours)
+        self.active.run(opened, self.neighbours, self.leaving)
     }
 }
 
 impl Active {
-    fn run(mut self, opened: &Opened, neighbours: Option<Asking>) -> anyhow::Result<Running> {
+    fn run(
+        mut self,
+        opened: &Opened,
+        neighbours: Option<Asking>,
+        leaving: Option<Leaving>,
+    ) -> anyhow::Result<Running> {
         let observer = &opened.observer;
         let (phase_out, phase) = watch::channel(Phase::Serving);
         phase::show(observer, phase.clone());
@@ -94,6 +104,7 @@ impl Active {
             offer: offer.map(|offer| (offer, descriptors)),
             admin_socket,
             neighbours,
+            leaving,
             followed: (self.followed_network, self.followed_policy),
             identity: self.identity,
             kernel: self.kernel,

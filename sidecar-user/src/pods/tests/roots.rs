@@ -1,7 +1,7 @@
 //! Directories of the kubelet, and pods by their UIDs, on real cgroups.
 
 use super::super::{Driver, Error, PodUid, Qos, Roots};
-use super::subtree::{CID, OTHER, Subtree, UID};
+use super::subtree::{CID, OTHER, Process, Subtree, UID};
 
 fn uid(text: &str) -> PodUid {
     text.parse().expect("a UID")
@@ -98,4 +98,23 @@ fn a_directory_of_pods_outside_of_the_hierarchy_is_refused() {
     assert!(matches!(error, Error::NotCgroup2 { .. }), "{error}");
     assert!(error.to_string().contains("/tmp"), "{error}");
     Roots::of_host(&[tree.path.join("not/made/yet")]).expect("below a mount");
+}
+
+#[test]
+fn containers_of_a_pod_are_counted_while_they_have_processes() {
+    let tree = Subtree::new();
+    let path = tree.make(&format!("kubepods/pod{UID}"));
+    let pod = tree.roots().pod(&uid(UID), None).expect("a pod");
+    assert_eq!(pod.populated().expect("read"), 0);
+    tree.make(&format!("kubepods/pod{UID}/{CID}"));
+    let below = tree.make(&format!("kubepods/pod{UID}/{}/init", "ab".repeat(32)));
+    assert_eq!(pod.populated().expect("read"), 0, "nobody is there");
+    let process = Process::of_host().enter(&below);
+    assert_eq!(
+        pod.populated().expect("read"),
+        1,
+        "also where it is further below"
+    );
+    process.end();
+    assert!(path.is_dir());
 }

@@ -107,12 +107,7 @@ impl Finder {
             return Ok(None);
         };
         has_one_of(addresses, pod, pid, &netns)?;
-        let directory = pod
-            .file()
-            .try_clone()
-            .map_err(Error::path("cgroup", pod.path()))?;
-        let target = PodTarget::new(directory, pod.path().into(), netns).map_err(in_process(pid))?;
-        Ok(Some(target))
+        pod.target(netns).map(Some).map_err(in_process(pid))
     }
 
     /// As [`Finder::target`], but asks again for so long while the answer may be that of a container about to start.
@@ -200,7 +195,7 @@ fn has_one_of(addresses: &[IpAddr], pod: &PodCgroup, pid: u32, netns: &Netns) ->
     })
 }
 
-pub(super) fn own_addresses() -> std::io::Result<BTreeSet<IpAddr>> {
+pub fn own_addresses() -> std::io::Result<BTreeSet<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs()?;
     Ok(interfaces
         .filter_map(|interface| ip(&interface.address?))

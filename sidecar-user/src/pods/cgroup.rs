@@ -16,6 +16,7 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use super::Error;
 use super::path::{PodPath, Qos};
 use super::uid::PodUid;
+use crate::datapath::{self, Netns, PodTarget};
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -80,8 +81,33 @@ impl PodCgroup {
         self.path.file_name().unwrap_or_default()
     }
 
-    pub(super) fn file(&self) -> &File {
-        &self.directory
+    /// With the network namespace that somebody has found to be the pod's.
+    pub fn target(&self, netns: Netns) -> Result<PodTarget, datapath::Error> {
+        let directory = self
+            .directory
+            .try_clone()
+            .map_err(|source| datapath::Error::Path {
+                what: "cgroup",
+                path: self.path.clone(),
+                source,
+            })?;
+        PodTarget::new(directory, self.path.clone(), netns)
+    }
+
+    /// How many of the cgroups right below it have processes: one for each container that runs, and for the sandbox where the runtime
+    /// keeps one.
+    pub fn populated(&self) -> Result<usize, Error> {
+        let mut populated = 0;
+        for entry in fs::read_dir(self.inside("")).map_err(Error::path("cgroup", &self.path))? {
+            let below = entry.map_err(Error::path("cgroup", &self.path))?.path();
+            match fs::read_to_string(below.join("cgroup.events")) {
+                Ok(events) => populated += usize::from(events.lines().any(|line| line == "populated 1")),
+                // A file of the pod's own, or a container that has just been removed.
+                Err(error) if is_removed(&error) || is(&error, Errno::ENOTDIR) => {}
+                Err(source) => return Err(Error::path("cgroup", &below)(source)),
+            }
+        }
+        Ok(populated)
     }
 
     /// Whether a process is in it or below. `None`: it has been removed.

@@ -117,7 +117,7 @@ fn pod(name: &str) -> Option<(PodUid, Option<Qos>)> {
 }
 
 /// `<cid>`, or `<runtime>-<cid>.scope`.
-pub(super) fn container(name: &str) -> Option<&str> {
+pub fn container(name: &str) -> Option<&str> {
     let id = match name.strip_suffix(".scope") {
         Some(scope) => scope.rsplit('-').next()?,
         None => name,
