@@ -33,7 +33,7 @@ fn in_cgroup(pod: &Pod, program: &Path) -> Command {
 
 #[test]
 fn a_pod_is_closed_and_served_from_another_network_namespace() -> Result<()> {
-    // `interception.netns` is for a proxy that installs by itself: an agent finds the namespace (`agent/find.rs`).
+    // `interception.netns` is for a proxy that installs by itself: an agent finds the namespace (`pods/find.rs`).
     let mut mesh = Mesh::of("outside", &Plan::privileged())?;
     mesh.serve(apps::nginx, 8080)?;
     mesh.client.sidecar.stop()?;

@@ -4,12 +4,13 @@
 use serde_json::Value;
 
 use super::changes::{Change, DEFAULT_CONTAINER, What, When};
-use super::profile::{POD_CERTIFICATES, TOKEN};
+use super::ports;
+use super::profile::{ATTACH_AGENT, ATTACH_SELF, POD_CERTIFICATES, TOKEN};
 use super::refusals::CONTAINERS;
-use crate::kubernetes::ANNOTATION_MODE;
+use crate::kubernetes::{ANNOTATION_ATTACH, ANNOTATION_MODE};
 
 /// Variables that conditions use, with their expressions.
-pub(super) fn variables() -> [(&'static str, String); 2] {
+pub(super) fn variables() -> [(&'static str, String); 3] {
     let guaranteed = format!(
         "{CONTAINERS}.all(c, ['cpu', 'memory'].all(r, c.?resources.?limits[?r].hasValue() && \
          c.?resources.?requests[?r].hasValue() && \
@@ -18,6 +19,7 @@ pub(super) fn variables() -> [(&'static str, String); 2] {
     [
         ("guaranteed", guaranteed),
         ("ownResources", "object.spec.?resources.hasValue()".to_owned()),
+        ("probePorts", ports::cel()),
     ]
 }
 
@@ -28,6 +30,7 @@ pub(super) fn patches(changes: &[Change]) -> String {
             What::This(value) => literal(value),
             What::FirstContainersName => "object.spec.containers[0].name".to_owned(),
             What::Mode => format!("object.metadata.annotations['{ANNOTATION_MODE}']"),
+            What::ProbePorts => "variables.probePorts".to_owned(),
         };
         format!(
             "[JSONPatch{{op: 'add', path: {}, value: {value}}}]",
@@ -57,14 +60,28 @@ fn condition(when: When) -> Option<String> {
             format!("!object.metadata.?annotations[?'{DEFAULT_CONTAINER}'].hasValue()")
         }
         When::HasMode => format!("object.metadata.?annotations[?'{ANNOTATION_MODE}'].hasValue()"),
-        When::Identity { by, is_so } => {
+        When::Identity {
+            by,
+            is_of_profile,
+            unless_told,
+        } => {
             let other = if by == TOKEN { POD_CERTIFICATES } else { TOKEN };
-            let said = if is_so { by } else { other };
-            format!("'{said}' == '{by}'")
+            let said = if is_of_profile { by } else { other };
+            let by_itself = attaches_itself(unless_told);
+            match by == TOKEN {
+                true => format!("'{said}' == '{by}' || {by_itself}"),
+                false => format!("'{said}' == '{by}' && !({by_itself})"),
+            }
         }
+        When::AttachesItself { unless_told } => attaches_itself(unless_told),
         When::Guaranteed => "!variables.ownResources && variables.guaranteed".to_owned(),
         When::NotGuaranteed => "!variables.ownResources && !variables.guaranteed".to_owned(),
     })
+}
+
+fn attaches_itself(unless_told: bool) -> String {
+    let unless_told = if unless_told { ATTACH_SELF } else { ATTACH_AGENT };
+    format!("object.metadata.?annotations[?'{ANNOTATION_ATTACH}'].orValue('{unless_told}') == '{ATTACH_SELF}'")
 }
 
 fn literal(value: &Value) -> String {

@@ -4,9 +4,9 @@
 use serde_json::{Map, Value, json};
 
 use super::pod::{containers, list};
-use super::profile::{POD_CERTIFICATES, Profile, TOKEN};
-use super::{container, quantity};
-use crate::kubernetes::{ANNOTATION_MODE, ANNOTATION_STATUS};
+use super::profile::{ATTACH_SELF, POD_CERTIFICATES, Profile, TOKEN};
+use super::{container, ports, quantity};
+use crate::kubernetes::{ANNOTATION_ATTACH, ANNOTATION_MODE, ANNOTATION_STATUS};
 
 /// By which `kubectl logs` and `kubectl exec` know the application.
 pub(super) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -30,10 +30,16 @@ pub(super) enum When {
     NoDefaultContainer,
     /// It has a mode of its own.
     HasMode,
-    /// Its sidecar gets its certificates by this, and the profile says so or not.
+    /// Its sidecar gets its certificates by this: by what the profile says, or by its token where it attaches itself, because then it
+    /// shows that to control in any case.
     Identity {
         by: &'static str,
-        is_so: bool,
+        is_of_profile: bool,
+        unless_told: bool,
+    },
+    /// No agent attaches its programs: it says so itself, or it says nothing and this is so of all.
+    AttachesItself {
+        unless_told: bool,
     },
     Guaranteed,
     /// Not so, nor does the pod have resources of its own that all its containers share.
@@ -45,6 +51,8 @@ pub(super) enum What {
     FirstContainersName,
     /// The pod's own mode.
     Mode,
+    /// Where the kubelet asks.
+    ProbePorts,
 }
 
 /// In their order.
@@ -77,6 +85,9 @@ pub(super) fn of(profile: &Profile) -> Vec<Change> {
             "/spec/initContainers/0/volumeMounts/0/name",
             container::FILES.into(),
         ),
+    ];
+    all.extend(of_self_attached(profile));
+    all.extend([
         Change {
             when: When::HasMode,
             path: format!("/spec/initContainers/0/env/{}/value", container::MODE),
@@ -93,8 +104,6 @@ pub(super) fn of(profile: &Profile) -> Vec<Change> {
             container::guaranteed_resources(profile),
         ),
         change(When::NoVolumes, "/spec/volumes", json!([])),
-    ];
-    all.extend([
         change(by(profile, TOKEN), "/spec/volumes/-", container::token_volume()),
         change(
             by(profile, POD_CERTIFICATES),
@@ -104,6 +113,8 @@ pub(super) fn of(profile: &Profile) -> Vec<Change> {
     ]);
     let volumes = container::volumes().map(|volume| change(When::Always, "/spec/volumes/-", volume));
     all.extend(volumes);
+    let volumes = container::own_volumes(profile);
+    all.extend(volumes.map(|volume| change(by_itself(profile), "/spec/volumes/-", volume)));
     all.push(change(When::NoMetadata, "/metadata", json!({})));
     all.push(change(When::NoAnnotations, "/metadata/annotations", json!({})));
     all.push(Change {
@@ -120,8 +131,32 @@ pub(super) fn of(profile: &Profile) -> Vec<Change> {
 }
 
 fn by(profile: &Profile, by: &'static str) -> When {
-    let is_so = profile.identity == by;
-    When::Identity { by, is_so }
+    When::Identity {
+        by,
+        is_of_profile: profile.identity == by,
+        unless_told: profile.attaches_itself(),
+    }
+}
+
+fn by_itself(profile: &Profile) -> When {
+    When::AttachesItself {
+        unless_told: profile.attaches_itself(),
+    }
+}
+
+/// In what the container of a sidecar without an agent differs.
+fn of_self_attached(profile: &Profile) -> Vec<Change> {
+    let change = |field: &str, value| Change {
+        when: by_itself(profile),
+        path: format!("/spec/initContainers/0/{field}"),
+        value,
+    };
+    vec![
+        change("env", What::This(container::own_env(profile))),
+        change(&format!("env/{}/value", container::PROBE_PORTS), What::ProbePorts),
+        change("securityContext", What::This(container::own_security())),
+        change("volumeMounts", What::This(container::own_mounts())),
+    ]
 }
 
 /// Which version has injected what, for people and for who looks for sidecars of the past.
@@ -141,6 +176,7 @@ pub(super) fn apply(pod: &Value, changes: &[Change]) -> (Value, Vec<Value>) {
             What::This(value) => value.clone(),
             What::FirstContainersName => pod["spec"]["containers"][0]["name"].clone(),
             What::Mode => pod["metadata"]["annotations"][ANNOTATION_MODE].clone(),
+            What::ProbePorts => ports::of(pod).into(),
         };
         add(&mut changed, &change.path, value.clone());
         patch.push(json!({ "op": "add", "path": change.path, "value": value }));
@@ -161,10 +197,25 @@ impl When {
                 annotations(pod).is_none_or(|all| !all.contains_key(DEFAULT_CONTAINER))
             }
             Self::HasMode => annotations(pod).is_some_and(|all| all.contains_key(ANNOTATION_MODE)),
-            Self::Identity { is_so, .. } => is_so,
+            Self::Identity {
+                by,
+                is_of_profile,
+                unless_told,
+            } => match attaches_itself(pod, unless_told) {
+                true => by == TOKEN,
+                false => is_of_profile,
+            },
+            Self::AttachesItself { unless_told } => attaches_itself(pod, unless_told),
             Self::Guaranteed => !has_own_resources(pod) && is_guaranteed(pod),
             Self::NotGuaranteed => !has_own_resources(pod) && !is_guaranteed(pod),
         }
+    }
+}
+
+fn attaches_itself(pod: &Value, unless_told: bool) -> bool {
+    match annotations(pod).and_then(|all| all.get(ANNOTATION_ATTACH)) {
+        Some(told) => told == ATTACH_SELF,
+        None => unless_told,
     }
 }
 

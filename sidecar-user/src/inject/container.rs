@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::pod::list;
 use super::profile::Profile;
-use crate::kubernetes::{CONTAINER, SIGNER, TOKEN_AUDIENCE, TOKEN_PATH};
+use crate::kubernetes::{CONTAINER, CONTROL, POD_UID, ROOTS, SIGNER, TOKEN_AUDIENCE, TOKEN_PATH};
 
 /// The sidecar's user, which no container of the application may have: with a shared process namespace it could read the sidecar's
 /// key. Not 65532, which is `nonroot` of the distroless images and of many manifests, nor 1337 and 2102, which are other meshes'.
@@ -41,9 +41,26 @@ const PROGRAM: &str = "/usr/bin/outrigger";
 
 /// Where the mode stands among the variables, which a pod's own takes the place of.
 pub(super) const MODE: usize = 0;
+/// Where the ports stand at which the kubelet asks, among those of a sidecar that attaches by itself.
+pub(super) const PROBE_PORTS: usize = 1;
 
 /// Of the volumes that are added.
-pub(super) const VOLUMES: [&str; 4] = [TOKEN, FILES, RUN, NO_API_TOKEN];
+pub(super) const VOLUMES: [&str; 7] = [TOKEN, FILES, RUN, NO_API_TOKEN, HOST_BPF, HOST_CGROUP, CONTROL_ROOTS];
+
+/// Of a sidecar that attaches by itself: what it takes of the host, and the roots of the mesh.
+const HOST_BPF: &str = "outrigger-bpf";
+const HOST_CGROUP: &str = "outrigger-cgroup";
+const CONTROL_ROOTS: &str = "outrigger-roots";
+const BPF_PATH: &str = "/sys/fs/bpf";
+const CGROUP_PATH: &str = "/host/cgroup";
+const ROOTS_PATH: &str = "/var/run/outrigger/control";
+/// Beside the directory of the nodes' agents, which take what is in theirs for their own.
+const PINS: &str = "/sys/fs/bpf/outrigger/self";
+/// Load the programs, attach them to the pod, and answer connect() in the place of its destination.
+const CAPABILITIES: [&str; 4] = ["BPF", "PERFMON", "NET_ADMIN", "NET_RAW"];
+/// A name of the replicas' own addresses: a Service's address may be nobody's until the sidecar serves.
+const REPLICAS: &str = "outrigger-control-replicas";
+const CONTROL_PORT: u16 = 15012;
 
 /// Whether the pod has its sidecar already.
 pub(super) fn is_in(pod: &Value) -> bool {
@@ -88,12 +105,7 @@ pub(super) fn container(profile: &Profile) -> Value {
         // Tells that this pod is to get nobody new, and goes on serving: the application may need its network to the end.
         "lifecycle": { "preStop": { "exec": { "command": [PROGRAM, "drain", "--lame-duck"] } } },
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [
-            { "name": TOKEN, "mountPath": directory(), "readOnly": true },
-            { "name": RUN, "mountPath": RUN_PATH },
-            // ServiceAccount admission leaves a container alone that mounts something there.
-            { "name": NO_API_TOKEN, "mountPath": API_TOKEN, "readOnly": true },
-        ],
+        "volumeMounts": mounts(),
     });
     if let Some(policy) = &profile.pull_policy {
         container["imagePullPolicy"] = policy.clone().into();
@@ -124,25 +136,107 @@ pub(super) fn env_of_files(profile: &Profile) -> Value {
     env
 }
 
+fn mounts() -> Vec<Value> {
+    vec![
+        json!({ "name": TOKEN, "mountPath": directory(), "readOnly": true }),
+        json!({ "name": RUN, "mountPath": RUN_PATH }),
+        // ServiceAccount admission leaves a container alone that mounts something there.
+        json!({ "name": NO_API_TOKEN, "mountPath": API_TOKEN, "readOnly": true }),
+    ]
+}
+
+/// As [`mounts`], and what attaching takes.
+pub(super) fn own_mounts() -> Value {
+    let mut all = mounts();
+    all.extend([
+        json!({ "name": HOST_BPF, "mountPath": BPF_PATH, "mountPropagation": "HostToContainer" }),
+        json!({ "name": HOST_CGROUP, "mountPath": CGROUP_PATH, "mountPropagation": "HostToContainer", "readOnly": true }),
+        json!({ "name": CONTROL_ROOTS, "mountPath": ROOTS_PATH, "readOnly": true }),
+    ]);
+    all.into()
+}
+
+/// Of root, because a container gives its capabilities to nobody else, and with no more than attaching takes.
+pub(super) fn own_security() -> Value {
+    json!({
+        "runAsNonRoot": false,
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "privileged": false,
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": { "drop": ["ALL"], "add": CAPABILITIES },
+        "seccompProfile": { "type": "RuntimeDefault" },
+    })
+}
+
+fn said(name: &str, value: &str) -> Value {
+    json!({ "name": name, "value": value })
+}
+
+fn of_pod(name: &str, field: &str) -> Value {
+    json!({ "name": name, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": field } } })
+}
+
 fn env(profile: &Profile) -> Value {
-    let said = |name: &str, value: &str| json!({ "name": name, "value": value });
-    let of_pod = |name: &str, field: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": field } } });
-    json!([
+    let mut all = vec![said("OUTRIGGER_MODE", &profile.mode)];
+    all.extend(whose());
+    all.extend([
+        said("OUTRIGGER_TRUST_DOMAIN", &profile.trust_domain),
+        said("OUTRIGGER_AGENT", "@outrigger/agent"),
+        said("OUTRIGGER_REGISTRY", "agent"),
+        said("OUTRIGGER_AUTHORITY", "agent"),
+    ]);
+    all.extend(token(profile));
+    all.into()
+}
+
+/// Of a sidecar that attaches by itself, and asks control by itself.
+pub(super) fn own_env(profile: &Profile) -> Value {
+    let service = |name: &str| format!("{name}.{}.svc", profile.system_namespace);
+    let mut all = vec![
         said("OUTRIGGER_MODE", &profile.mode),
+        said("OUTRIGGER_PROBE_PORTS", ""),
+    ];
+    all.extend(whose());
+    all.extend([
+        of_pod(POD_UID, "metadata.uid"),
+        of_pod("OUTRIGGER_NODE_ADDRESSES", "status.hostIPs"),
+        said("OUTRIGGER_TRUST_DOMAIN", &profile.trust_domain),
+        said("OUTRIGGER_PINS", PINS),
+        said("OUTRIGGER_REGISTRY", "control"),
+        said(
+            "OUTRIGGER_AUTHORITY",
+            &format!("https://{}:{CONTROL_PORT}", service(REPLICAS)),
+        ),
+        said("OUTRIGGER_AUTHORITY_NAME", &service(CONTROL)),
+        said(
+            "OUTRIGGER_AUTHORITY_ROOTS",
+            &format!("{ROOTS_PATH}/root-cert.pem"),
+        ),
+    ]);
+    all.extend(token(profile));
+    all.into()
+}
+
+/// Beside whom it stands.
+fn whose() -> [Value; 5] {
+    [
         of_pod("OUTRIGGER_NAME", "metadata.name"),
         of_pod("OUTRIGGER_NAMESPACE", "metadata.namespace"),
         of_pod("OUTRIGGER_SERVICE_ACCOUNT", "spec.serviceAccountName"),
         of_pod("OUTRIGGER_ADDRESSES", "status.podIPs"),
         of_pod("OUTRIGGER_NODE", "spec.nodeName"),
-        said("OUTRIGGER_TRUST_DOMAIN", &profile.trust_domain),
-        said("OUTRIGGER_AGENT", "@outrigger/agent"),
-        said("OUTRIGGER_REGISTRY", "agent"),
-        said("OUTRIGGER_AUTHORITY", "agent"),
+    ]
+}
+
+fn token(profile: &Profile) -> [Value; 3] {
+    [
         said("OUTRIGGER_TOKEN_FILE", TOKEN_PATH),
         // SIGTERM comes when the application has ended: nobody new is waited for, and what is open is brought to its end.
         said("OUTRIGGER_DRAIN_MINIMUM", "0s"),
         said("OUTRIGGER_REFRESH", &profile.refresh),
-    ])
+    ]
 }
 
 pub(super) fn resources(profile: &Profile) -> Value {
@@ -180,4 +274,16 @@ pub(super) fn volumes() -> [Value; 2] {
         json!({ "name": RUN, "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } }),
         json!({ "name": NO_API_TOKEN, "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } }),
     ]
+}
+
+pub(super) fn own_volumes(profile: &Profile) -> impl Iterator<Item = Value> + use<> {
+    let of_host =
+        |name: &str, path: &str| json!({ "name": name, "hostPath": { "path": path, "type": "Directory" } });
+    [
+        of_host(HOST_BPF, &profile.host_paths.bpf),
+        of_host(HOST_CGROUP, &profile.host_paths.cgroup),
+        // Who brings it may come later: until then the sidecar waits, and says for what.
+        json!({ "name": CONTROL_ROOTS, "configMap": { "name": ROOTS, "optional": true } }),
+    ]
+    .into_iter()
 }

@@ -10,6 +10,7 @@ mod container;
 mod manifest;
 mod pod;
 mod policies;
+mod ports;
 mod profile;
 mod quantity;
 mod refusals;

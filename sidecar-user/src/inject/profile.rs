@@ -15,6 +15,10 @@ pub struct Profile {
     pub pull_policy: Option<String>,
     /// What becomes of plaintext from outside the mesh.
     pub mode: String,
+    /// Who attaches the programs to a pod that does not say it itself: the agent of its node, or its own sidecar.
+    pub attach: String,
+    /// Where nodes have what a sidecar takes that attaches by itself.
+    pub host_paths: HostPaths,
     pub trust_domain: String,
     /// Where Outrigger itself is installed: pods there get no sidecar.
     pub system_namespace: String,
@@ -23,6 +27,22 @@ pub struct Profile {
     pub resources: Resources,
     /// By what a sidecar gets its certificates: by the token of its pod, or from files that the kubelet keeps for it.
     pub identity: String,
+}
+
+/// Directories of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPaths {
+    pub cgroup: String,
+    pub bpf: String,
+}
+
+impl Default for HostPaths {
+    fn default() -> Self {
+        Self {
+            cgroup: "/sys/fs/cgroup".to_owned(),
+            bpf: "/sys/fs/bpf".to_owned(),
+        }
+    }
 }
 
 /// What each sidecar asks for.
@@ -57,6 +77,9 @@ const IDENTITIES: [(&str, &str); 2] = [(TOKEN, TOKEN), (POD_CERTIFICATES, POD_CE
 const DIGEST_DIGITS: usize = 16;
 
 const MODES: [(&str, &str); 2] = [("permissive", "permissive"), ("strict", "strict")];
+pub(super) const ATTACH_AGENT: &str = "agent";
+pub(super) const ATTACH_SELF: &str = "self";
+const ATTACH: [(&str, &str); 2] = [(ATTACH_AGENT, ATTACH_AGENT), (ATTACH_SELF, ATTACH_SELF)];
 const PULL_POLICIES: [(&str, &str); 3] = [
     ("Always", "Always"),
     ("IfNotPresent", "IfNotPresent"),
@@ -69,6 +92,8 @@ impl Profile {
             image: image.to_owned(),
             pull_policy: None,
             mode: "permissive".to_owned(),
+            attach: ATTACH_AGENT.to_owned(),
+            host_paths: HostPaths::default(),
             trust_domain: "cluster.local".to_owned(),
             system_namespace: SYSTEM_NAMESPACE.to_owned(),
             refresh: "1h".to_owned(),
@@ -89,6 +114,10 @@ impl Profile {
         }
     }
 
+    pub(super) fn attaches_itself(&self) -> bool {
+        self.attach == ATTACH_SELF
+    }
+
     /// Of version and profile together: whether a pod's sidecar is as it would be made now. The Helm chart computes the same from its values.
     pub(super) fn digest(&self) -> String {
         let resources = &self.resources;
@@ -97,6 +126,9 @@ impl Profile {
             &self.image,
             self.pull_policy.as_deref().unwrap_or_default(),
             &self.mode,
+            &self.attach,
+            &self.host_paths.cgroup,
+            &self.host_paths.bpf,
             &self.trust_domain,
             &self.system_namespace,
             &self.refresh,
@@ -117,6 +149,8 @@ fn read(root: &Field<'_>) -> Option<Profile> {
         "image",
         "imagePullPolicy",
         "mode",
+        "attach",
+        "hostPaths",
         "trustDomain",
         "systemNamespace",
         "refresh",
@@ -138,6 +172,12 @@ fn read(root: &Field<'_>) -> Option<Profile> {
     if let Some(mode) = object.get("mode").and_then(|field| field.one_of(&MODES)) {
         profile.mode = mode.to_owned();
     }
+    if let Some(attach) = object.get("attach").and_then(|field| field.one_of(&ATTACH)) {
+        profile.attach = attach.to_owned();
+    }
+    if let Some(paths) = object.get("hostPaths") {
+        read_host_paths(&paths, &mut profile.host_paths);
+    }
     let policy = object
         .get("imagePullPolicy")
         .and_then(|field| field.one_of(&PULL_POLICIES));
@@ -157,6 +197,22 @@ fn read(root: &Field<'_>) -> Option<Profile> {
         read_resources(&resources, &mut profile.resources);
     }
     Some(profile)
+}
+
+fn read_host_paths(field: &Field<'_>, paths: &mut HostPaths) -> Option<()> {
+    let object = field.object(&["cgroup", "bpf"])?;
+    for (name, into) in [("cgroup", &mut paths.cgroup), ("bpf", &mut paths.bpf)] {
+        let Some(field) = object.get(name) else { continue };
+        let text = field.text()?;
+        match text.starts_with('/') && !text.contains(|c: char| c.is_whitespace() || c == '\'' || c == '"') {
+            true => *into = text.to_owned(),
+            false => field.problem(
+                format!("`{text}` is no directory"),
+                "write one such as /sys/fs/cgroup",
+            ),
+        }
+    }
+    Some(())
 }
 
 fn read_resources(field: &Field<'_>, resources: &mut Resources) -> Option<()> {
@@ -226,7 +282,7 @@ mod tests {
         let mut profile = Profile::new("x:1");
         profile.pull_policy = Some("Never".to_owned());
         let words = format!(
-            "{}|x:1|Never|permissive|cluster.local|outrigger-system|1h|20m|32Mi|256Mi|200m|token",
+            "{}|x:1|Never|permissive|agent|/sys/fs/cgroup|/sys/fs/bpf|cluster.local|outrigger-system|1h|20m|32Mi|256Mi|200m|token",
             env!("CARGO_PKG_VERSION")
         );
         assert!(format!("{:x}", Sha256::digest(words)).starts_with(&profile.digest()));

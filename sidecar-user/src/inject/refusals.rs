@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::container;
 use super::container::USER;
 use super::pod::{Namespace, containers, is_asked_for, list};
-use super::profile::Profile;
-use crate::kubernetes::{ANNOTATION_MODE, CONTAINER};
+use super::profile::{ATTACH_AGENT, ATTACH_SELF, Profile};
+use crate::kubernetes::{ANNOTATION_ATTACH, ANNOTATION_MODE, CONTAINER};
 
 /// Why a pod gets no sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,9 @@ const OTHERS: [&str; 9] = [
 /// Of what a sidecar takes in plaintext.
 const MODES: [&str; 2] = ["strict", "permissive"];
 
+/// Of who attaches the programs.
+const ATTACH: [&str; 2] = [ATTACH_AGENT, ATTACH_SELF];
+
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const AMBIENT: &str = "istio.io/dataplane-mode";
 const SYSTEM: &str = "kube-system";
@@ -54,7 +57,7 @@ const SYSTEM: &str = "kube-system";
 /// All containers of the object, in CEL.
 pub(super) const CONTAINERS: &str = "(object.spec.containers + object.spec.?initContainers.orValue([]))";
 
-pub(super) const RULES: [Rule; 10] = [
+pub(super) const RULES: [Rule; 11] = [
     Rule {
         name: "system-namespace",
         reason: "pods of kube-system and of Outrigger itself have to run before the mesh does",
@@ -139,6 +142,21 @@ pub(super) const RULES: [Rule; 10] = [
         holds: |pod, _, _| {
             let mode = &pod["metadata"]["annotations"][ANNOTATION_MODE];
             !mode.is_null() && !mode.as_str().is_some_and(|mode| MODES.contains(&mode))
+        },
+    },
+    Rule {
+        name: "attach",
+        reason: "its annotation outrigger.example/attach is neither agent nor self",
+        is_exempt: false,
+        cel: |_| {
+            format!(
+                "!(object.metadata.?annotations[?'{ANNOTATION_ATTACH}'].orValue('{ATTACH_AGENT}') in {})",
+                words(&ATTACH)
+            )
+        },
+        holds: |pod, _, _| {
+            let attach = &pod["metadata"]["annotations"][ANNOTATION_ATTACH];
+            !attach.is_null() && !attach.as_str().is_some_and(|attach| ATTACH.contains(&attach))
         },
     },
     Rule {

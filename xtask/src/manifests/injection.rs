@@ -14,6 +14,8 @@ use crate::workspace;
 const PROFILE: &str = "image: image-of-the-values
 imagePullPolicy: Never
 mode: permissive
+attach: self
+hostPaths: {cgroup: /cgroup-of-the-values, bpf: /bpf-of-the-values}
 trustDomain: trust-domain-of-the-values
 systemNamespace: outrigger-system
 refresh: 5555s
@@ -22,7 +24,7 @@ identity: pod-certificates
 ";
 
 /// What is printed for the profile, and the template's words for it.
-const PLACEHOLDERS: [(&str, &str, &str); 10] = [
+const PLACEHOLDERS: [(&str, &str, &str); 13] = [
     ("", "image-of-the-values", r#"{{ include "outrigger.image" . }}"#),
     (
         r#"\"imagePullPolicy\": dyn(\""#,
@@ -34,6 +36,17 @@ const PLACEHOLDERS: [(&str, &str, &str); 10] = [
         "permissive",
         "{{ .Values.proxy.mode }}",
     ),
+    (
+        "[?'outrigger.example/attach'].orValue('",
+        "self",
+        "{{ .Values.injection.attach }}",
+    ),
+    (
+        "",
+        "/cgroup-of-the-values",
+        "{{ .Values.agent.hostPaths.cgroup }}",
+    ),
+    ("", "/bpf-of-the-values", "{{ .Values.agent.hostPaths.bpf }}"),
     ("", "trust-domain-of-the-values", "{{ .Values.trustDomain }}"),
     ("", "5555s", "{{ .Values.proxy.refresh }}"),
     ("", "1111m", "{{ .Values.proxy.resources.cpu }}"),

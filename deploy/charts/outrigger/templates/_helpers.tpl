@@ -52,6 +52,10 @@ imagePullSecrets:
 image: {{ include "outrigger.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 mode: {{ .Values.proxy.mode }}
+attach: {{ .Values.injection.attach }}
+hostPaths:
+  cgroup: {{ .Values.agent.hostPaths.cgroup }}
+  bpf: {{ .Values.agent.hostPaths.bpf }}
 trustDomain: {{ .Values.trustDomain }}
 systemNamespace: {{ .Release.Namespace }}
 refresh: {{ .Values.proxy.refresh }}
@@ -71,6 +75,6 @@ identity: {{ include "outrigger.identity" . }}
 {{/* As `kubectl outrigger inject` makes it. */}}
 {{- define "outrigger.profileDigest" -}}
 {{- $resources := .Values.proxy.resources -}}
-{{- $words := list .Chart.AppVersion (include "outrigger.image" .) .Values.image.pullPolicy .Values.proxy.mode .Values.trustDomain .Release.Namespace .Values.proxy.refresh $resources.cpu $resources.memory $resources.memoryLimit $resources.guaranteedCpu (include "outrigger.identity" .) -}}
+{{- $words := list .Chart.AppVersion (include "outrigger.image" .) .Values.image.pullPolicy .Values.proxy.mode .Values.injection.attach .Values.agent.hostPaths.cgroup .Values.agent.hostPaths.bpf .Values.trustDomain .Release.Namespace .Values.proxy.refresh $resources.cpu $resources.memory $resources.memoryLimit $resources.guaranteedCpu (include "outrigger.identity" .) -}}
 {{- join "|" $words | sha256sum | trunc 16 -}}
 {{- end -}}
