@@ -129,11 +129,20 @@ impl Cluster {
         Ok(cgroup()?.join(format!("{node}/kubepods/{class}pod{uid}")))
     }
 
-    /// What Outrigger has pinned for pods of a node, by their uids.
+    /// What the agent of a node has pinned for pods, by their uids.
     pub fn installed_pods(&self, node: &str) -> Result<Vec<String>> {
+        self.pinned(node, "pods")
+    }
+
+    /// What sidecars that attach by themselves have pinned for pods of a node, by their uids.
+    pub fn self_attached_pods(&self, node: &str) -> Result<Vec<String>> {
+        self.pinned(node, "self")
+    }
+
+    fn pinned(&self, node: &str, by: &str) -> Result<Vec<String>> {
         let node = self.node(node)?;
         let root = Path::new("/proc").join(node.holder.to_string()).join("root");
-        let pins = root.join("sys/fs/bpf/outrigger/pods");
+        let pins = root.join("sys/fs/bpf/outrigger").join(by);
         let entries = fs::read_dir(pins).into_iter().flatten().flatten();
         Ok(entries
             .map(|entry| entry.file_name().to_string_lossy().into_owned())

@@ -15,6 +15,7 @@ mod policies;
 mod release;
 mod rollout;
 mod rotation;
+mod self_attach;
 mod sidecars;
 mod starting;
 mod strict;
