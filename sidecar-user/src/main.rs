@@ -8,7 +8,10 @@ use outrigger::cli::{Cli, run};
 use outrigger::{lifecycle, plugin};
 
 fn main() -> ExitCode {
-    if std::env::args_os().next().is_some_and(|name| plugin::is_called(&name)) {
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| plugin::is_called(&name))
+    {
         return plugin::main();
     }
     let cli = Cli::parse();

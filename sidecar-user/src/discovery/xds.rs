@@ -1,4 +1,4 @@
-//! The registry from the agent of this node: a client on demand, which holds what its workload dials and nothing else. Becomes a
+//! The registry from the agent of this node, or from control: a client on demand, which holds what its workload dials and nothing else. Becomes a
 //! `Snapshot` in `xds/world.rs`; the streams are the room `xds/`.
 
 mod world;
@@ -24,10 +24,15 @@ const LOOK: Duration = Duration::from_secs(20);
 /// Addresses that a workload dials within the time that they are kept. Beyond it the oldest go first.
 const NAMES: usize = 8192;
 
-/// What is known to be there, as long as the future runs.
-pub fn follow(own: &Own, connect: Connect) -> (Feed, Demand, impl Future<Output = ()> + Send + use<>) {
+/// What is known to be there, as long as the future runs. `teller` is whom messages name.
+pub fn follow(
+    own: &Own,
+    teller: &'static str,
+    connect: Connect,
+) -> (Feed, Demand, impl Future<Output = ()> + Send + use<>) {
     follow_for(
         own,
+        teller,
         connect,
         DemandLimits {
             idle: IDLE,
@@ -38,6 +43,7 @@ pub fn follow(own: &Own, connect: Connect) -> (Feed, Demand, impl Future<Output 
 
 fn follow_for(
     own: &Own,
+    teller: &'static str,
     connect: Connect,
     limits: DemandLimits,
 ) -> (Feed, Demand, impl Future<Output = ()> + Send + use<>) {
@@ -61,10 +67,11 @@ fn follow_for(
         generation: 0,
         loaded: SystemTime::now(),
         failures: 0,
-        error: Some("the agent of this node has not answered yet".to_owned()),
+        error: Some(format!("{teller} has not answered yet")),
         warnings: Vec::new(),
     });
     let publisher = Publisher {
+        teller,
         shared,
         demands: demands.clone(),
         names,
@@ -102,6 +109,7 @@ fn node(own: &Own) -> Node {
 }
 
 struct Publisher {
+    teller: &'static str,
     shared: Arc<Shared>,
     demands: Arc<Demands>,
     /// Of the workload's own addresses.
@@ -144,11 +152,15 @@ impl Publisher {
     fn missing(&self) -> Option<String> {
         let store = self.shared.lock();
         if !store.is_complete(Kind::Authorization) {
-            return Some("the agent of this node has not told the authorization policies yet".to_owned());
+            return Some(format!(
+                "{} has not told the authorization policies yet",
+                self.teller
+            ));
         }
         let unknown = self.names.iter().find(|name| !store.knows(Kind::Address, name))?;
         Some(format!(
-            "the agent of this node has not told yet which workload has the address {unknown}"
+            "{} has not told yet which workload has the address {unknown}",
+            self.teller
         ))
     }
 

@@ -81,7 +81,9 @@ fn condition(when: When) -> Option<String> {
 
 fn attaches_itself(unless_told: bool) -> String {
     let unless_told = if unless_told { ATTACH_SELF } else { ATTACH_AGENT };
-    format!("object.metadata.?annotations[?'{ANNOTATION_ATTACH}'].orValue('{unless_told}') == '{ATTACH_SELF}'")
+    format!(
+        "object.metadata.?annotations[?'{ANNOTATION_ATTACH}'].orValue('{unless_told}') == '{ATTACH_SELF}'"
+    )
 }
 
 fn literal(value: &Value) -> String {

@@ -45,7 +45,15 @@ pub(super) const MODE: usize = 0;
 pub(super) const PROBE_PORTS: usize = 1;
 
 /// Of the volumes that are added.
-pub(super) const VOLUMES: [&str; 7] = [TOKEN, FILES, RUN, NO_API_TOKEN, HOST_BPF, HOST_CGROUP, CONTROL_ROOTS];
+pub(super) const VOLUMES: [&str; 7] = [
+    TOKEN,
+    FILES,
+    RUN,
+    NO_API_TOKEN,
+    HOST_BPF,
+    HOST_CGROUP,
+    CONTROL_ROOTS,
+];
 
 /// Of a sidecar that attaches by itself: what it takes of the host, and the roots of the mesh.
 const HOST_BPF: &str = "outrigger-bpf";

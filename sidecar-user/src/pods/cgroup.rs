@@ -111,7 +111,7 @@ impl PodCgroup {
     }
 
     /// Whether a process is in it or below. `None`: it has been removed.
-    pub(super) fn is_populated(&self) -> Result<Option<bool>, Error> {
+    pub fn is_populated(&self) -> Result<Option<bool>, Error> {
         match fs::read_to_string(self.inside("cgroup.events")) {
             Ok(events) => Ok(Some(events.lines().any(|line| line == "populated 1"))),
             Err(error) if is_removed(&error) => Ok(None),

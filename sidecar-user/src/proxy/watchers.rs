@@ -31,7 +31,7 @@ const NO_CERTIFICATE: &str = "no valid certificate; the log and the admin socket
 
 /// For everybody who asks the status port.
 const NOT_TOLD: &str =
-    "the agent of this node has not told of this workload yet; the admin socket's /readyz says what";
+    "whoever tells of the mesh has not told of this workload yet; the admin socket's /readyz says what";
 
 impl Conditions {
     pub(super) fn new(observer: &Observer) -> Self {

@@ -46,7 +46,9 @@ impl<'a> Kinds<'a> {
 impl Drop for Kinds<'_> {
     fn drop(&mut self) {
         for (_, plural) in KINDS {
-            let _ = self.0.output(&["delete", "crd", &format!("{plural}.security.istio.io")]);
+            let _ = self
+                .0
+                .output(&["delete", "crd", &format!("{plural}.security.istio.io")]);
         }
     }
 }
@@ -67,7 +69,10 @@ fn says(namespace: &Namespace, pod: &str, url: &str) -> Option<String> {
 
 fn becomes(namespace: &Namespace, pod: &str, url: &str, answered: bool) {
     let what = format!("{pod} is {}", if answered { "answered" } else { "refused" });
-    wait::until(&what, SOON * 6, || says(namespace, pod, url).is_some() == answered).unwrap();
+    wait::until(&what, SOON * 6, || {
+        says(namespace, pod, url).is_some() == answered
+    })
+    .unwrap();
 }
 
 #[test]
@@ -75,7 +80,10 @@ fn an_authorization_policy_lets_in_whom_it_names_and_peer_authentication_refuses
     let mesh = mesh_alone();
     let namespace = meshed("policies");
     let outside = Namespace::create(cluster().kubectl(), "policies-outside").unwrap();
-    let server = pod("server", json!({ "nodeName": "node-2", "containers": [named_server()] }));
+    let server = pod(
+        "server",
+        json!({ "nodeName": "node-2", "containers": [named_server()] }),
+    );
     namespace.apply(&[server]).unwrap();
     for name in ["friend", "stranger"] {
         namespace.apply(&accounted(name)).unwrap();
@@ -109,20 +117,32 @@ fn an_authorization_policy_lets_in_whom_it_names_and_peer_authentication_refuses
     becomes(&namespace, "friend", &url, true);
     // The kubelet's probe goes past the proxy.
     let server = namespace.get(&["pod", "server"]).unwrap();
-    assert_eq!(server["status"]["containerStatuses"][0]["ready"], true, "{server}");
+    assert_eq!(
+        server["status"]["containerStatuses"][0]["ready"], true,
+        "{server}"
+    );
 
     let strict = json!({
         "apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": { "name": "default" },
         "spec": { "mtls": { "mode": "STRICT" } },
     });
     namespace.apply(&[strict]).unwrap();
-    let delete = ["--namespace", namespace.name(), "delete", "authorizationpolicy.security.istio.io", "friends"];
+    let delete = [
+        "--namespace",
+        namespace.name(),
+        "delete",
+        "authorizationpolicy.security.istio.io",
+        "friends",
+    ];
     namespace.kubectl().run(&delete).unwrap();
     becomes(&namespace, "stranger", &url, true);
     becomes(&outside, "outside", &url, false);
 
     // Without the kinds there are no policies, once it is sure that they are not merely unknown for a moment.
     drop(kinds);
-    wait::until("plaintext is taken again", SOON * 24, || says(&outside, "outside", &url).is_some()).unwrap();
+    wait::until("plaintext is taken again", SOON * 24, || {
+        says(&outside, "outside", &url).is_some()
+    })
+    .unwrap();
     becomes(&namespace, "friend", &url, true);
 }

@@ -191,6 +191,9 @@ mod tests {
         assert!(refused.contains("is at work"), "{refused}");
         drop(turn);
         // A program that another test is starting holds a copy of the socket between fork() and execve().
-        harness::wait::until("the turn is free", harness::wait::SOON, || Turn::at(&name).is_ok()).unwrap();
+        harness::wait::until("the turn is free", harness::wait::SOON, || {
+            Turn::at(&name).is_ok()
+        })
+        .unwrap();
     }
 }

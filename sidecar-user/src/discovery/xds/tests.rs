@@ -52,7 +52,7 @@ fn ip(text: &str) -> IpAddr {
 
 fn start(server: &Server, idle: Duration) -> (Feed, Demand) {
     let limits = DemandLimits { idle, names: 100 };
-    let (feed, demand, future) = follow_for(&own(), server.connect(), limits);
+    let (feed, demand, future) = follow_for(&own(), "the agent of this node", server.connect(), limits);
     tokio::spawn(future);
     (feed, demand)
 }
@@ -222,7 +222,7 @@ async fn of_a_large_mesh_agent_and_sidecar_hold_what_is_dialled_and_no_more() {
         idle: IDLE,
         names: 100,
     };
-    let (feed, demand, future) = follow_for(&own(), to_agent, limits);
+    let (feed, demand, future) = follow_for(&own(), "the agent of this node", to_agent, limits);
     let sidecar = tokio::spawn(future);
     demand.begun(&feed.snapshots).await.expect("it answers");
     // Its own workload, and the policy of its namespace.

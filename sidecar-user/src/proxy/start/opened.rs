@@ -71,13 +71,16 @@ fn registry(config: &Config, own_sockets: OwnSockets) -> anyhow::Result<(Feed, D
             (feed, Demand::default(), Box::pin(follow))
         }
         (Source::Agent, Some(door)) => {
-            let (feed, demand, follow) =
-                discovery::xds::follow(&config::own(config), control::discovery(door));
+            let (feed, demand, follow) = discovery::xds::follow(
+                &config::own(config),
+                "the agent of this node",
+                control::discovery(door),
+            );
             (feed, demand, Box::pin(follow))
         }
         (Source::Control, _) => {
             let connect = control::own_discovery(&config.identity, own_sockets)?;
-            let (feed, demand, follow) = discovery::xds::follow(&config::own(config), connect);
+            let (feed, demand, follow) = discovery::xds::follow(&config::own(config), "control", connect);
             (feed, demand, Box::pin(follow))
         }
         (Source::Agent, None) => anyhow::bail!("registry: there is no agent to ask; set interception.agent"),
