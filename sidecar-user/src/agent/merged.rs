@@ -138,3 +138,22 @@ fn name(event: &mut WatchEvent, pod: &str) {
         WatchEvent::Skipped { .. } => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory;
+    use super::*;
+
+    #[tokio::test]
+    async fn there_are_as_many_watches_as_sidecars_have_places_for_and_the_end_of_one_makes_room() {
+        let dir = std::env::temp_dir().join(format!("outrigger-{}-merged", std::process::id()));
+        let register = Arc::new(Register::open(&dir, memory::Limits::default()).unwrap());
+        let watchers = Arc::default();
+        let watch = || Merged::new(register.clone(), &watchers, None, String::new());
+        let mut all: Vec<_> = (0..MOST).map(|_| watch().expect("there is room")).collect();
+        assert!(watch().is_none());
+        all.pop();
+        assert!(watch().is_some());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -79,3 +79,18 @@ pub(super) async fn follow_ports(pod: Arc<Pod>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every pod has a loopback of its own, from which no node asks.
+    #[test]
+    fn loopback_is_no_address_of_the_node() {
+        let all = own_addresses().unwrap();
+        let found = addresses().unwrap();
+        assert!(all.iter().any(IpAddr::is_loopback), "{all:?}");
+        let others: BTreeSet<_> = all.into_iter().filter(|address| !address.is_loopback()).collect();
+        assert_eq!(found, others);
+    }
+}

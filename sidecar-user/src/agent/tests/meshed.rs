@@ -202,6 +202,24 @@ fn a_pod_of_the_same_name_that_is_made_again_is_another_one() {
     assert_eq!(table.len(), 0);
 }
 
+/// Deleted while the watch was away, so that nothing but its absence tells of it.
+#[test]
+fn what_a_list_lacks_is_forgotten_once_its_cgroup_is_gone_as_if_it_had_been_told() {
+    let (mut table, mut world) = (listed(&[]), World::default());
+    world.take(table.applied(pod(true)));
+    table.applied(Pod {
+        uid: "never-started".into(),
+        ..pod(true)
+    });
+    world.take(table.populated("u", 1));
+    assert_eq!(table.all(Vec::new()), []);
+    assert!(world.is_served, "its containers run");
+    assert_eq!(table.len(), 1, "of the other one there is nothing left");
+    world.take(table.gone("u"));
+    assert!(!world.is_pinned);
+    assert_eq!(table.len(), 0);
+}
+
 #[test]
 fn a_static_pod_is_known_by_its_hash_and_refused() {
     let mirror = Pod {

@@ -4,7 +4,7 @@ use super::*;
 use crate::model::SpiffeId;
 use crate::model::authorization::Scope;
 use crate::xds::testing::{policy, service, workload};
-use crate::xds::{Discovery, Guests, Link, Update};
+use crate::xds::{Discovery, Guests, Link, Resource, Update};
 
 /// A discovery server at a Unix socket pair for each stream, as an agent has it.
 struct Server {
@@ -150,6 +150,50 @@ async fn what_was_heard_last_holds_while_nobody_answers_and_what_is_new_is_not_k
 }
 
 #[tokio::test]
+async fn a_private_service_is_known_in_its_namespace_and_a_shared_address_tells_nobody() {
+    let server = Server::new();
+    fill(&server.shared);
+    let private = |namespace: &str, vip: &str| {
+        let Resource::Service(mut private) = service("private", &[vip]) else {
+            panic!("it is one");
+        };
+        (private.namespace, private.private) = (namespace.into(), true);
+        Update::Put(Resource::Service(private))
+    };
+    let Resource::Workload(mut shared) = workload("of-the-node", "10.0.9.9", &["web"]) else {
+        panic!("it is one");
+    };
+    shared.host_network = true;
+    server.shared.apply([
+        private("other", "10.96.0.9"),
+        private("demo", "10.96.0.8"),
+        Update::Put(Resource::Workload(shared)),
+    ]);
+    server.shared.complete();
+    let (feed, demand) = start(&server, IDLE);
+    demand.begun(&feed.snapshots).await.expect("it answers");
+    for (vip, is_known) in [("10.96.0.9", false), ("10.96.0.8", true)] {
+        let world = demand.ask(&feed.snapshots, ip(vip)).await.expect("it answers");
+        assert_eq!(world.is_vip(ip(vip)), is_known, "{vip}");
+    }
+    let world = demand.ask(&feed.snapshots, ip("10.0.9.9")).await;
+    assert!(
+        world
+            .expect("it answers")
+            .workload_by_address(ip("10.0.9.9"))
+            .is_none()
+    );
+    let world = demand
+        .ask(&feed.snapshots, ip("10.96.0.1"))
+        .await
+        .expect("it answers");
+    let (_, endpoints) = world
+        .service_at("10.96.0.1:80".parse().unwrap())
+        .expect("it is there");
+    assert_eq!(endpoints.len(), 3, "behind its service it stands all the same");
+}
+
+#[tokio::test]
 async fn what_nothing_dials_any_more_is_given_up() {
     let server = Server::new();
     fill(&server.shared);
@@ -165,6 +209,45 @@ async fn what_nothing_dials_any_more_is_given_up() {
         .await;
     assert!(!empty.unwrap().knows(ip("10.96.0.2")));
     assert!(feed.snapshots.borrow().knows(ip("10.0.0.1")), "its own stays");
+}
+
+/// What has been used since the last look is kept for another while, and nothing else is.
+#[test]
+fn a_use_of_an_address_keeps_it_and_one_that_was_seen_already_does_not() {
+    let (idle, start) = (Duration::from_secs(60), Instant::now());
+    let demands = Demands::new(DemandLimits { idle, names: 10 });
+    let [used, unused] = ["10.0.0.8", "10.0.0.9"].map(ip);
+    let usage: HashMap<IpAddr, Arc<Usage>> = [used, unused].map(|ip| (ip, Arc::default())).into();
+    for ip in [used, unused] {
+        demands.touch(&address_key("", ip), start);
+    }
+    demands.due(start);
+    usage[&used].mark();
+    let publisher = Publisher {
+        shared: Arc::default(),
+        _own: demands.needs(),
+        demands: demands.clone(),
+        names: Vec::new(),
+        namespace: "demo".into(),
+        snapshots: watch::channel(Arc::default()).0,
+        status: watch::channel(Status {
+            generation: 0,
+            loaded: SystemTime::now(),
+            failures: 0,
+            error: None,
+            warnings: Vec::new(),
+        })
+        .0,
+        usage,
+    };
+    // Names go after one time to one and a half.
+    publisher.keep_used(start + idle * 5 / 6);
+    assert_eq!(
+        demands.due(start + idle * 5 / 3).unwanted,
+        [address_key("", unused)]
+    );
+    publisher.keep_used(start + idle * 5 / 3);
+    assert_eq!(demands.due(start + idle * 3).unwanted, [address_key("", used)]);
 }
 
 /// A silent server: whoever asks is told so, in the end.

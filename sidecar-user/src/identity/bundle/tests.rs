@@ -153,6 +153,21 @@ fn roots_of_a_rotation_are_all_trusted_and_a_root_in_the_chain_is_not() {
     );
 }
 
+/// What a root has signed is none. The root beside the leaf would be the only one left, and nobody has brought it as one.
+#[test]
+fn without_a_root_in_their_file_no_certificate_of_the_chain_becomes_one() {
+    let root = Root::new("root");
+    let intermediate = root.leaf(&KeyPair::generate().unwrap(), |ca| {
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    });
+    let error = refusal(&(root.bundle(|_| {}) + &root.pem), &intermediate);
+    assert!(
+        error.contains("no certificate among the roots has signed itself"),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_certificate_that_peers_would_refuse_or_of_another_workload_is_refused() {
     let root = Root::new("root");

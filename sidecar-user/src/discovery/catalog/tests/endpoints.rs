@@ -130,6 +130,28 @@ fn many_slices_are_one_service_and_what_stands_in_two_is_one_endpoint() {
 }
 
 #[test]
+fn what_stands_in_two_slices_counts_once_where_all_have_to_have_hints() {
+    let hinted = |endpoint: SliceEndpoint| endpoint.hints(true, false);
+    let balancing = |world: &World| world.of_service("echo").unwrap().load_balancing.clone();
+    let mut world = world(&[slice("s1", "echo", &[hinted(a()), hinted(b())])]);
+    let near = balancing(&world);
+    world.slice(slice("s2", "echo", &[hinted(b())]));
+    assert_eq!(balancing(&world), near);
+    world.slice(slice("s2", "echo", &[hinted(b()), c()]));
+    assert_ne!(balancing(&world), near, "one of them is for everybody");
+}
+
+#[test]
+fn an_endpoint_is_no_pod_of_that_name_in_another_namespace() {
+    let mut elsewhere = pod("a", "10.0.0.1");
+    elsewhere.name = ObjectName::new("other", "a");
+    let slices = vec![slice("s1", "echo", &[a()])];
+    let world = World::with(vec![], vec![elsewhere], vec![service("echo")], slices);
+    assert_eq!(world.used("echo"), Vec::<String>::new());
+    assert!(world.workload("c1//Pod/other/a").unwrap().services.is_empty());
+}
+
+#[test]
 fn a_named_port_is_another_number_for_each_pod() {
     let mut named = service("echo");
     named.ports = vec![port("web", 80, None), port("admin", 81, None)];

@@ -60,6 +60,8 @@ fn the_nearest_object_that_says_something_holds() {
         [PORTS],
         "of the root namespace none selects single workloads"
     );
+    let in_root = all.names_for(ROOT, &labels(&[("app", "a")]));
+    assert_eq!(strings(&in_root), [""; 0], "not even those that are there");
     all.peer(Change::Gone(object(ROOT, "global-selector", Value::Null)));
     apply(
         &mut all,
