@@ -239,6 +239,7 @@ fn a_use_of_an_address_keeps_it_and_one_that_was_seen_already_does_not() {
         })
         .0,
         usage,
+        teller: "the agent of this node",
     };
     // Names go after one time to one and a half.
     publisher.keep_used(start + idle * 5 / 6);
