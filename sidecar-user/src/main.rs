@@ -4,14 +4,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use outrigger::cli::{Cli, run};
+use outrigger::cli::{Cli, is_plugin, run};
 use outrigger::{lifecycle, plugin};
 
 fn main() -> ExitCode {
-    if std::env::args_os()
-        .next()
-        .is_some_and(|name| plugin::is_called(&name))
-    {
+    if is_plugin() {
         return plugin::main();
     }
     let cli = Cli::parse();

@@ -146,6 +146,13 @@ impl Settings for ControlSettings {
     const TABLE: &'static [Setting] = &config::CONTROL;
 }
 
+/// Whether this process was started by the plugin's name.
+pub fn is_plugin() -> bool {
+    std::env::args_os()
+        .next()
+        .is_some_and(|name| plugin::is_called(&name))
+}
+
 /// Answers what was asked for. Blocks as long as a role runs.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.verb {

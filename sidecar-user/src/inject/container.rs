@@ -128,7 +128,7 @@ fn directory() -> &'static str {
         .map_or(TOKEN_PATH, |(directory, _)| directory)
 }
 
-/// As [`env`] of a sidecar that is given its certificates and asks nobody for them.
+/// As [`env()`] of a sidecar that is given its certificates and asks nobody for them.
 pub(super) fn env_of_files(profile: &Profile) -> Value {
     let asks = ["OUTRIGGER_AUTHORITY", "OUTRIGGER_TOKEN_FILE", "OUTRIGGER_REFRESH"];
     let mut env = env(profile);

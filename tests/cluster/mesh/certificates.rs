@@ -5,7 +5,8 @@ use harness::cluster::{Mesh, Namespace};
 use harness::wait::{self, SOON};
 use serde_json::Value;
 
-use super::{answered, client, mesh_alone, meshed, web};
+use super::{client, mesh_alone, meshed, web};
+use crate::common::answered;
 
 /// Brings the values of the other tests back, also where this one has failed.
 struct Back<'m>(&'m Mesh<'static>);

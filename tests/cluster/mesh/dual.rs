@@ -8,8 +8,8 @@ use harness::pcap::TLS13;
 use harness::wait::{self, SOON};
 use serde_json::{Value, json};
 
-use super::{answered, client, deployment, mesh, meshed};
-use crate::common::{NGINX, cluster, container, dual_stack_server, named_server, pod, pod_ips};
+use super::{client, deployment, mesh, meshed};
+use crate::common::{NGINX, answered, cluster, container, dual_stack_server, named_server, pod, pod_ips};
 
 const MESH_PORT: u16 = 15008;
 

@@ -7,8 +7,8 @@ use harness::cluster::{LinkCapture, Mesh, Namespace};
 use harness::wait::{self, SOON};
 use serde_json::{Value, json};
 
-use super::{answered, client, mesh, mesh_alone, meshed, web};
-use crate::common::{cluster, named_server, pod};
+use super::{client, mesh, mesh_alone, meshed, web};
+use crate::common::{answered, cluster, named_server, pod};
 
 /// Of a pod: its containers by their ids, and how often each has started again.
 fn containers(namespace: &Namespace, name: &str) -> Vec<(String, u64)> {

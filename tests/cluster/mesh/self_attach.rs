@@ -6,8 +6,8 @@ use harness::wait::{self, SOON};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::{answered, client, enable, mesh, meshed, web};
-use crate::common::{NGINX, cluster, container, idle, named_server, pod};
+use super::{client, enable, mesh, meshed, web};
+use crate::common::{NGINX, answered, cluster, container, idle, named_server, pod};
 
 /// A namespace whose pods may be privileged, with the roots of the mesh.
 fn privileged(stem: &str) -> Namespace<'static> {
