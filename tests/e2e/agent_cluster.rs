@@ -317,6 +317,20 @@ fn a_pod_that_can_have_no_sidecar_is_refused_with_an_event_and_one_without_is_no
         ensure!(!output.status.success() && stderr.contains(words), "{stderr}");
     }
     ensure!(!node.pins(UID).exists() && !node.pins(OTHER).exists());
+
+    let checked = std::process::Command::new(harness::mesh::binaries::path("outrigger")?)
+        .args(["check", "--agent"])
+        .arg(node.fabric.agent_socket().with_file_name("agent-admin.sock"))
+        .output()?;
+    let stdout = String::from_utf8_lossy(&checked.stdout);
+    let line = stdout
+        .lines()
+        .find(|line| line.contains("hostNetwork"))
+        .unwrap_or_default();
+    ensure!(
+        line.starts_with("degraded") && line.contains("/host "),
+        "{stdout}"
+    );
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use super::client::{self, Error};
 use super::listing::Listing;
 use super::memory::{PodFlows, Question, newest};
 use super::merged::{self, Merged, Watchers};
-use super::register::{Installed, Register, Sidecar};
+use super::register::{Installed, Refused, Register, Sidecar};
 use crate::observe::{
     Asked, FlowList, FlowReport, FlowState, PodExplanation, PodList, PodStatus, Problem, Reply, Summary,
     WhyReport,
@@ -211,7 +211,8 @@ impl Answers {
                 status(pod, installed, kept, said)
             }
         });
-        let pods = stream::iter(asked).buffered(AT_ONCE).collect().await;
+        let mut pods: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
+        pods.extend(self.register.refused().into_iter().map(refused));
         PodList { pods }
     }
 }
@@ -226,7 +227,10 @@ fn status(
     let refused = installed.map_or(0, |pod| pod.refused);
     let mut problems = Vec::new();
     let state = match (&said, installed) {
-        (Some(Some(summary)), _) => summary.state.clone().into(),
+        (Some(Some(summary)), _) => {
+            problems.extend(summary.missing.as_deref().map(unready));
+            summary.state.clone().into()
+        }
         (Some(None), _) => {
             problems.push(silent());
             "silent".into()
@@ -326,6 +330,32 @@ fn silent() -> Problem {
     }
 }
 
+fn unready(missing: &str) -> Problem {
+    Problem {
+        what: format!("its sidecar is not ready: {missing}"),
+        remedy: "its log has each attempt; a pod that has just started waits until its sidecar is".into(),
+    }
+}
+
+/// Of a pod that can have no sidecar here.
+fn refused(pod: Refused) -> PodStatus {
+    PodStatus {
+        pod: pod.name,
+        sidecar: "refused".into(),
+        since: Some(humantime::format_rfc3339_seconds(pod.since).to_string()),
+        open_flows: None,
+        version: None,
+        identity: None,
+        closed_flows: 0,
+        failed_flows: 0,
+        refused_askers: 0,
+        problems: vec![Problem {
+            what: format!("it runs without its sidecar's protection: {}", pod.why),
+            remedy: "the Event on the pod says the same; the label outrigger.example/inject: disabled keeps it out of the mesh".into(),
+        }],
+    }
+}
+
 fn waiting() -> Problem {
     Problem {
         what: "no sidecar holds this pod".into(),
@@ -390,6 +420,11 @@ mod tests {
             identity: None,
             started: "1970-01-01T00:00:07.000Z".into(),
             open_flows: 2,
+            missing: None,
+        };
+        let unready = Summary {
+            missing: Some("certificate: nobody answers".into()),
+            ..summary.clone()
         };
         let told = |installed, said| {
             let status = status("a".into(), installed, None, said);
@@ -407,6 +442,14 @@ mod tests {
         assert_eq!(
             told(installed(0), Some(Some(summary))),
             said("serving", seven, "")
+        );
+        assert_eq!(
+            told(installed(0), Some(Some(unready))),
+            said(
+                "serving",
+                seven,
+                "its sidecar is not ready: certificate: nobody answers"
+            )
         );
         assert_eq!(
             told(installed(0), Some(None)),

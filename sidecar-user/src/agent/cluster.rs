@@ -63,6 +63,12 @@ pub(super) enum Task {
     End(PodCgroup),
     /// What is pinned by this name.
     Remove(String),
+    /// It can have no sidecar here.
+    Refuse {
+        uid: String,
+        name: String,
+        why: String,
+    },
 }
 
 impl Cluster {
@@ -215,6 +221,11 @@ impl Cluster {
                     let (name, namespace) = (&pod.name, &pod.namespace);
                     tracing::warn!(pod = name, namespace, "a pod is refused: {why}");
                     self.events.tell(why.told(&pod));
+                    tasks.push(Task::Refuse {
+                        uid: name_of(&pod).to_owned(),
+                        name: format!("{namespace}/{name}"),
+                        why: why.to_string(),
+                    });
                 }
             }
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::datapath::{Lease, detach_own};
 use crate::error_chain;
+use crate::pods::{SELF_ATTACHED, sweep};
 
 /// How long the end waits for cgroups without a process: the kubelet removes that of a pod some moments after its last process has
 /// ended. Less than an agent is given to end (`terminationGracePeriodSeconds`).
@@ -88,6 +89,10 @@ pub(super) fn leave(own: &Own<'_>, gate: &Gate, lease: Lease) {
             "what is pinned stays for the next agent of this node: a pod is about to be installed"
         );
     }
+    let by_themselves = own.pins.join(SELF_ATTACHED);
+    sweep(&by_themselves, None);
+    // One that serves has its directory there.
+    let _ = fs::remove_dir(&by_themselves);
     match fs::remove_dir(own.pins.join("pods")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return tracing::info!("what is pinned stays for the next agent of this node");

@@ -48,6 +48,16 @@ pub(super) struct Counts {
 struct Known {
     pods: BTreeMap<String, Installed>,
     sidecars: BTreeMap<u32, Sidecar>,
+    refused: BTreeMap<String, Refused>,
+}
+
+/// A pod of this node that asks for a sidecar and can have none.
+#[derive(Clone, Debug)]
+pub(super) struct Refused {
+    /// As people call it.
+    pub(super) name: String,
+    pub(super) why: String,
+    pub(super) since: SystemTime,
 }
 
 /// A pod that this agent serves.
@@ -155,6 +165,20 @@ impl Register {
 
     pub(super) fn gone(&self, pod: &str) {
         self.known().pods.remove(pod);
+    }
+
+    /// Until its cgroup is gone.
+    pub(super) fn refuse(&self, uid: String, name: String, why: String) {
+        let since = SystemTime::now();
+        self.known().refused.insert(uid, Refused { name, why, since });
+    }
+
+    pub(super) fn readmit(&self, uid: &str) {
+        self.known().refused.remove(uid);
+    }
+
+    pub(super) fn refused(&self) -> Vec<Refused> {
+        self.known().refused.values().cloned().collect()
     }
 
     /// Somebody who is not the sidecar of the pod has asked for its session.

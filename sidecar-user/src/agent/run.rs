@@ -25,7 +25,7 @@ use crate::lifecycle::messages::{Listener, Messages};
 use crate::lifecycle::{self, Shutdown};
 use crate::model::LocalPod;
 use crate::observe::{AdminSocket, NodeAdmin, Observer, serve_node};
-use crate::pods::{Event, Finder, PodCgroup, Roots, Watch, cgroup_of};
+use crate::pods::{self, Event, Finder, PodCgroup, Roots, SELF_ATTACHED, Watch, cgroup_of};
 use crate::uplink::{self, Local};
 
 /// Everything that an agent needs to know, validated.
@@ -138,6 +138,7 @@ async fn serve_until_told(config: Config, gate: Arc<Gate>, mut shutdown: Shutdow
         gate,
     };
     pods.sweep(&mut watch);
+    pods::sweep(&pods.config.pins.join(SELF_ATTACHED), None);
     if let Some((client, name)) = kubernetes {
         tasks.spawn(probes::follow_addresses(pods.node.clone()));
         pods.cluster = Some(Cluster::new(client, &name, pods.pinned(), &mut tasks));
@@ -230,7 +231,12 @@ impl Pods {
             // Its namespace may be another one when a process comes again.
             (Event::Emptied(pod), Some(cluster)) => cluster.emptied(pod),
             (Event::Emptied(pod), None) => vec![Task::End(pod.clone())],
-            (Event::Gone(pod), Some(cluster)) => cluster.gone(pod),
+            (Event::Gone(pod), Some(cluster)) => {
+                self.register.readmit(&name_of(pod));
+                // It may have had a sidecar that attached by itself, and was killed with it.
+                pods::sweep(&self.config.pins.join(SELF_ATTACHED), None);
+                cluster.gone(pod)
+            }
             (Event::Gone(pod), None) => vec![Task::End(pod.clone()), Task::Remove(name_of(pod))],
         };
         self.follow(due);
@@ -246,6 +252,7 @@ impl Pods {
                 }
                 Task::Serve(_) => {}
                 Task::End(pod) => self.end(&pod),
+                Task::Refuse { uid, name, why } => self.register.refuse(uid, name, why),
                 Task::Remove(name) => {
                     self.register.gone(&name);
                     self.remove(&self.pins_of(&name));

@@ -2,6 +2,7 @@
 
 mod attach;
 pub mod ca;
+mod check;
 mod install;
 mod kernel;
 pub mod state_dir;
@@ -91,6 +92,9 @@ pub enum Verb {
         /// The file of that network namespace [default: that of the cgroup's first program, or this command's own]
         #[arg(long, value_name = "FILE", requires = "cgroup")]
         netns: Option<PathBuf>,
+        /// Say, too, what the agent of this node says of its pods [default: the agent at /run/outrigger/agent-admin.sock, where there is one]
+        #[arg(long, value_name = "SOCKET")]
+        agent: Option<PathBuf>,
     },
 }
 
@@ -168,7 +172,9 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Status(status) => status::run(status),
         Verb::Why(why) => Ok(why.run(&mut std::io::stdout().lock())?),
         Verb::Drain(drain) => Ok(drain.run(&mut std::io::stdout().lock())?),
-        Verb::Check { cgroup, netns } => kernel::check(cgroup.as_deref(), netns.as_deref()),
+        Verb::Check { cgroup, netns, agent } => {
+            check::run(cgroup.as_deref(), netns.as_deref(), agent.as_deref())
+        }
     }
 }
 

@@ -317,6 +317,7 @@ impl Endpoint {
             identity: config["workload"]["identity"].as_str().map(str::to_owned),
             started: rfc3339(observer.started()),
             open_flows: observer.open_flows(),
+            missing: observer.readiness().missing_for(caller),
         }
     }
 

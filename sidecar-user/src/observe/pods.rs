@@ -22,7 +22,7 @@ pub struct PodStatus {
     /// `namespace/name`, or what the pod is called by where there is no Kubernetes.
     pub pod: String,
     /// `serving`, `lame-duck`, `draining` or `cut`, as the sidecar says; `waiting`: none holds the pod, and connections are
-    /// refused; `silent`: one holds it and does not answer; `gone`: the pod is, and its flows are remembered.
+    /// refused; `silent`: one holds it and does not answer; `refused`: it can have none on this node; `gone`: the pod is, and its flows are remembered.
     pub sidecar: Cow<'static, str>,
     /// Its workload identity.
     pub identity: Option<String>,
@@ -72,4 +72,7 @@ pub struct Summary {
     /// RFC 3339.
     pub started: String,
     pub open_flows: u64,
+    /// What keeps it from being ready; `None`: it is.
+    #[serde(default)]
+    pub missing: Option<String>,
 }

@@ -92,12 +92,17 @@ impl Readiness {
 
     /// What keeps this process from being ready, in one line and in words for everybody; `None` when it is.
     pub fn missing(&self) -> Option<String> {
-        let told = self.ready().told_to(Caller::Anyone);
+        Some(format!("not ready: {}", self.missing_for(Caller::Anyone)?))
+    }
+
+    /// As [`Self::missing`], in the words that are for this one.
+    pub(super) fn missing_for(&self, caller: Caller) -> Option<String> {
+        let told = self.ready().told_to(caller);
         let unmet = told
             .conditions
             .iter()
             .filter_map(|(name, reason)| Some(format!("{name}: {}", reason.as_ref()?)));
-        (!told.well).then(|| format!("not ready: {}", unmet.collect::<Vec<_>>().join(", ")))
+        (!told.well).then(|| unmet.collect::<Vec<_>>().join(", "))
     }
 
     pub(super) fn ready(&self) -> Verdict {

@@ -25,7 +25,7 @@ pub use error::Error;
 pub use event::Event;
 pub use find::{Finder, own_addresses};
 pub use path::{Driver, PodPath, Qos, container};
-pub use pinned::cgroup_of;
+pub use pinned::{SELF_ATTACHED, cgroup_of, sweep};
 pub use roots::{Root, Roots};
 pub use uid::{NotUid, PodUid};
 pub use watch::Watch;

@@ -2,21 +2,20 @@
 //! kubelet ask the containers past it. What that takes and is missing is told at once.
 //!
 //! What is pinned is in a directory for each pod, called by its UID. A sidecar that is killed leaves it: the one that the kubelet starts
-//! in its place adopts it, and where the pod is gone the next one of the node that starts removes it. One that ends with its pod removes it
+//! in its place adopts it, and where the pod is gone the next one of the node that starts, or an agent, removes it. One that ends with its pod removes it
 //! itself (`leaving.rs`).
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
 
 use anyhow::bail;
 
-use crate::datapath::{self, Datapath, Netns, PodTarget, detach};
+use crate::datapath::{self, Datapath, Netns, PodTarget};
 use crate::error_chain;
 use crate::host;
 use crate::lifecycle::Privileges;
-use crate::pods::{PodUid, Roots, cgroup_of};
+use crate::pods::{PodUid, Roots, sweep};
 
 /// The pod that this process is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +60,7 @@ impl OwnPod {
         };
         kernel.cgroup = pod.path().to_owned();
         if let Some(all) = kernel.pins.parent() {
-            sweep(all, self.uid.as_str());
+            sweep(all, Some(&self.uid));
         }
         tracing::info!(pod = %self.uid, cgroup = %kernel.cgroup.display(), "this sidecar attaches to its pod by itself");
         Ok(pod.target(Netns::own()?)?)
@@ -101,30 +100,4 @@ fn lacking() -> Vec<String> {
 fn is_initial_user_namespace() -> bool {
     fs::read_to_string("/proc/self/uid_map")
         .map_or(true, |map| map.split_whitespace().eq(["0", "0", "4294967295"]))
-}
-
-/// Removes what is pinned of pods that are gone. A sidecar that has begun to attach has the lease of its directory, and keeps it.
-fn sweep(all: &Path, own: &str) {
-    for entry in fs::read_dir(all).into_iter().flatten().flatten() {
-        let (pins, name) = (entry.path(), entry.file_name());
-        if name
-            .to_str()
-            .is_none_or(|name| name == own || name.parse::<PodUid>().is_err())
-        {
-            continue;
-        }
-        match cgroup_of(&pins) {
-            Ok(None) => match detach(&pins, false) {
-                Ok(_) => {
-                    tracing::info!(pins = %pins.display(), "what is pinned of a pod that is gone is removed")
-                }
-                Err(error) => {
-                    tracing::debug!(pins = %pins.display(), error = error_chain(&error), "what is pinned stays")
-                }
-            },
-            Ok(Some(_)) => {}
-            // What cannot be asked may hold a pod closed.
-            Err(error) => tracing::debug!(pins = %pins.display(), error, "what is pinned stays"),
-        }
-    }
 }

@@ -93,6 +93,22 @@ fn without_its_control_plane_the_mesh_serves_on_over_several_renewals_and_new_po
         sidecar["state"]["running"].is_object() && sidecar["started"] == false
     })
     .unwrap();
+    // `check` on its node says why.
+    let agent = mesh.agent("node-2").unwrap();
+    let name = format!("{}/new", namespace.name());
+    wait::until("check tells of it", SOON * 3, || {
+        let said = mesh
+            .kubectl()
+            .exec(SYSTEM, &agent, &["outrigger", "check"])
+            .unwrap();
+        let line = said
+            .stdout
+            .lines()
+            .find(|line| line.contains(&name))
+            .unwrap_or_default();
+        line.contains("its sidecar is not ready") && line.contains("identity")
+    })
+    .unwrap();
 
     scale(&mesh, 2);
     namespace.wait("pod/new", "condition=Ready").unwrap();

@@ -62,11 +62,7 @@ impl<'a> Load<'a> {
     }
 
     fn counts(&self) -> (usize, usize) {
-        let count = |file: &str, good: &str| {
-            let path = format!("/tmp/{file}");
-            let said = self.namespace.exec(self.pod, &["cat", &path]).unwrap();
-            said.stdout.lines().filter(|line| *line == good).count()
-        };
+        let count = |file: &str, good: &str| self.said(file).lines().filter(|line| *line == good).count();
         (count("new", "200"), count("kept", "PONG"))
     }
 
@@ -78,6 +74,33 @@ impl<'a> Load<'a> {
         kept.demand_all("the connection that was kept");
     }
 
+    /// The connection that is kept has not failed so far.
+    pub(super) fn demand_kept(&self) {
+        self.goes_on();
+        self.account("kept", "PONG")
+            .demand_all("the connection that is kept");
+    }
+
+    /// As [`Self::demand_all`], of new connections alone.
+    pub(super) fn demand_new(self) {
+        self.goes_on();
+        self.stop().0.demand_all("new connections");
+    }
+
+    fn account(&self, file: &str, good: &str) -> Account {
+        let said = self.said(file);
+        let lines = || said.lines().filter(|line| *line != "end" && !line.is_empty());
+        Account {
+            answered: lines().filter(|line| *line == good).count(),
+            failed: lines().filter(|line| *line != good).map(str::to_owned).collect(),
+        }
+    }
+
+    fn said(&self, file: &str) -> String {
+        let path = format!("/tmp/{file}");
+        self.namespace.exec(self.pod, &["cat", &path]).unwrap().stdout
+    }
+
     /// Ends it: new connections, and requests on the one that was kept.
     fn stop(self) -> (Account, Account) {
         self.namespace
@@ -86,17 +109,8 @@ impl<'a> Load<'a> {
             .ok()
             .unwrap();
         let account = |file: &str, good: &str| {
-            let path = format!("/tmp/{file}");
-            let said = wait::until_some("the load ends", SOON * 2, || {
-                let said = self.namespace.exec(self.pod, &["cat", &path])?.stdout;
-                Ok(said.ends_with("end\n").then_some(said))
-            })
-            .unwrap();
-            let lines = || said.lines().filter(|line| *line != "end" && !line.is_empty());
-            Account {
-                answered: lines().filter(|line| *line == good).count(),
-                failed: lines().filter(|line| *line != good).map(str::to_owned).collect(),
-            }
+            wait::until("the load ends", SOON * 2, || self.said(file).ends_with("end\n")).unwrap();
+            self.account(file, good)
         };
         (account("new", "200"), account("kept", "PONG"))
     }

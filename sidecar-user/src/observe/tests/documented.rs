@@ -229,6 +229,7 @@ fn every_field_of_an_agent_s_explanation_and_of_a_summary_stands_there_and_no_ot
         identity: None,
         started: String::new(),
         open_flows: 0,
+        missing: None,
     };
     let rows = table("## Admin endpoint");
     let row = rows.iter().find(|row| row[0] == "`GET /summary`").unwrap();
