@@ -8,6 +8,11 @@ fn main() {
     let workspace = package.parent().expect("a member of the workspace");
     let out = std::path::PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
 
+    // What the dynamic linker adds the program's address to takes 24 bytes each otherwise, 1.5 MB in all. glibc 2.36 reads the short form.
+    if std::env::var_os("PROFILE").is_some_and(|profile| profile == "release") {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
+
     for input in [
         "build",
         "../sidecar-ebpf/src",
