@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::super::Error;
 use super::super::error::Owner;
@@ -118,7 +119,7 @@ impl Drop for Lease {
 }
 
 /// An agent that leaves its node removes the directory above when it is empty, and so maybe between two steps of this.
-const TRIES: usize = 1000;
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whoever may open a directory may lock it, so this one is its owner's alone.
 fn make(pins: &Path) -> Result<(), Error> {
@@ -127,12 +128,11 @@ fn make(pins: &Path) -> Result<(), Error> {
         pins.parent().map_or(Ok(()), fs::create_dir_all)?;
         DirBuilder::new().mode(0o700).create(pins)
     };
-    let mut tries = 0;
+    let begun = Instant::now();
     loop {
-        tries += 1;
         match steps() {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && pins.is_dir() => return Ok(()),
-            Err(error) if tries < TRIES && may_pass(&error) => {}
+            Err(error) if begun.elapsed() < PATIENCE && may_pass(&error) => {}
             made => return made.map_err(Error::path("pins", pins)),
         }
     }
