@@ -31,7 +31,7 @@ pub(super) fn run(cgroup: Option<&Path>, netns: Option<&Path>, agent: Option<&Pa
         };
         print(mark, finding.name, &finding.detail);
         if finding.state != State::Ok {
-            remedy(&finding.remedy);
+            remedy(finding.remedy);
         }
     }
     let said = pods(agent);
