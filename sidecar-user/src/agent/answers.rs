@@ -14,6 +14,7 @@ use super::listing::Listing;
 use super::memory::{PodFlows, Question, newest};
 use super::merged::{self, Merged, Watchers};
 use super::register::{Installed, Refused, Register, Sidecar};
+use crate::kubernetes::LABEL_INJECT;
 use crate::observe::{
     Asked, FlowList, FlowReport, FlowState, PodExplanation, PodList, PodStatus, Problem, Reply, Summary,
     WhyReport,
@@ -351,7 +352,9 @@ fn refused(pod: Refused) -> PodStatus {
         refused_askers: 0,
         problems: vec![Problem {
             what: format!("it runs without its sidecar's protection: {}", pod.why),
-            remedy: "the Event on the pod says the same; the label outrigger.example/inject: disabled keeps it out of the mesh".into(),
+            remedy: format!(
+                "the Event on the pod says the same; the label {LABEL_INJECT}: disabled keeps it out of the mesh"
+            ),
         }],
     }
 }

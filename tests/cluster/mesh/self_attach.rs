@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{client, enable, mesh, meshed, web};
-use crate::common::{NGINX, answered, cluster, container, idle, named_server, pod};
+use crate::common::{NGINX, answered, cluster, container, idle, named_server, pod, service};
 
 /// A namespace whose pods may be privileged, with the roots of the mesh.
 fn privileged(stem: &str) -> Namespace<'static> {
@@ -111,9 +111,18 @@ fn restarts(namespace: &Namespace, pod: &str) -> u64 {
         .unwrap_or_default()
 }
 
-fn service(name: &str) -> Value {
-    json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name },
-        "spec": { "selector": { "app": name }, "ports": [{ "port": 80 }] } })
+/// A server and a client with such sidecars, one on each node, once both are ready.
+fn pair(stem: &str, mode: &str) -> Namespace<'static> {
+    let own = privileged(stem);
+    own.apply(&[
+        attached("web", "node-2", mode, named_server()),
+        service("web", 80),
+        attached("client", "node-1", mode, idle("main")),
+    ])
+    .unwrap();
+    own.wait("pod/web", "condition=Ready").unwrap();
+    own.wait("pod/client", "condition=Ready").unwrap();
+    own
 }
 
 #[test]
@@ -125,16 +134,8 @@ fn a_sidecar_that_attaches_by_itself_is_in_the_mesh_and_no_agent_has_a_part_in_i
     agents.wait("deployment/web", "condition=Available").unwrap();
     agents.wait("pod/client", "condition=Ready").unwrap();
 
-    let own = privileged("self-attach");
-    own.apply(&[
-        attached("web", "node-2", "strict", named_server()),
-        service("web"),
-        attached("client", "node-1", "strict", idle("main")),
-    ])
-    .unwrap();
     // The server is ready by the kubelet's probe, which comes in plaintext to a strict pod.
-    own.wait("pod/web", "condition=Ready").unwrap();
-    own.wait("pod/client", "condition=Ready").unwrap();
+    let own = pair("self-attach", "strict");
 
     let capture = LinkCapture::start(cluster()).unwrap();
     let ask = |url: &str| ["curl", "-sS", "-m", "5", url].map(str::to_owned);
@@ -188,15 +189,7 @@ fn a_sidecar_that_attaches_by_itself_is_in_the_mesh_and_no_agent_has_a_part_in_i
 #[test]
 fn a_sidecar_that_attaches_by_itself_and_is_killed_leaves_its_pod_closed_and_adopts_it() {
     let _mesh = mesh();
-    let own = privileged("self-attach-killed");
-    own.apply(&[
-        attached("web", "node-2", "permissive", named_server()),
-        service("web"),
-        attached("client", "node-1", "permissive", idle("main")),
-    ])
-    .unwrap();
-    own.wait("pod/web", "condition=Ready").unwrap();
-    own.wait("pod/client", "condition=Ready").unwrap();
+    let own = pair("self-attach-killed", "permissive");
     let ask = ["curl", "-sS", "-m", "5", "http://web/"];
     answered(&own, "client", &ask);
 
@@ -313,7 +306,7 @@ fn a_pod_that_asks_for_it_is_given_a_sidecar_that_attaches_by_itself() {
         "web",
         json!({ "nodeName": "node-2", "containers": [named_server()] }),
     );
-    own.apply(&[asks(web), service("web"), asks(client("client", "node-1"))])
+    own.apply(&[asks(web), service("web", 80), asks(client("client", "node-1"))])
         .unwrap();
     // The probe's port was told to the sidecar when it was injected: nobody else gets in in plaintext.
     own.wait("pod/web", "condition=Ready").unwrap();
