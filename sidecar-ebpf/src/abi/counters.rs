@@ -64,7 +64,8 @@ counters! {
     PublishFailed = "publish_failed",
     /// Original destinations handed over to the proxy's socket.
     Claimed = "claimed",
-    /// Connections to where others are redirected that were not redirected themselves: refused.
+    /// Packets to where connections are redirected that belong to none: attempts of others, which are refused, and what
+    /// comes late of a connection that has ended.
     Unclaimed = "unclaimed",
     /// The accepted socket got no storage.
     ClaimFailed = "claim_failed",
