@@ -78,6 +78,17 @@ impl<'a> Kubectl<'a> {
         Ok(all)
     }
 
+    /// What the API server would make of an object, which it does not keep.
+    pub fn would_create(&self, object: &Value) -> Result<Value> {
+        let args = ["create", "--dry-run=server", "--output=json"];
+        let text = self.take(&args, std::slice::from_ref(object))?;
+        let made: Value = serde_json::from_str(&text).context("what kubectl create prints is no JSON")?;
+        Ok(match made["items"].get(0) {
+            Some(only) => only.clone(),
+            None => made,
+        })
+    }
+
     /// What a command prints that is given objects.
     fn take(&self, args: &[&str], objects: &[Value]) -> Result<String> {
         let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });

@@ -51,7 +51,46 @@ impl<'a> Mesh<'a> {
             helm.args(["--set", value]);
         }
         let done = Output::of(helm, wait::patiently(SETTLED) * 2)?.ok();
-        done.map(drop).with_context(|| self.described())
+        done.map(drop).with_context(|| self.described())?;
+        self.injects()
+    }
+
+    /// Waits until the API server injects by the policy that is installed: it looks for changed ones once a second, and a pod
+    /// that is made before is another one than a test expects. A webhook's profile is that of the control plane that helm
+    /// has waited for.
+    fn injects(&self) -> Result<()> {
+        let policy = [
+            "mutatingadmissionpolicy",
+            "outrigger-inject",
+            "--ignore-not-found",
+        ];
+        let policy = self
+            .kubectl()
+            .run(&[&["get", "--output=json"], &policy[..]].concat())?;
+        if policy.is_empty() {
+            return Ok(());
+        }
+        let policy: Value = serde_json::from_str(&policy).context("the policy is no JSON")?;
+        let mut mutations = policy["spec"]["mutations"].as_array().into_iter().flatten();
+        let profile = mutations
+            .find_map(|mutation| {
+                let patch = mutation["jsonPatch"]["expression"].as_str()?;
+                let (_, rest) = patch.split_once(r#"\"profile\":\""#)?;
+                rest.split_once('\\').map(|(digest, _)| digest)
+            })
+            .context("the policy names no profile")?;
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": "tried", "namespace": "default", "labels": enabled() },
+            "spec": { "containers": [{ "name": "tried", "image": "tried" }] },
+        });
+        wait::until("pods are injected by the policy there is", wait::SOON, || {
+            self.kubectl().would_create(&pod).is_ok_and(|made| {
+                let status = made["metadata"]["annotations"]["outrigger.example/status"].as_str();
+                status.is_some_and(|status| status.contains(profile))
+            })
+        })
     }
 
     /// Takes it away.
