@@ -12,6 +12,7 @@ use harness::interrupt::Interrupts;
 
 use self::traces::Traces;
 use super::{sweep, up};
+use crate::image::BUILT;
 use crate::test::run_cargo;
 use crate::totals::Totals;
 use crate::workspace::{self, announce};
@@ -70,6 +71,10 @@ pub(super) fn run(opts: &Opts) -> Result<ExitCode> {
 
 fn run_tests(opts: &Opts) -> Result<Totals> {
     let mut cargo = workspace::cargo();
+    // Tests run the plugin and the control plane on this machine, too: the programs of the image.
+    if std::env::var_os(BUILT).is_none() {
+        cargo.env(BUILT, workspace::target_dir().join("release"));
+    }
     cargo
         .args(TARGET)
         .arg("--")
