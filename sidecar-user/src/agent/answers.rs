@@ -11,7 +11,7 @@ use futures_util::stream;
 
 use super::client::{self, Error};
 use super::listing::Listing;
-use super::memory::{PodFlows, Question, newest};
+use super::memory::{PodFlows, Pods, Question, newest};
 use super::merged::{self, Merged, Watchers};
 use super::register::{Installed, Refused, Register, Sidecar};
 use crate::kubernetes::LABEL_INJECT;
@@ -35,7 +35,17 @@ const PAST: &str = "10m";
 /// So many of what has happened, unless the question says otherwise.
 const FEW: usize = 10;
 /// Parameters that are the agent's own, and not for sidecars.
-const OWN: [&str; 8] = ["pod", "since", "until", "after", "watch", "state", "limit", "all"];
+const OWN: [&str; 9] = [
+    "pod",
+    "namespace",
+    "since",
+    "until",
+    "after",
+    "watch",
+    "state",
+    "limit",
+    "all",
+];
 
 impl Answers {
     pub(super) fn new(register: Arc<Register>) -> Self {
@@ -51,7 +61,10 @@ impl Answers {
             match asked {
                 Asked::Flows(query) => this.flows(&query).await,
                 Asked::Why(query) => this.why(&query).await.unwrap_or_else(Reply::Wrong),
-                Asked::Pods => document(serde_json::to_string(&this.pods().await)),
+                Asked::Pods(query) => match Question::parse(&query, SystemTime::now()) {
+                    Ok(question) => document(serde_json::to_string(&this.pods(&question.pods).await)),
+                    Err(reason) => Reply::Wrong(reason),
+                },
             }
         })
     }
@@ -61,10 +74,11 @@ impl Answers {
             Ok(question) => question,
             Err(reason) => return Reply::Wrong(reason),
         };
-        self.mean(&mut question);
+        // A watch hears of pods that come later, too.
         if question.flows.watch {
             return self.watch(question, query);
         }
+        self.mean(&mut question);
         if question.has_cursor() {
             let mut since = self.register.memory().follow(&question);
             self.call(&mut since.flows);
@@ -90,7 +104,7 @@ impl Answers {
 
     /// Inside pods are known by their uids.
     fn mean(&self, question: &mut Question) {
-        question.pod = question.pod.take().map(|pod| self.register.names.meant(&pod));
+        question.pods = self.register.names.meant_by(&question.pods);
     }
 
     fn call(&self, flows: &mut [FlowReport]) {
@@ -112,7 +126,7 @@ impl Answers {
             None => {}
         }
         rest.push_str(&format!("&limit={}", question.limit()));
-        let merged = Merged::new(self.register.clone(), &self.watchers, question.pod, rest);
+        let merged = Merged::new(self.register.clone(), &self.watchers, question.pods, rest);
         match merged {
             Some(merged) => Reply::Lines(Box::new(merged)),
             None => Reply::Busy(format!("{} watch already; end one first", merged::MOST)),
@@ -123,7 +137,7 @@ impl Answers {
     async fn open(&self, question: &Question, query: &str) -> (Vec<(u32, FlowReport)>, bool) {
         let limit = question.limit();
         let path = format!("/flows?{}&state=open&limit={limit}", for_sidecars(query));
-        let sidecars = self.register.sidecars(question.pod.as_deref());
+        let sidecars = self.register.sidecars(&question.pods);
         let mut answers = stream::iter(sidecars.into_iter().map(|sidecar| ask(sidecar, path.clone())))
             .buffer_unordered(AT_ONCE);
         let (mut open, mut is_truncated) = (Vec::new(), false);
@@ -148,12 +162,12 @@ impl Answers {
 
     async fn why(&self, query: &str) -> Result<Reply, String> {
         let (path, mut past) = (format!("/why?{}", for_sidecars(query)), past(query)?);
+        let pod = past.pods.only().map(|pod| self.register.names.meant(pod));
         self.mean(&mut past);
-        let sidecar = match &past.pod {
-            Some(pod) => self.register.sidecars(Some(pod)).pop(),
-            None => None,
-        };
-        let now: Result<WhyReport, Problem> = match (sidecar, &past.pod) {
+        let sidecar = pod
+            .as_deref()
+            .and_then(|pod| self.register.sidecars(&Pods::named(pod)).pop());
+        let now: Result<WhyReport, Problem> = match (sidecar, &pod) {
             (Some(sidecar), _) => match ask(sidecar, path).await.1 {
                 Ok(answer) => serde_json::from_slice(&answer).map_err(|_| silent()),
                 Err(Error::Refused { status: 400, words }) => return Err(words),
@@ -169,8 +183,8 @@ impl Answers {
         };
         let found = self.register.memory().found(&past);
         // Reading all that is remembered takes half a second.
-        let told = tokio::task::spawn_blocking(move || (newest(&found, &past).0, past.pod));
-        let (told, pod) = told.await.map_err(|error| error.to_string())?;
+        let told = tokio::task::spawn_blocking(move || newest(&found, &past).0);
+        let told = told.await.map_err(|error| error.to_string())?;
         Ok(document(serde_json::to_string(&PodExplanation {
             pod: pod.map(|pod| self.register.names.of(&pod)),
             now,
@@ -179,14 +193,15 @@ impl Answers {
         })))
     }
 
-    async fn pods(&self) -> PodList {
+    async fn pods(&self, asked_for: &Pods) -> PodList {
         let (installed, kept) = (self.register.pods(), self.register.memory().pods());
-        let sidecars = self.register.sidecars(None);
+        let sidecars = self.register.sidecars(asked_for);
         let names: BTreeSet<String> = installed
             .keys()
             .cloned()
             .chain(kept.iter().map(|pod| pod.pod.clone()))
             .chain(sidecars.iter().map(|sidecar| sidecar.pod.to_string()))
+            .filter(|pod| self.register.names.is_among(pod, asked_for))
             .collect();
         let asked = names.into_iter().map(|pod| {
             let newest = sidecars
@@ -213,7 +228,8 @@ impl Answers {
             }
         });
         let mut pods: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
-        pods.extend(self.register.refused().into_iter().map(refused));
+        let refused_here = self.register.refused().into_iter();
+        pods.extend(refused_here.filter(|pod| asked_for.have(&pod.name)).map(refused));
         PodList { pods }
     }
 }
@@ -278,7 +294,7 @@ fn past(query: &str) -> Result<Question, String> {
             "all" => all = value != "false",
             _ => {}
         }
-        if ["pod", "since", "until", "destination"].contains(&name) {
+        if ["pod", "namespace", "since", "until", "destination"].contains(&name) {
             of_past.push_str(&format!("{name}={value}&"));
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::memory::Forgotten;
+use super::memory::{Forgotten, Pods};
 use super::register::Register;
 use crate::observe::{Figure, Observer};
 
@@ -12,7 +12,7 @@ pub(super) fn show(observer: &Observer, register: Arc<Register>) {
 }
 
 fn read(register: &Register) -> Vec<Figure> {
-    let (pods, sidecars) = (register.pods(), register.sidecars(None));
+    let (pods, sidecars) = (register.pods(), register.sidecars(&Pods::default()));
     let has_one = |pod: &&String| sidecars.iter().any(|sidecar| *sidecar.pod == ***pod);
     let present = pods.keys().filter(has_one).count() as u64;
     let (bytes, limit, flows, forgotten) = {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::client::{self, Body, Error};
+use super::memory::Pods;
 use super::register::{Register, Sidecar};
 use crate::observe::{FlowList, WatchEvent};
 
@@ -32,7 +33,7 @@ pub(super) async fn run(register: Arc<Register>) {
     let mut tasks = JoinSet::new();
     let mut expiry = tokio::time::interval(EXPIRY);
     loop {
-        for sidecar in register.sidecars(None) {
+        for sidecar in register.sidecars(&Pods::default()) {
             if followed.insert(sidecar.instance) {
                 tasks.spawn(follow(register.clone(), sidecar));
             }
@@ -197,10 +198,16 @@ mod tests {
         assert_eq!(remembered_ids(&register), [1, 2, 3, 4, 5]);
 
         serving.abort();
-        until("its end is seen", || register.sidecars(None).is_empty()).await;
+        until("its end is seen", || {
+            register.sidecars(&Pods::default()).is_empty()
+        })
+        .await;
         assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 0);
         let next = sidecar(&register, &Observer::new());
-        until("the next one is followed", || register.sidecars(None).len() == 1).await;
+        until("the next one is followed", || {
+            register.sidecars(&Pods::default()).len() == 1
+        })
+        .await;
         assert_eq!(remembered_ids(&register).len(), 5);
         next.abort();
         following.abort();

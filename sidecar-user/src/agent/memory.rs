@@ -19,7 +19,7 @@ mod query;
 mod tests;
 
 pub use found::{Found, newest};
-pub use query::Question;
+pub use query::{Pods, Question};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::client::{self, Error};
+use super::memory::Pods;
 use super::register::{Register, Sidecar};
 use crate::observe::{Pieces, WatchEvent};
 
@@ -37,7 +38,7 @@ impl Merged {
     pub(super) fn new(
         register: Arc<Register>,
         watchers: &Arc<Watchers>,
-        pod: Option<String>,
+        pods: Pods,
         query: String,
     ) -> Option<Self> {
         let taken = watchers
@@ -45,7 +46,7 @@ impl Merged {
             .fetch_update(Relaxed, Relaxed, |n| (n < MOST).then_some(n + 1));
         taken.ok()?;
         let (tell, lines) = mpsc::channel(WAITING);
-        let task = tokio::spawn(follow(register, pod, query, tell)).abort_handle();
+        let task = tokio::spawn(follow(register, pods, query, tell)).abort_handle();
         Some(Self {
             lines,
             task,
@@ -68,12 +69,12 @@ impl Pieces for Merged {
 }
 
 /// Until one of them is cut off.
-async fn follow(register: Arc<Register>, pod: Option<String>, query: String, tell: mpsc::Sender<Bytes>) {
+async fn follow(register: Arc<Register>, pods: Pods, query: String, tell: mpsc::Sender<Bytes>) {
     let mut changes = register.changes();
     let mut followed = HashSet::new();
     let mut tasks = JoinSet::new();
     loop {
-        for sidecar in register.sidecars(pod.as_deref()) {
+        for sidecar in register.sidecars(&pods) {
             if followed.insert(sidecar.instance) {
                 tasks.spawn(one(
                     register.clone(),
@@ -149,7 +150,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("outrigger-{}-merged", std::process::id()));
         let register = Arc::new(Register::open(&dir, memory::Limits::default()).unwrap());
         let watchers = Arc::default();
-        let watch = || Merged::new(register.clone(), &watchers, None, String::new());
+        let watch = || Merged::new(register.clone(), &watchers, Pods::default(), String::new());
         let mut all: Vec<_> = (0..MOST).map(|_| watch().expect("there is room")).collect();
         assert!(watch().is_none());
         all.pop();

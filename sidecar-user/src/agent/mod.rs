@@ -5,9 +5,10 @@
 //! sidecars of one pod, `session.rs` makes what they are given, `caller.rs` knows who asks,
 //! `introduce.rs` brings a sidecar to the one before it. On a node of Kubernetes `cluster.rs` hears which pods are meshed, `meshed.rs` decides,
 //! and `probes.rs` lets the kubelet ask. `leave.rs` is its end. `memory.rs` keeps the flows of all pods, which `following.rs` hears of
-//! from their sidecars; `answers.rs` says what is known, as `register.rs` has it.
+//! from their sidecars; `answers.rs` says what is known, as `register.rs` has it, and `api.rs` says it to those who may hear it.
 
 mod answers;
+mod api;
 mod caller;
 mod client;
 mod cluster;
@@ -34,5 +35,6 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+pub use api::Config as ApiConfig;
 pub use cluster::Kubernetes;
 pub use run::{Config, run};

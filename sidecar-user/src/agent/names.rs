@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::caller::Home;
+use super::memory::Pods;
 
 /// Pods that are gone have theirs for as long as others do not need the room.
 const MOST: usize = 4096;
@@ -53,6 +54,22 @@ impl Names {
         found.map_or(name, |(uid, _)| uid).to_owned()
     }
 
+    /// The same pods by their uids too: those that are known now.
+    pub(super) fn meant_by(&self, pods: &Pods) -> Pods {
+        let mut meant = pods.clone();
+        let names = self.lock();
+        let uids = names
+            .iter()
+            .filter(|(_, called)| !pods.are_all() && pods.have(called));
+        meant.names.extend(uids.map(|(uid, _)| uid.clone()));
+        meant
+    }
+
+    /// Whether this pod, or the one that is called so, is among them.
+    pub(super) fn is_among(&self, uid: &str, pods: &Pods) -> bool {
+        pods.have(uid) || pods.have(&self.of(uid))
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<String, String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,6 +88,26 @@ mod tests {
         assert_eq!([names.meant("t/web-0"), names.meant("u1")], ["u1", "u1"]);
         names.learn("u2", "t/web-0");
         assert_eq!([names.meant("t/web-0"), names.of("u1")], ["u2", "u1"]);
+    }
+
+    #[test]
+    fn the_pods_of_a_namespace_are_those_that_are_called_so_and_nobody_where_there_are_none() {
+        let names = Names::default();
+        names.learn("u1", "shop/web-0");
+        names.learn("u2", "shopping/web-0");
+        let shop = Pods {
+            namespaces: ["shop".to_owned()].into(),
+            ..Pods::default()
+        };
+        let meant = names.meant_by(&shop);
+        assert!(meant.have("u1") && !meant.have("u2") && !meant.have("u3"));
+        assert!(names.is_among("u1", &shop) && !names.is_among("u2", &shop));
+        let none = Pods {
+            namespaces: ["none".to_owned()].into(),
+            ..Pods::default()
+        };
+        assert!(!names.meant_by(&none).have("u1"));
+        assert!(names.meant_by(&Pods::default()).have("u3"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
-use super::memory::{Limits, Memory};
+use super::memory::{Limits, Memory, Pods};
 use super::names::Names;
 
 pub(super) struct Register {
@@ -193,11 +193,11 @@ impl Register {
         self.known().pods.clone()
     }
 
-    /// Of this pod, or of all; the newest of a pod last.
-    pub(super) fn sidecars(&self, pod: Option<&str>) -> Vec<Sidecar> {
+    /// Of these pods; the newest of a pod last.
+    pub(super) fn sidecars(&self, pods: &Pods) -> Vec<Sidecar> {
         let known = self.known();
         let all = known.sidecars.values();
-        all.filter(|sidecar| pod.is_none_or(|pod| *pod == *sidecar.pod))
+        all.filter(|sidecar| self.names.is_among(&sidecar.pod, pods))
             .cloned()
             .collect()
     }
@@ -257,14 +257,14 @@ mod tests {
         }
 
         let after = Register::open(&dir.0, Limits::default()).unwrap();
-        let found = after.sidecars(Some(pod));
-        assert_eq!((found.len(), after.sidecars(None).len()), (1, 2));
+        let found = after.sidecars(&Pods::named(pod));
+        assert_eq!((found.len(), after.sidecars(&Pods::default()).len()), (1, 2));
         UnixStream::connect(&found[0].socket).unwrap();
         drop(serving);
         UnixStream::connect(&found[0].socket).unwrap_err();
         after.ended(&found[0]);
         assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 1);
-        assert!(after.sidecars(Some(pod)).is_empty());
+        assert!(after.sidecars(&Pods::named(pod)).is_empty());
     }
 
     #[test]

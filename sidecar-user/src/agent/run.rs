@@ -17,7 +17,7 @@ use super::cluster::{Cluster, Kubernetes, Task};
 use super::leave::{self, EMPTIED, Gate, Own};
 use super::register::Register;
 use super::serving::{self, Serving};
-use super::{cluster, control, figures, fit, following, introduce, memory, probes};
+use super::{api, cluster, control, figures, fit, following, introduce, memory, probes};
 use crate::datapath::{self, Lease, Node};
 use crate::error_chain;
 use crate::grant::{Answer, Request, Wanted};
@@ -47,6 +47,8 @@ pub struct Config {
     pub memory: memory::Limits,
     /// Whom the sidecars of this node ask through it.
     pub control: Option<uplink::Config>,
+    /// Where it is asked over the API server.
+    pub api: Option<super::ApiConfig>,
 }
 
 impl Config {
@@ -126,7 +128,11 @@ async fn serve_until_told(config: Config, gate: Arc<Gate>, mut shutdown: Shutdow
         .with_context(|| format!("socket: cannot listen at {}", config.socket.display()))?;
     let mut watch = Watch::new(&roots)?;
     let client = kubernetes.as_ref().map(|(client, _)| client.clone());
-    let control = control::open(config.control.clone(), client, &observer, &mut tasks)?;
+    let control = control::open(config.control.clone(), client.clone(), &observer, &mut tasks)?;
+    if let (Some(config), Some(client), Some(local)) = (&config.api, client, &control) {
+        let answers = Answers::new(register.clone());
+        api::open(config, client, local, answers, &observer, &mut tasks)?;
+    }
     let mut pods = Pods {
         control,
         finder: Arc::new(Finder::new(roots)?),

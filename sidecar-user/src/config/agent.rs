@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use super::layers::{Layers, Setting, or};
 use super::logging;
-use super::values::{absolute, admin_socket, authority, memory, non_empty, path};
+use super::values::{absolute, admin, admin_socket, authority, memory, non_empty, path, trust_domain};
 use crate::{agent, uplink};
 
-pub const SETTINGS: [Setting; 13] = [
+pub const SETTINGS: [Setting; 15] = [
     Setting {
         path: "pins",
         flag: "pins",
@@ -46,6 +46,22 @@ pub const SETTINGS: [Setting; 13] = [
         env: "OUTRIGGER_AGENT_ADMIN_SOCKET",
         value: "PATH",
         help: "Unix socket where `kubectl outrigger` asks about flows and pods, or none [default: agent-admin.sock beside `socket`]",
+        list: false,
+    },
+    Setting {
+        path: "api",
+        flag: "api",
+        env: "OUTRIGGER_AGENT_API",
+        value: "ADDRESS:PORT",
+        help: "Loopback address where `kubectl outrigger` asks over the API server, by TLS and with a token; needs `node` and `control` [default: none]",
+        list: false,
+    },
+    Setting {
+        path: "trustDomain",
+        flag: "trust-domain",
+        env: "OUTRIGGER_TRUST_DOMAIN",
+        value: "NAME",
+        help: "Of the identity by which the agent proves itself at `api` [default: cluster.local]",
         list: false,
     },
     Setting {
@@ -143,9 +159,11 @@ pub(super) fn read(layers: &Layers) -> Option<agent::Config> {
     let server = server?;
     let kubernetes = node?.map(|node| agent::Kubernetes { node, server });
     let control = read_control(layers);
+    let api = read_api(layers, control.as_ref().and_then(Option::as_ref));
     let socket = socket?;
     Some(agent::Config {
         control: control?,
+        api: api?,
         pins: pins?,
         pods: pods.unwrap_or_default(),
         sidecar: sidecar?,
@@ -158,6 +176,38 @@ pub(super) fn read(layers: &Layers) -> Option<agent::Config> {
             ..usual
         },
     })
+}
+
+/// Inner `None`: there is none.
+fn read_api(layers: &Layers, control: Option<&uplink::Config>) -> Option<Option<agent::ApiConfig>> {
+    let trust_domain = or(layers, "trustDomain", "cluster.local".to_owned(), |path| {
+        layers.read(path, trust_domain)
+    });
+    if !layers.is_given("api") {
+        return Some(None);
+    }
+    let listen = layers.read("api", admin);
+    for (needed, is_given) in [
+        ("node", layers.is_given("node")),
+        ("control", layers.has_section("control")),
+    ] {
+        if !is_given {
+            layers.problem(
+                "api",
+                format!("it is given, and no {needed}"),
+                "who asks there proves it to the API server of `node`, and the agent by a certificate of `control`: give both, or leave api out",
+            );
+        }
+    }
+    let (listen, trust_domain) = (listen?, trust_domain?);
+    let Some(listen) = listen else {
+        return Some(None);
+    };
+    Some(Some(agent::ApiConfig {
+        listen,
+        trust_domain,
+        token: control?.token.clone(),
+    }))
 }
 
 /// Inner `None`: there is none.

@@ -39,6 +39,10 @@ pub enum Error {
         #[source]
         source: http::uri::InvalidUri,
     },
+    #[error(
+        "this kubeconfig acts as {user}, and nobody can prove to an agent that they may; use a context without `as`"
+    )]
+    Impersonation { user: String },
     #[error("the API server does not {what}")]
     Asked {
         what: &'static str,
@@ -51,6 +55,16 @@ impl Error {
     pub(super) fn asked(what: &'static str, source: kube::Error) -> Self {
         let source = Box::new(source);
         Self::Asked { what, source }
+    }
+
+    /// The API server was reached, whatever it said.
+    pub fn has_answer(&self) -> bool {
+        matches!(self, Self::Asked { source, .. } if matches!(&**source, kube::Error::Api(_)))
+    }
+
+    /// It has answered that it does not know who asks.
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::Asked { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 401))
     }
 
     /// The API server has answered, and will not: asking again is of no use before somebody changes its rules.
@@ -86,7 +100,7 @@ impl Client {
         Self::of(kube::Config::new(server))
     }
 
-    fn of(mut config: kube::Config) -> Result<Self, Error> {
+    pub(super) fn of(mut config: kube::Config) -> Result<Self, Error> {
         config.default_retry = RETRY;
         let client = kube::Client::try_from(config).map_err(|source| Error::Client { source })?;
         Ok(Self(client))

@@ -39,3 +39,11 @@ pub const POD_UID: &str = "OUTRIGGER_POD_UID";
 pub const ANNOTATION_ATTACH: &str = concat!(domain!(), "/attach");
 /// In a pod's namespace, for sidecars that attach by themselves: the roots of the mesh, as control keeps them in its own.
 pub const ROOTS: &str = "outrigger-ca";
+/// The service account whose token those ask for who show the API server a certificate.
+pub const VIEWER: &str = "outrigger-viewer";
+/// Of the agents' pods.
+pub const AGENT_LABELS: &str = "app.kubernetes.io/name=outrigger,app.kubernetes.io/component=agent";
+/// Where an agent answers people, on loopback of its node.
+pub const AGENT_PORT: u16 = 15030;
+/// In the ConfigMap of the mesh's roots.
+pub const ROOTS_KEY: &str = "root-cert.pem";

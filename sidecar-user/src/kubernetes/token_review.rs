@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::Api;
 use kube::api::PostParams;
 
@@ -38,27 +38,64 @@ pub struct BoundPod {
     pub node: String,
 }
 
+/// Somebody as the API server knows them, for the question what they may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub uid: Option<String>,
+    pub groups: Vec<String>,
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// Whom a token stands for. Without an audience it has to be one for the API server itself. `None`: the API server does not know the
+/// token, or it has expired.
+pub async fn review_user(
+    client: &Client,
+    token: &str,
+    audience: Option<&str>,
+) -> Result<Option<User>, Error> {
+    let audiences: Vec<&str> = audience.into_iter().collect();
+    let status = ask(client, token, &audiences).await?;
+    Ok(status.filter(is_authenticated).and_then(|status| {
+        let user = status.user?;
+        Some(User {
+            name: user.username?,
+            uid: user.uid,
+            groups: user.groups.unwrap_or_default(),
+            extra: user.extra.unwrap_or_default(),
+        })
+    }))
+}
+
 /// `None`: the API server does not know the token, or it has expired.
 pub async fn review_token(
     client: &Client,
     token: &str,
     audiences: &[&str],
 ) -> Result<Option<Reviewed>, Error> {
+    Ok(ask(client, token, audiences).await?.and_then(read))
+}
+
+async fn ask(client: &Client, token: &str, audiences: &[&str]) -> Result<Option<TokenReviewStatus>, Error> {
     let api: Api<TokenReview> = Api::all(client.inner());
     let question = TokenReview {
         spec: TokenReviewSpec {
-            audiences: Some(audiences.iter().map(ToString::to_string).collect()),
+            audiences: (!audiences.is_empty()).then(|| audiences.iter().map(ToString::to_string).collect()),
             token: token.to_owned(),
         },
         ..TokenReview::default()
     };
     let answer = api.create(&PostParams::default(), &question).await;
     let answer = answer.map_err(|source| Error::asked("review a token", source))?;
-    Ok(answer.status.and_then(read))
+    Ok(answer.status)
 }
 
-fn read(status: k8s_openapi::api::authentication::v1::TokenReviewStatus) -> Option<Reviewed> {
-    if status.authenticated != Some(true) || status.error.is_some_and(|error| !error.is_empty()) {
+fn is_authenticated(status: &TokenReviewStatus) -> bool {
+    status.authenticated == Some(true) && status.error.as_deref().unwrap_or_default().is_empty()
+}
+
+fn read(status: TokenReviewStatus) -> Option<Reviewed> {
+    if !is_authenticated(&status) {
         return None;
     }
     let user = status.user.unwrap_or_default();

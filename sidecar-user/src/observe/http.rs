@@ -110,6 +110,12 @@ pub(super) struct Arrived<Io> {
     caller: Caller,
 }
 
+impl<Io> Arrived<Io> {
+    pub(super) fn new(io: Io, source: Option<IpAddr>, caller: Caller) -> Self {
+        Self { io, source, caller }
+    }
+}
+
 /// The body of a response.
 pub(super) enum Answer {
     Whole(Option<Bytes>),

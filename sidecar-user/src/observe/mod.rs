@@ -27,6 +27,7 @@ mod leg_report;
 mod listing;
 mod meters;
 mod node;
+mod node_api;
 mod observer;
 mod open_flows;
 mod past;
@@ -44,6 +45,7 @@ mod standing;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tls_listener;
 mod watch;
 mod why;
 
@@ -56,6 +58,7 @@ pub use leg_report::{LegReport, LegReports};
 pub use listing::ListText;
 pub use meters::{By, Meters};
 pub use node::{AnswerTo, Asked, NodeAdmin, Reply, serve_node};
+pub use node_api::{AnswerCaller, Bearer, NodeApi, serve_node_api};
 pub use observer::{FlowHandle, Limits, Observer, OpenFlow, ShardObserver};
 pub use pods::{PodExplanation, PodList, PodStatus, Problem, Summary};
 pub use readiness::{Condition, Readiness};

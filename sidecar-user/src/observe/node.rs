@@ -27,7 +27,7 @@ pub type AnswerTo = dyn Fn(Asked) -> Pin<Box<dyn Future<Output = Reply> + Send>>
 pub enum Asked {
     Flows(String),
     Why(String),
-    Pods,
+    Pods(String),
 }
 
 pub enum Reply {
@@ -41,6 +41,10 @@ pub enum Reply {
     Wrong(String),
     /// As many are answered as may be.
     Busy(String),
+    /// Nobody knows who asks.
+    Unknown(String),
+    /// Whoever asks may not.
+    Forbidden(String),
 }
 
 const INDEX: &str = "\
@@ -50,6 +54,7 @@ GET /flows    flows of all pods, JSON: those that are open, and those that this 
 GET /why      what would happen to a connection of a pod, and what happened to those that failed, JSON
               ?pod=NAMESPACE/NAME &since=10m &all=true, and what a proxy's /why takes
 GET /pods     the pods of this node, and what is wrong with them, JSON
+              ?pod=NAMESPACE/NAME or &namespace=NAME, both as often as wanted, as with the two above
 GET /metrics  Prometheus metrics
 GET /healthz  200 while this process answers
 ";
@@ -77,30 +82,42 @@ impl Handler for NodeAdmin {
                 "only root and the user of this agent may ask\n",
             );
         }
-        let query = || request.uri().query().unwrap_or_default().to_owned();
-        let asked = match request.uri().path() {
-            "/flows" => Asked::Flows(query()),
-            "/why" => Asked::Why(query()),
-            "/pods" => Asked::Pods,
-            "/" | "/metrics" | "/healthz" if !reads(request.method()) => return not_allowed("GET, HEAD"),
-            "/" => return text(StatusCode::OK, INDEX),
-            "/metrics" => return status::metrics(&self.observer, &request, Duration::ZERO).await,
-            "/healthz" => return text(StatusCode::OK, "ok\n"),
-            path => return text(StatusCode::NOT_FOUND, format!("no such path: {path}\n{INDEX}")),
-        };
         if !reads(request.method()) {
             return not_allowed("GET, HEAD");
         }
-        match tokio::time::timeout(ANSWER, (self.answer)(asked)).await {
-            Ok(Reply::Json(body)) => typed(StatusCode::OK, JSON, body + "\n"),
-            Ok(Reply::Stream(pieces)) => respond(StatusCode::OK, JSON, Answer::Stream(pieces)),
-            Ok(Reply::Lines(pieces)) => {
-                respond(StatusCode::OK, "application/x-ndjson", Answer::Stream(pieces))
-            }
-            Ok(Reply::Wrong(reason)) => text(StatusCode::BAD_REQUEST, reason + "\n"),
-            Ok(Reply::Busy(reason)) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
-            Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the sidecars took too long\n"),
+        match request.uri().path() {
+            "/" => text(StatusCode::OK, INDEX),
+            "/metrics" => status::metrics(&self.observer, &request, Duration::ZERO).await,
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            path => match asked(&request) {
+                Some(asked) => answered((self.answer)(asked)).await,
+                None => text(StatusCode::NOT_FOUND, format!("no such path: {path}\n{INDEX}")),
+            },
         }
+    }
+}
+
+/// `None`: by no path of this endpoint.
+pub(super) fn asked(request: &Request<Incoming>) -> Option<Asked> {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    match request.uri().path() {
+        "/flows" => Some(Asked::Flows(query)),
+        "/why" => Some(Asked::Why(query)),
+        "/pods" => Some(Asked::Pods(query)),
+        _ => None,
+    }
+}
+
+pub(super) async fn answered(reply: impl Future<Output = Reply>) -> Response<Answer> {
+    match tokio::time::timeout(ANSWER, reply).await {
+        Ok(Reply::Json(body)) => typed(StatusCode::OK, JSON, body + "\n"),
+        Ok(Reply::Stream(pieces)) => respond(StatusCode::OK, JSON, Answer::Stream(pieces)),
+        Ok(Reply::Lines(pieces)) => respond(StatusCode::OK, "application/x-ndjson", Answer::Stream(pieces)),
+        Ok(Reply::Wrong(reason)) => text(StatusCode::BAD_REQUEST, reason + "\n"),
+        Ok(Reply::Busy(reason)) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+        Ok(Reply::Unknown(reason)) => text(StatusCode::UNAUTHORIZED, reason + "\n"),
+        Ok(Reply::Forbidden(reason)) => text(StatusCode::FORBIDDEN, reason + "\n"),
+        Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the sidecars took too long\n"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! One request over TCP or a unix socket. HTTP/1.0, so that the body is what follows until the end; no pool, no TLS, no
-//! redirects: the other side is a proxy's admin endpoint.
+//! One request over TCP, a unix socket or a stream to an agent. HTTP/1.0, so that the body is what follows until the end; no pool, no
+//! redirects: the other side is an admin endpoint of ours.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -8,19 +8,24 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
+use super::access::AgentPod;
 use super::columns::printable;
 use super::error::Error;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Target {
     Tcp(String),
     Unix(PathBuf),
+    /// Over the API server.
+    Agent(AgentPod),
 }
 
 pub(super) struct Answer {
     target: String,
     length: Option<u64>,
-    body: BufReader<Box<dyn Read>>,
+    body: BufReader<Box<dyn Read + Send>>,
 }
 
 /// An answer takes milliseconds; a watch is silent as long as nothing happens.
@@ -48,16 +53,24 @@ fn call(target: &Target, method: &str, path: &str, patience: Option<Duration>) -
         target: target.to_string(),
         source,
     };
-    let stream = connect(target, patience).map_err(unreachable)?;
-    let (status, length, body) = exchange(stream, method, path).map_err(unreachable)?;
+    let (stream, token): (Box<dyn Stream>, _) = match target {
+        Target::Tcp(address) => (tcp(address, patience).map_err(unreachable)?, None),
+        Target::Unix(path) => (unix(path, patience).map_err(unreachable)?, None),
+        Target::Agent(agent) => (Box::new(agent.connect(patience)?), Some(agent.token()?)),
+    };
+    let (status, length, body) = exchange(stream, method, path, token).map_err(unreachable)?;
     if !(200..300).contains(&status) {
         let mut words = String::new();
         // What could be read of the reason is better than none.
         let _ = body.take(MAX_REFUSAL).read_to_string(&mut words);
-        return Err(Error::Refused {
-            target: target.to_string(),
-            status,
-            body: printable(words.lines().next().unwrap_or_default()),
+        let body = printable(words.lines().next().unwrap_or_default());
+        return Err(match (target, status) {
+            (Target::Agent(_), 403) => Error::Rights { body },
+            _ => Error::Refused {
+                target: target.to_string(),
+                status,
+                body,
+            },
         });
     }
     Ok(Answer {
@@ -83,18 +96,27 @@ pub(super) fn escaped(value: &str) -> String {
 
 /// Status and body of an admin socket's answer, whatever the status.
 pub fn ask(socket: &Path, path: &str) -> io::Result<(u16, String)> {
-    let stream = connect(&Target::Unix(socket.to_owned()), Some(ANSWER_TIMEOUT))?;
-    let (status, _, body) = exchange(stream, "GET", path)?;
+    let stream = unix(socket, Some(ANSWER_TIMEOUT))?;
+    let (status, _, body) = exchange(stream, "GET", path, None)?;
     let mut text = String::new();
     body.take(MAX_ANSWER).read_to_string(&mut text)?;
     Ok((status, text))
 }
 
-type Body = BufReader<Box<dyn Read>>;
+type Body = BufReader<Box<dyn Read + Send>>;
 
-fn exchange(mut stream: Box<dyn Stream>, method: &str, path: &str) -> io::Result<(u16, Option<u64>, Body)> {
-    let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n");
+fn exchange(
+    mut stream: Box<dyn Stream>,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+) -> io::Result<(u16, Option<u64>, Body)> {
+    let token = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
+    let request = Zeroizing::new(format!(
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n{token}\r\n"
+    ));
     stream.write_all(request.as_bytes())?;
+    stream.flush()?;
     let mut body = BufReader::new(stream.into_read());
     let (status, length) = head(&mut body)?;
     Ok((status, length, body))
@@ -119,42 +141,39 @@ impl Answer {
         }
     }
 
-    pub(super) fn into_body(self) -> impl BufRead {
+    pub(super) fn into_body(self) -> impl BufRead + Send {
         self.body
     }
 }
 
-trait Stream: Read + Write {
-    fn into_read(self: Box<Self>) -> Box<dyn Read>;
+trait Stream: Read + Write + Send {
+    fn into_read(self: Box<Self>) -> Box<dyn Read + Send>;
 }
 
-impl<S: Read + Write + 'static> Stream for S {
-    fn into_read(self: Box<Self>) -> Box<dyn Read> {
+impl<S: Read + Write + Send + 'static> Stream for S {
+    fn into_read(self: Box<Self>) -> Box<dyn Read + Send> {
         self
     }
 }
 
-fn connect(target: &Target, patience: Option<Duration>) -> io::Result<Box<dyn Stream>> {
-    match target {
-        Target::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(patience)?;
-            Ok(Box::new(stream))
-        }
-        Target::Tcp(address) => {
-            let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
-            for address in address.to_socket_addrs()? {
-                match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-                    Ok(stream) => {
-                        stream.set_read_timeout(patience)?;
-                        return Ok(Box::new(stream));
-                    }
-                    Err(error) => last = error,
-                }
+fn unix(path: &Path, patience: Option<Duration>) -> io::Result<Box<dyn Stream>> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(patience)?;
+    Ok(Box::new(stream))
+}
+
+fn tcp(address: &str, patience: Option<Duration>) -> io::Result<Box<dyn Stream>> {
+    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(stream) => {
+                stream.set_read_timeout(patience)?;
+                return Ok(Box::new(stream));
             }
-            Err(last)
+            Err(error) => last = error,
         }
     }
+    Err(last)
 }
 
 /// Status and length of the body.
@@ -186,6 +205,7 @@ impl fmt::Display for Target {
         match self {
             Self::Tcp(address) => f.write_str(address),
             Self::Unix(path) => path.display().fmt(f),
+            Self::Agent(agent) => agent.fmt(f),
         }
     }
 }

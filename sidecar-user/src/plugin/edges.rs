@@ -5,12 +5,13 @@ use std::io::Write;
 
 use clap::{Args, ValueEnum};
 
-use super::client::{self, ANSWER_TIMEOUT};
+use super::access::{AccessArgs, SelectorArgs};
+use super::client;
 use super::columns::{Column, Columns, WHOLE, column};
 use super::error::{Error, unwritten};
 use super::flows::not_flows;
+use super::merge;
 use super::screen::{ScreenArgs, Syntax};
-use super::target::TargetArgs;
 use super::words::{known, size};
 use crate::observe::FlowList;
 use graph::Edge;
@@ -30,15 +31,14 @@ mod tests;
 #[derive(Debug, Args)]
 pub(super) struct Edges {
     #[command(flatten)]
-    target: TargetArgs,
+    of: SelectorArgs,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     screen: ScreenArgs,
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
-    /// Only of this pod, `namespace/name`, of those that a node's agent knows
-    #[arg(long, value_name = "POD")]
-    pod: Option<String>,
-    /// Only flows that ended since then: how long ago, such as 10m, or a time; of a node's agent
+    /// Only flows that ended since then: how long ago, such as 10m, or a time; not of one proxy
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// Only of this service, `namespace/hostname` or its hostname
@@ -78,9 +78,11 @@ const COLUMNS: [Column; 9] = [
 
 impl Edges {
     pub(super) fn run(&self, out: &mut impl Write) -> Result<(), Error> {
-        let target = self.target.target()?;
-        let body = client::get(&target, &self.path(), Some(ANSWER_TIMEOUT))?.whole()?;
-        let list: FlowList = serde_json::from_str(&body).map_err(|e| not_flows(&target, &e))?;
+        let sources = self.access.sources(&self.of)?;
+        sources.tell();
+        let answers = sources.get(&self.path())?;
+        let list = merge::lists(&answers.bodies, &merge::FLOWS).and_then(serde_json::from_value);
+        let list: FlowList = list.map_err(|e| not_flows(&sources, &e))?;
         if list.truncated {
             eprintln!("kubectl outrigger: only the newest flows are in this; older ones are left off");
         }
@@ -93,23 +95,21 @@ impl Edges {
                     _ => Syntax::Json,
                 };
                 let body = serde_json::to_value(&edges).map_err(|error| unwritten(error.into()))?;
-                return screen.document(out, syntax, "EdgeList", &body);
+                screen.document(out, syntax, "EdgeList", &body)?;
+                return answers.end();
             }
             Output::Dot => dot::text(&edges),
             Output::Svg => svg::picture(&edges),
             Output::Table => table(&edges, screen.width, !self.no_headers),
             Output::Wide => table(&edges, None, !self.no_headers),
         };
-        out.write_all(text.as_bytes()).map_err(unwritten)
+        out.write_all(text.as_bytes()).map_err(unwritten)?;
+        answers.end()
     }
 
     fn path(&self) -> String {
         let mut path = format!("/flows?limit={LIMIT}");
-        for (name, value) in [
-            ("pod", &self.pod),
-            ("since", &self.since),
-            ("service", &self.service),
-        ] {
+        for (name, value) in [("since", &self.since), ("service", &self.service)] {
             if let Some(value) = value {
                 path.push_str(&format!("&{name}={}", client::escaped(value)));
             }

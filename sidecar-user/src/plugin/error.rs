@@ -3,18 +3,107 @@
 use std::io;
 use std::time::Duration;
 
+use crate::error_chain as chain;
+use crate::kubernetes::{self, LABEL_INJECT, ROOTS, SYSTEM_NAMESPACE};
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("{reason}")]
+    Usage { reason: String },
+    #[error("the runtime cannot be started: {source}")]
+    Runtime { source: io::Error },
     #[error(
-        "whom to ask? Give --address HOST:PORT or --unix PATH of a proxy's admin endpoint \
-         (in a cluster: kubectl port-forward POD 15000, then --address 127.0.0.1:15000)"
+        "{}; name a cluster by --kubeconfig or --context, or one endpoint by --unix or --address",
+        chain(source)
     )]
-    NoTarget,
+    Kubeconfig { source: kubernetes::Error },
     #[error(
-        "pod {pod} cannot be asked by name yet: run kubectl port-forward {pod} 15000, \
-         then give --address 127.0.0.1:15000"
+        "the API server {server} cannot be reached ({}); is the cluster up, and is this the right --context?",
+        chain(source)
     )]
-    Pod { pod: String },
+    ApiServerAway {
+        server: String,
+        source: kubernetes::Error,
+    },
+    #[error(
+        "the API server {server} has not answered within {} s; is the cluster up, and is this the right --context?",
+        patience.as_secs()
+    )]
+    ApiServerSilent { server: String, patience: Duration },
+    #[error(
+        "the API server {server} does not know you ({}); sign in again",
+        chain(source)
+    )]
+    SignIn {
+        server: String,
+        source: kubernetes::Error,
+    },
+    #[error(
+        "you may not do what this takes: {}; an administrator grants it, for agents by the value plugin.subjects of the chart",
+        chain(source)
+    )]
+    NoRight { source: kubernetes::Error },
+    #[error("{}", chain(source))]
+    ApiServer { source: kubernetes::Error },
+    #[error("{body}")]
+    Rights { body: String },
+    #[error(
+        "there is no pod {name} in the namespace {namespace}; kubectl get pods --namespace {namespace} lists those that there are"
+    )]
+    NoPod { name: String, namespace: String },
+    #[error("there are no pods {of} {place}; kubectl get pods --show-labels lists those that there are")]
+    NoPods { of: String, place: String },
+    #[error("no pods are found by {maker} of the namespace {namespace}: {why}")]
+    NothingMade {
+        maker: String,
+        namespace: String,
+        why: &'static str,
+    },
+    #[error(
+        "there is no Service {name} in the namespace {namespace}; kubectl get services --namespace {namespace} lists those that there are"
+    )]
+    NoService { name: String, namespace: String },
+    #[error("the pod {pod} has no sidecar, so nothing is known of its connections: {why}")]
+    NotMeshed { pod: String, why: String },
+    #[error(
+        "of {pods} pods none has a sidecar; kubectl label namespace NAMESPACE {LABEL_INJECT}=enabled gives new pods of a namespace one"
+    )]
+    NoneMeshed { pods: usize },
+    #[error("{name} stands for several pods on several nodes; name one of them")]
+    ManyPods { name: String },
+    #[error(
+        "no agent runs on the node {node}: new pods there do not start, and nobody remembers connections; kubectl --namespace \
+         {SYSTEM_NAMESPACE} get daemonset,pods --output wide shows why, and kubectl outrigger check what is wrong"
+    )]
+    NoAgent { node: String },
+    #[error(
+        "no agent is in this cluster (namespace {SYSTEM_NAMESPACE}): is Outrigger installed there? kubectl outrigger check --pre says whether it can be"
+    )]
+    NoAgents,
+    #[error(
+        "the agent of the node {node} is not listening for people ({said}): is it of this version, with the value agent.api of the chart, and \
+         ready? kubectl --namespace {SYSTEM_NAMESPACE} logs {pod}"
+    )]
+    AgentAway { node: String, pod: String, said: String },
+    #[error(
+        "the agent of the node {node} has no certificate yet to prove itself by: is control running? kubectl --namespace {SYSTEM_NAMESPACE} \
+         get pods, and logs {pod}"
+    )]
+    AgentUncertified { node: String, pod: String },
+    #[error(
+        "what answers on the node {node} has not proved to be its agent ({source}), so it was shown nothing: kubectl outrigger check"
+    )]
+    AgentUnproven { node: String, source: io::Error },
+    #[error(
+        "the ConfigMap {ROOTS} of the namespace {SYSTEM_NAMESPACE} has no roots to know agents by: is control running?"
+    )]
+    NoRoots,
+    #[error(
+        "the roots in the ConfigMap {ROOTS} of the namespace {SYSTEM_NAMESPACE} cannot be used: {reason}"
+    )]
+    BadRoots { reason: String },
+    #[error("{failed} of {all} agents have not answered, so what is shown is not all")]
+    Partly { failed: usize, all: usize },
     #[error("{target} does not answer ({source}): is a proxy running there, and is this its admin endpoint?")]
     Unreachable {
         target: String,
@@ -58,7 +147,7 @@ pub enum Error {
     File { reason: String },
     #[error(
         "nothing is printed, because a pod gets no sidecar; label one that is to run without it \
-         outrigger.example/inject: disabled\n{reasons}"
+         {LABEL_INJECT}: disabled\n{reasons}"
     )]
     NotInjected { reasons: String },
     #[error("cannot write the output: {source}")]

@@ -1,25 +1,25 @@
 //! `flows`: the connections of a proxy, or of all pods of a node; once or as they happen.
 
-use std::io::{BufRead, Write};
+use std::io::Write;
 
 use clap::Args;
 use serde_json::Value;
 
-use super::client::{self, ANSWER_TIMEOUT, Target};
+use super::access::{AccessArgs, SelectorArgs, Sources};
+use super::client;
 use super::columns::printable;
 use super::error::{Error, unwritten};
+use super::merge;
 use super::screen::{Output, Screen, ScreenArgs, Syntax};
 use super::table::{Shape, Table};
-use super::target::TargetArgs;
 use crate::observe::{FlowList, FlowReport, WatchEvent};
 
 #[derive(Debug, Args)]
 pub(super) struct Flows {
-    /// Only of this pod, `namespace/name`, of those that a node's agent knows
-    #[arg(value_name = "POD")]
-    pod: Option<String>,
     #[command(flatten)]
-    target: TargetArgs,
+    of: SelectorArgs,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     screen: ScreenArgs,
     #[arg(short, long, value_enum, default_value_t)]
@@ -38,7 +38,7 @@ pub(super) struct Flows {
     limit: Option<usize>,
     #[arg(long)]
     no_headers: bool,
-    /// Only flows that ended since then: how long ago, such as 10m, or a time; of a node's agent
+    /// Only flows that ended since then: how long ago, such as 10m, or a time; not of one proxy
     #[arg(long, value_name = "TIME", conflicts_with = "watch")]
     since: Option<String>,
     /// Only flows that did not end in order
@@ -52,18 +52,11 @@ impl Flows {
     }
 
     fn run_on(&self, screen: &Screen, out: &mut impl Write) -> Result<(), Error> {
-        let target = self.target()?;
-        if self.watch {
-            self.watch(&target, screen, out)
-        } else {
-            self.list(&target, screen, out)
-        }
-    }
-
-    fn target(&self) -> Result<Target, Error> {
-        match (self.target.target(), &self.pod) {
-            (Err(Error::NoTarget), Some(pod)) => Err(Error::Pod { pod: pod.clone() }),
-            (target, _) => target,
+        let sources = self.access.sources(&self.of)?;
+        sources.tell();
+        match self.watch {
+            true => self.watch(&sources, screen, out),
+            false => self.list(&sources, screen, out),
         }
     }
 
@@ -81,10 +74,8 @@ impl Flows {
         if self.failed {
             path.push_str("failed=true&");
         }
-        for (name, value) in [("pod", &self.pod), ("since", &self.since)] {
-            if let Some(value) = value {
-                path.push_str(&format!("{name}={}&", client::escaped(value)));
-            }
+        if let Some(since) = &self.since {
+            path.push_str(&format!("since={}&", client::escaped(since)));
         }
         if let Some(limit) = self.limit {
             path.push_str(&format!("limit={limit}&"));
@@ -93,38 +84,39 @@ impl Flows {
         path
     }
 
-    fn list(&self, target: &Target, screen: &Screen, out: &mut impl Write) -> Result<(), Error> {
-        let body = client::get(target, &self.path(), Some(ANSWER_TIMEOUT))?.whole()?;
-        let list: FlowList = serde_json::from_str(&body).map_err(|e| not_flows(target, &e))?;
+    fn list(&self, sources: &Sources, screen: &Screen, out: &mut impl Write) -> Result<(), Error> {
+        let answers = sources.get(&self.path())?;
+        // What this version does not know of is told too.
+        let all = merge::lists(&answers.bodies, &merge::FLOWS).map_err(|e| not_flows(sources, &e))?;
         if let Some(syntax) = self.output.syntax() {
-            // What this version does not know of is told too.
-            let list: Value = serde_json::from_str(&body).map_err(|e| not_flows(target, &e))?;
-            return screen.document(out, syntax, "FlowList", &list);
+            screen.document(out, syntax, "FlowList", &all)?;
+            return answers.end();
         }
+        let list: FlowList = serde_json::from_value(all).map_err(|e| not_flows(sources, &e))?;
         let flows: Vec<&FlowReport> = list.open.iter().chain(&list.closed).collect();
+        if flows.is_empty() {
+            eprintln!("kubectl outrigger: no connections are remembered of these pods");
+        }
         let table = self.table(screen, &flows);
         out.write_all(table.text().as_bytes()).map_err(unwritten)?;
         if list.truncated {
             eprintln!("kubectl outrigger: older flows are left off; see --limit");
         }
-        Ok(())
+        answers.end()
     }
 
-    fn watch(&self, target: &Target, screen: &Screen, out: &mut impl Write) -> Result<(), Error> {
-        let answer = client::get(target, &self.path(), None)?;
+    fn watch(&self, sources: &Sources, screen: &Screen, out: &mut impl Write) -> Result<(), Error> {
+        let lines = sources.watch(&self.path())?;
         let mut table = self.table(screen, &[]).expecting_more();
         out.write_all(table.text().as_bytes())
             .and_then(|()| out.flush())
             .map_err(unwritten)?;
-        for line in answer.into_body().lines() {
-            let line = line.map_err(|source| Error::Unreachable {
-                target: target.to_string(),
-                source,
-            })?;
-            let event: WatchEvent = serde_json::from_str(&line).map_err(|e| not_flows(target, &e))?;
+        for line in lines {
+            let line = line?;
+            let event: WatchEvent = serde_json::from_str(&line).map_err(|e| not_flows(sources, &e))?;
             let text = match &event {
                 _ if self.output.syntax().is_some() => {
-                    let event: Value = serde_json::from_str(&line).map_err(|e| not_flows(target, &e))?;
+                    let event: Value = serde_json::from_str(&line).map_err(|e| not_flows(sources, &e))?;
                     self.event(out, &event)?;
                     String::new()
                 }
@@ -139,10 +131,16 @@ impl Flows {
                 .and_then(|()| out.flush())
                 .map_err(unwritten)?;
             if let WatchEvent::Dropped { reason } = event {
-                return Err(ended(target, printable(&reason)));
+                return Err(Error::Ended {
+                    target: sources.to_string(),
+                    reason: printable(&reason),
+                });
             }
         }
-        Err(ended(target, "the proxy stopped".into()))
+        Err(Error::Ended {
+            target: sources.to_string(),
+            reason: "the proxy stopped".into(),
+        })
     }
 
     /// A line each, or a YAML document each, also on a terminal: events are read one by one.
@@ -171,17 +169,10 @@ impl Flows {
     }
 }
 
-pub(super) fn not_flows(target: &Target, error: &serde_json::Error) -> Error {
+pub(super) fn not_flows(sources: &Sources, error: &serde_json::Error) -> Error {
     Error::NotFlows {
-        target: target.to_string(),
+        target: sources.to_string(),
         reason: error.to_string(),
-    }
-}
-
-fn ended(target: &Target, reason: String) -> Error {
-    Error::Ended {
-        target: target.to_string(),
-        reason,
     }
 }
 
@@ -213,25 +204,24 @@ mod tests {
             "/flows?watch=true&state=open&limit=5"
         );
         assert_eq!(
-            flows(&["demo/web 0", "--failed", "--since", "10m", "--unix", "/agent"]).path(),
-            "/flows?failed=true&pod=demo/web%200&since=10m"
+            flows(&["demo/web-0", "--failed", "--since", "10 m", "--unix", "/agent"]).path(),
+            "/flows?failed=true&since=10%20m"
         );
         assert!(Cli::try_parse_from(["x", "flows", "--open", "--closed"]).is_err());
         assert!(Cli::try_parse_from(["x", "flows", "--address", "a:1", "--unix", "/b"]).is_err());
     }
 
     #[test]
-    fn a_missing_target_names_the_remedy() {
+    fn a_target_that_is_not_there_names_the_remedy() {
         let out = &mut Vec::new();
+        let error = flows(&["--kubeconfig", "/nowhere/config"])
+            .run_on(&PIPE, out)
+            .unwrap_err()
+            .to_string();
         assert!(
-            flows(&[])
-                .run_on(&PIPE, out)
-                .unwrap_err()
-                .to_string()
-                .contains("--address HOST:PORT")
+            error.contains("/nowhere/config cannot be used as a kubeconfig") && error.contains("--unix"),
+            "{error}"
         );
-        let error = flows(&["web-0"]).run_on(&PIPE, out).unwrap_err().to_string();
-        assert!(error.contains("port-forward web-0 15000"), "{error}");
         let error = flows(&["--unix", "/nowhere/admin.sock"])
             .run_on(&PIPE, out)
             .unwrap_err()

@@ -1,8 +1,8 @@
-//! ROLE: the kubectl plugin. Asks a proxy's admin endpoint, or that of a node's agent, and prints what it says; and prints objects
+//! ROLE: the kubectl plugin. Asks the agents of a cluster's nodes, or one admin endpoint, and prints what they say; and prints objects
 //! with their sidecars.
 //!
-//! Talks to one address or unix socket; it does not ask Kubernetes for anything yet. Data goes to stdout, messages
-//! to stderr. Exit status: 0 done, 1 the proxy could not be asked or refused, 2 wrong usage.
+//! `access.rs` finds out whom to ask, `client.rs` asks, and each verb has a file. Data goes to stdout, messages to stderr. Exit status: 0
+//! done, 1 somebody could not be asked or refused, 2 wrong usage.
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
@@ -16,10 +16,12 @@ use flows::Flows;
 use inject::{Inject, Uninject};
 use status::Status;
 
+mod access;
 mod client;
 mod columns;
 #[cfg(test)]
 mod contract;
+mod destination;
 mod drain;
 mod edges;
 mod error;
@@ -27,11 +29,11 @@ mod flows;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod inject;
+mod merge;
 mod screen;
 mod status;
 mod sys;
 mod table;
-mod target;
 mod why;
 mod words;
 mod yaml;
@@ -95,7 +97,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             eprintln!("kubectl outrigger: {error}");
             match error {
-                Error::NoTarget | Error::Pod { .. } | Error::NoImage => ExitCode::from(2),
+                Error::Usage { .. } | Error::NoImage => ExitCode::from(2),
                 _ => ExitCode::FAILURE,
             }
         }

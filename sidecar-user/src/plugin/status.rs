@@ -1,22 +1,22 @@
-//! `status`: the pods that a node's agent serves, and what is wrong with them. Only shows what the agent says at `/pods`.
+//! `status`: the pods that agents serve, and what is wrong with them. Only shows what the agent says at `/pods`.
 
 use std::io::Write;
 
-use clap::Args;
-use serde_json::Value;
-
-use super::client::{self, ANSWER_TIMEOUT};
+use super::access::{AccessArgs, SelectorArgs};
 use super::columns::{Column, Columns, WHOLE, column, printable};
 use super::error::{Error, unwritten};
+use super::merge;
 use super::screen::{Output, ScreenArgs};
-use super::target::TargetArgs;
 use super::words::known;
 use crate::observe::{PodList, PodStatus};
+use clap::Args;
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
     #[command(flatten)]
-    target: TargetArgs,
+    of: SelectorArgs,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     screen: ScreenArgs,
     #[arg(short, long, value_enum, default_value_t)]
@@ -38,22 +38,25 @@ const COLUMNS: [Column; 8] = [
 
 impl Status {
     pub(super) fn run(&self, out: &mut impl Write) -> Result<(), Error> {
-        let target = self.target.target()?;
-        let body = client::get(&target, "/pods", Some(ANSWER_TIMEOUT))?.whole()?;
+        let sources = self.access.sources(&self.of)?;
+        sources.tell();
+        let answers = sources.get("/pods")?;
         let unlike = |error: serde_json::Error| Error::NotPods {
-            target: target.to_string(),
+            target: sources.to_string(),
             reason: error.to_string(),
         };
-        let list: PodList = serde_json::from_str(&body).map_err(unlike)?;
+        let all = merge::lists(&answers.bodies, &merge::PODS).map_err(unlike)?;
         let screen = self.screen.stdout();
         let Some(syntax) = self.output.syntax() else {
+            let list: PodList = serde_json::from_value(all).map_err(unlike)?;
             let room = screen.width.filter(|_| self.output == Output::Table);
             let now = std::time::SystemTime::now();
             let text = render(&list, room, !self.no_headers, now);
-            return out.write_all(text.as_bytes()).map_err(unwritten);
+            out.write_all(text.as_bytes()).map_err(unwritten)?;
+            return answers.end();
         };
-        let list: Value = serde_json::from_str(&body).map_err(unlike)?;
-        screen.document(out, syntax, "PodList", &list)
+        screen.document(out, syntax, "PodList", &all)?;
+        answers.end()
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
+use super::access::{AccessArgs, Source};
 use super::client::{self, ANSWER_TIMEOUT, Target};
 use super::columns::printable;
+use super::destination::{self, Destination};
 use super::error::{Error, unwritten};
 use super::screen::{Screen, ScreenArgs, Syntax};
 use crate::model::SpiffeId;
@@ -19,13 +20,9 @@ const DEFAULT_ADDRESS: &str = "127.0.0.1:15000";
 
 #[derive(Debug, Args)]
 pub struct Why {
-    // Not a comment of the documentation, which would take the brackets for a link.
-    #[arg(
-        value_name = "ADDRESS:PORT",
-        value_parser = destination,
-        help = "Where the connection goes, e.g. 10.0.0.1:80 or [fd00::1]:80"
-    )]
-    destination: SocketAddr,
+    /// The pod that connects, and where to: an address, or SERVICE:PORT of the pod's namespace or SERVICE.NAMESPACE:PORT
+    #[arg(value_names = ["POD", "ADDRESS:PORT"], num_args = 1..=2, required = true)]
+    words: Vec<String>,
     /// The connection comes from outside to an address of the pod
     #[arg(long, requires = "from")]
     inbound: bool,
@@ -41,10 +38,10 @@ pub struct Why {
     /// What happened to the connections to there that did not end in order, and not what would happen
     #[arg(long, conflicts_with_all = ["inbound", "udp"])]
     past: bool,
-    /// Only those of this pod, `namespace/name`, of the ones that a node's agent knows
+    /// The same as POD
     #[arg(long, value_name = "POD")]
     pod: Option<String>,
-    /// What happened since then: how long ago, such as 2h, or a time; of a node's agent [default: 10m; with --past, whatever it remembers]
+    /// What happened since then: how long ago, such as 2h, or a time; not of one proxy [default: 10m; with --past, whatever it remembers]
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// What happened to those that ended in order too; of a proxy only with --past
@@ -57,12 +54,8 @@ pub struct Why {
     json: bool,
     #[command(flatten)]
     screen: ScreenArgs,
-    /// Admin endpoint of the proxy [default: 127.0.0.1:15000]
-    #[arg(long, value_name = "HOST:PORT", conflicts_with = "unix")]
-    address: Option<String>,
-    /// Admin socket of the proxy, e.g. /run/outrigger/admin.sock
-    #[arg(long, value_name = "PATH")]
-    unix: Option<PathBuf>,
+    #[command(flatten)]
+    access: AccessArgs,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -76,22 +69,13 @@ enum Output {
 /// The last connections that are explained.
 const PAST: usize = 10;
 
-fn destination(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        "write an address and a port, such as 10.0.0.1:80 or [fd00::1]:80; of a name, look up its addresses first"
-            .to_owned()
-    })
-}
-
 impl Why {
     /// Asks, and writes the answer.
     pub fn run(&self, out: &mut impl Write) -> Result<(), Error> {
-        let target = match (&self.unix, &self.address) {
-            (Some(path), _) => Target::Unix(path.clone()),
-            (None, Some(address)) => Target::Tcp(address.clone()),
-            (None, None) => Target::Tcp(DEFAULT_ADDRESS.into()),
-        };
-        let answer = client::get(&target, &self.path(), Some(ANSWER_TIMEOUT)).map_err(explain)?;
+        let (source, destination) = self.asked()?;
+        let path = source.path(&self.path(destination));
+        let target = &source.target;
+        let answer = client::get(target, &path, Some(ANSWER_TIMEOUT)).map_err(explain)?;
         let body = answer.whole().map_err(explain)?;
         let unlike = |error: serde_json::Error| Error::NotWhy {
             target: target.to_string(),
@@ -100,7 +84,7 @@ impl Why {
         let screen = self.screen.stdout();
         if self.past {
             let list: FlowList = serde_json::from_str(&body).map_err(unlike)?;
-            return self.told(&list, &screen, out);
+            return self.told(&list, destination, &screen, out);
         }
         let document: Value = serde_json::from_str(&body).map_err(unlike)?;
         // Only an agent has a past to tell of.
@@ -123,7 +107,13 @@ impl Why {
     }
 
     /// The newest first.
-    fn told(&self, list: &FlowList, screen: &Screen, out: &mut impl Write) -> Result<(), Error> {
+    fn told(
+        &self,
+        list: &FlowList,
+        destination: SocketAddr,
+        screen: &Screen,
+        out: &mut impl Write,
+    ) -> Result<(), Error> {
         let newest = list.closed.iter().rev().take(PAST);
         let past: Vec<WhyReport> = newest.map(WhyReport::of_flow).collect();
         if let Some(syntax) = self.syntax() {
@@ -136,7 +126,7 @@ impl Why {
             } else {
                 "failed connection"
             };
-            eprintln!("no {what} to {} is remembered", self.destination);
+            eprintln!("no {what} to {destination} is remembered");
         }
         let texts: Vec<String> = past.iter().map(render).collect();
         out.write_all(texts.join("\n").as_bytes()).map_err(unwritten)
@@ -151,20 +141,56 @@ impl Why {
         }
     }
 
-    fn path(&self) -> String {
+    /// Whom to ask, and about which address.
+    fn asked(&self) -> Result<(Source, SocketAddr), Error> {
+        let usage = |reason| Error::Usage { reason };
+        let (pod, to) = match (self.words.as_slice(), &self.pod) {
+            ([pod, to], None) => (Some(pod), to),
+            ([to], pod) => (pod.as_ref(), to),
+            _ => return Err(usage("the pod is named twice: leave out --pod".to_owned())),
+        };
+        let to = destination::parse(to).map_err(usage)?;
+        let scope = || pod.map(|pod| ("pod", pod.clone())).into_iter().collect();
+        let at = |target| {
+            match &to {
+            Destination::At(at) => Ok((Source { target, scope: scope() }, *at)),
+            Destination::Service { .. } => Err(usage(
+                "the address of a Service is known to the API server, which is not asked where one endpoint is; write ADDRESS:PORT".to_owned(),
+            )),
+        }
+        };
+        match (self.access.endpoint(), pod) {
+            (Some(target), _) => at(target),
+            // In a pod, of its own proxy.
+            (None, None) => at(Target::Tcp(DEFAULT_ADDRESS.into())),
+            (None, Some(pod)) => {
+                let source = self.access.source_of(pod)?;
+                let at = match &to {
+                    Destination::At(at) => *at,
+                    to => {
+                        let session = self.access.session()?;
+                        let here = source
+                            .namespace()
+                            .unwrap_or_else(|| session.namespace().to_owned());
+                        to.resolve(&session, &here)?
+                    }
+                };
+                Ok((source, at))
+            }
+        }
+    }
+
+    fn path(&self, destination: SocketAddr) -> String {
         if self.past {
-            let mut path = format!(
-                "/flows?state=closed&destination={}&limit={PAST}",
-                self.destination
-            );
+            let mut path = format!("/flows?state=closed&destination={destination}&limit={PAST}");
             if !self.all {
                 path.push_str("&failed=true");
             }
-            self.of_agent(&mut path);
+            self.since(&mut path);
             return path;
         }
-        let mut path = format!("/why?destination={}", self.destination);
-        self.of_agent(&mut path);
+        let mut path = format!("/why?destination={destination}");
+        self.since(&mut path);
         if let Some(from) = self.from {
             path.push_str(&format!("&source={from}"));
         }
@@ -182,12 +208,9 @@ impl Why {
 }
 
 impl Why {
-    /// What only a node's agent understands.
-    fn of_agent(&self, path: &mut String) {
-        for (name, value) in [("pod", &self.pod), ("since", &self.since)] {
-            if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", client::escaped(value)));
-            }
+    fn since(&self, path: &mut String) {
+        if let Some(since) = &self.since {
+            path.push_str(&format!("&since={}", client::escaped(since)));
         }
     }
 }
@@ -270,7 +293,11 @@ mod tests {
 
     #[test]
     fn flags_become_the_question() {
-        let path = |args: &[&str]| why(args).unwrap().path();
+        let path = |args: &[&str]| {
+            let why = why(args).unwrap();
+            let (source, to) = why.asked().unwrap();
+            source.path(&why.path(to))
+        };
         assert_eq!(path(&["10.0.0.1:80"]), "/why?destination=10.0.0.1:80");
         assert_eq!(
             path(&["[fd00::1]:53", "--udp"]),
@@ -286,12 +313,29 @@ mod tests {
             format!("/why?destination=10.0.0.2:80&source=10.0.0.1&identity={id}")
         );
         assert_eq!(
-            path(&["10.0.0.1:80", "--past", "--pod", "demo/a", "--since", "10m"]),
-            "/flows?state=closed&destination=10.0.0.1:80&limit=10&failed=true&pod=demo/a&since=10m"
+            path(&[
+                "10.0.0.1:80",
+                "--past",
+                "--pod",
+                "demo/a",
+                "--since",
+                "10m",
+                "--unix",
+                "/agent"
+            ]),
+            "/flows?state=closed&destination=10.0.0.1:80&limit=10&failed=true&since=10m&pod=demo/a"
         );
         assert_eq!(
-            path(&["10.0.0.1:80", "--pod", "demo/a", "--since", "2h", "--all"]),
-            "/why?destination=10.0.0.1:80&pod=demo/a&since=2h&all=true"
+            path(&[
+                "demo/a",
+                "10.0.0.1:80",
+                "--since",
+                "2h",
+                "--all",
+                "--unix",
+                "/agent"
+            ]),
+            "/why?destination=10.0.0.1:80&since=2h&all=true&pod=demo/a"
         );
         assert!(why(&["10.0.0.2:80", "--identity", id]).is_err(), "only inbound");
         assert!(
@@ -310,10 +354,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_no_address_and_the_message_says_so() {
-        let error = why(&["web.demo:80"]).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains("look up its addresses"), "{error}");
+    fn a_name_is_for_a_cluster_and_a_pod_is_named_once() {
+        let error = |args: &[&str]| why(args).unwrap().asked().unwrap_err().to_string();
+        assert!(error(&["web.demo:80", "--unix", "/agent"]).contains("write ADDRESS:PORT"));
+        assert!(error(&["web.demo"]).contains("SERVICE:PORT"));
+        assert!(error(&["demo/a", "10.0.0.1:80", "--pod", "demo/b"]).contains("named twice"));
     }
 
     #[test]

@@ -83,8 +83,8 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "observe",
         "model admission",
-        "bytes form_urlencoded http http_body_util humantime hyper hyper_util nix prometheus_client serde serde_json socket2 \
-         tokio tokio_io_timeout tracing",
+        "bytes form_urlencoded http http_body_util humantime hyper hyper_util nix prometheus_client rustls serde serde_json socket2 \
+         tokio tokio_io_timeout tokio_rustls tracing zeroize",
     ),
     // Connections from before the programs, for whoever attaches them.
     room("existing", "datapath host", "tracing"),
@@ -94,7 +94,7 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "kubernetes",
         "model",
-        "futures_util http k8s_openapi kube serde serde_json tokio tracing zeroize",
+        "futures_util http k8s_openapi kube serde serde_json tokio tower tracing zeroize",
     ),
     // Pod in, pod out, and the policies that say the same in the API server's own language.
     room("inject", "model document kubernetes", "humantime serde_json sha2"),
@@ -124,11 +124,11 @@ pub(super) const ROOMS: &[Room] = &[
     room("proxy", ALL_ROOMS, ROLE_CRATES),
     room("control", ALL_ROOMS, ROLE_CRATES),
     room("agent", ALL_ROOMS, ROLE_CRATES),
-    // nix for the width of a terminal, kubernetes for the domain of our names.
+    // nix for the width of a terminal, kubernetes for pods and agents and the way to them, transport for TLS with an agent.
     room(
         "plugin",
-        "model observe inject kubernetes",
-        "clap humantime nix serde serde_json",
+        "model observe inject kubernetes credentials transport",
+        "clap humantime nix rustls serde serde_json tokio tokio_io_timeout tokio_rustls tokio_util zeroize",
     ),
     // Test support, which every room's tests may import and which imports none.
     room(TESTING, "", "rcgen rustls tokio"),
@@ -148,7 +148,7 @@ const ALL_ROOMS: &str = "model document admission budget policy route intercept 
 /// rustls for the configurations that a shard holds, serde_json for `/config`, fastrand for the randomness that `route`
 /// takes as an argument, ipnet for the routes that the host has and the mesh adds, slab for the table of connections,
 /// each of which has its number in it.
-const ROLE_CRATES: &str = "anyhow bytes fastrand futures_util humantime ipnet nix rustls serde_json slab socket2 tokio tracing zeroize";
+const ROLE_CRATES: &str = "anyhow bytes fastrand futures_util humantime ipnet nix rustls serde_json sha2 slab socket2 tokio tracing zeroize";
 
 /// The door: raw arguments → one validated configuration, and raw bytes → the parsers that fuzzers try. It may import
 /// anything, and no room imports it.

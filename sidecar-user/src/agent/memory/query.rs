@@ -1,5 +1,6 @@
 //! What is asked of the memory: the filter of `/flows`, and of which pod, when, and since which cursor.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::time::SystemTime;
@@ -10,12 +11,70 @@ use crate::observe::{FlowQuery, FlowReport, misfit};
 #[derive(Debug, Default)]
 pub struct Question {
     pub flows: FlowQuery,
-    /// `namespace/name`.
-    pub pod: Option<String>,
+    pub pods: Pods,
     /// Milliseconds since 1970.
     since: Option<u64>,
     until: Option<u64>,
     pub(super) after: Option<Cursor>,
+}
+
+/// Of which pods: of each that is named or in a namespace that is. Where there is neither, of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pods {
+    /// `namespace/name`.
+    pub names: BTreeSet<String>,
+    pub namespaces: BTreeSet<String>,
+}
+
+impl Pods {
+    /// Of a query string, whatever else it asks for. An error is a sentence for the caller.
+    pub fn of_query(query: &str) -> Result<Self, String> {
+        let mut pods = Self::default();
+        FlowQuery::parse_with(query, |name, value| {
+            pods.take(name, value);
+            Ok(true)
+        })?;
+        Ok(pods)
+    }
+
+    /// Whether it is a parameter that names pods.
+    fn take(&mut self, name: &str, value: &str) -> bool {
+        match name {
+            "pod" => self.names.insert(value.to_owned()),
+            "namespace" => self.namespaces.insert(value.to_owned()),
+            _ => return false,
+        };
+        true
+    }
+
+    pub fn named(name: &str) -> Self {
+        Self {
+            names: [name.to_owned()].into(),
+            ..Self::default()
+        }
+    }
+
+    /// Where exactly one is named.
+    pub fn only(&self) -> Option<&str> {
+        match self.names.len() {
+            1 if self.namespaces.is_empty() => self.names.first().map(String::as_str),
+            _ => None,
+        }
+    }
+
+    pub fn are_all(&self) -> bool {
+        self.names.is_empty() && self.namespaces.is_empty()
+    }
+
+    /// Whether a pod is among them that is called so.
+    pub fn have(&self, called: &str) -> bool {
+        let is_inside = || {
+            called
+                .split_once('/')
+                .is_some_and(|(namespace, _)| self.namespaces.contains(namespace))
+        };
+        self.are_all() || self.names.contains(called) || is_inside()
+    }
 }
 
 /// A place in the row of all flows of one memory.
@@ -44,19 +103,18 @@ impl Question {
                 })
             };
             match name {
-                "pod" => question.pod = Some(value.to_owned()),
                 "since" => question.since = Some(time()?),
                 "until" => question.until = Some(time()?),
                 "after" => {
                     let cursor = value.parse();
                     question.after = Some(cursor.map_err(|()| misfit(name, value, "a cursor of an answer"))?);
                 }
-                _ => return Ok(false),
+                _ => return Ok(question.pods.take(name, value)),
             }
             Ok(true)
         });
         question.flows = flows.map_err(|error| match error.starts_with("unknown") {
-            true => error + ", pod, since, until, after",
+            true => error + ", pod, namespace, since, until, after",
             false => error,
         })?;
         Ok(question)
@@ -83,7 +141,7 @@ impl Question {
 
     /// What can be said without reading the flow.
     pub(super) fn asks_for(&self, pod: &str, at: u64) -> bool {
-        self.pod.as_deref().is_none_or(|wanted| wanted == pod)
+        self.pods.have(pod)
             && self.since.is_none_or(|since| at >= since)
             && self.until.is_none_or(|until| at <= until)
     }

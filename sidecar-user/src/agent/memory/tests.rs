@@ -193,7 +193,7 @@ fn a_question_by_pod_time_and_filter_is_answered_newest_first() {
     for (query, part) in [
         ("since=soon", "how long ago"),
         ("after=7", "a cursor"),
-        ("colour=red", "watch, pod, since, until, after"),
+        ("colour=red", "watch, pod, namespace, since, until, after"),
         ("state=half", "open or closed"),
     ] {
         let error = Question::parse(query, now).unwrap_err();

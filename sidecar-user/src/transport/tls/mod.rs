@@ -12,11 +12,11 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig, version::TLS13};
+use rustls::{ClientConfig, CommonState, ProtocolVersion, RootCertStore, ServerConfig, version::TLS13};
 
 use crate::identity::Svid;
 use crate::model::{SpiffeId, TlsFacts};
-use verify::{ExpectedServer, MeshClient, WrongIdentity};
+use verify::{Expected, ExpectedServer, MeshClient, WrongIdentity};
 
 const ALPN: &[u8] = b"h2";
 
@@ -125,6 +125,38 @@ pub fn server_config(svid: &Svid) -> Result<Arc<ServerConfig>, rustls::server::V
     // Tunnels stay open; a ticket nobody redeems is work for nothing.
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+/// The server's side where people ask an agent: they prove nothing by TLS.
+pub fn api_server(svid: &Svid) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(PROVIDER.clone())
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider has TLS 1.3 suites")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(
+            svid.certified_key().clone(),
+        )));
+    config.send_tls13_tickets = 0;
+    Arc::new(config)
+}
+
+/// The client's side of the same: the agent has to prove that it is one, by a chain to these roots.
+pub fn api_client(
+    roots: Arc<RootCertStore>,
+    namespace: &'static str,
+    account: &'static str,
+) -> Arc<ClientConfig> {
+    let agent = Expected::Account { namespace, account };
+    let verifier = ExpectedServer::proving(agent, roots, PROVIDER.clone());
+    let mut config = ClientConfig::builder_with_provider(PROVIDER.clone())
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider has TLS 1.3 suites")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.enable_sni = false;
+    config.resumption = rustls::client::Resumption::disabled();
+    Arc::new(config)
 }
 
 /// Who is at the other end of an established session.

@@ -70,12 +70,22 @@ fn refuse(reason: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(reason))))
 }
 
-/// A server is believed when it proves one of the expected identities. An empty expectation always fails.
+/// A server is believed when it proves what is expected. An empty expectation always fails.
 #[derive(Debug)]
 pub(super) struct ExpectedServer {
     roots: Arc<RootCertStore>,
-    expected: Vec<SpiffeId>,
+    expected: Expected,
     provider: Arc<CryptoProvider>,
+}
+
+#[derive(Debug)]
+pub(super) enum Expected {
+    OneOf(Vec<SpiffeId>),
+    /// Of whatever trust domain: the roots are those of one.
+    Account {
+        namespace: &'static str,
+        account: &'static str,
+    },
 }
 
 impl ExpectedServer {
@@ -84,10 +94,39 @@ impl ExpectedServer {
         expected: Vec<SpiffeId>,
         provider: Arc<CryptoProvider>,
     ) -> Self {
+        Self::proving(Expected::OneOf(expected), roots, provider)
+    }
+
+    pub(super) fn proving(
+        expected: Expected,
+        roots: Arc<RootCertStore>,
+        provider: Arc<CryptoProvider>,
+    ) -> Self {
         Self {
             roots,
             expected,
             provider,
+        }
+    }
+}
+
+impl Expected {
+    fn is_met_by(&self, id: &SpiffeId) -> bool {
+        match self {
+            Self::OneOf(ids) => ids.contains(id),
+            Self::Account { namespace, account } => {
+                id.namespace() == *namespace && id.service_account() == *account
+            }
+        }
+    }
+
+    /// For the error.
+    fn told(&self) -> Vec<SpiffeId> {
+        match self {
+            Self::OneOf(ids) => ids.clone(),
+            Self::Account { namespace, account } => SpiffeId::new("trust-domain", namespace, account)
+                .into_iter()
+                .collect(),
         }
     }
 }
@@ -105,11 +144,11 @@ impl ServerCertVerifier for ExpectedServer {
         let algorithms = self.provider.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
         let found = identities(leaf).map_err(refuse)?;
-        if found.iter().any(|id| self.expected.contains(id)) {
+        if found.iter().any(|id| self.expected.is_met_by(id)) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(refuse(WrongIdentity {
-                expected: self.expected.clone(),
+                expected: self.expected.told(),
                 found,
             }))
         }
