@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::io::SyncIoBridge;
 
 use super::session::Session;
-use crate::kubernetes::{self, AGENT_PORT, Forwarded, SYSTEM_NAMESPACE, SeenPod};
+use crate::kubernetes::{self, AGENT_LABELS, AGENT_PORT, Forwarded, SYSTEM_NAMESPACE, SeenPod};
 use crate::plugin::error::Error;
 
 /// The agent of one node.
@@ -30,8 +30,15 @@ pub(in crate::plugin) trait Duplex: Read + Write {}
 impl<S: Read + Write> Duplex for S {}
 
 impl AgentPod {
+    /// Those that there are.
+    pub(in crate::plugin) fn all(session: &Session) -> Result<Vec<Self>, Error> {
+        let found = kubernetes::seen_pods(session.client(), Some(SYSTEM_NAMESPACE), Some(AGENT_LABELS));
+        let pods = session.ask(found)?.into_iter().filter(|pod| !pod.is_ending);
+        Ok(pods.filter_map(|pod| Self::new(session, pod)).collect())
+    }
+
     /// `None`: it has no node yet.
-    pub(super) fn new(session: &Session, pod: SeenPod) -> Option<Self> {
+    fn new(session: &Session, pod: SeenPod) -> Option<Self> {
         Some(Self {
             session: session.clone(),
             node: pod.node.clone()?,

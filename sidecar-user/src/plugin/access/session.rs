@@ -10,10 +10,9 @@ use rustls::ClientConfig;
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
-use super::dial::AgentPod;
 use crate::credentials;
 use crate::kubernetes::{
-    self, AGENT, AGENT_LABELS, Client, Person, ROOTS, ROOTS_KEY, SYSTEM_NAMESPACE, TOKEN_AUDIENCE, VIEWER,
+    self, AGENT, Client, Person, ROOTS, ROOTS_KEY, SYSTEM_NAMESPACE, TOKEN_AUDIENCE, VIEWER,
 };
 use crate::plugin::error::Error;
 use crate::transport::tls;
@@ -83,14 +82,6 @@ impl Session {
 
     pub(super) fn runtime(&self) -> &Handle {
         &self.0.runtime
-    }
-
-    /// The agents that there are.
-    pub(in crate::plugin) fn agents(&self) -> Result<Vec<AgentPod>, Error> {
-        let found = kubernetes::seen_pods(self.client(), Some(SYSTEM_NAMESPACE), Some(AGENT_LABELS));
-        let pods = self.ask(found)?;
-        let agents = pods.into_iter().filter(|pod| !pod.is_ending);
-        Ok(agents.filter_map(|pod| AgentPod::new(self, pod)).collect())
     }
 
     /// What agents are shown, asked for once.

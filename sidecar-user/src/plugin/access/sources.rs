@@ -71,8 +71,7 @@ impl Sources {
     }
 
     pub(super) fn of_cluster(session: &Session, wanted: &Wanted<'_>) -> Result<Self, Error> {
-        let agents: BTreeMap<String, AgentPod> = session
-            .agents()?
+        let agents: BTreeMap<String, AgentPod> = AgentPod::all(session)?
             .into_iter()
             .map(|agent| (agent.node.clone(), agent))
             .collect();
