@@ -18,17 +18,19 @@ enum Where {
 /// A verb, `RESOURCE[.GROUP][/SUBRESOURCE]`, and where.
 type Right = (&'static str, &'static str, Where);
 
-const AGENT_MAY: [Right; 7] = [
+const AGENT_MAY: [Right; 9] = [
     ("get", "pods", Everywhere),
     ("list", "pods", Everywhere),
     ("watch", "pods", Everywhere),
     ("create", "events", Everywhere),
+    ("create", "tokenreviews.authentication.k8s.io", Everywhere),
+    ("create", "subjectaccessreviews.authorization.k8s.io", Everywhere),
     ("get", "endpointslices.discovery.k8s.io", Here),
     ("list", "endpointslices.discovery.k8s.io", Here),
     ("watch", "endpointslices.discovery.k8s.io", Here),
 ];
 
-const AGENT_MAY_NOT: [Right; 24] = [
+const AGENT_MAY_NOT: [Right; 26] = [
     ("create", "pods", Here),
     ("update", "pods", Everywhere),
     ("patch", "pods", Everywhere),
@@ -49,7 +51,9 @@ const AGENT_MAY_NOT: [Right; 24] = [
     ("update", "configmaps", Named("outrigger-ca")),
     ("list", "events", Everywhere),
     ("create", "serviceaccounts/token", Here),
-    ("create", "tokenreviews.authentication.k8s.io", Everywhere),
+    ("create", "serviceaccounts/token", Named("outrigger-viewer")),
+    ("get", "flows.outrigger.example", Everywhere),
+    ("create", "drains.outrigger.example", Everywhere),
     ("patch", "daemonsets.apps", Here),
     ("impersonate", "users", Everywhere),
     (
@@ -160,7 +164,7 @@ fn surprises(account: &str, rights: &[Right], allowed: bool) -> Vec<String> {
 }
 
 #[test]
-fn the_agent_may_look_at_pods_and_write_events_and_nothing_else() {
+fn the_agent_may_look_at_pods_and_write_events_and_review_callers_and_nothing_else() {
     let _installed = mesh();
     assert_eq!(surprises("outrigger-agent", &AGENT_MAY, true), [""; 0]);
     assert_eq!(surprises("outrigger-agent", &AGENT_MAY_NOT, false), [""; 0]);
