@@ -6,6 +6,7 @@
 mod kubectl;
 mod link;
 pub mod mesh;
+mod plugin;
 mod programs;
 mod remains;
 
@@ -26,6 +27,7 @@ use crate::name::NETNS_DIR;
 pub use kubectl::{Kubectl, Namespace};
 pub use link::LinkCapture;
 pub use mesh::Mesh;
+pub use plugin::Plugin;
 pub use programs::Program;
 
 /// The stem of every name: of network namespaces, of the cgroup in each hierarchy, of the directory.
@@ -115,6 +117,11 @@ impl Cluster {
 
     pub fn kubectl(&self) -> Kubectl<'_> {
         Kubectl::new(self)
+    }
+
+    /// `kubectl outrigger`, as an administrator.
+    pub fn plugin(&self) -> Plugin<'_> {
+        Plugin::of_admin(self)
     }
 
     /// The cgroup of a pod that is running, as the kubelet of its node has made it. `pod` is the object.

@@ -66,6 +66,12 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// `kubectl outrigger` on the cluster, as an administrator.
+    #[command(disable_help_flag = true)]
+    Outrigger {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Helm on the cluster, in the namespace of Outrigger unless told otherwise.
     #[command(disable_help_flag = true)]
     Helm {
@@ -87,6 +93,10 @@ pub(crate) fn run(opts: Opts) -> Result<ExitCode> {
         Action::Kubectl { arguments } => {
             let cluster = Cluster::demand()?;
             become_program(cluster.kubectl().command()?.args(arguments))
+        }
+        Action::Outrigger { arguments } => {
+            let cluster = Cluster::demand()?;
+            become_program(cluster.plugin().command()?.args(arguments))
         }
         Action::Helm { arguments } => {
             let cluster = Cluster::demand()?;
