@@ -117,8 +117,15 @@ impl Service {
             visit.prove(&proved.place());
         }
         let Proved { caller, through } = proved;
-        if caller.kind == CallerKind::Agent {
-            let text = "an agent asks for the pods of its node, and is given no certificate itself";
+        // Its own is for those who ask it over the API server, and takes nothing that it could not have as any pod of its node.
+        let is_for_itself = || {
+            through
+                .as_ref()
+                .is_some_and(|through| through.name == caller.name)
+        };
+        if caller.kind == CallerKind::Agent && !is_for_itself() {
+            let text =
+                "an agent asks for the pods of its node, and through itself for itself, and for nobody else";
             return Err(Denial::new(Refused::OtherName, Status::permission_denied(text)));
         }
         let (identity, message) = (caller.identity, request.get_ref());

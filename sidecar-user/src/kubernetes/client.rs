@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
+use crate::error_chain;
+
 /// Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Client(kube::Client);
@@ -52,6 +54,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// The library's own words for what the API server has answered hold all of the answer; its message says it.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Asked { source, what } => match &**source {
+                kube::Error::Api(status) => format!("the API server does not {what}: {}", status.message),
+                _ => error_chain(self),
+            },
+            _ => error_chain(self),
+        }
+    }
+
     pub(super) fn asked(what: &'static str, source: kube::Error) -> Self {
         let source = Box::new(source);
         Self::Asked { what, source }

@@ -49,7 +49,7 @@ impl Listen for TlsListener {
             let Some(config) = self.config.borrow().clone() else {
                 continue;
             };
-            let io = Handshaking::Waiting(TlsAcceptor::from(config).accept(io));
+            let io = Handshaking::Waiting(Box::new(TlsAcceptor::from(config).accept(io)));
             let source: Option<IpAddr> = Some(peer.ip());
             return Ok(Arrived::new(io, source, Caller::Anyone));
         }
@@ -58,7 +58,7 @@ impl Listen for TlsListener {
 
 /// One connection.
 pub(super) enum Handshaking {
-    Waiting(Accept<TcpStream>),
+    Waiting(Box<Accept<TcpStream>>),
     Done(Box<TlsStream<TcpStream>>),
 }
 

@@ -3,7 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use crate::error_chain as chain;
 use crate::kubernetes::{self, LABEL_INJECT, ROOTS, SYSTEM_NAMESPACE};
 
 #[derive(Debug, thiserror::Error)]
@@ -14,12 +13,12 @@ pub enum Error {
     Runtime { source: io::Error },
     #[error(
         "{}; name a cluster by --kubeconfig or --context, or one endpoint by --unix or --address",
-        chain(source)
+        source.told()
     )]
     Kubeconfig { source: kubernetes::Error },
     #[error(
         "the API server {server} cannot be reached ({}); is the cluster up, and is this the right --context?",
-        chain(source)
+        source.told()
     )]
     ApiServerAway {
         server: String,
@@ -32,7 +31,7 @@ pub enum Error {
     ApiServerSilent { server: String, patience: Duration },
     #[error(
         "the API server {server} does not know you ({}); sign in again",
-        chain(source)
+        source.told()
     )]
     SignIn {
         server: String,
@@ -40,10 +39,10 @@ pub enum Error {
     },
     #[error(
         "you may not do what this takes: {}; an administrator grants it, for agents by the value plugin.subjects of the chart",
-        chain(source)
+        source.told()
     )]
     NoRight { source: kubernetes::Error },
-    #[error("{}", chain(source))]
+    #[error("{}", source.told())]
     ApiServer { source: kubernetes::Error },
     #[error("{body}")]
     Rights { body: String },
@@ -81,8 +80,8 @@ pub enum Error {
     )]
     NoAgents,
     #[error(
-        "the agent of the node {node} is not listening for people ({said}): is it of this version, with the value agent.api of the chart, and \
-         ready? kubectl --namespace {SYSTEM_NAMESPACE} logs {pod}"
+        "the agent of the node {node} does not listen for people: is it of this version, with the value agent.api of the chart, and ready? It \
+         may have just started. The kubelet says: {said}. kubectl --namespace {SYSTEM_NAMESPACE} logs {pod}"
     )]
     AgentAway { node: String, pod: String, said: String },
     #[error(

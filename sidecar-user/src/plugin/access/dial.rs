@@ -75,9 +75,12 @@ impl AgentPod {
             Ok(Err(source)) => return Err(self.unproven(source, trouble)),
             Err(_) => return Err(self.unproven(io::ErrorKind::TimedOut.into(), trouble)),
         };
+        let handle = self.session.runtime().clone();
+        // The timers of a time-out are made within their runtime.
+        let entered = handle.enter();
         let mut stream = TimeoutStream::new(stream);
         stream.set_read_timeout(patience);
-        let handle = self.session.runtime().clone();
+        drop(entered);
         Ok(Box::new(SyncIoBridge::new_with_handle(Box::pin(stream), handle)))
     }
 
@@ -88,7 +91,20 @@ impl AgentPod {
             .wait(async { timeout(Duration::from_millis(500), trouble).await });
         let (node, pod) = (self.node.clone(), self.pod.name.clone());
         match said.ok().flatten() {
-            Some(said) => Error::AgentAway { node, pod, said },
+            // All but its last words are about the runtime's own names of things.
+            Some(said) => Error::AgentAway {
+                node,
+                pod,
+                said: said
+                    .trim()
+                    .rsplit(": ")
+                    .take(2)
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .rev()
+                    .collect::<Vec<_>>()
+                    .join(": "),
+            },
             None if source.kind() == io::ErrorKind::UnexpectedEof => Error::AgentUncertified { node, pod },
             None => Error::AgentUnproven { node, source },
         }
