@@ -70,6 +70,9 @@ mod identity; // wrong, unknown, expired or no identity
 #[path = "e2e/authority.rs"]
 mod authority; // strangers at the authority, tokens, and a new root while everything runs
 
+#[path = "e2e/request.rs"]
+mod request; // `ca request`: why an authority does not sign
+
 #[path = "e2e/trust.rs"]
 mod trust; // the roots change while connections are open
 

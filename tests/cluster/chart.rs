@@ -129,6 +129,32 @@ fn values_without_a_meaning_are_refused_by_their_path() {
             "'/proxy/resources/cpu'",
             "does not match pattern",
         ),
+        (
+            "agent.api=0.0.0.0:15030",
+            "'/agent/api'",
+            "does not match pattern",
+        ),
+        (
+            "agent.status=everywhere",
+            "'/agent/status'",
+            "does not match pattern",
+        ),
+        (
+            "agent.updateStrategy.rollingUpdate.maxSurge=1",
+            "'/agent/updateStrategy/rollingUpdate'",
+            "'maxSurge' not allowed",
+        ),
+        (
+            "plugin.subjects[0].kind=Role,plugin.subjects[0].name=x",
+            "'/plugin/subjects/0/kind'",
+            "'ServiceAccount'",
+        ),
+        (
+            "plugin.subjects[0].kind=ServiceAccount,plugin.subjects[0].name=x",
+            "'/plugin/subjects/0'",
+            "missing property 'namespace'",
+        ),
+        ("resourceQuota=true", "'/resourceQuota'", "want object"),
         ("injection.by=magic", "'/injection/by'", "'webhook'"),
         ("log.format=xml", "'/log/format'", "'json'"),
         (
@@ -142,6 +168,23 @@ fn values_without_a_meaning_are_refused_by_their_path() {
         let said = refused.stderr;
         let culprit = said.lines().find(|line| line.contains(&format!("at {path}")));
         assert!(culprit.is_some_and(|line| line.contains(why)), "{set}: {said}");
+    }
+}
+
+#[test]
+fn the_values_of_an_older_chart_alone_are_refused_with_the_flag_to_take() {
+    for older in [
+        "plugin=null",
+        "resourceQuota=null",
+        "agent.status=null",
+        "agent.api=null",
+    ] {
+        let refused = helm(&["template", chart::NAME, &chart_path(), "--set", older]);
+        assert!(!refused.status.success(), "{older}");
+        assert!(
+            refused.stderr.contains("upgrade with --reset-then-reuse-values"),
+            "{older}: {refused:?}"
+        );
     }
 }
 
@@ -242,11 +285,67 @@ fn plugin() -> PathBuf {
 }
 
 #[test]
-fn the_chart_is_of_the_version_of_the_programs() {
+fn the_chart_installs_the_version_of_the_programs() {
     let chart = fs::read_to_string(chart::directory().join("Chart.yaml")).unwrap();
-    for field in ["version", "appVersion"] {
-        let line = format!("\n{field}: {}\n", env!("CARGO_PKG_VERSION"));
-        assert!(chart.contains(&line), "{field} in Chart.yaml is not {line}");
+    let line = format!("\nappVersion: {}\n", env!("CARGO_PKG_VERSION"));
+    assert!(chart.contains(&line), "appVersion in Chart.yaml is not {line}");
+}
+
+/// The packages of older versions with those versions, the newest last.
+pub(crate) fn published() -> Vec<(String, PathBuf)> {
+    let charts = fs::read_dir(chart::root().join("tests/cluster/charts")).unwrap();
+    let paths = charts.map(|entry| entry.unwrap().path());
+    let mut packages: Vec<(String, PathBuf)> = paths
+        .filter_map(|path| {
+            let name = path.file_name()?.to_str()?;
+            let version = name.strip_prefix("outrigger-")?.strip_suffix(".tgz")?.to_owned();
+            Some((version, path))
+        })
+        .collect();
+    packages.sort_by_key(|(version, _)| numbers(version));
+    packages
+}
+
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').map(|number| number.parse().unwrap()).collect()
+}
+
+#[test]
+fn the_chart_has_a_later_version_than_every_one_that_was_published() {
+    let now = chart::version().unwrap();
+    let (newest, path) = published().pop().unwrap();
+    assert!(numbers(&newest) < numbers(&now), "{now} is not after {newest}");
+    let shown = helm(&["show", "chart", &path.display().to_string()])
+        .ok()
+        .unwrap();
+    assert!(shown.contains(&format!("\nversion: {newest}\n")), "{shown}");
+}
+
+/// Whoever looks for what belongs to Outrigger finds all of it by one label, and each part by another.
+#[test]
+fn every_object_has_the_labels_that_are_recommended() {
+    const ALL: [&str; 2] = ["name: outrigger\n", "component: "];
+    // What the plugin prints as well has no release and no version.
+    const OF_RELEASE: [&str; 3] = ["instance: outrigger\n", "part-of: outrigger\n", "version: "];
+    for rendering in RENDERINGS {
+        let rendered = fs::read_to_string(rendering.path()).unwrap();
+        let objects: Vec<&str> = rendered
+            .split("\n---\n")
+            .filter(|one| one.contains("\nkind: "))
+            .collect();
+        assert!(objects.len() > 20, "{}", rendering.file);
+        for object in objects {
+            let is_printed = object.contains("\napiVersion: admissionregistration.k8s.io/");
+            let of_release: &[&str] = if is_printed { &[] } else { &OF_RELEASE };
+            for label in ALL.iter().chain(of_release) {
+                let line = format!("\n    app.kubernetes.io/{label}");
+                assert!(
+                    object.contains(&line),
+                    "{}: no {line} in {object}",
+                    rendering.file
+                );
+            }
+        }
     }
 }
 

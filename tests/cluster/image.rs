@@ -50,6 +50,7 @@ struct Content {
     user: Value,
     entrypoint: Value,
     directory: Value,
+    labels: Value,
     /// Path, mode, owner, digest.
     files: Vec<(PathBuf, u32, (u32, u32), String)>,
 }
@@ -84,6 +85,7 @@ fn content(archive: &str, scratch: &Scratch, name: &str) -> Content {
         user: of("User"),
         entrypoint: of("Entrypoint"),
         directory: of("WorkingDir"),
+        labels: of("Labels"),
         files,
     }
 }
@@ -131,6 +133,8 @@ fn the_containerfile_builds_the_image_that_pods_of_the_cluster_start_from() {
         "build",
         "--isolation=chroot",
         "--tag=outrigger",
+        // Otherwise buildah adds a label with its own version.
+        "--identity-label=false",
         "--platform",
         &platform,
         "--file",
@@ -143,6 +147,8 @@ fn the_containerfile_builds_the_image_that_pods_of_the_cluster_start_from() {
 
     assert_eq!(content(&archive, &scratch, "built"), ours);
     assert_eq!(ours.user, "65532:65532");
+    let version = &ours.labels["org.opencontainers.image.version"];
+    assert_eq!(*version, env!("CARGO_PKG_VERSION"), "{}", ours.labels);
     let programs = ours.files.iter().filter(|(path, ..)| path.starts_with("usr/bin"));
     let programs: Vec<_> = programs.map(|(path, ..)| path.display().to_string()).collect();
     assert_eq!(programs, ["usr/bin/kubectl-outrigger", "usr/bin/outrigger"]);

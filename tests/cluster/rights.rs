@@ -1,18 +1,22 @@
 //! What the service accounts of Outrigger may ask of the API server, and what they may not: the API server itself is asked, of each.
 
+#[path = "rights/plugin.rs"]
+mod plugin; // people who run `kubectl outrigger`
+
 use harness::chart::NAMESPACE;
 use serde_json::{Value, json};
 
-use self::Where::{Everywhere, Here, Named};
+use self::Where::{Everywhere, Here, In, Named};
 use crate::common::cluster;
 use crate::mesh::mesh;
 
-/// Of a right: in all namespaces and beyond them, in ours, or to one object in ours.
+/// Of a right: in all namespaces and beyond them, in ours, to one object in ours, or in another namespace.
 #[derive(Clone, Copy, Debug)]
 enum Where {
     Everywhere,
     Here,
     Named(&'static str),
+    In(&'static str),
 }
 
 /// A verb, `RESOURCE[.GROUP][/SUBRESOURCE]`, and where.
@@ -121,24 +125,48 @@ const CONTROL_MAY_NOT: [Right; 26] = [
     ),
 ];
 
-fn review(account: &str, (verb, what, place): Right) -> Value {
+/// Whoever asks: a name, and the groups that the API server would find it in.
+struct Caller {
+    user: String,
+    groups: Vec<String>,
+}
+
+impl Caller {
+    /// A service account of Outrigger's namespace.
+    fn account(name: &str) -> Self {
+        Self {
+            user: format!("system:serviceaccount:{NAMESPACE}:{name}"),
+            groups: vec![
+                "system:serviceaccounts".to_owned(),
+                format!("system:serviceaccounts:{NAMESPACE}"),
+                "system:authenticated".to_owned(),
+            ],
+        }
+    }
+
+    fn person(name: &str) -> Self {
+        Self {
+            user: name.to_owned(),
+            groups: vec!["system:authenticated".to_owned()],
+        }
+    }
+}
+
+fn review(caller: &Caller, (verb, what, place): Right) -> Value {
     let (what, subresource) = what.split_once('/').unwrap_or((what, ""));
     let (resource, group) = what.split_once('.').unwrap_or((what, ""));
     let (namespace, name) = match place {
         Everywhere => ("", ""),
         Here => (NAMESPACE, ""),
         Named(name) => (NAMESPACE, name),
+        In(namespace) => (namespace, ""),
     };
     json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
         "spec": {
-            "user": format!("system:serviceaccount:{NAMESPACE}:{account}"),
-            "groups": [
-                "system:serviceaccounts",
-                format!("system:serviceaccounts:{NAMESPACE}"),
-                "system:authenticated",
-            ],
+            "user": caller.user,
+            "groups": caller.groups,
             "resourceAttributes": {
                 "verb": verb,
                 "group": group,
@@ -152,8 +180,8 @@ fn review(account: &str, (verb, what, place): Right) -> Value {
 }
 
 /// Those of which the API server says something else.
-fn surprises(account: &str, rights: &[Right], allowed: bool) -> Vec<String> {
-    let reviews: Vec<Value> = rights.iter().map(|right| review(account, *right)).collect();
+fn surprises(caller: &Caller, rights: &[Right], allowed: bool) -> Vec<String> {
+    let reviews: Vec<Value> = rights.iter().map(|right| review(caller, *right)).collect();
     let answers = cluster().kubectl().create(&reviews).unwrap();
     assert_eq!(answers.len(), rights.len());
     let wrong = rights.iter().zip(answers);
@@ -166,15 +194,27 @@ fn surprises(account: &str, rights: &[Right], allowed: bool) -> Vec<String> {
 #[test]
 fn the_agent_may_look_at_pods_and_write_events_and_review_callers_and_nothing_else() {
     let _installed = mesh();
-    assert_eq!(surprises("outrigger-agent", &AGENT_MAY, true), [""; 0]);
-    assert_eq!(surprises("outrigger-agent", &AGENT_MAY_NOT, false), [""; 0]);
+    assert_eq!(
+        surprises(&Caller::account("outrigger-agent"), &AGENT_MAY, true),
+        [""; 0]
+    );
+    assert_eq!(
+        surprises(&Caller::account("outrigger-agent"), &AGENT_MAY_NOT, false),
+        [""; 0]
+    );
 }
 
 #[test]
 fn control_may_look_at_what_exists_and_keep_its_own_key_and_nothing_else() {
     let _installed = mesh();
-    assert_eq!(surprises("outrigger-control", &CONTROL_MAY, true), [""; 0]);
-    assert_eq!(surprises("outrigger-control", &CONTROL_MAY_NOT, false), [""; 0]);
+    assert_eq!(
+        surprises(&Caller::account("outrigger-control"), &CONTROL_MAY, true),
+        [""; 0]
+    );
+    assert_eq!(
+        surprises(&Caller::account("outrigger-control"), &CONTROL_MAY_NOT, false),
+        [""; 0]
+    );
 }
 
 /// A token that a sidecar holds is the workload's own: it is good for asking control, and not for anything of Outrigger's.
@@ -182,5 +222,5 @@ fn control_may_look_at_what_exists_and_keep_its_own_key_and_nothing_else() {
 fn a_workload_gets_no_right_by_being_in_the_mesh() {
     let _installed = mesh();
     let rights = [&AGENT_MAY[..], &CONTROL_MAY[..]].concat();
-    assert_eq!(surprises("default", &rights, false), [""; 0]);
+    assert_eq!(surprises(&Caller::account("default"), &rights, false), [""; 0]);
 }

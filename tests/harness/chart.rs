@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::process::Output;
 use crate::wait;
@@ -44,6 +44,17 @@ pub fn directory() -> PathBuf {
     root().join("deploy/charts/outrigger")
 }
 
+/// The chart's own version.
+pub fn version() -> Result<String> {
+    let path = directory().join("Chart.yaml");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("version: "));
+    lines
+        .next()
+        .map(str::to_owned)
+        .context("Chart.yaml says no version")
+}
+
 impl Rendering {
     pub fn path(&self) -> PathBuf {
         root().join(self.file)
@@ -58,6 +69,9 @@ impl Rendering {
         let mut args = vec!["template", NAME, &chart];
         if let Some(values) = &values {
             args.extend(["--values", values]);
+        } else {
+            // Who applies a file runs no `helm test`.
+            args.push("--skip-tests");
         }
         let text = run_helm(helm, &args)?.ok()?;
         let mut rendered = String::from("# Made by `cargo xtask manifests` from deploy/charts/outrigger");

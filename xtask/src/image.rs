@@ -84,6 +84,29 @@ pub(crate) fn architecture() -> &'static str {
     }
 }
 
+/// What `deploy/images/Containerfile` labels the image with: names and values.
+pub(crate) fn labels() -> Result<Vec<(String, String)>> {
+    let path = workspace::root().join("deploy/images/Containerfile");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    labels_in(&text).with_context(|| format!("{}: LABEL is not as it is read here", path.display()))
+}
+
+/// One instruction, a label a line: `LABEL name="value" \`.
+fn labels_in(text: &str) -> Option<Vec<(String, String)>> {
+    let (_, rest) = text.split_once("\nLABEL ")?;
+    let mut labels = Vec::new();
+    for line in rest.lines() {
+        let one = line.trim().trim_end_matches('\\').trim_end();
+        let (name, value) = one.split_once('=')?;
+        let value = value.strip_prefix('"')?.strip_suffix('"')?;
+        labels.push((name.to_owned(), value.to_owned()));
+        if !line.ends_with('\\') {
+            return Some(labels);
+        }
+    }
+    None
+}
+
 fn fill(root: &Path, built: &Path, files: &[PathBuf]) -> Result<()> {
     for file in files {
         let place = if file.starts_with(built) {
@@ -112,4 +135,47 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
         .with_context(|| format!("ldd {} fails", program.display()))?;
     let paths = listed.split_whitespace().filter(|word| word.starts_with('/'));
     Ok(paths.map(PathBuf::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_read_as_a_builder_of_images_reads_them() {
+        let text = "FROM scratch\nLABEL a.title=\"One\" \\\n      a.licenses=\"(A OR B) AND C=D\"\nUSER 1\n";
+        let read = labels_in(text).unwrap();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(
+            read,
+            [pair("a.title", "One"), pair("a.licenses", "(A OR B) AND C=D")]
+        );
+        for unread in ["FROM scratch\n", "\nLABEL a=b\n", "\nLABEL a=\"b\" \\\n"] {
+            assert_eq!(labels_in(unread), None, "{unread:?}");
+        }
+    }
+
+    #[test]
+    fn the_image_is_labelled_by_the_conventions_of_oci_with_the_version_of_the_programs() {
+        let labels = labels().unwrap();
+        let of = |name: &str| {
+            let name = format!("org.opencontainers.image.{name}");
+            let found = labels.iter().find(|(one, _)| *one == name);
+            found.map(|(_, value)| value.as_str())
+        };
+        assert_eq!(of("version"), Some(env!("CARGO_PKG_VERSION")));
+        for name in [
+            "title",
+            "description",
+            "licenses",
+            "url",
+            "source",
+            "documentation",
+        ] {
+            assert!(
+                of(name).is_some_and(|value| !value.is_empty()),
+                "{name}: {labels:?}"
+            );
+        }
+    }
 }

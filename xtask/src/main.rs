@@ -10,6 +10,7 @@ mod demo;
 mod fuzz;
 mod host;
 mod image;
+mod krew;
 mod manifests;
 mod modes;
 mod setup;
@@ -44,6 +45,8 @@ enum Verb {
     Cluster(cluster::Opts),
     /// Put together the files of our image, for deploy/images/Containerfile.
     Image(image::Opts),
+    /// Make the archive of the kubectl plugin for this architecture, and the manifest by which krew installs it.
+    Krew(krew::Opts),
     /// Write what Helm makes of our chart, for who has no Helm.
     Manifests(manifests::Opts),
     /// Measure what a pair of sidecars costs, beside the same load without them.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Verb::Fuzz(opts) => fuzz::run(opts),
         Verb::Cluster(opts) => cluster::run(opts),
         Verb::Image(opts) => image::run(opts),
+        Verb::Krew(opts) => krew::run(opts),
         Verb::Manifests(opts) => manifests::run(opts),
         Verb::Bench(opts) => bench::run(opts),
         Verb::Tidy(opts) => tidy::run(opts),

@@ -3,6 +3,7 @@
 //! That the files are those of the chart as it is now is a test of the cluster: `chart::the_manifests_are_what_the_chart_renders`.
 
 mod injection;
+mod values;
 
 use std::fs;
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ use crate::cluster::programs;
 pub(crate) struct Opts {}
 
 pub(crate) fn run(_: Opts) -> Result<ExitCode> {
+    values::check(&chart::directory())?;
     injection::write(&chart::directory().join("templates"))?;
     let helm = programs::build_helm()?;
     for rendering in RENDERINGS {

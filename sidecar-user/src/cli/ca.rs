@@ -1,4 +1,4 @@
-//! `ca status` and `ca rotate`: how the root is replaced while everything runs, step by step.
+//! `ca status` and `ca rotate`: how the root is replaced while everything runs, step by step. `ca request` is in `request.rs`.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::request::Request;
 use super::table::until;
 use crate::control::kept::Kept;
 use crate::control::secret::rotate;
@@ -32,6 +33,11 @@ pub enum Verb {
         #[arg(long)]
         force: bool,
     },
+    /// Asks an authority for a certificate as a sidecar does, says what came of it, and throws it away
+    ///
+    /// Exits with 1 where none was signed, and says why: the authority is not reached, is not who it should be, refuses the token, or
+    /// signs what no peer would take.
+    Request(Request),
 }
 
 /// Where the authority is kept.
@@ -62,6 +68,7 @@ pub enum Step {
 
 pub(super) fn run(verb: Verb) -> anyhow::Result<()> {
     let (place, step) = match verb {
+        Verb::Request(request) => return request.run(),
         Verb::Status { place } => (place, None),
         Verb::Rotate { step, place, force } => {
             let step = match step {

@@ -5,6 +5,7 @@ pub mod ca;
 mod check;
 mod install;
 mod kernel;
+pub mod request;
 pub mod state_dir;
 pub mod status;
 mod table;

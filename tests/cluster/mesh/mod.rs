@@ -4,6 +4,8 @@ mod absent;
 mod agents;
 mod authority;
 mod certificates;
+mod chart_objects;
+mod chart_release;
 mod connections;
 mod dual;
 mod late;
@@ -38,7 +40,7 @@ pub(crate) fn mesh() -> RwLockReadGuard<'static, Mesh<'static>> {
 }
 
 /// For a test that does, until it has brought it back.
-fn mesh_alone() -> RwLockWriteGuard<'static, Mesh<'static>> {
+pub(crate) fn mesh_alone() -> RwLockWriteGuard<'static, Mesh<'static>> {
     MESH.write().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 

@@ -8,9 +8,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::{Cluster, Kubectl};
-use crate::cgroup;
 use crate::process::Output;
-use crate::wait;
+use crate::{cgroup, chart, wait};
 
 /// Where it is installed, and the name of the release.
 pub const SYSTEM: &str = "outrigger-system";
@@ -35,19 +34,23 @@ impl<'a> Mesh<'a> {
 
     /// Brings the installation to the values of the tests and these, each `path=value`.
     pub fn upgrade(&self, values: &[&str]) -> Result<()> {
+        let mut all = values_of_tests()?;
+        all.extend(values.iter().map(|value| (*value).to_owned()));
+        self.upgrade_by(&chart::directory(), &all)
+    }
+
+    /// Brings it to another chart than that of this checkout.
+    pub fn upgrade_to(&self, chart: &Path) -> Result<()> {
+        self.upgrade_by(chart, &values_of_any_chart()?)
+    }
+
+    fn upgrade_by(&self, chart: &Path, values: &[String]) -> Result<()> {
         let mut helm = self.helm()?;
         helm.args(["upgrade", "--install", RELEASE])
-            .arg(Path::new(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/../deploy/charts/outrigger"
-            )))
+            .arg(chart)
             .args(["--namespace", SYSTEM, "--create-namespace", "--wait"])
             .arg(format!("--timeout={}s", wait::patiently(SETTLED).as_secs()));
-        for value in values_of_tests()?
-            .iter()
-            .map(String::as_str)
-            .chain(values.iter().copied())
-        {
+        for value in values {
             helm.args(["--set", value]);
         }
         let done = Output::of(helm, wait::patiently(SETTLED) * 2)?.ok();
@@ -91,6 +94,52 @@ impl<'a> Mesh<'a> {
                 status.is_some_and(|status| status.contains(profile))
             })
         })
+    }
+
+    /// As a user does it: by the chart of this checkout, and with the values that there are. An error is Helm's own words.
+    pub fn upgrade_with(&self, flags: &[&str]) -> Result<()> {
+        let chart = chart::directory().display().to_string();
+        let limit = format!("--timeout={}s", wait::patiently(SETTLED).as_secs());
+        let args = ["upgrade", RELEASE, &chart, "--wait", &limit];
+        self.release(&[&args, flags].concat())?.ok()?;
+        self.injects()
+    }
+
+    /// Brings it back to an earlier revision.
+    pub fn rollback(&self, revision: u32) -> Result<()> {
+        let revision = revision.to_string();
+        let limit = format!("--timeout={}s", wait::patiently(SETTLED).as_secs());
+        let rolled = self.release(&["rollback", RELEASE, &revision, "--wait", &limit])?;
+        rolled.ok().map(drop).with_context(|| self.described())?;
+        self.injects()
+    }
+
+    /// `helm test`, which ends after the limit at the latest.
+    pub fn test(&self, limit: Duration) -> Result<Output> {
+        let limit = format!("--timeout={}s", wait::patiently(limit).as_secs());
+        self.release(&["test", RELEASE, "--logs", &limit])
+    }
+
+    /// Of the release there is: its revision, and the name of its chart with its version.
+    pub fn revision(&self) -> Result<(u32, String)> {
+        let said = self.release(&["list", "--output=json"])?.ok()?;
+        let list: Value = serde_json::from_str(&said).context("helm list is no JSON")?;
+        let release = &list[0];
+        let revision = release["revision"]
+            .as_str()
+            .and_then(|number| number.parse().ok());
+        let chart = release["chart"].as_str().context("no release")?;
+        Ok((
+            revision.context("a release without a revision")?,
+            chart.to_owned(),
+        ))
+    }
+
+    /// helm in our namespace, to its end.
+    fn release(&self, args: &[&str]) -> Result<Output> {
+        let mut helm = self.helm()?;
+        helm.args(["--namespace", SYSTEM]).args(args);
+        Output::of(helm, wait::patiently(SETTLED) * 2)
     }
 
     /// Takes it away.
@@ -173,8 +222,15 @@ impl<'a> Mesh<'a> {
     }
 }
 
-/// Our image of this machine, and where its cgroups are.
 fn values_of_tests() -> Result<Vec<String>> {
+    let mut values = values_of_any_chart()?;
+    // Metrics of agents, as a Prometheus asks for them.
+    values.push("agent.status=0.0.0.0:15021".into());
+    Ok(values)
+}
+
+/// What every version of the chart takes: our image of this machine, and where its cgroups are.
+fn values_of_any_chart() -> Result<Vec<String>> {
     let cgroups = cgroup::mount()?;
     Ok(vec![
         "image.repository=outrigger.example/outrigger".into(),

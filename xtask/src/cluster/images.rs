@@ -46,6 +46,7 @@ fn pause(dir: &Path) -> Result<PathBuf> {
         name: PAUSE,
         user: "65535:65535",
         entrypoint: &["/pause"],
+        labels: &[],
     };
     image.build(dir, source, |root| {
         let file = dir.join("pause.c");
@@ -68,6 +69,7 @@ fn of_program(dir: &Path, programs: &Programs, program: &str, name: &'static str
         name,
         user: "0:0",
         entrypoint: &[&entrypoint],
+        labels: &[],
     };
     image.build(dir, &digest_of(&path)?, |root| {
         Ok(fs::copy(&path, root.join(program)).map(drop)?)

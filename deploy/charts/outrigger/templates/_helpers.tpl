@@ -1,5 +1,8 @@
 {{/* Every name is fixed: one installation a cluster, in one namespace, which pods and nodes know it by. */}}
 {{- define "outrigger.check" -}}
+{{- if not (and (hasKey .Values "plugin") (hasKey .Values "resourceQuota") (hasKey .Values.agent "api") (hasKey .Values.agent "status")) -}}
+{{- fail "these are the values of an older chart, which has not all that this one has: upgrade with --reset-then-reuse-values in the place of --reuse-values" -}}
+{{- end -}}
 {{- if ne .Release.Namespace "outrigger-system" -}}
 {{- fail (printf "Outrigger is installed in the namespace outrigger-system, and not in %s: add --namespace outrigger-system" .Release.Namespace) -}}
 {{- end -}}
@@ -19,6 +22,7 @@
 {{/* Of an object of the part that is given as `component`. */}}
 {{- define "outrigger.labels" -}}
 {{ include "outrigger.selector" . }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/part-of: outrigger
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
@@ -28,6 +32,15 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- define "outrigger.selector" -}}
 app.kubernetes.io/name: outrigger
 app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{/* Where the agent answers /metrics and probes, or nothing. */}}
+{{- define "outrigger.agentStatus" -}}
+{{- if eq .Values.agent.status "" -}}
+{{- if .Values.metrics.podMonitor.enabled }}[::]:15021{{ end -}}
+{{- else if ne .Values.agent.status "none" -}}
+{{ .Values.agent.status }}
+{{- end -}}
 {{- end -}}
 
 {{/* What both kinds of pod say in the same way. */}}

@@ -82,6 +82,7 @@ impl Debian {
             name: self.name,
             user: "0:0",
             entrypoint: &[],
+            labels: &[],
         };
         let made_from = format!(
             "{:?}{ALWAYS:?}{UNNEEDED:?}{LEFT_OUT:?}{USERS}{GROUPS}",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::say;
@@ -18,6 +18,8 @@ pub(super) struct Image<'a> {
     pub(super) name: &'a str,
     pub(super) user: &'a str,
     pub(super) entrypoint: &'a [&'a str],
+    /// Names and values.
+    pub(super) labels: &'a [(String, String)],
 }
 
 impl Image<'_> {
@@ -31,7 +33,10 @@ impl Image<'_> {
         let stem = self.stem();
         let archive = dir.join(format!("{stem}.tar"));
         let mark = dir.join(format!("{stem}.made-from"));
-        let key = format!("{} {:?} {made_from}", self.user, self.entrypoint);
+        let mut key = format!("{} {:?} {made_from}", self.user, self.entrypoint);
+        for (name, value) in self.labels {
+            key.push_str(&format!(" {name}={value}"));
+        }
         if archive.exists() && fs::read_to_string(&mark).is_ok_and(|found| found == key) {
             return Ok(archive);
         }
@@ -66,6 +71,11 @@ impl Image<'_> {
         fs::rename(&layer, blobs.join(&layer_digest))?;
 
         let architecture = architecture();
+        let labels: Map<String, Value> = self
+            .labels
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().into()))
+            .collect();
         let config = blob(
             &blobs,
             &json!({
@@ -76,6 +86,7 @@ impl Image<'_> {
                     "Entrypoint": self.entrypoint,
                     "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
                     "WorkingDir": "/",
+                    "Labels": labels,
                 },
                 "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer_digest}")] },
             }),
@@ -157,6 +168,7 @@ mod tests {
             name: "outrigger.example/test/one:local",
             user: "1:1",
             entrypoint: &["/one"],
+            labels: &[],
         };
         let fill = |root: &Path| Ok(fs::write(root.join("one"), "1")?);
         let archive = image.build(&dir, "first", fill).unwrap();
@@ -186,6 +198,17 @@ mod tests {
             digest_of(&archive).unwrap(),
             first,
             "the same files are the same bytes"
+        );
+        let labels = [("a.label".to_owned(), "its value".to_owned())];
+        let labelled = Image {
+            labels: &labels,
+            ..image
+        };
+        labelled.build(&dir, "second", fill).unwrap();
+        assert_ne!(
+            digest_of(&archive).unwrap(),
+            first,
+            "a label is a part of the image"
         );
         fs::remove_dir_all(&dir).unwrap();
     }

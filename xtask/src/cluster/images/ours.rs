@@ -17,6 +17,7 @@ pub(super) fn build(dir: &Path) -> Result<PathBuf> {
         name: NAME,
         user: "65532:65532",
         entrypoint: &["/usr/bin/outrigger"],
+        labels: &image::labels()?,
     };
     image.build(dir, &staged.digest, |root| {
         quietly(
