@@ -30,6 +30,15 @@ app.kubernetes.io/name: outrigger
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
+{{/* Where the agent answers /metrics and probes, or nothing. */}}
+{{- define "outrigger.agentStatus" -}}
+{{- if eq .Values.agent.status "" -}}
+{{- if .Values.metrics.podMonitor.enabled }}[::]:15021{{ end -}}
+{{- else if ne .Values.agent.status "none" -}}
+{{ .Values.agent.status }}
+{{- end -}}
+{{- end -}}
+
 {{/* What both kinds of pod say in the same way. */}}
 {{- define "outrigger.log" -}}
 - name: OUTRIGGER_LOG
