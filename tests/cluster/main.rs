@@ -31,5 +31,8 @@ mod rights; // what Outrigger may ask of the API server, and may not
 #[path = "mesh/mod.rs"]
 mod mesh; // Outrigger, installed: connections, failures, upgrades, its end
 
+#[path = "prometheus/mod.rs"]
+mod prometheus; // the dashboard and the rules, against what a Prometheus scrapes
+
 #[path = "common.rs"]
 mod common; // the objects that these tests make

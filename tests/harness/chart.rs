@@ -91,6 +91,28 @@ impl Rendering {
     }
 }
 
+/// Beside the chart: what Prometheus is given as a file, and its operator as an object.
+pub const RULES: &str = "deploy/prometheus/rules.yaml";
+pub const RULES_OBJECT: &str = "deploy/prometheus/prometheusrule.yaml";
+
+/// The object for the operator, of the file of rules.
+pub fn rules_object(rules: &str) -> Option<String> {
+    let (_, groups) = rules.split_once("\ngroups:\n")?;
+    let mut object = format!(
+        "# Made by `cargo xtask manifests` from {RULES}, for the Prometheus operator. Its Prometheus selects it by labels: add those of yours.\n\
+         apiVersion: monitoring.coreos.com/v1\n\
+         kind: PrometheusRule\n\
+         metadata:\n  name: outrigger\n  namespace: {NAMESPACE}\n  labels:\n    app.kubernetes.io/name: outrigger\n    \
+         app.kubernetes.io/part-of: outrigger\n\
+         spec:\n  groups:\n"
+    );
+    for line in groups.lines() {
+        let indent = if line.is_empty() { "" } else { "  " };
+        object.extend([indent, line, "\n"]);
+    }
+    Some(object)
+}
+
 /// Helm on its own, for what needs no cluster; in our namespace unless the arguments name another one.
 pub fn run_helm(helm: &Path, args: &[&str]) -> Result<Output> {
     let mut command = Command::new(helm);

@@ -8,6 +8,7 @@ mod link;
 pub mod mesh;
 mod plugin;
 mod programs;
+mod prometheus;
 mod remains;
 
 use std::fs;
@@ -29,6 +30,7 @@ pub use link::LinkCapture;
 pub use mesh::Mesh;
 pub use plugin::Plugin;
 pub use programs::Program;
+pub use prometheus::Prometheus;
 
 /// The stem of every name: of network namespaces, of the cgroup in each hierarchy, of the directory.
 pub const NAME: &str = "outrigger-cluster";

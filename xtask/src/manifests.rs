@@ -1,4 +1,5 @@
-//! `cargo xtask manifests`: writes what Helm makes of our chart, for those who have no Helm and for reviewers. Applies nothing.
+//! `cargo xtask manifests`: writes what Helm makes of our chart, for those who have no Helm and for reviewers, and the rules of Prometheus
+//! as an object. Applies nothing.
 //!
 //! That the files are those of the chart as it is now is a test of the cluster: `chart::the_manifests_are_what_the_chart_renders`.
 
@@ -9,7 +10,7 @@ use std::fs;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use harness::chart::{self, RENDERINGS};
+use harness::chart::{self, RENDERINGS, RULES, RULES_OBJECT};
 
 use crate::cluster::programs;
 
@@ -29,5 +30,9 @@ pub(crate) fn run(_: Opts) -> Result<ExitCode> {
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         println!("{}", rendering.file);
     }
+    let rules = fs::read_to_string(chart::root().join(RULES)).with_context(|| format!("read {RULES}"))?;
+    let object = chart::rules_object(&rules).with_context(|| format!("{RULES} has no line `groups:`"))?;
+    fs::write(chart::root().join(RULES_OBJECT), object).with_context(|| format!("write {RULES_OBJECT}"))?;
+    println!("{RULES_OBJECT}");
     Ok(ExitCode::SUCCESS)
 }

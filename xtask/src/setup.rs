@@ -87,6 +87,12 @@ const PROGRAMS: &[Program] = &[
         "systemd",
         "what systemd thinks of the units, and the first process of a machine that runs them",
     ),
+    service(
+        "/usr/bin/prometheus",
+        "prometheus",
+        "what scrapes metrics, and promtool, which tests its rules",
+        "prometheus",
+    ),
     program("setpriv", "util-linux", "a program with fewer rights"),
     program("ps", "procps", "facts about running programs"),
     program(

@@ -31,6 +31,11 @@ fn read(register: &Register) -> Vec<Figure> {
             "sidecar",
             [("present", present), ("awaited", pods.len() as u64 - present)],
         ),
+        Figure::gauge(
+            "outrigger_agent_pods_refused",
+            "Pods of this node that ask for a sidecar and can have none",
+        )
+        .value(register.refused().len() as u64),
         Figure::counter("outrigger_agent_grants", "Sessions that came into force")
             .value(counts.granted.load(Relaxed)),
         Figure::counter(

@@ -32,6 +32,7 @@ mod register;
 mod run;
 mod serving;
 mod session;
+mod status;
 #[cfg(test)]
 mod tests;
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::cluster::{Cluster, Kubernetes, Task};
 use super::leave::{self, EMPTIED, Gate, Own};
 use super::register::Register;
 use super::serving::{self, Serving};
-use super::{api, cluster, control, figures, fit, following, introduce, memory, probes};
+use super::{api, cluster, control, figures, fit, following, introduce, memory, probes, status};
 use crate::datapath::{self, Lease, Node};
 use crate::error_chain;
 use crate::grant::{Answer, Request, Wanted};
@@ -41,6 +42,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// Where it is asked about them.
     pub admin: Option<PathBuf>,
+    /// Where metrics and probes are answered, on the host.
+    pub status: Option<SocketAddr>,
     /// Of the sockets at which sidecars answer.
     pub sidecars: PathBuf,
     /// For flows that have ended.
@@ -118,11 +121,19 @@ async fn serve_until_told(config: Config, gate: Arc<Gate>, mut shutdown: Shutdow
         register.with_context(|| format!("cannot use the directory {}", config.sidecars.display()))?;
     let register = Arc::new(register);
     let observer = Observer::plain();
-    // Both end with this future.
+    figures::show(&observer, register.clone());
+    observer.figures(lifecycle::figures);
+    let adopted = observer
+        .readiness()
+        .condition("pods", "the pods of this node have not been looked at yet");
+    // They end with this future.
     let mut tasks = JoinSet::new();
     tasks.spawn(following::run(register.clone()));
     if let Some(path) = &config.admin {
         tasks.spawn(answer(AdminSocket::bind(path)?, &register, &observer));
+    }
+    if let Some(address) = config.status {
+        tasks.spawn(status::serve(address, &observer)?);
     }
     let requests = Listener::bind_path(&config.socket)
         .with_context(|| format!("socket: cannot listen at {}", config.socket.display()))?;
@@ -149,6 +160,7 @@ async fn serve_until_told(config: Config, gate: Arc<Gate>, mut shutdown: Shutdow
         tasks.spawn(probes::follow_addresses(pods.node.clone()));
         pods.cluster = Some(Cluster::new(client, &name, pods.pinned(), &mut tasks));
     }
+    adopted.met();
     tracing::info!(pins = %pods.config.pins.display(), pods = watch.pods().count(), "the agent serves this node");
     tokio::spawn(lifecycle::notify::follow(observer.readiness().clone()));
     loop {
@@ -184,8 +196,6 @@ fn answer(
     register: &Arc<Register>,
     observer: &Observer,
 ) -> impl Future<Output = ()> + use<> {
-    figures::show(observer, register.clone());
-    observer.figures(lifecycle::figures);
     let answers = Answers::new(register.clone());
     let admin = NodeAdmin {
         observer: observer.clone(),

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use super::layers::{Layers, Setting, or};
 use super::logging;
-use super::values::{absolute, admin, admin_socket, authority, memory, non_empty, path, trust_domain};
+use super::values::{
+    absolute, admin, admin_socket, authority, memory, non_empty, path, status, trust_domain,
+};
 use crate::{agent, uplink};
 
-pub const SETTINGS: [Setting; 15] = [
+pub const SETTINGS: [Setting; 16] = [
     Setting {
         path: "pins",
         flag: "pins",
@@ -62,6 +64,14 @@ pub const SETTINGS: [Setting; 15] = [
         env: "OUTRIGGER_TRUST_DOMAIN",
         value: "NAME",
         help: "Of the identity by which the agent proves itself at `api` [default: cluster.local]",
+        list: false,
+    },
+    Setting {
+        path: "status",
+        flag: "status",
+        env: "OUTRIGGER_AGENT_STATUS",
+        value: "ADDRESS",
+        help: "Where metrics and probes are answered, such as [::]:15021, or none [default: none]",
         list: false,
     },
     Setting {
@@ -141,6 +151,8 @@ pub(super) fn read(layers: &Layers) -> Option<agent::Config> {
             .as_ref()
             .map(|socket: &PathBuf| Some(socket.with_file_name("agent-admin.sock"))),
     };
+    // Whoever runs it without Kubernetes has opened no port of the host for it.
+    let status = or(layers, "status", None, |path| layers.read(path, status));
     let usual = agent::memory::Limits::default();
     let bytes = or(layers, "memory", usual.bytes, |path| layers.read(path, memory));
     let node = or(layers, "node", None, |path| {
@@ -171,6 +183,7 @@ pub(super) fn read(layers: &Layers) -> Option<agent::Config> {
         sidecars: socket.with_file_name("agent-pods"),
         socket,
         admin: admin?,
+        status: status?,
         memory: agent::memory::Limits {
             bytes: bytes?,
             ..usual

@@ -45,7 +45,7 @@ pub(crate) fn mesh_alone() -> RwLockWriteGuard<'static, Mesh<'static>> {
 }
 
 /// A namespace whose new pods are in the mesh.
-fn meshed(stem: &str) -> Namespace<'static> {
+pub(crate) fn meshed(stem: &str) -> Namespace<'static> {
     let namespace = Namespace::create(cluster().kubectl(), stem).unwrap();
     enable(&namespace);
     namespace
@@ -60,7 +60,7 @@ fn enable(namespace: &Namespace) {
 }
 
 /// A client that is told what to do by `exec`.
-fn client(name: &str, node: &str) -> Value {
+pub(crate) fn client(name: &str, node: &str) -> Value {
     pod(name, json!({ "nodeName": node, "containers": [idle("main")] }))
 }
 
