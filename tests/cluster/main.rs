@@ -31,5 +31,11 @@ mod rights; // what Outrigger may ask of the API server, and may not
 #[path = "mesh/mod.rs"]
 mod mesh; // Outrigger, installed: connections, failures, upgrades, its end
 
+#[path = "bookstore.rs"]
+mod bookstore; // the example application, as a user would install it
+
+#[path = "kinds.rs"]
+mod kinds; // Istio's kinds, while a test needs them
+
 #[path = "common.rs"]
 mod common; // the objects that these tests make
