@@ -33,6 +33,11 @@ mod mesh; // Outrigger, installed: connections, failures, upgrades, its end
 
 #[path = "prometheus/mod.rs"]
 mod prometheus; // the dashboard and the rules, against what a Prometheus scrapes
+#[path = "bookstore.rs"]
+mod bookstore; // the example application, as a user would install it
+
+#[path = "kinds.rs"]
+mod kinds; // Istio's kinds, while a test needs them
 
 #[path = "common.rs"]
 mod common; // the objects that these tests make

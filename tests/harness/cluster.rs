@@ -3,6 +3,8 @@
 //!
 //! One cluster a machine: everything of it has a fixed name, so that whoever comes later finds it, or what is left of it.
 
+pub mod bookstore;
+pub mod istio;
 mod kubectl;
 mod link;
 pub mod mesh;

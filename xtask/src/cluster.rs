@@ -4,6 +4,7 @@
 //! `up.rs` puts it together, `sweep.rs` takes it away. What tests need to know of a running one is the harness's `cluster`.
 
 mod control_plane;
+mod demo;
 mod dns;
 mod go;
 pub(crate) mod images;
@@ -25,8 +26,9 @@ use anyhow::{Context, Result, bail};
 use harness::chart;
 use harness::cluster::Cluster;
 use harness::interrupt::Interrupts;
+use harness::mesh::binaries;
 
-use crate::host;
+use crate::{host, image, workspace};
 
 /// For all that this chore keeps between runs.
 const CACHE: &str = "cluster";
@@ -47,6 +49,8 @@ enum Action {
     },
     /// Start the cluster and return when it is ready.
     Up,
+    /// Bring it up, install Outrigger and the bookstore of deploy/examples, and show who talks to whom.
+    Demo,
     /// End the cluster and remove all that it left on this machine.
     Down,
     /// Say whether there is a cluster, and how it is.
@@ -87,6 +91,7 @@ pub(crate) fn run(opts: Opts) -> Result<ExitCode> {
         Action::Build { programs: true } => programs::build().map(|_| ExitCode::SUCCESS),
         Action::Build { programs: false } => build().map(|_| ExitCode::SUCCESS),
         Action::Up => bring_up(),
+        Action::Demo => demo::run(),
         Action::Down => bring_down(),
         Action::Status => status(),
         Action::Shell { node, command } => shell(&node, &command),
@@ -96,6 +101,7 @@ pub(crate) fn run(opts: Opts) -> Result<ExitCode> {
         }
         Action::Outrigger { arguments } => {
             let cluster = Cluster::demand()?;
+            use_the_programs_of_the_image();
             become_program(cluster.plugin().command()?.args(arguments))
         }
         Action::Helm { arguments } => {
@@ -184,6 +190,13 @@ fn status() -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The plugin of the same build as what runs in the cluster, which is no debug build unless somebody says so.
+fn use_the_programs_of_the_image() {
+    if std::env::var_os(image::BUILT).is_none() {
+        binaries::use_dir(workspace::target_dir().join("release"));
+    }
 }
 
 fn is_alive(cluster: &Cluster) -> bool {

@@ -8,6 +8,8 @@ mod circles;
 #[cfg(test)]
 mod claims;
 mod imports;
+#[cfg(test)]
+mod names;
 mod rooms;
 mod rules;
 mod source;

@@ -18,8 +18,10 @@ use graph::Edge;
 
 pub(super) use graph::EdgeList;
 
+mod captions;
 mod dot;
 mod graph;
+mod ink;
 mod layers;
 mod layout;
 mod naming;
@@ -86,7 +88,8 @@ impl Edges {
         if list.truncated {
             eprintln!("kubectl outrigger: only the newest flows are in this; older ones are left off");
         }
-        let edges = graph::of(&list);
+        let mut edges = graph::of(&list);
+        edges.name_pods(&sources.outside);
         let screen = self.screen.stdout();
         let text = match self.output {
             Output::Json | Output::Yaml => {

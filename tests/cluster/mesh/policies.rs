@@ -1,57 +1,12 @@
 //! Istio's policies where their kinds are installed: what they say holds for connections, and without them everything is as before.
 
-use harness::cluster::{Kubectl, Namespace};
+use harness::cluster::Namespace;
 use harness::wait::{self, SOON};
 use serde_json::{Value, json};
 
 use super::{client, mesh_alone, meshed};
 use crate::common::{cluster, named_server, pod};
-
-/// The kinds as far as the API server has to know them. Istio's own say more about fields, and take the same objects.
-struct Kinds<'a>(Kubectl<'a>);
-
-const KINDS: [(&str, &str); 2] = [
-    ("AuthorizationPolicy", "authorizationpolicies"),
-    ("PeerAuthentication", "peerauthentications"),
-];
-
-impl<'a> Kinds<'a> {
-    fn install(kubectl: Kubectl<'a>) -> Self {
-        let kinds = Self(kubectl);
-        let objects = KINDS.map(|(kind, plural)| {
-            let schema = json!({ "type": "object", "properties": {
-                "spec": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
-            }});
-            json!({
-                "apiVersion": "apiextensions.k8s.io/v1",
-                "kind": "CustomResourceDefinition",
-                "metadata": { "name": format!("{plural}.security.istio.io") },
-                "spec": {
-                    "group": "security.istio.io",
-                    "scope": "Namespaced",
-                    "names": { "kind": kind, "plural": plural, "singular": kind.to_lowercase() },
-                    "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": schema } }],
-                },
-            })
-        });
-        kinds.0.apply(&objects).unwrap();
-        for (_, plural) in KINDS {
-            let kind = format!("crd/{plural}.security.istio.io");
-            kinds.0.wait("default", &kind, "condition=Established").unwrap();
-        }
-        kinds
-    }
-}
-
-impl Drop for Kinds<'_> {
-    fn drop(&mut self) {
-        for (_, plural) in KINDS {
-            let _ = self
-                .0
-                .output(&["delete", "crd", &format!("{plural}.security.istio.io")]);
-        }
-    }
-}
+use crate::kinds::Kinds;
 
 /// A client that has a service account of its own.
 fn accounted(name: &str) -> [Value; 2] {

@@ -182,17 +182,26 @@ impl<'a> Mesh<'a> {
 
     /// What the agent of a node knows of connections, by the plugin in its own image.
     pub fn flows(&self, node: &str) -> Result<Vec<Value>> {
+        let list = self.asked(node, "flows")?;
+        let kinds = ["open", "closed"].iter().filter_map(|kind| list[kind].as_array());
+        Ok(kinds.flatten().cloned().collect())
+    }
+
+    /// The same, added up by who talks to whom.
+    pub fn edges(&self, node: &str) -> Result<Value> {
+        self.asked(node, "edges")
+    }
+
+    fn asked(&self, node: &str, verb: &str) -> Result<Value> {
         let command = [
             "kubectl-outrigger",
-            "flows",
+            verb,
             "--unix",
             "/run/outrigger/agent-admin.sock",
             "--output=json",
         ];
         let said = self.kubectl().exec(SYSTEM, &self.agent(node)?, &command)?.ok()?;
-        let list: Value = serde_json::from_str(&said).context("flows are no JSON")?;
-        let kinds = ["open", "closed"].iter().filter_map(|kind| list[kind].as_array());
-        Ok(kinds.flatten().cloned().collect())
+        serde_json::from_str(&said).with_context(|| format!("{verb} are no JSON"))
     }
 
     /// For an error: what is there, and what it said last.

@@ -2,7 +2,8 @@
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::process::{Command, ExitStatus};
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -27,6 +28,22 @@ pub(super) fn run(what: &str, mut command: Command, each: impl Fn(usize) -> Stri
         bail!("{what}: {status}\n{last}");
     }
     Ok(())
+}
+
+/// Does work of this process, and says every few seconds that it goes on.
+pub(super) fn during<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let (ends, ended) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while ended.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("    {what}: {} s", begun.elapsed().as_secs());
+            }
+        });
+        // Dropped when the work is done, however it ends.
+        let _ends = ends;
+        work()
+    })
 }
 
 fn follow(

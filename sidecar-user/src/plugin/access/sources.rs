@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::BufRead;
+use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
@@ -17,6 +18,8 @@ pub(in crate::plugin) struct Sources {
     pub(in crate::plugin) all: Vec<Source>,
     /// What a person should know of who is not asked.
     pub(in crate::plugin) notes: Vec<String>,
+    /// Pods without a sidecar among those that are asked about, `namespace/name`: their peers know them by address alone.
+    pub(in crate::plugin) outside: BTreeMap<IpAddr, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +70,7 @@ impl Sources {
         Self {
             all: vec![source],
             notes: Vec::new(),
+            outside: BTreeMap::new(),
         }
     }
 
@@ -86,10 +90,11 @@ impl Sources {
             return Ok(Self {
                 all: all.collect(),
                 notes: Vec::new(),
+                outside: BTreeMap::new(),
             });
         }
         let mut by_node: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        let (mut namespaces, mut unmeshed) = (BTreeSet::new(), 0);
+        let (mut namespaces, mut unmeshed, mut outside) = (BTreeSet::new(), 0, BTreeMap::new());
         for pod in wanted.find(session)? {
             match (pod.is_meshed, pod.node) {
                 (true, Some(node)) => {
@@ -99,7 +104,13 @@ impl Sources {
                         .insert(format!("{}/{}", pod.namespace, pod.name));
                     namespaces.insert(pod.namespace);
                 }
-                _ => unmeshed += 1,
+                _ => {
+                    unmeshed += 1;
+                    // The address of its node is not its own.
+                    if let Some(address) = pod.address.filter(|_| !pod.is_meshed && !pod.is_host_network) {
+                        outside.insert(address, format!("{}/{}", pod.namespace, pod.name));
+                    }
+                }
             }
         }
         if by_node.is_empty() {
@@ -136,6 +147,7 @@ impl Sources {
         Ok(Self {
             all: all.collect(),
             notes,
+            outside,
         })
     }
 

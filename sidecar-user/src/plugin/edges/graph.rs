@@ -1,10 +1,11 @@
 //! Flows added up to edges. A connection of which the proxies of both its ends tell counts once. Draws nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::naming::{Names, is_outbound};
+use super::naming::{Names, is_outbound, port};
 use crate::observe::{FlowList, FlowReport};
 
 /// The body of the kind `EdgeList`.
@@ -48,7 +49,7 @@ pub(super) struct Edge {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Node {
     pub(super) name: String,
-    /// `workload`, `service`, `address` or `strangers`.
+    /// `workload`, `service`, `pod`, `address` or `strangers`.
     pub(super) kind: String,
     /// Those that are known by name.
     pub(super) pods: Vec<String>,
@@ -64,6 +65,8 @@ pub(super) struct Failures {
 
 /// A mesh destination is never dialled in plaintext, so nothing went there.
 const NO_TUNNEL: &str = "no tunnel came up";
+/// Nor did anything go where there was nobody.
+const UNDIALLED: &str = "nobody was dialled";
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
@@ -101,12 +104,7 @@ pub(super) fn of(list: &FlowList) -> EdgeList {
     let mut sums: BTreeMap<Key, Sum> = BTreeMap::new();
     let mut pods: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for flow in &flows {
-        let key = Key {
-            source: names.source(flow),
-            destination: names.destination(flow),
-            port: port(flow),
-            is_mesh: flow.transport == "hbone",
-        };
+        let key = key(&names, flow);
         if let Some(pod) = &flow.pod {
             let own = if is_outbound(flow) {
                 &key.source
@@ -134,9 +132,22 @@ pub(super) fn of(list: &FlowList) -> EdgeList {
     }
 }
 
-fn port(flow: &FlowReport) -> Option<u16> {
-    let at = flow.chosen_dst.as_deref().or(flow.original_dst.as_deref())?;
-    at.rsplit_once(':')?.1.parse().ok()
+fn key(names: &Names, flow: &FlowReport) -> Key {
+    let own = || (names.destination(flow), port(flow), flow.transport == "hbone");
+    // What found no endpoint belongs to those that did.
+    let served = names.serving(flow).filter(|_| is_undialled(flow));
+    let (destination, port, is_mesh) = served.unwrap_or_else(own);
+    Key {
+        source: names.source(flow),
+        destination,
+        port,
+        is_mesh,
+    }
+}
+
+/// Its proxy has refused it before there was an endpoint.
+fn is_undialled(flow: &FlowReport) -> bool {
+    is_outbound(flow) && flow.chosen_dst.is_none() && flow.closed_by.as_deref() == Some("us")
 }
 
 impl Sum {
@@ -208,6 +219,8 @@ impl Sum {
 fn plaintext(flow: &FlowReport) -> &'static str {
     if flow.transport == "left_alone" {
         "left alone"
+    } else if is_undialled(flow) {
+        UNDIALLED
     } else if is_outbound(flow) {
         match flow.service.is_some() || flow.destination_identity.is_some() {
             true => "no sidecar there",
@@ -221,7 +234,36 @@ fn plaintext(flow: &FlowReport) -> &'static str {
     }
 }
 
+impl EdgeList {
+    /// Of addresses that are pods' without a sidecar, the names.
+    pub(super) fn name_pods(&mut self, pods: &BTreeMap<IpAddr, String>) {
+        let nodes = self
+            .edges
+            .iter_mut()
+            .flat_map(|edge| [&mut edge.source, &mut edge.destination]);
+        for node in nodes.filter(|node| node.kind == "address") {
+            if let Some(pod) = node
+                .name
+                .parse()
+                .ok()
+                .and_then(|address: IpAddr| pods.get(&address))
+            {
+                *node = Node {
+                    name: pod.clone(),
+                    kind: "pod".to_owned(),
+                    pods: vec![pod.clone()],
+                };
+            }
+        }
+    }
+}
+
 impl Edge {
+    /// Both ways.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes_sent.saturating_add(self.bytes_received)
+    }
+
     /// Nothing has come through.
     pub(super) fn is_down(&self) -> bool {
         let is_silent = self.failed > 0 && self.failed == self.connections && self.bytes_received == 0;
@@ -240,7 +282,7 @@ impl Edge {
         }
         let why = self.reason.as_deref().unwrap_or("unknown");
         match self.reason.as_deref() {
-            Some(NO_TUNNEL) => why.to_owned(),
+            Some(NO_TUNNEL | UNDIALLED) => why.to_owned(),
             _ => format!("plaintext: {why}"),
         }
     }

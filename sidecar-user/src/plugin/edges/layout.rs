@@ -20,6 +20,8 @@ pub(super) struct Link {
     pub(super) to: usize,
     /// Of its words.
     pub(super) width: f64,
+    /// It has words below it, too.
+    pub(super) has_two_lines: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -51,6 +53,8 @@ pub(super) struct Layout {
 
 /// Between two lines at the side of a node: a line of words fits.
 const SLOT: f64 = 19.0;
+/// Below a line that has words there, too.
+const SECOND: f64 = 14.0;
 const LEAST_HEIGHT: f64 = 46.0;
 /// Between two items of a column.
 const GAP: f64 = 20.0;
@@ -106,19 +110,26 @@ pub(super) fn of(nodes: &[Node], links: &[Link]) -> Layout {
         columns[item.layer].push(n);
     }
     order::arrange(&mut columns, &pairs, items.len());
-    let slots = Slots::of(&chains, &order::places(&columns, items.len()), items.len());
-    let loops = |node: usize| {
-        ends.iter()
-            .filter(|(from, to)| *from == node && from == to)
-            .count()
+    let slots = Slots::of(
+        &chains,
+        links,
+        &layered.is_reversed,
+        &order::places(&columns, items.len()),
+    );
+    // How high the loops above a node are, one above the other.
+    let loops = |node: usize| -> f64 {
+        let own = links
+            .iter()
+            .filter(|link| link.from == node && link.from == link.to);
+        own.map(Link::height).sum()
     };
     for (node, item) in items.iter_mut().enumerate().take(nodes.len()) {
-        let sides = slots.left[node].max(slots.right[node]) as f64;
-        item.height = (sides * SLOT + 14.0).max(LEAST_HEIGHT) + loops(node) as f64 * SLOT;
+        let sides = slots.left[node].max(slots.right[node]);
+        item.height = (sides + 14.0).max(LEAST_HEIGHT) + loops(node);
     }
     let inset = |item: usize| {
         if item < nodes.len() {
-            loops(item) as f64 * SLOT / 2.0
+            loops(item) / 2.0
         } else {
             0.0
         }
@@ -137,18 +148,20 @@ pub(super) fn of(nodes: &[Node], links: &[Link]) -> Layout {
         }
     });
     let rects: Vec<Rect> = rects.collect();
-    let mut looped = vec![0; nodes.len()];
+    let mut looped = vec![(0.0, 0.0); nodes.len()];
     let lines = links.iter().enumerate().map(|(n, link)| {
         if link.from == link.to {
-            let (rect, turn) = (rects[link.from], looped[link.from] as f64);
-            looped[link.from] += 1;
+            let rect = rects[link.from];
+            let (turn, below): &mut (f64, f64) = &mut looped[link.from];
             // One within the other.
             let (middle, half) = (rect.x + rect.width - 28.0, 8.0 + 5.0 * turn.min(3.0));
+            *turn += 1.0;
+            *below += link.height();
             let (left, right) = (middle - half, middle + half);
             return Line::Loop {
                 from: (left, rect.y),
                 to: (right, rect.y),
-                height: (turn + 1.0) * SLOT - 4.0,
+                height: *below - 4.0,
             };
         }
         let mut points = Vec::new();
@@ -182,16 +195,24 @@ pub(super) fn of(nodes: &[Node], links: &[Link]) -> Layout {
     }
 }
 
+impl Link {
+    fn height(&self) -> f64 {
+        SLOT + if self.has_two_lines { SECOND } else { 0.0 }
+    }
+}
+
 /// At which height of an item's side each step of a chain begins and ends, from the item's middle.
 struct Slots {
-    left: Vec<usize>,
-    right: Vec<usize>,
+    /// How high all of a side are together.
+    left: Vec<f64>,
+    right: Vec<f64>,
     /// By link and step.
     steps: Vec<Vec<(f64, f64)>>,
 }
 
 impl Slots {
-    fn of(chains: &[Vec<usize>], places: &[usize], items: usize) -> Self {
+    fn of(chains: &[Vec<usize>], links: &[Link], is_reversed: &[bool], places: &[usize]) -> Self {
+        let items = places.len();
         let mut sides: [Vec<Vec<(usize, usize, usize)>>; 2] =
             [vec![Vec::new(); items], vec![Vec::new(); items]];
         for (link, chain) in chains.iter().enumerate() {
@@ -204,23 +225,35 @@ impl Slots {
             .iter()
             .map(|chain| vec![(0.0, 0.0); chain.len().saturating_sub(1)])
             .collect();
-        let counts = sides.each_mut().map(|side| {
-            for at_item in side.iter_mut() {
+        // The words of a line stand where it arrives.
+        let height = |is_right: bool, link: usize, step: usize| {
+            let arrives = match is_reversed[link] {
+                true => is_right && step == 0,
+                false => !is_right && step + 2 == chains[link].len(),
+            };
+            if arrives { links[link].height() } else { SLOT }
+        };
+        let sums = [false, true].map(|is_right| {
+            let side = &mut sides[usize::from(is_right)];
+            let mut sums = Vec::new();
+            for at_item in side {
                 // As their other ends stand, so that they do not cross beside the node.
                 at_item.sort_unstable();
-            }
-            side.iter().map(Vec::len).collect::<Vec<usize>>()
-        });
-        for (is_right, side) in sides.iter().enumerate() {
-            for at_item in side {
-                for (n, (_, link, step)) in at_item.iter().enumerate() {
-                    let offset = (n as f64 - (at_item.len() as f64 - 1.0) / 2.0) * SLOT;
+                let sum: f64 = at_item
+                    .iter()
+                    .map(|(_, link, step)| height(is_right, *link, *step))
+                    .sum();
+                let mut top = -sum / 2.0;
+                for (_, link, step) in at_item.iter() {
                     let ends = &mut steps[*link][*step];
-                    *(if is_right == 1 { &mut ends.0 } else { &mut ends.1 }) = offset;
+                    *(if is_right { &mut ends.0 } else { &mut ends.1 }) = top + SLOT / 2.0;
+                    top += height(is_right, *link, *step);
                 }
+                sums.push(sum);
             }
-        }
-        let [left, right] = counts;
+            sums
+        });
+        let [left, right] = sums;
         Self { left, right, steps }
     }
 

@@ -16,6 +16,8 @@ pub(super) struct Names {
     /// More than one trust domain is there, so identities are told with theirs.
     has_domains: bool,
     addresses: BTreeSet<String>,
+    /// Behind each service: whom its clients came to, at which port, and whether through the mesh.
+    served: BTreeMap<String, BTreeSet<(Name, Option<u16>, bool)>>,
 }
 
 impl Names {
@@ -31,6 +33,7 @@ impl Names {
         let mut names = Self {
             has_domains: domains.len() > 1,
             addresses: BTreeSet::new(),
+            served: BTreeMap::new(),
         };
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for flow in flows {
@@ -38,6 +41,18 @@ impl Names {
                 if kind == "address" {
                     *counts.entry(name).or_default() += 1;
                 }
+            }
+        }
+        for flow in flows {
+            if let (Some(service), Some(_)) = (&flow.service, &flow.chosen_dst)
+                && is_outbound(flow)
+            {
+                let server = (
+                    names.plain_destination(flow),
+                    port(flow),
+                    flow.transport == "hbone",
+                );
+                names.served.entry(service.clone()).or_default().insert(server);
             }
         }
         let mut most: Vec<(usize, String)> = counts.into_iter().map(|(name, n)| (n, name)).collect();
@@ -56,6 +71,12 @@ impl Names {
 
     pub(super) fn destination(&self, flow: &FlowReport) -> Name {
         self.bounded(self.plain_destination(flow))
+    }
+
+    /// Who is behind the flow's service, where that is one workload at one port.
+    pub(super) fn serving(&self, flow: &FlowReport) -> Option<(Name, Option<u16>, bool)> {
+        let mut servers = self.served.get(flow.service.as_ref()?)?.iter();
+        servers.next().filter(|_| servers.next().is_none()).cloned()
     }
 
     fn bounded(&self, (name, kind): Name) -> Name {
@@ -115,4 +136,10 @@ pub(super) fn is_outbound(flow: &FlowReport) -> bool {
 fn host(at: &str) -> String {
     let host = at.rsplit_once(':').map_or(at, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
+}
+
+/// Of the endpoint; or what was asked for, where nobody was chosen.
+pub(super) fn port(flow: &FlowReport) -> Option<u16> {
+    let at = flow.chosen_dst.as_deref().or(flow.original_dst.as_deref())?;
+    at.rsplit_once(':')?.1.parse().ok()
 }

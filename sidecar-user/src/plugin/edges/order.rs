@@ -33,6 +33,7 @@ pub(super) fn arrange(columns: &mut [Vec<usize>], pairs: &[(usize, usize)], item
             keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
             columns[column] = keyed.into_iter().map(|(_, item)| item).collect();
         }
+        exchange(columns, pairs, items);
         let now = crossings(columns, pairs, items);
         if now < fewest {
             fewest = now;
@@ -40,6 +41,44 @@ pub(super) fn arrange(columns: &mut [Vec<usize>], pairs: &[(usize, usize)], item
         }
     }
     columns.clone_from_slice(&best);
+}
+
+/// Exchanges neighbours of a column as long as fewer lines cross by it: what the means of a sweep cannot tell apart.
+fn exchange(columns: &mut [Vec<usize>], pairs: &[(usize, usize)], items: usize) {
+    const ROUNDS: usize = 8;
+    let mut beside = vec![[Vec::new(), Vec::new()]; items];
+    for (a, b) in pairs {
+        beside[*b][0].push(*a);
+        beside[*a][1].push(*b);
+    }
+    let mut places = places(columns, items);
+    for _ in 0..ROUNDS {
+        let mut has_changed = false;
+        for column in columns.iter_mut() {
+            for n in 1..column.len() {
+                let (upper, lower) = (column[n - 1], column[n]);
+                // How many lines of the one cross those of the other, where it stands above it.
+                let crossed = |above: usize, below: usize| -> usize {
+                    let side = |side: usize| -> usize {
+                        let of_one = |a: &usize| {
+                            let is_before = |b: &&usize| places[**b] < places[*a];
+                            beside[below][side].iter().filter(is_before).count()
+                        };
+                        beside[above][side].iter().map(of_one).sum()
+                    };
+                    side(0) + side(1)
+                };
+                if crossed(lower, upper) < crossed(upper, lower) {
+                    column.swap(n - 1, n);
+                    places.swap(upper, lower);
+                    has_changed = true;
+                }
+            }
+        }
+        if !has_changed {
+            return;
+        }
+    }
 }
 
 pub(super) fn places(columns: &[Vec<usize>], items: usize) -> Places {
@@ -114,6 +153,40 @@ mod tests {
         let pairs = [(0, 5), (1, 4), (2, 3)];
         arrange(&mut columns, &pairs, 6);
         assert_eq!(crossings(&columns, &pairs, 6), 0, "{columns:?}");
+    }
+
+    /// Two columns: in which order of the right one fewest lines cross, of all there are.
+    fn fewest(pairs: &[(usize, usize)], left: &[usize], right: &mut Vec<usize>, from: usize) -> usize {
+        if from == right.len() {
+            return crossings(&[left.to_vec(), right.clone()], pairs, left.len() + right.len());
+        }
+        let mut best = usize::MAX;
+        for n in from..right.len() {
+            right.swap(from, n);
+            best = best.min(fewest(pairs, left, right, from + 1));
+            right.swap(from, n);
+        }
+        best
+    }
+
+    #[test]
+    fn no_order_of_a_column_crosses_fewer_lines() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let (mut worse, mut crossed) = (0, 0);
+        for _ in 0..100 {
+            let pairs: Vec<(usize, usize)> = (0..9)
+                .map(|_| (random.usize(..5), 5 + random.usize(..5)))
+                .collect();
+            let mut columns = vec![(0..5).collect::<Vec<_>>(), (5..10).collect()];
+            arrange(&mut columns, &pairs, 10);
+            let found = crossings(&columns, &pairs, 10);
+            let left = columns[0].clone();
+            let best = fewest(&pairs, &left, &mut columns[1], 0);
+            crossed += best;
+            worse += usize::from(found > best);
+        }
+        // The means of the sweeps alone leave one of them with a crossing that need not be.
+        assert!(worse == 0 && crossed > 0, "{worse} of 100, {crossed}");
     }
 
     #[test]

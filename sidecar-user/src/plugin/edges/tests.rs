@@ -6,6 +6,7 @@ use super::*;
 use crate::observe::{FlowReport, TlsReport};
 
 /// A flow as its report: who, to whom, and how it went.
+#[derive(Clone, Copy)]
 struct Talk<'a> {
     outbound: bool,
     from: &'a str,
@@ -97,8 +98,8 @@ fn three() -> EdgeList {
 }
 
 fn twelve() -> EdgeList {
-    graph_of(&[
-        talk("shop/frontend", "shop/cart", 7070, 4 << 30, "eof"),
+    let often = std::iter::repeat_n(talk("shop/frontend", "shop/cart", 7070, 64 << 20, "eof"), 60);
+    let others = [
         talk("shop/frontend", "shop/catalog", 3550, 90 << 20, "eof"),
         talk("shop/frontend", "shop/catalog", 3550, 0, "connection_refused"),
         talk("shop/frontend", "shop/currency", 7000, 1 << 20, "eof"),
@@ -117,7 +118,8 @@ fn twelve() -> EdgeList {
         talk("shop/redis", "shop/redis", 6379, 0, "denied"),
         talk("192.0.2.14", "shop/frontend", 8080, 9 << 20, "eof"),
         talk("198.51.100.1", "shop/frontend", 8080, 0, "denied"),
-    ])
+    ];
+    graph_of(&often.chain(others).collect::<Vec<_>>())
 }
 
 /// Five tiers of eight, each of which talks to the next one or two, and now and then to one before.
@@ -184,6 +186,69 @@ fn a_connection_that_both_ends_tell_of_counts_once() {
     assert_eq!(list.edges.len(), 1);
     let edge = &list.edges[0];
     assert_eq!((edge.connections, edge.failed, edge.bytes_sent), (2, 1, 250));
+}
+
+/// Refused by the client's own proxy, which found no endpoint.
+fn undialled(from: &str, to: &str, port: u16) -> FlowReport {
+    let mut flow = flow(&talk(from, to, port, 0, "no_endpoint"));
+    flow.closed_by = Some("us".into());
+    flow.transport = "plain".into();
+    flow.chosen_dst = None;
+    flow.destination_identity = None;
+    flow
+}
+
+#[test]
+fn what_found_no_endpoint_belongs_to_those_that_did_and_is_no_plaintext() {
+    let up = talk("demo/a", "demo/web", 8080, 1000, "eof");
+    // The Service's port is another one than its pods'.
+    let closed = vec![
+        flow(&up),
+        undialled("demo/a", "demo/web", 80),
+        undialled("demo/a", "demo/gone", 80),
+    ];
+    let list = graph::of(&FlowList {
+        closed,
+        ..FlowList::default()
+    });
+    let told: Vec<_> = list
+        .edges
+        .iter()
+        .map(|edge| {
+            (
+                &*edge.destination.name,
+                edge.port,
+                edge.connections,
+                edge.failed,
+                edge.security(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("demo/gone.svc", Some(80), 1, 1, "nobody was dialled".to_owned()),
+            ("demo/web", Some(8080), 2, 1, "mTLS 1.3".to_owned()),
+        ]
+    );
+    assert!(list.edges[0].is_down());
+}
+
+#[test]
+fn a_pod_without_a_sidecar_is_known_by_its_name() {
+    let mut list = graph_of(&[
+        talk("192.0.2.14", "demo/web", 80, 10, "eof"),
+        talk("192.0.2.15", "demo/web", 80, 10, "eof"),
+    ]);
+    list.name_pods(&[("192.0.2.14".parse().unwrap(), "demo/old-0".to_owned())].into());
+    let sources: Vec<_> = list
+        .edges
+        .iter()
+        .map(|edge| (&*edge.source.name, &*edge.source.kind))
+        .collect();
+    assert_eq!(sources, [("demo/old-0", "pod"), ("192.0.2.15", "address")]);
+    let svg = svg::picture(&list);
+    assert!(svg.contains(">old-0<") && !svg.contains("192.0.2.14"), "{svg}");
 }
 
 #[test]
@@ -332,14 +397,15 @@ fn in_no_picture_does_anything_lie_on_something_else() {
         }
         assert_eq!(svg, svg::picture(&list), "{name}: the same flows, the same bytes");
         let drawn = drawn(&svg);
-        assert!(drawn.size.0 >= 780.0, "{name}: room for the legend");
+        assert!(drawn.size.0 >= 720.0, "{name}: room for the legend");
+        let explained = list.edges.iter().filter(|edge| !edge.secured || edge.failed > 0);
         assert_eq!(
             drawn.words.len(),
-            list.edges.len(),
-            "{name}: each edge has its words"
+            list.edges.len() + explained.count(),
+            "{name}: each edge has its words, and more where something is wrong"
         );
         assert_eq!(
-            svg.matches("<path class=\"f").count(),
+            svg.matches("<path class=\"under\"").count(),
             list.edges.len(),
             "{name}: and an arrow"
         );
@@ -398,9 +464,14 @@ fn lines_show_what_is_secured_what_is_not_and_what_failed() {
     let width = |line: &str| attribute(line, "stroke-width");
     assert!(width(&secured) > width(&line_of("shop/frontend to shop/currency")) + 1.0);
     for words in [
-        ":5432 plaintext: no sidecar there ×1",
-        ":50051 failed: wrong identity",
-        ":3550 mTLS 1.3 1 of 2 failed: connection refused",
+        "shop: who talks to whom",
+        // Sixty connections in ten minutes.
+        ":7070 0.1/s 6.4MiB/s",
+        ":5432 ×1 5.1KiB/s",
+        "plaintext: no sidecar there",
+        "failed: wrong identity",
+        "1 of 2 failed: connection refused",
+        "77 connections, 93 % by mutual TLS, 4 failed, 2026-01-31 12:00:00 to 12:10:00 UTC",
     ] {
         assert!(svg.contains(&format!(">{words}<")), "{words}");
     }

@@ -67,6 +67,7 @@ pub(super) async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow)
     loop {
         let Some((up, transport)) = search.next() else {
             if let Some(refusal) = search.refusal() {
+                flow.update(|f| f.service = search.service());
                 flow.decided(Decided::Routed(Routed::Refused(refusal)));
             }
             search.another_round(|| shard.world()).await?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::affinity::Affinities;
 use super::super::outcome::{self, Answer};
 use super::patience::Patience;
-use crate::model::{Cause, OriginalDst, Outcome, Own, Party, Snapshot, Transport};
+use crate::model::{Cause, OriginalDst, Outcome, Own, Party, ServiceName, Snapshot, Transport};
 use crate::route::{Request, Route, Unknown, Upstream, route};
 use crate::transport::Error;
 
@@ -113,6 +113,12 @@ impl<'c> Search<'c> {
     /// Why `route` named nobody at all, where no endpoint has failed.
     pub(super) fn refusal(&self) -> Option<Cause> {
         self.refused.filter(|_| self.tried.is_empty())
+    }
+
+    /// The service that is dialled, also where none of its endpoints is.
+    pub(super) fn service(&self) -> Option<ServiceName> {
+        let (service, _) = self.world.service_at(self.dst.0)?;
+        Some(service.name.clone())
     }
 
     /// The application still waits for what nobody knew when it asked.

@@ -154,6 +154,9 @@ fn what_is_our_own_fault_ends_the_search_at_once() {
 async fn a_service_without_an_endpoint_is_refused() {
     let mut search = search(true, world(0, TunnelProtocol::None));
     assert!(search.next().is_none());
+    // The flow names the service, or nobody would know what was dialled.
+    let service = search.service().map(|service| service.hostname);
+    assert_eq!(service.as_deref(), Some("echo.t.svc"));
     assert_eq!(end(&mut search).await, Cause::NoEndpoint);
 }
 
