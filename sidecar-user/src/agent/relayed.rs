@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::{self, Error};
+use super::memory::Pods;
 use super::register::Register;
 use crate::observe::{EndpointList, IdentityReport, OfPod, PolicyReport, Reply};
 
@@ -22,7 +23,7 @@ pub(super) async fn answer(register: &Register, path: &'static str, query: &str)
     };
     let uid = register.names.meant(&pod);
     let called = register.names.of(&uid);
-    let Some(sidecar) = register.sidecars(Some(&uid)).pop() else {
+    let Some(sidecar) = register.sidecars(&Pods::named(&uid)).pop() else {
         return Reply::Missing(match register.pods().contains_key(&uid) {
             true => format!(
                 "pod {called}: no sidecar holds this pod; start its sidecar, or look into its log: until then its \

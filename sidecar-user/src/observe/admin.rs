@@ -146,7 +146,7 @@ GET  /why       what would happen to a connection, and why, JSON
                 ?destination=ADDRESS:PORT or ?source=ADDRESS&port=PORT (inbound) &protocol=tcp|udp
 GET  /identity  who this proxy is: its certificates, whence they come, and when the next one is due, JSON
 GET  /endpoints who stands behind a service, by the registry and the balancer of this proxy, JSON
-                ?service=NAMESPACE/HOSTNAME[:PORT] or ?service=ADDRESS:PORT
+                ?service=NAMESPACE/HOSTNAME or ?service=ADDRESS, with :PORT for one port of it
 GET  /policies  which policies hold for this workload, and whether somebody would be let in, JSON
                 ?from=none|SPIFFE-ID|NAMESPACE/ACCOUNT &port=PORT &address=ADDRESS (of the client)
 GET  /summary   version, identity, state, start and number of open flows, JSON

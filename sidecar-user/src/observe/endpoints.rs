@@ -123,7 +123,7 @@ pub struct DialFailureReport {
     pub detail: String,
 }
 
-const WANT: &str = "NAMESPACE/HOSTNAME, NAMESPACE/HOSTNAME:PORT or ADDRESS:PORT";
+const WANT: &str = "NAMESPACE/HOSTNAME or ADDRESS, with :PORT for one port of it";
 /// RFC 1035 2.3.4; namespaces are shorter.
 const LONGEST_NAME: usize = 253;
 
@@ -152,6 +152,12 @@ impl EndpointsQuestion {
                 port: Some(at.port()),
             });
         }
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Some(Self {
+                sought: Sought::At(ip.to_canonical()),
+                port: None,
+            });
+        }
         let (namespace, rest) = text.split_once('/')?;
         let (hostname, port) = match rest.split_once(':') {
             Some((hostname, port)) => (hostname, Some(port.parse().ok()?)),
@@ -175,7 +181,8 @@ impl EndpointsQuestion {
 impl fmt::Display for EndpointsQuestion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.sought, self.port) {
-            (Sought::At(ip), port) => SocketAddr::new(*ip, port.unwrap_or_default()).fmt(f),
+            (Sought::At(ip), None) => ip.fmt(f),
+            (Sought::At(ip), Some(port)) => SocketAddr::new(*ip, port).fmt(f),
             (Sought::Named { namespace, hostname }, None) => write!(f, "{namespace}/{hostname}"),
             (Sought::Named { namespace, hostname }, Some(port)) => write!(f, "{namespace}/{hostname}:{port}"),
         }
@@ -222,6 +229,7 @@ mod tests {
             ("service=10.0.0.1:80", "10.0.0.1:80"),
             ("service=[::ffff:10.0.0.1]:80", "10.0.0.1:80"),
             ("service=[fd00::1]:80", "[fd00::1]:80"),
+            ("service=fd00::1", "fd00::1"),
         ] {
             assert_eq!(EndpointsQuestion::parse(query).unwrap().to_string(), again);
         }
@@ -237,7 +245,7 @@ mod tests {
             "service=/web",
             "service=demo/web:x",
             "service=demo/web:65536",
-            "service=10.0.0.1",
+            "service=10.0.0.1:",
             "service=demo/a%0Ab",
             "name=demo/web",
         ] {

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::edges::EdgeList;
+use super::endpoints::EndpointComparison;
 use crate::kubernetes::API_VERSION;
 use crate::observe::{
     EndpointList, FlowList, IdentityReport, PodExplanation, PodList, PolicyReport, WatchEvent, WhyReport,
@@ -39,6 +40,7 @@ fn every_example_has_the_fields_of_its_kind_and_no_other() {
     holds::<PodExplanation>("PodExplanation");
     holds::<IdentityReport>("Identity");
     holds::<EndpointList>("EndpointList");
+    holds::<EndpointComparison>("EndpointComparison");
     holds::<PolicyReport>("PolicyReport");
     let list = example("ExplanationList");
     let past: Vec<WhyReport> = serde_json::from_value(list["explanations"].clone()).unwrap();

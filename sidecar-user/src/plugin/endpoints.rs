@@ -1,29 +1,37 @@
-//! `endpoints`: who stands behind a service, as a pod's proxy has it: by its registry, and by what its balancer goes by. Only shows what
-//! the proxy says at `/endpoints`.
+//! `endpoints`: who stands behind a service, as a pod's proxy has it: by its registry, and by what its balancer goes by; and in a cluster,
+//! beside that, as the API server has it. Only shows what the proxy says at `/endpoints`.
+
+mod compared;
+mod service;
 
 use std::io::Write;
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::Value;
 
-use super::client::{self, ANSWER_TIMEOUT};
+use super::access::{AccessArgs, SelectorArgs, Source};
+use super::client;
 use super::columns::{Column, Columns, WHOLE, column, printable};
 use super::error::{Error, unwritten};
-use super::screen::{Output, ScreenArgs};
-use super::target::TargetArgs;
+use super::of_itself;
+use super::screen::{Output, Screen, ScreenArgs};
 use super::words::{age, failed, known, percent};
-use crate::observe::{EndpointList, EndpointReport};
+use crate::observe::{EndpointList, EndpointReport, PodList};
+
+#[cfg(test)]
+pub(super) use compared::EndpointComparison;
 
 #[derive(Debug, Args)]
 pub(super) struct Endpoints {
-    /// NAMESPACE/HOSTNAME, NAMESPACE/HOSTNAME:PORT or ADDRESS:PORT, e.g. demo/web.demo.svc.cluster.local:80
+    /// svc/NAME, NAME or NAME.NAMESPACE, with :PORT for one port; of one proxy, NAMESPACE/HOSTNAME or ADDRESS
     #[arg(value_name = "SERVICE")]
     service: String,
-    /// The pod whose proxy is asked, `namespace/name`, of those that a node's agent knows
+    /// The pod whose proxy is asked [default: one of the namespace that has dialled the service]
     #[arg(long, value_name = "POD")]
     pod: Option<String>,
     #[command(flatten)]
-    target: TargetArgs,
+    access: AccessArgs,
     #[command(flatten)]
     screen: ScreenArgs,
     #[arg(short, long, value_enum, default_value_t)]
@@ -31,6 +39,9 @@ pub(super) struct Endpoints {
     #[arg(long)]
     no_headers: bool,
 }
+
+/// Pods that are asked whether they have dialled the service, where none is named.
+const ASKED: usize = 16;
 
 const COLUMNS: [Column; 9] = [
     column("ADDRESS", 0, 16),
@@ -46,33 +57,87 @@ const COLUMNS: [Column; 9] = [
 
 impl Endpoints {
     pub(super) fn run(&self, out: &mut impl Write) -> Result<(), Error> {
-        let target = self.target.target()?;
-        let body = client::get(&target, &self.path(), Some(ANSWER_TIMEOUT))?.whole()?;
-        let unlike = |error: serde_json::Error| Error::Unlike {
-            target: target.to_string(),
-            what: "list of endpoints",
-            reason: error.to_string(),
-        };
-        let list: EndpointList = serde_json::from_str(&body).map_err(unlike)?;
+        if self.access.endpoint().is_none() {
+            return self.compare(out);
+        }
+        let source = of_itself::source(&self.access, self.pod.as_deref())?;
+        let list = ask(&source, &self.service)?;
         let screen = self.screen.stdout();
         let Some(syntax) = self.output.syntax() else {
-            let room = screen.width.filter(|_| self.output == Output::Table);
-            let text = render(&list, room, !self.no_headers);
+            let text = render(&list, self.room(&screen), !self.no_headers);
             out.write_all(text.as_bytes()).map_err(unwritten)?;
             eprintln!("{}", printable(&remark(&list)));
             return Ok(());
         };
-        let list: Value = serde_json::from_str(&body).map_err(unlike)?;
-        screen.document(out, syntax, "EndpointList", &list)
+        screen.document(out, syntax, "EndpointList", &value(&list)?)
     }
 
-    fn path(&self) -> String {
-        let mut path = format!("/endpoints?service={}", client::escaped(&self.service));
-        if let Some(pod) = &self.pod {
-            path.push_str(&format!("&pod={}", client::escaped(pod)));
-        }
-        path
+    /// A proxy's view beside the API's.
+    fn compare(&self, out: &mut impl Write) -> Result<(), Error> {
+        let asked = service::parse(&self.service).map_err(|reason| Error::Usage { reason })?;
+        let session = self.access.session()?;
+        let here = self.access.namespace(&session).unwrap_or(session.namespace());
+        let service = asked.find(&session, here)?;
+        let list = match &self.pod {
+            Some(pod) => ask(&of_itself::source(&self.access, Some(pod))?, &service.question)?,
+            None => self.of_any(&service.question)?,
+        };
+        let compared = compared::compare(&asked.name(here), &list, &service.endpoints);
+        let screen = self.screen.stdout();
+        let Some(syntax) = self.output.syntax() else {
+            let text = compared::render(&compared, self.room(&screen), !self.no_headers);
+            out.write_all(text.as_bytes()).map_err(unwritten)?;
+            eprintln!("{}", printable(&compared::remark(&compared, &list)));
+            return Ok(());
+        };
+        screen.document(out, syntax, "EndpointComparison", &value(&compared)?)
     }
+
+    /// By the first pod's proxy that knows the service, else by any.
+    fn of_any(&self, question: &str) -> Result<EndpointList, Error> {
+        let sources = self.access.sources(&SelectorArgs::default())?;
+        sources.tell();
+        let mut last = Err(Error::NoneMeshed { pods: 0 });
+        let mut asked = 0;
+        for source in &sources.all {
+            let pods = source.get("/pods")?;
+            let pods: PodList = serde_json::from_str(&pods).map_err(|error| Error::NotPods {
+                target: source.target.to_string(),
+                reason: error.to_string(),
+            })?;
+            let serving = pods.pods.into_iter().filter(|pod| pod.sidecar == "serving");
+            for pod in serving.take(ASKED - asked) {
+                let source = Source {
+                    target: source.target.clone(),
+                    scope: vec![("pod", pod.pod)],
+                };
+                asked += 1;
+                last = ask(&source, question);
+                if last.as_ref().is_ok_and(|list| list.knowledge == "known") {
+                    return last;
+                }
+            }
+        }
+        last
+    }
+
+    fn room(&self, screen: &Screen) -> Option<usize> {
+        screen.width.filter(|_| self.output == Output::Table)
+    }
+}
+
+fn ask(source: &Source, service: &str) -> Result<EndpointList, Error> {
+    let path = format!("/endpoints?service={}", client::escaped(service));
+    let body = of_itself::ask(source, &path)?;
+    serde_json::from_str(&body).map_err(|error| Error::Unlike {
+        target: source.target.to_string(),
+        what: "list of endpoints",
+        reason: error.to_string(),
+    })
+}
+
+fn value(document: &impl Serialize) -> Result<Value, Error> {
+    serde_json::to_value(document).map_err(|error| unwritten(error.into()))
 }
 
 /// A row for each endpoint; below them what has failed, in full.

@@ -7,21 +7,21 @@ use std::time::SystemTime;
 use clap::Args;
 use serde_json::Value;
 
-use super::client::{self, ANSWER_TIMEOUT};
+use super::access::AccessArgs;
 use super::columns::{Column, Columns, WHOLE, column, printable};
 use super::error::{Error, unwritten};
+use super::of_itself;
 use super::screen::{Output, ScreenArgs};
-use super::target::TargetArgs;
 use super::words::age;
 use crate::observe::{CertificateReport, IdentityReport};
 
 #[derive(Debug, Args)]
 pub(super) struct Identity {
-    /// The pod, `namespace/name`, of those that a node's agent knows
+    /// The pod, of another namespace as NAMESPACE/POD; none at the endpoint of a proxy
     #[arg(value_name = "POD")]
     pod: Option<String>,
     #[command(flatten)]
-    target: TargetArgs,
+    access: AccessArgs,
     #[command(flatten)]
     screen: ScreenArgs,
     #[arg(short, long, value_enum, default_value_t)]
@@ -40,10 +40,10 @@ const COLUMNS: [Column; 7] = [
 
 impl Identity {
     pub(super) fn run(&self, out: &mut impl Write) -> Result<(), Error> {
-        let target = self.target.target()?;
-        let body = client::get(&target, &self.path(), Some(ANSWER_TIMEOUT))?.whole()?;
+        let source = of_itself::source(&self.access, self.pod.as_deref())?;
+        let body = of_itself::ask(&source, "/identity")?;
         let unlike = |error: serde_json::Error| Error::Unlike {
-            target: target.to_string(),
+            target: source.target.to_string(),
             what: "identity",
             reason: error.to_string(),
         };
@@ -56,13 +56,6 @@ impl Identity {
         };
         let report: Value = serde_json::from_str(&body).map_err(unlike)?;
         screen.document(out, syntax, "Identity", &report)
-    }
-
-    fn path(&self) -> String {
-        match &self.pod {
-            Some(pod) => format!("/identity?pod={}", client::escaped(pod)),
-            None => "/identity".to_owned(),
-        }
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) mod fuzz;
 mod identity;
 mod inject;
 mod merge;
+mod of_itself;
 mod policy;
 mod screen;
 mod status;

@@ -7,11 +7,12 @@ use std::net::IpAddr;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::client::{self, ANSWER_TIMEOUT};
+use super::access::AccessArgs;
+use super::client;
 use super::columns::{Column, Columns, WHOLE, column, printable};
 use super::error::{Error, unwritten};
+use super::of_itself;
 use super::screen::{Output, ScreenArgs};
-use super::target::TargetArgs;
 use crate::observe::{PolicyReport, PolicySource, PolicyStanding, PolicyVerdict};
 
 #[derive(Debug, Args)]
@@ -28,7 +29,7 @@ enum Verb {
 
 #[derive(Debug, Args)]
 struct Check {
-    /// The pod, `namespace/name`, of those that a node's agent knows
+    /// The pod, of another namespace as NAMESPACE/POD; none at the endpoint of a proxy
     #[arg(value_name = "POD")]
     pod: Option<String>,
     /// Would this one be let in? NAMESPACE/ACCOUNT, a SPIFFE ID, or none: plaintext
@@ -41,7 +42,7 @@ struct Check {
     #[arg(long, value_name = "ADDRESS", requires = "from")]
     from_address: Option<IpAddr>,
     #[command(flatten)]
-    target: TargetArgs,
+    access: AccessArgs,
     #[command(flatten)]
     screen: ScreenArgs,
     #[arg(short, long, value_enum, default_value_t)]
@@ -73,10 +74,10 @@ impl Policy {
 
 impl Check {
     fn run(&self, out: &mut impl Write) -> Result<(), Error> {
-        let target = self.target.target()?;
-        let body = client::get(&target, &self.path(), Some(ANSWER_TIMEOUT))?.whole()?;
+        let source = of_itself::source(&self.access, self.pod.as_deref())?;
+        let body = of_itself::ask(&source, &self.path())?;
         let unlike = |error: serde_json::Error| Error::Unlike {
-            target: target.to_string(),
+            target: source.target.to_string(),
             what: "report of policies",
             reason: error.to_string(),
         };
@@ -96,7 +97,6 @@ impl Check {
         let mut add = |name: &str, value: Option<String>| {
             pairs.extend(value.map(|value| format!("{name}={}", client::escaped(&value))));
         };
-        add("pod", self.pod.clone());
         add("from", self.from.as_ref().map(ToString::to_string));
         add("port", self.port.map(|port| port.to_string()));
         add("address", self.from_address.map(|ip| ip.to_string()));
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(path(&[]).unwrap(), "/policies");
         assert_eq!(
             path(&["demo/web-0", "--from", "demo/client", "--port", "80"]).unwrap(),
-            "/policies?pod=demo/web-0&from=demo/client&port=80"
+            "/policies?from=demo/client&port=80"
         );
         assert_eq!(
             path(&["--from", "none", "--from-address", "fd00::1"]).unwrap(),

@@ -63,7 +63,11 @@ impl Endpoints {
                 }
                 match world.workload_by_address(*ip) {
                     Some((workload, load)) => {
-                        Found::Workload(Box::new(considered::of_workload(workload, load, at)))
+                        let mut one = considered::of_workload(workload, load, at);
+                        if question.port.is_none() {
+                            (one.address, one.service_port) = (ip.to_string(), None);
+                        }
+                        Found::Workload(Box::new(one))
                     }
                     None => Found::Nobody,
                 }
@@ -249,6 +253,8 @@ mod tests {
         assert_eq!(ports("demo/web.demo.svc"), ["10.0.0.1:8080", "10.0.0.1:8443"]);
         assert_eq!(ports("demo/web.demo.svc:443"), ["10.0.0.1:8443"]);
         assert_eq!(ports("10.96.0.1:80"), ["10.0.0.1:8080"]);
+        assert_eq!(ports("10.96.0.1"), ports("demo/web.demo.svc"));
+        assert_eq!(ports("10.0.0.1"), ["10.0.0.1"]);
         assert_eq!(ports("10.0.0.1:9000"), ["10.0.0.1:9000"], "a workload by itself");
         assert_eq!(
             ports("demo/web.demo.svc:81"),
