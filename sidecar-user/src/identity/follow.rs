@@ -62,7 +62,7 @@ pub(super) async fn follow(
                 failures,
                 last_error,
                 next_attempt: Some(next),
-                obtained: status.after(&read, now),
+                obtained: status.after(read.as_ref().ok().map(Svid::not_after), now),
             }
         });
         match read {

@@ -86,7 +86,7 @@ async fn renew(
                 failures,
                 last_error: obtained.as_ref().err().map(|e| error_chain(e)),
                 next_attempt: Some(next),
-                obtained: status.after(&obtained, now),
+                obtained: status.after(obtained.as_ref().ok().map(Svid::not_after), now),
             }
         });
         match obtained {

@@ -188,15 +188,10 @@ pub enum Error {
 }
 
 impl Status {
-    /// The last certificate that came, now that an attempt has ended like this.
-    fn after(&self, attempt: &Result<Svid, Error>, at: SystemTime) -> Option<Obtained> {
-        match attempt {
-            Ok(svid) => Some(Obtained {
-                at,
-                not_after: svid.not_after(),
-            }),
-            Err(_) => self.obtained,
-        }
+    /// The last certificate that came, now that an attempt has ended: with one that lives until `not_after`, or with none.
+    fn after(&self, not_after: Option<SystemTime>, at: SystemTime) -> Option<Obtained> {
+        let obtained = not_after.map(|not_after| Obtained { at, not_after });
+        obtained.or(self.obtained)
     }
 }
 

@@ -87,7 +87,7 @@ impl Endpoints {
         let Some(syntax) = self.output.syntax() else {
             let text = compared::render(&compared, self.room(&screen), !self.no_headers);
             out.write_all(text.as_bytes()).map_err(unwritten)?;
-            eprintln!("{}", printable(&compared::remark(&compared, &list)));
+            eprintln!("{}", printable(&compared::remark(&compared, &remark(&list))));
             return Ok(());
         };
         screen.document(out, syntax, "EndpointComparison", &value(&compared)?)
