@@ -148,6 +148,9 @@ mod crash; // a proxy that is killed, alone or while another one takes over: not
 #[path = "e2e/sight.rs"]
 mod sight; // flows and metrics tell the truth
 
+#[path = "e2e/itself.rs"]
+mod itself; // what a proxy says of itself
+
 #[path = "e2e/kernel.rs"]
 mod kernel; // what the kernel knows of a connection, and whose fault it is that one is slow
 

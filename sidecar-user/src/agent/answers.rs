@@ -14,6 +14,7 @@ use super::listing::Listing;
 use super::memory::{PodFlows, Pods, Question, newest};
 use super::merged::{self, Merged, Watchers};
 use super::register::{Installed, Refused, Register, Sidecar};
+use super::relayed;
 use crate::kubernetes::LABEL_INJECT;
 use crate::observe::{
     Asked, FlowList, FlowReport, FlowState, PodExplanation, PodList, PodStatus, Problem, Reply, Summary,
@@ -65,6 +66,7 @@ impl Answers {
                     Ok(question) => document(serde_json::to_string(&this.pods(&question.pods).await)),
                     Err(reason) => Reply::Wrong(reason),
                 },
+                Asked::OfProxy(path, query) => relayed::answer(&this.register, path, &query).await,
             }
         })
     }

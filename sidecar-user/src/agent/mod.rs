@@ -29,6 +29,7 @@ mod pod;
 mod probes;
 mod refusal;
 mod register;
+mod relayed;
 mod run;
 mod serving;
 mod session;

@@ -66,7 +66,7 @@ impl Svid {
                 to: humantime::format_rfc3339_seconds(facts.not_after).to_string(),
             });
         }
-        let roots = Arc::new(store(sorted.roots)?);
+        let roots = Arc::new(store(&sorted.roots)?);
         let fail = |source| BadAnswer::Chain { source };
         check_chain(&sorted.chain, &roots, now).map_err(fail)?;
         let certified_key = CertifiedKey::new(sorted.chain, key.signer().map_err(fail)?);
@@ -75,6 +75,7 @@ impl Svid {
             id: id.clone(),
             certified_key: Arc::new(certified_key),
             roots,
+            anchors: sorted.roots,
             not_before: facts.not_before,
             not_after: facts.not_after,
             serial: facts.serial,
@@ -82,12 +83,12 @@ impl Svid {
     }
 }
 
-fn store(certs: Vec<CertificateDer<'static>>) -> Result<RootCertStore, BadAnswer> {
+fn store(certs: &[CertificateDer<'static>]) -> Result<RootCertStore, BadAnswer> {
     let mut roots = RootCertStore::empty();
     for cert in certs {
         let added = roots.add(cert.clone());
         added.map_err(|error| BadAnswer::Root {
-            subject: x509_parser::parse_x509_certificate(&cert)
+            subject: x509_parser::parse_x509_certificate(cert)
                 .map(|(_, cert)| pki::subject(&cert))
                 .unwrap_or_default(),
             reason: error.to_string(),

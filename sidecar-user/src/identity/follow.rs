@@ -57,10 +57,13 @@ pub(super) async fn follow(
         };
         let last_error = read.as_ref().err().map(|error| error_chain(error));
         let is_told = last_error == status.borrow().last_error;
-        status.send_replace(Status {
-            failures,
-            last_error,
-            next_attempt: Some(next),
+        status.send_modify(|status| {
+            *status = Status {
+                failures,
+                last_error,
+                next_attempt: Some(next),
+                obtained: status.after(read.as_ref().ok().map(Svid::not_after), now),
+            }
         });
         match read {
             Ok(svid) => offer(svid, publish),

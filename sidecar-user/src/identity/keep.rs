@@ -81,10 +81,13 @@ async fn renew(
                 now + next_retry(failures, error.is_local(), left, chance())
             }
         };
-        status.send_replace(Status {
-            failures,
-            last_error: obtained.as_ref().err().map(|e| error_chain(e)),
-            next_attempt: Some(next),
+        status.send_modify(|status| {
+            *status = Status {
+                failures,
+                last_error: obtained.as_ref().err().map(|e| error_chain(e)),
+                next_attempt: Some(next),
+                obtained: status.after(obtained.as_ref().ok().map(Svid::not_after), now),
+            }
         });
         match obtained {
             Ok(svid) => {
@@ -189,6 +192,7 @@ mod tests {
             id: SpiffeId::new("td.test", "demo", "a").unwrap(),
             certified_key: Arc::new(CertifiedKey::new(vec![cert.into()], key.signer().unwrap())),
             roots: Arc::new(RootCertStore::empty()),
+            anchors: Vec::new(),
             not_before: SystemTime::UNIX_EPOCH,
             not_after,
             serial: String::new(),

@@ -102,6 +102,14 @@ pub struct Status {
     pub last_error: Option<String>,
     /// When the next attempt is made at the latest; `None` before the first has ended.
     pub next_attempt: Option<SystemTime>,
+    /// The last certificate that came, be it that it has expired since.
+    pub obtained: Option<Obtained>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Obtained {
+    pub at: SystemTime,
+    pub not_after: SystemTime,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +185,14 @@ pub enum Error {
     },
     #[error("a bug was met while a certificate was asked for; the log has it as `panicked at`")]
     Bug,
+}
+
+impl Status {
+    /// The last certificate that came, now that an attempt has ended: with one that lives until `not_after`, or with none.
+    fn after(&self, not_after: Option<SystemTime>, at: SystemTime) -> Option<Obtained> {
+        let obtained = not_after.map(|not_after| Obtained { at, not_after });
+        obtained.or(self.obtained)
+    }
 }
 
 impl Config {

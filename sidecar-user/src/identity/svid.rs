@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData, SanType};
 use rustls::RootCertStore;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use zeroize::Zeroize;
 
@@ -21,6 +21,8 @@ pub struct Svid {
     pub(super) id: SpiffeId,
     pub(super) certified_key: Arc<CertifiedKey>,
     pub(super) roots: Arc<RootCertStore>,
+    /// The certificates that `roots` was made of.
+    pub(super) anchors: Vec<CertificateDer<'static>>,
     pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
     pub(super) serial: String,
@@ -39,6 +41,11 @@ impl Svid {
     /// The bundle of the workload's own trust domain, ready for chain building.
     pub fn roots(&self) -> &Arc<RootCertStore> {
         &self.roots
+    }
+
+    /// The same, each as the certificate that it came as.
+    pub fn anchors(&self) -> &[CertificateDer<'static>] {
+        &self.anchors
     }
 
     pub fn not_before(&self) -> SystemTime {

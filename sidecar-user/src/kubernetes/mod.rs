@@ -21,6 +21,7 @@ mod pod_state;
 mod port_forward;
 mod probe;
 mod secret;
+mod seen_endpoint;
 mod seen_pod;
 mod service;
 mod service_endpoints;
@@ -57,6 +58,7 @@ pub use pod_certificate::{
 pub use pod_state::{PodState, pod_state};
 pub use port_forward::{Duplex, Forwarded, port_forward};
 pub use secret::{Secret, SecretChange, Version, change_secret, follow_secret, make_secret, read_secret};
+pub use seen_endpoint::{SeenEndpoint, seen_endpoints};
 pub use seen_pod::{Made, Maker, SeenPod, labels_of, namespace_label, seen_pod, seen_pods};
 pub use service::{Distribution, Families, Service, ServicePort, services};
 pub use service_endpoints::follow_endpoints;

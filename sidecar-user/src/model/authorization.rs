@@ -87,12 +87,16 @@ pub struct ServiceAccount {
 
 impl Policy {
     pub fn asks_source_ips(&self) -> bool {
-        let matches = self
-            .rules
-            .iter()
-            .flat_map(|rule| &rule.clauses)
-            .flat_map(|clause| &clause.matches);
-        matches.into_iter().any(|m| !m.source_ips.is_empty())
+        self.asks(|m| !m.source_ips.is_empty())
+    }
+
+    pub fn asks_destination_ports(&self) -> bool {
+        self.asks(|m| !m.destination_ports.is_empty())
+    }
+
+    fn asks(&self, what: impl FnMut(&Match) -> bool) -> bool {
+        let clauses = self.rules.iter().flat_map(|rule| &rule.clauses);
+        clauses.flat_map(|clause| &clause.matches).any(what)
     }
 }
 

@@ -14,7 +14,7 @@ use super::policies::Policies;
 use super::service::{Service, ServiceName};
 use super::workload::{Locality, Location, Own, Workload};
 
-pub use super::endpoint::{Endpoint, Load, LoadGuard};
+pub use super::endpoint::{DialFailures, Endpoint, Load, LoadGuard};
 pub use super::known::Usage;
 pub use super::policies::{Applicable, Standing};
 
@@ -155,6 +155,12 @@ impl Snapshot {
             }
             None => ip.is_loopback(),
         }
+    }
+
+    /// The same, for whoever only looks: it counts as no use.
+    pub fn has_heard_of(&self, ip: IpAddr) -> bool {
+        let known = self.known.as_ref();
+        known.is_none_or(|known| known.contains_key(&ip.to_canonical()))
     }
 
     /// Whether this world says all that there is to say about every address.

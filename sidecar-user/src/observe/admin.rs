@@ -12,12 +12,15 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::filter::Query;
 use super::following::Following;
-use super::http::{self, Answer, Caller, Doors, Handler, json, line, not_allowed, reads, respond, text};
+use super::http::{
+    self, Answer, Caller, Doors, Handler, json, line, not_allowed, reads, respond, text, typed,
+};
 use super::listing::Listing;
 use super::observer::Observer;
 use super::pods::Summary;
 use super::renderer::SHARED_FOR;
 use super::report::rfc3339;
+use super::sight::Sight;
 use super::socket::{self, AdminSocket};
 use super::watch::Place;
 use super::why::{Question, WhyReport};
@@ -30,6 +33,7 @@ pub struct Admin {
     pub config: Box<dyn Fn(Caller) -> serde_json::Value + Send + Sync>,
     pub log_level: LogLevel,
     pub why: Box<Explain>,
+    pub sight: Sight,
     /// Starts a drain and returns at once.
     pub drain: Box<dyn Fn() + Send + Sync>,
     /// Makes it a lame duck, and returns at once.
@@ -50,6 +54,7 @@ impl Admin {
                 set: Box::new(|_| Ok(())),
             },
             why: Box::new(|_| Err(String::new())),
+            sight: Sight::of_nothing(),
             drain: Box::new(|| {}),
             lame_duck: Box::new(|| {}),
             phase: Box::new(|| "serving"),
@@ -139,6 +144,11 @@ GET  /flows     open flows and the last closed ones, JSON
                 &watch=true (a line of JSON for each event)
 GET  /why       what would happen to a connection, and why, JSON
                 ?destination=ADDRESS:PORT or ?source=ADDRESS&port=PORT (inbound) &protocol=tcp|udp
+GET  /identity  who this proxy is: its certificates, whence they come, and when the next one is due, JSON
+GET  /endpoints who stands behind a service, by the registry and the balancer of this proxy, JSON
+                ?service=NAMESPACE/HOSTNAME or ?service=ADDRESS, with :PORT for one port of it
+GET  /policies  which policies hold for this workload, and whether somebody would be let in, JSON
+                ?from=none|SPIFFE-ID|NAMESPACE/ACCOUNT &port=PORT &address=ADDRESS (of the client)
 GET  /summary   version, identity, state, start and number of open flows, JSON
 GET  /config    the configuration in force, JSON
 GET  /loglevel  the log filter
@@ -176,7 +186,12 @@ impl Handler for OfAgent {
             let query = request.uri().query().unwrap_or_default();
             return self.0.flows(query, Caller::Anyone, Place::Agent);
         }
-        self.0.answer(request, Caller::Anyone).await
+        // Nobody else gets here, and why a pod has no certificate is the agent's to tell.
+        let caller = match request.uri().path() {
+            "/identity" if reads(request.method()) => Caller::Owner,
+            _ => Caller::Anyone,
+        };
+        self.0.answer(request, caller).await
     }
 }
 
@@ -233,6 +248,12 @@ impl Handler for Endpoint {
             "/" if reads(method) => text(StatusCode::OK, INDEX),
             "/flows" if reads(method) => self.flows(query, caller, Place::Anyone),
             "/why" if reads(method) => self.why(query),
+            "/identity" | "/endpoints" | "/policies" if reads(method) => {
+                match self.admin.sight.answer(path, query, caller) {
+                    Ok(body) => typed(StatusCode::OK, "application/json", body + "\n"),
+                    Err(reason) => text(StatusCode::BAD_REQUEST, reason + "\n"),
+                }
+            }
             "/summary" if reads(method) => json(&self.summary(caller)),
             "/config" if reads(method) => json(&(self.admin.config)(caller)),
             "/readyz" if reads(method) => {
@@ -266,9 +287,8 @@ impl Handler for Endpoint {
                 text(StatusCode::ACCEPTED, "lame-duck\n")
             }
             "/lame-duck" => not_allowed("POST"),
-            "/" | "/flows" | "/why" | "/summary" | "/config" | "/readyz" | "/metrics" => {
-                not_allowed("GET, HEAD")
-            }
+            "/" | "/flows" | "/why" | "/identity" | "/endpoints" | "/policies" | "/summary" | "/config"
+            | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
             "/loglevel" => not_allowed("GET, HEAD, PUT, POST"),
             "/drain" => not_allowed("GET, HEAD, POST"),
             path => text(StatusCode::NOT_FOUND, format!("no such path: {path}\n{INDEX}")),

@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::admin::is_loopback_host;
+use super::endpoints::EndpointsQuestion;
 use super::filter::Query;
+use super::of_pod::OfPod;
+use super::policies::PoliciesQuestion;
 use super::why::{Protocol, Question};
 
 /// The same text as the query of each path, and as a `Host` header.
@@ -25,8 +28,27 @@ pub(crate) fn query(text: &str) -> Result<String, String> {
     let why = Question::parse(text).map(|question| {
         assert_eq!(Question::parse(&written(&question)), Ok(question));
     });
-    // Taken when either path takes it; a query of one is refused by the other.
-    flows.or(why)?;
+    let endpoints = EndpointsQuestion::parse(text).map(|question| {
+        assert_eq!(
+            EndpointsQuestion::parse(&format!("service={question}")),
+            Ok(question)
+        );
+    });
+    let policies = PoliciesQuestion::parse(text).map(|question| {
+        assert_eq!(PoliciesQuestion::parse(&asked(&question)), Ok(question));
+    });
+    // An agent takes the pod out, and what is left means the same to the proxy.
+    let of_pod = OfPod::parse(text);
+    let again = OfPod::parse(&of_pod.rest);
+    assert_eq!((&again.pod, &again.rest), (&None, &of_pod.rest));
+    if of_pod.pod.is_none() {
+        assert_eq!(
+            EndpointsQuestion::parse(&of_pod.rest).ok(),
+            EndpointsQuestion::parse(text).ok()
+        );
+    }
+    // Taken when one of the paths takes it; a query of one is refused by the others.
+    flows.or(why).or(endpoints).or(policies)?;
     Ok(String::new())
 }
 
@@ -45,6 +67,20 @@ fn written(question: &Question) -> String {
     }
     if let Some(id) = &question.identity {
         query += &format!("&identity={id}");
+    }
+    query
+}
+
+fn asked(question: &PoliciesQuestion) -> String {
+    let mut query = String::new();
+    if let Some(from) = &question.from {
+        query += &format!("from={from}");
+    }
+    if let Some(port) = question.port {
+        query += &format!("&port={port}");
+    }
+    if let Some(ip) = question.address {
+        query += &format!("&address={ip}");
     }
     query
 }

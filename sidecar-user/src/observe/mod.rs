@@ -14,6 +14,7 @@ mod admin;
 mod ageing;
 mod decided;
 mod doors;
+mod endpoints;
 mod exposition;
 mod figures;
 mod filter;
@@ -21,6 +22,7 @@ mod following;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod http;
+mod identity;
 mod label_table;
 mod labels;
 mod leg_report;
@@ -29,9 +31,11 @@ mod meters;
 mod node;
 mod node_api;
 mod observer;
+mod of_pod;
 mod open_flows;
 mod past;
 mod pods;
+mod policies;
 mod process;
 mod readiness;
 mod renderer;
@@ -40,6 +44,7 @@ mod ring;
 mod series;
 mod series_table;
 mod shard;
+mod sight;
 mod socket;
 mod standing;
 mod status;
@@ -51,21 +56,28 @@ mod why;
 
 pub use admin::{Admin, Explain, Listeners, LogLevel, SetLevel, serve_admin};
 pub use decided::DecisionReport;
+pub use endpoints::{
+    DialFailureReport, EndpointList, EndpointReport, EndpointsQuestion, RegistryReport, ServiceReport, Sought,
+};
 pub use figures::Figure;
 pub use filter::{FlowFilter, Query as FlowQuery, State as FlowState, misfit};
 pub use http::{Caller, PIECE, Pieces};
+pub use identity::{CertificateReport, IdentityReport, SourceReport, Validity};
 pub use leg_report::{LegReport, LegReports};
 pub use listing::ListText;
 pub use meters::{By, Meters};
 pub use node::{AnswerTo, Asked, NodeAdmin, Reply, serve_node};
 pub use node_api::{AnswerCaller, Bearer, NodeApi, serve_node_api};
 pub use observer::{FlowHandle, Limits, Observer, OpenFlow, ShardObserver};
+pub use of_pod::OfPod;
 pub use pods::{PodExplanation, PodList, PodStatus, Problem, Summary};
+pub use policies::{PoliciesQuestion, PolicyReport, PolicySource, PolicyStanding, PolicyVerdict};
 pub use readiness::{Condition, Readiness};
 pub use report::{FlowList, FlowReport, FlowsSince, TlsReport, WatchEvent};
+pub use sight::{AnswerPolicies, Sight};
 pub use socket::{AdminSocket, Shared as SharedSocket};
 pub use status::serve_status;
-pub use why::{EndpointReport, Protocol, Question, RuleReport, WhyReport};
+pub use why::{Protocol, Question, RuleReport, WhyReport};
 
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -28,6 +28,8 @@ pub enum Asked {
     Flows(String),
     Why(String),
     Pods(String),
+    /// What one pod's proxy says of itself, by the path of the proxy's own endpoint.
+    OfProxy(&'static str, String),
 }
 
 pub enum Reply {
@@ -39,6 +41,8 @@ pub enum Reply {
     Lines(Box<dyn Pieces>),
     /// The question makes no sense; a sentence for the caller.
     Wrong(String),
+    /// There is nobody who could answer; a sentence for the caller.
+    Missing(String),
     /// As many are answered as may be.
     Busy(String),
     /// Nobody knows who asks.
@@ -53,6 +57,9 @@ GET /flows    flows of all pods, JSON: those that are open, and those that this 
               &watch=true (a line of JSON for each event)
 GET /why      what would happen to a connection of a pod, and what happened to those that failed, JSON
               ?pod=NAMESPACE/NAME &since=10m &all=true, and what a proxy's /why takes
+GET /identity, GET /endpoints, GET /policies
+              what a pod's proxy says of itself, JSON
+              ?pod=NAMESPACE/NAME, and what the proxy's own takes
 GET /pods     the pods of this node, and what is wrong with them, JSON
               ?pod=NAMESPACE/NAME or &namespace=NAME, both as often as wanted, as with the two above
 GET /metrics  Prometheus metrics
@@ -104,6 +111,9 @@ pub(super) fn asked(request: &Request<Incoming>) -> Option<Asked> {
         "/flows" => Some(Asked::Flows(query)),
         "/why" => Some(Asked::Why(query)),
         "/pods" => Some(Asked::Pods(query)),
+        "/identity" => Some(Asked::OfProxy("/identity", query)),
+        "/endpoints" => Some(Asked::OfProxy("/endpoints", query)),
+        "/policies" => Some(Asked::OfProxy("/policies", query)),
         _ => None,
     }
 }
@@ -114,6 +124,7 @@ pub(super) async fn answered(reply: impl Future<Output = Reply>) -> Response<Ans
         Ok(Reply::Stream(pieces)) => respond(StatusCode::OK, JSON, Answer::Stream(pieces)),
         Ok(Reply::Lines(pieces)) => respond(StatusCode::OK, "application/x-ndjson", Answer::Stream(pieces)),
         Ok(Reply::Wrong(reason)) => text(StatusCode::BAD_REQUEST, reason + "\n"),
+        Ok(Reply::Missing(reason)) => text(StatusCode::NOT_FOUND, reason + "\n"),
         Ok(Reply::Busy(reason)) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
         Ok(Reply::Unknown(reason)) => text(StatusCode::UNAUTHORIZED, reason + "\n"),
         Ok(Reply::Forbidden(reason)) => text(StatusCode::FORBIDDEN, reason + "\n"),

@@ -1,8 +1,9 @@
 //! Why a connection went as it did: what its flow remembers, as the answer to `/why` says it. Decides nothing.
 
 use super::decided::DecisionReport;
+use super::endpoints::EndpointReport;
 use super::report::FlowReport;
-use super::why::{EndpointReport, WhyReport};
+use super::why::WhyReport;
 
 impl WhyReport {
     /// Of a connection that there was, or is: `verdict` is `mesh`, `direct` or `admitted` where it came up, else `refused`
@@ -72,7 +73,7 @@ fn tried(flow: &FlowReport) -> Vec<EndpointReport> {
             endpoints.push(EndpointReport {
                 address: address.clone(),
                 transport: decision.transport.clone().unwrap_or_default(),
-                identities: Vec::new(),
+                ..EndpointReport::default()
             });
         }
     }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::endpoints::EndpointReport;
 use super::filter::misfit;
 use crate::model::SpiffeId;
 use crate::model::identity::InvalidId;
@@ -47,7 +48,7 @@ pub struct WhyReport {
     /// `truthful` or `optimistic`, where the proxy gets an outbound connection.
     pub connect: Option<Cow<'static, str>>,
     pub rule: Option<RuleReport>,
-    /// Where the proxy would go; it chooses one of these.
+    /// Who stands behind the destination, and how likely the proxy goes there; of what there was, those that were dialled.
     pub endpoints: Vec<EndpointReport>,
     /// What led to the verdict, in order.
     pub reasons: Vec<String>,
@@ -64,16 +65,6 @@ pub struct RuleReport {
     pub line: Option<usize>,
     /// What a built-in rule is for.
     pub built_in: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EndpointReport {
-    pub address: String,
-    /// `hbone` or `plain`.
-    pub transport: Cow<'static, str>,
-    /// The identities that it may prove; empty where none is asked for.
-    pub identities: Vec<String>,
 }
 
 impl Question {

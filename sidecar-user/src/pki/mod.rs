@@ -3,6 +3,8 @@
 //! It judges nothing: no chain is built here and no name is compared. rustls-webpki does the judging, and does not show
 //! names and times.
 
+mod described;
+
 use std::time::{Duration, SystemTime};
 
 use x509_parser::certificate::X509Certificate;
@@ -10,6 +12,8 @@ use x509_parser::error::X509Error;
 use x509_parser::extensions::GeneralName;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
+
+pub use described::{Described, describe};
 
 /// The URIs among the subject alternative names. An error is words for a message.
 pub fn uris<'a>(cert: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, String> {

@@ -5,13 +5,16 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::edges::EdgeList;
+use super::endpoints::EndpointComparison;
 use crate::kubernetes::API_VERSION;
-use crate::observe::{FlowList, PodExplanation, PodList, WatchEvent, WhyReport};
+use crate::observe::{
+    EndpointList, FlowList, IdentityReport, PodExplanation, PodList, PolicyReport, WatchEvent, WhyReport,
+};
 
 const PAGE: &str = include_str!("../../../docs/output.md");
 
 /// The example of a kind, without what every kind has.
-fn example(kind: &str) -> Value {
+pub(super) fn example(kind: &str) -> Value {
     let (_, section) = PAGE.split_once(&format!("\n### {kind}\n")).unwrap();
     let (_, rest) = section.split_once("```json\n").unwrap();
     let mut value: Value = serde_json::from_str(rest.split("```").next().unwrap()).unwrap();
@@ -35,6 +38,10 @@ fn every_example_has_the_fields_of_its_kind_and_no_other() {
     holds::<EdgeList>("EdgeList");
     holds::<PodList>("PodList");
     holds::<PodExplanation>("PodExplanation");
+    holds::<IdentityReport>("Identity");
+    holds::<EndpointList>("EndpointList");
+    holds::<EndpointComparison>("EndpointComparison");
+    holds::<PolicyReport>("PolicyReport");
     let list = example("ExplanationList");
     let past: Vec<WhyReport> = serde_json::from_value(list["explanations"].clone()).unwrap();
     assert_eq!(serde_json::to_value(past).unwrap(), list["explanations"]);

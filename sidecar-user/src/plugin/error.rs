@@ -138,6 +138,12 @@ pub enum Error {
     NotFlows { target: String, reason: String },
     #[error("{target} answered what is no list of pods ({reason}): is it the socket of a node's agent?")]
     NotPods { target: String, reason: String },
+    #[error("{target} answered what is no {what} ({reason}): is it the admin endpoint of this version?")]
+    Unlike {
+        target: String,
+        what: &'static str,
+        reason: String,
+    },
     #[error("{target} ended the stream: {reason}; start the command again")]
     Ended { target: String, reason: String },
     #[error("which image do sidecars run? Give --image IMAGE, or --profile FILE with `image: …`")]

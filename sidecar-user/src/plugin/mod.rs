@@ -12,8 +12,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use edges::Edges;
+use endpoints::Endpoints;
 use flows::Flows;
+use identity::Identity;
 use inject::{Inject, Uninject};
+use policy::Policy;
 use status::Status;
 
 mod access;
@@ -24,12 +27,16 @@ mod contract;
 mod destination;
 mod drain;
 mod edges;
+mod endpoints;
 mod error;
 mod flows;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod identity;
 mod inject;
 mod merge;
+mod of_itself;
+mod policy;
 mod screen;
 mod status;
 mod sys;
@@ -65,6 +72,12 @@ enum Verb {
     Edges(Edges),
     /// The pods of a node's agent, and what is wrong with them
     Status(Status),
+    /// The certificate by which a pod proves who it is: who signed it, and when the next one is due
+    Identity(Identity),
+    /// Who stands behind a service, as a pod's proxy has it, and where the next connection would go
+    Endpoints(Endpoints),
+    /// Which policies hold for a pod, and whether somebody would be let in
+    Policy(Policy),
     /// Prints the pods of a file with their sidecars, or what a cluster needs to inject by itself
     Inject(Inject),
     /// Prints the pods of a file without their sidecars
@@ -87,6 +100,9 @@ pub fn main() -> ExitCode {
         Verb::Why(why) => why.run(out),
         Verb::Edges(edges) => edges.run(out),
         Verb::Status(status) => status.run(out),
+        Verb::Identity(identity) => identity.run(out),
+        Verb::Endpoints(endpoints) => endpoints.run(out),
+        Verb::Policy(policy) => policy.run(out),
         Verb::Inject(inject) => inject.run(out),
         Verb::Uninject(uninject) => uninject.run(out),
     };

@@ -12,8 +12,9 @@ use super::columns::printable;
 use super::destination::{self, Destination};
 use super::error::{Error, unwritten};
 use super::screen::{Screen, ScreenArgs, Syntax};
+use super::words::{failed, percent};
 use crate::model::SpiffeId;
-use crate::observe::{FlowList, PodExplanation, WhyReport};
+use crate::observe::{EndpointReport, FlowList, PodExplanation, WhyReport};
 
 /// Of `listen.admin`, unless it is configured.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:15000";
@@ -262,17 +263,31 @@ fn render_with_past(report: &PodExplanation, all: bool) -> String {
 pub(super) fn render(report: &WhyReport) -> String {
     let mut lines = vec![report.summary.clone()];
     lines.extend(report.reasons.iter().map(|reason| format!("  {reason}")));
-    for endpoint in &report.endpoints {
-        let mut line = format!("  endpoint {}, {}", endpoint.address, endpoint.transport);
-        if !endpoint.identities.is_empty() {
-            line.push_str(&format!(", who must prove {}", endpoint.identities.join(" or ")));
-        }
-        lines.push(line);
-    }
+    lines.extend(report.endpoints.iter().map(endpoint));
     if let Some(event) = &report.kernel_event {
         lines.push(format!("  counted as {event} in outrigger_kernel_events_total"));
     }
     lines.iter().map(|line| printable(line) + "\n").collect()
+}
+
+fn endpoint(endpoint: &EndpointReport) -> String {
+    let mut line = format!("  endpoint {}, {}", endpoint.address, endpoint.transport);
+    if !endpoint.identities.is_empty() {
+        line.push_str(&format!(", who must prove {}", endpoint.identities.join(" or ")));
+    }
+    if let Some(state) = &endpoint.state {
+        line.push_str(&format!("; {}", state.replace('_', " ")));
+    }
+    if let Some(open) = endpoint.open_connections {
+        line.push_str(&format!(", {open} open"));
+    }
+    if let Some(chance) = endpoint.chance.filter(|_| endpoint.state.is_some()) {
+        line.push_str(&format!(", chosen with {}", percent(chance)));
+    }
+    if let Some(failure) = &endpoint.last_failure {
+        line.push_str(&format!("; {}", failed(failure)));
+    }
+    line
 }
 
 #[cfg(test)]
@@ -403,6 +418,36 @@ mod tests {
         assert_eq!(
             render_with_past(&told, false),
             "demo/a: no sidecar\n  start it\n\nno failed connection to there is remembered of this time\n"
+        );
+    }
+
+    #[test]
+    fn each_endpoint_tells_how_it_fares_and_what_failed() {
+        let endpoint = |json: serde_json::Value| {
+            let mut all =
+                serde_json::json!({"address": "10.0.0.2:80", "transport": "hbone", "identities": []});
+            for (name, value) in json.as_object().unwrap() {
+                all[name] = value.clone();
+            }
+            super::endpoint(&serde_json::from_value(all).unwrap())
+        };
+        assert_eq!(
+            endpoint(serde_json::json!({"state": "ready", "openConnections": 3, "chance": 0.666})),
+            "  endpoint 10.0.0.2:80, hbone; ready, 3 open, chosen with 67%"
+        );
+        assert_eq!(
+            endpoint(serde_json::json!({
+                "state": "not_ready", "openConnections": 0, "chance": 0.0,
+                "lastFailure": {"count": 2, "at": "2026-01-31T12:00:00.000Z", "by": "upstream",
+                    "cause": "connection_refused", "detail": "503"}
+            })),
+            "  endpoint 10.0.0.2:80, hbone; not ready, 0 open, chosen with 0%; failed 2 times in a row, at \
+             2026-01-31T12:00:00.000Z: connection_refused by upstream: 503"
+        );
+        assert_eq!(
+            endpoint(serde_json::json!({})),
+            "  endpoint 10.0.0.2:80, hbone",
+            "of an older proxy"
         );
     }
 

@@ -1,4 +1,6 @@
-//! Times and sizes as people say them.
+//! Times, sizes and failures as people say them.
+
+use crate::observe::DialFailureReport;
 
 pub(super) fn known(value: Option<&str>) -> String {
     value.unwrap_or("-").to_owned()
@@ -40,6 +42,29 @@ pub(super) fn size(bytes: u64) -> String {
     format!("{value:.1}{}", UNITS[unit])
 }
 
+/// Of a probability, so that only what never happens is 0%.
+pub(super) fn percent(part: f64) -> String {
+    match part {
+        p if p > 0.0 && p < 0.01 => "<1%".to_owned(),
+        p => format!("{:.0}%", p * 100.0),
+    }
+}
+
+pub(super) fn failed(failure: &DialFailureReport) -> String {
+    let DialFailureReport {
+        count,
+        at,
+        by,
+        cause,
+        detail,
+    } = failure;
+    let times = match count {
+        1 => String::new(),
+        count => format!(" {count} times in a row"),
+    };
+    format!("failed{times}, at {at}: {cause} by {by}: {detail}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +73,7 @@ mod tests {
     fn units_change_where_people_expect_it() {
         let sizes = [0, 1023, 1024, 1536, 1_048_575, 1 << 30].map(size);
         assert_eq!(sizes, ["0B", "1023B", "1.0KiB", "1.5KiB", "1.0MiB", "1.0GiB"]);
+        assert_eq!([0.0, 0.001, 0.5, 1.0].map(percent), ["0%", "<1%", "50%", "100%"]);
         let ages = [0.25, 1.0, 119.0, 120.0, 700.0, 11_000.0, 200_000.0].map(age);
         assert_eq!(ages, ["250ms", "1s", "119s", "2m0s", "11m", "3h", "2d"]);
     }

@@ -245,6 +245,7 @@ mod tests {
             failures,
             last_error: (failures > 0).then(|| "cannot read /run/token".into()),
             next_attempt: None,
+            obtained: None,
         }
     }
 

@@ -13,14 +13,15 @@ use tokio::sync::watch;
 use super::affinity::Affinities;
 use super::authorize;
 use super::config::{self, Config};
+use super::considered;
 use super::kernel::Kernel;
 use crate::datapath::{Action, Connect, Explain, Verdict};
 use crate::identity::Svid;
-use crate::model::{OriginalDst, Own, Snapshot};
+use crate::model::{BalanceMode, OriginalDst, Own, Snapshot};
 use crate::observe::{EndpointReport, Question, WhyReport};
 use crate::policy::authorization::Denial;
 use crate::policy::{Denied, Mode};
-use crate::route::{Refusal, Request, Route, Unknown, Upstream, route};
+use crate::route::{Request, Route, Unknown, route};
 use text::Telling;
 
 /// Endpoints that an answer lists; a service may have thousands.
@@ -104,7 +105,7 @@ impl Why {
         if !world.knows(to.ip()) {
             report.0.reasons.push(text::UNASKED.into());
         }
-        let (endpoints, refusal) = self.endpoints(&world, to);
+        let (route, endpoints) = self.endpoints(&world, to);
         if let Some((service, all)) = world.service_at(to) {
             let kept = self.affinities.of(service, to.port(), Instant::now());
             let from = world.location_of(&self.own);
@@ -116,9 +117,9 @@ impl Why {
                 workload.namespace, workload.name
             ));
         }
-        match (endpoints.first(), refusal) {
-            (Some(first), _) => {
-                let mesh = first.transport == "hbone";
+        match route {
+            Route::Mesh(_) | Route::Direct(_) => {
+                let mesh = matches!(route, Route::Mesh(_));
                 report.proxied(mesh, endpoints);
                 if world.workload_by_address(to.ip()).is_none() && !world.is_vip(to.ip()) {
                     report
@@ -130,34 +131,42 @@ impl Why {
                     report.refused("the proxy has no certificate yet, and goes to no mesh peer without");
                 }
             }
-            (None, Some(refusal)) => report.refused(text::refusal(refusal)),
-            (None, None) => report.refused("no endpoint can be chosen"),
+            Route::Refuse(refusal) => {
+                report.0.endpoints = endpoints;
+                report.refused(text::refusal(refusal));
+            }
         }
     }
 
-    /// All that the walk could choose, one after the other as if each had failed, and why there is no more.
-    fn endpoints(&self, world: &Snapshot, to: SocketAddr) -> (Vec<EndpointReport>, Option<Refusal>) {
-        let mut tried = Vec::new();
-        let mut found = Vec::new();
+    /// What the walk would do first, and everybody whom it considers.
+    fn endpoints(&self, world: &Snapshot, to: SocketAddr) -> (Route, Vec<EndpointReport>) {
         let service = world.service_at(to);
         let kept = service.and_then(|(service, _)| self.affinities.of(service, to.port(), Instant::now()));
-        while found.len() < SHOWN {
-            let request = Request {
-                dst: OriginalDst::new(to),
-                unknown: self.unknown,
-                tried: &tried,
-                from: world.location_of(&self.own),
-                stays_with: kept.as_ref().map(|kept| kept.uid.as_str()),
-            };
-            let (up, transport) = match route(world, &request, &mut |_| 0) {
-                Route::Mesh(up) => (up, "hbone"),
-                Route::Direct(up) => (up, "plain"),
-                Route::Refuse(refusal) => return (found, Some(refusal)),
-            };
-            tried.push(up.endpoint);
-            found.push(endpoint(&up, transport));
-        }
-        (found, None)
+        let request = Request {
+            dst: OriginalDst::new(to),
+            unknown: self.unknown,
+            tried: &[],
+            from: world.location_of(&self.own),
+            stays_with: kept.as_ref().map(|kept| kept.uid.as_str()),
+        };
+        let route = route(world, &request, &mut |_| 0);
+        let mut endpoints = match (service, route.upstream()) {
+            (Some((service, all)), _) if service.balancing.mode != BalanceMode::Passthrough => {
+                considered::of_service(service, all, &request)
+            }
+            (_, Some(up)) => vec![match &up.target {
+                Some(target) => considered::of_workload(&target.workload, &target.load, up.endpoint),
+                None => EndpointReport {
+                    address: up.endpoint.to_string(),
+                    transport: "plain".into(),
+                    chance: Some(1.0),
+                    ..EndpointReport::default()
+                },
+            }],
+            (_, None) => Vec::new(),
+        };
+        endpoints.truncate(SHOWN);
+        (route, endpoints)
     }
 
     fn inbound(&self, question: &Question, source: IpAddr) -> Result<WhyReport, String> {
@@ -234,16 +243,5 @@ impl Why {
     fn is_own_port(&self, to: SocketAddr) -> bool {
         let here = to.ip().is_loopback() || self.own.addresses.contains(&to.ip());
         here && self.own_ports.contains(&to.port())
-    }
-}
-
-fn endpoint(up: &Upstream, transport: &'static str) -> EndpointReport {
-    EndpointReport {
-        address: up.endpoint.to_string(),
-        transport: transport.into(),
-        identities: match transport {
-            "hbone" => up.expected().iter().map(ToString::to_string).collect(),
-            _ => Vec::new(),
-        },
     }
 }

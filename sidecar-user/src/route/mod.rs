@@ -2,6 +2,7 @@
 //! dialled, nothing is waited for.
 
 mod balance;
+mod consider;
 mod rank;
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +12,8 @@ use crate::model::snapshot::Load;
 use crate::model::{
     BalanceMode, Endpoint, Location, OriginalDst, Service, Snapshot, SpiffeId, TunnelProtocol, Workload,
 };
+
+pub use consider::{Consideration, Considered, consider};
 
 /// What happens to destinations that the registry does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,27 +125,46 @@ fn to_service(
     request: &Request<'_>,
     random: &mut dyn FnMut(usize) -> usize,
 ) -> Route {
-    let OriginalDst(dst) = request.dst;
-    let same_family = |e: &Endpoint| like(dst.ip(), &e.workload.addresses);
-    let speaks_it = endpoints.iter().any(|e| same_family(e).is_some());
-    let address = |e: &Endpoint| {
-        let port = target_port(service, e, dst.port())?;
-        let ip = match speaks_it {
-            true => same_family(e)?,
+    let sight = Sight::new(service, endpoints, request.dst);
+    let is_usable = |e: &Endpoint| {
+        let is_new = |address| !request.tried.contains(&address);
+        service.balancing.is_healthy_enough(&e.workload) && sight.address(e).is_some_and(is_new)
+    };
+    let (from, stays_with) = (request.from, request.stays_with);
+    let chosen = rank::choose(&service.balancing, endpoints, from, stays_with, is_usable, random);
+    match chosen.and_then(|e| Some((e, sight.address(e)?))) {
+        Some((e, endpoint)) => to_workload(&e.workload, &e.load, endpoint, Some(service.clone())),
+        None => Route::Refuse(Refusal::NoEndpoint),
+    }
+}
+
+/// A service as a connection to one of its addresses sees it: where each endpoint would be dialled.
+struct Sight<'s> {
+    service: &'s Service,
+    dst: SocketAddr,
+    /// Some endpoint has an address of the family that was dialled.
+    speaks_it: bool,
+}
+
+impl<'s> Sight<'s> {
+    fn new(service: &'s Service, endpoints: &[Endpoint], OriginalDst(dst): OriginalDst) -> Self {
+        let has_it = |e: &Endpoint| like(dst.ip(), &e.workload.addresses).is_some();
+        Self {
+            service,
+            dst,
+            speaks_it: endpoints.iter().any(has_it),
+        }
+    }
+
+    /// `None`: it does not serve that port.
+    fn address(&self, e: &Endpoint) -> Option<SocketAddr> {
+        let port = target_port(self.service, e, self.dst.port())?;
+        let ip = match self.speaks_it {
+            true => like(self.dst.ip(), &e.workload.addresses)?,
             // A proxy goes from one family to the other where that is the only way.
             false => *e.workload.addresses.first()?,
         };
         Some(SocketAddr::new(ip, port))
-    };
-    let is_usable = |e: &Endpoint| {
-        let is_new = |address| !request.tried.contains(&address);
-        service.balancing.is_healthy_enough(&e.workload) && address(e).is_some_and(is_new)
-    };
-    let (from, stays_with) = (request.from, request.stays_with);
-    let chosen = rank::choose(&service.balancing, endpoints, from, stays_with, is_usable, random);
-    match chosen.and_then(|e| Some((e, address(e)?))) {
-        Some((e, endpoint)) => to_workload(&e.workload, &e.load, endpoint, Some(service.clone())),
-        None => Route::Refuse(Refusal::NoEndpoint),
     }
 }
 

@@ -19,6 +19,7 @@ mod rollout;
 mod rotation;
 mod self_attach;
 mod sidecars;
+mod sight;
 mod starting;
 mod strict;
 mod uninstall;

@@ -40,8 +40,8 @@ pub(super) const ROOMS: &[Room] = &[
     ),
     // Reading files that users write, for every room that has one. granit_parser tells where in it a field stands.
     room("document", "", "granit_parser notify tokio"),
-    // What x509_parser shows of a certificate and webpki keeps to itself.
-    room("pki", "", "x509_parser"),
+    // What x509_parser shows of a certificate and webpki keeps to itself; sha2 for its fingerprint.
+    room("pki", "", "sha2 x509_parser"),
     // Files of roots and tokens, for whoever proves itself to an authority. nix opens a user's file without waiting for the other end of
     // a pipe, zeroize for the token.
     room("credentials", "", "nix rustls tonic zeroize"),

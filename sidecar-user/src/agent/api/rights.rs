@@ -10,7 +10,7 @@ use crate::observe::Asked;
 /// it names none.
 pub(super) fn needed(asked: &Asked) -> Result<Vec<Right>, String> {
     let query = match asked {
-        Asked::Flows(query) | Asked::Why(query) | Asked::Pods(query) => query,
+        Asked::Flows(query) | Asked::Why(query) | Asked::Pods(query) | Asked::OfProxy(_, query) => query,
     };
     let namespaces = namespaces(query)?;
     let right = |namespace| Right {

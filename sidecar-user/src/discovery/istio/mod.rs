@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::kubernetes::{AuthorizationPolicy, Change, IstioMeta, PeerAuthentication};
 use crate::model::authorization::{Policy, PolicyName, Scope};
+pub use peer::{CONVERTED, STATIC_STRICT};
 use peer::{Demand, Peer};
 pub use problem::Problem;
 

@@ -10,6 +10,11 @@ use crate::model::authorization::{
     Action, Clause, Condition, Match, Policy, PolicyName, Rule, Scope, StringMatch,
 };
 
+/// The policy that denies all plaintext. No Kubernetes object has an underscore in its name.
+pub const STATIC_STRICT: &str = "istio_converted_static_strict";
+/// What the name of the policy begins with that is made of one object; the object's name follows.
+pub const CONVERTED: &str = "converted_peer_authentication_";
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
     pub(super) name: PolicyName,
@@ -100,7 +105,7 @@ impl Peer {
     pub(super) fn policy_name(&self) -> PolicyName {
         PolicyName {
             namespace: self.name.namespace.clone(),
-            name: format!("converted_peer_authentication_{}", self.name.name).into(),
+            name: format!("{CONVERTED}{}", self.name.name).into(),
         }
     }
 }
@@ -171,8 +176,7 @@ pub(super) fn strict(root: &str) -> Policy {
 pub(super) fn strict_name(root: &str) -> PolicyName {
     PolicyName {
         namespace: root.into(),
-        // No Kubernetes object has an underscore in its name.
-        name: "istio_converted_static_strict".into(),
+        name: STATIC_STRICT.into(),
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) fn closures(observer: &Observer) -> (Admin, Arc<AtomicBool>) {
             }),
         },
         why: Box::new(|question| Err(format!("asked about port {}", question.port))),
+        sight: sight::Sight::of_nothing(),
         phase: Box::new(|| "serving"),
         lame_duck: Box::new({
             let drained = drained.clone();
@@ -107,6 +108,44 @@ async fn over_tcp_questions_are_answered_and_nothing_is_changed() {
     }
     assert!(!admin.drained.load(Relaxed));
     assert_eq!(ask(admin.tcp, "GET", "/loglevel", "").await.1, "info\n");
+}
+
+#[tokio::test]
+async fn what_a_proxy_says_of_itself_is_whole_for_its_owner_and_its_agent() {
+    let path = std::env::temp_dir().join(format!("outrigger-{}-itself.agent", std::process::id()));
+    let (listener, tcp) = listen();
+    let (admin, _) = closures(&Observer::new());
+    let unix = path.with_extension("sock");
+    let listeners = Listeners {
+        tcp: Some(listener),
+        socket: Some(AdminSocket::bind(&unix).unwrap()),
+        agent: Some(std::os::unix::net::UnixListener::bind(&path).unwrap()),
+    };
+    let served = tokio::spawn(serve_admin(listeners, admin));
+    let (code, body) = ask(tcp, "GET", "/identity", "").await;
+    assert!(
+        code == 200 && body.contains("demo/sa/web") && !body.contains("control.test"),
+        "{code} {body}"
+    );
+    for socket in [&unix, &path] {
+        let (code, body) = ask_unix(socket, "GET", "/identity", "").await;
+        assert!(code == 200 && body.contains("control.test"), "{code} {body}");
+    }
+    let (code, body) = ask(tcp, "GET", "/endpoints?service=demo/web:80", "").await;
+    assert!(
+        code == 200 && body.contains(r#""asked":"demo/web:80""#),
+        "{code} {body}"
+    );
+    let (code, body) = ask(tcp, "GET", "/endpoints?service=web", "").await;
+    assert!(
+        code == 400 && body.contains("NAMESPACE/HOSTNAME"),
+        "{code} {body}"
+    );
+    let policies = ask(tcp, "GET", "/policies", "").await;
+    assert_eq!(policies, (400, "nobody knows\n".into()));
+    assert_eq!(ask(tcp, "POST", "/policies", "").await.0, 405);
+    served.abort();
+    let _ = std::fs::remove_file(&path);
 }
 
 #[tokio::test]

@@ -239,6 +239,17 @@ fn every_field_of_an_agent_s_explanation_and_of_a_summary_stands_there_and_no_ot
 }
 
 #[test]
+fn every_parameter_of_policies_stands_there() {
+    let error = policies::PoliciesQuestion::parse("x=y").unwrap_err();
+    let (_, parameters) = error.rsplit_once("there are ").unwrap();
+    let rows = table("### `GET /policies`");
+    assert_eq!(
+        set(rows.iter().map(|row| quoted(row[0]).remove(0))),
+        set(parameters.split(", ").map(String::from))
+    );
+}
+
+#[test]
 fn every_parameter_event_and_cause_stands_there() {
     let error = filter::Query::parse("x=y").unwrap_err();
     let parameters = error

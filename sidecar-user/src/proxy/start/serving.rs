@@ -19,7 +19,7 @@ use super::super::proving::Nonces;
 use super::super::stop::{self, Lifetime};
 use super::super::takeover::{self, Former};
 use super::super::threads::Threads;
-use super::super::{config, watchers, why};
+use super::super::{config, sight, watchers, why};
 use super::identity::Identity;
 use super::opened::Opened;
 use crate::lifecycle::{self, Application, LogFilter};
@@ -160,11 +160,18 @@ impl Serving {
             running.identity.svid.clone(),
             opened.affinities.clone(),
         );
+        let sight = sight::sight(
+            &config,
+            (running.identity.svid.clone(), running.identity.status.clone()),
+            &opened.feed,
+            opened.affinities.clone(),
+        );
         Admin {
             observer: opened.observer.clone(),
             config: Box::new(move |caller| watchers::shown_config(&config, caller)),
             log_level: log_level(opened.log.clone()),
             why: Box::new(move |question| why.answer(question)),
+            sight,
             drain: Box::new(move || ask.end("the admin endpoint")),
             lame_duck: Box::new(move || duck.lame_duck()),
             phase: Box::new(move || shown.phase(*phase.borrow()).name()),

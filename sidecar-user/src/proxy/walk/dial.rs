@@ -85,6 +85,9 @@ pub(super) async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow)
         };
         match dialled {
             Ok(stream) => {
+                if let Some(target) = &up.target {
+                    target.load.answered(up.endpoint);
+                }
                 flow.update(|f| {
                     f.decided(SystemTime::now(), tried(&up, transport, None));
                     f.connect_time = Some(start.elapsed());
@@ -97,6 +100,13 @@ pub(super) async fn connect(shard: &Shard, asked: &DialRequest, flow: &OpenFlow)
                     None => outcome::log(&error, (asked.client, asked.dst), up.endpoint),
                 }
                 let failure = Failure::new(outcome::of_error(&error), &error_chain(&error));
+                if let Some(target) = &up.target
+                    && outcome::is_endpoints_fault(failure.outcome)
+                {
+                    target
+                        .load
+                        .failed(up.endpoint, failure.clone(), SystemTime::now());
+                }
                 flow.decided(tried(&up, transport, Some(failure)));
                 let absent_for = shard.pool.absent_for(shard.gateway(&up));
                 search.failed((&up, transport), &error, absent_for)?;

@@ -118,9 +118,14 @@ impl Telling {
     }
 
     pub(super) fn proxied(&mut self, mesh: bool, endpoints: Vec<EndpointReport>) {
-        let to = match endpoints.as_slice() {
-            [one] => one.address.clone(),
-            many => format!("one of {} endpoints", many.len()),
+        let likely = || {
+            endpoints
+                .iter()
+                .filter(|one| one.chance.is_some_and(|chance| chance > 0.0))
+        };
+        let to = match (likely().count(), likely().next()) {
+            (1, Some(one)) => one.address.clone(),
+            (many, _) => format!("one of {many} endpoints"),
         };
         let (verdict, summary) = match mesh {
             true => (

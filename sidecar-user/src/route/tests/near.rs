@@ -57,11 +57,7 @@ struct Client<'c> {
 
 impl Client<'_> {
     fn route(&self, world: &Snapshot, tried: &[SocketAddr], random: &mut dyn FnMut(usize) -> usize) -> Route {
-        let locality = Locality {
-            region: "r".into(),
-            zone: "a".into(),
-            subzone: String::new(),
-        };
+        let locality = here();
         let request = Request {
             dst: OriginalDst::new(format!("{VIP}:80").parse().unwrap()),
             unknown: Unknown::PassThrough,
@@ -75,6 +71,25 @@ impl Client<'_> {
         route(world, &request, random)
     }
 
+    fn considered<'w>(&self, world: &'w Snapshot) -> Vec<Considered<'w>> {
+        let locality = here();
+        let dst: SocketAddr = format!("{VIP}:80").parse().unwrap();
+        let (service, endpoints) = world.service_at(dst).unwrap();
+        let request = Request {
+            dst: OriginalDst::new(dst),
+            unknown: Unknown::PassThrough,
+            tried: &[],
+            from: Location {
+                locality: &locality,
+                node: self.node,
+            },
+            stays_with: self.stays_with,
+        };
+        let all = consider(service, endpoints, &request);
+        assert_eq!(all.len(), endpoints.len());
+        all
+    }
+
     /// How often each endpoint is chosen in that many connections, none of which stays open.
     fn chosen(&self, world: &Snapshot, times: usize) -> BTreeMap<String, usize> {
         let (mut random, mut counts) = (dice(), BTreeMap::new());
@@ -85,6 +100,14 @@ impl Client<'_> {
             }
         }
         counts
+    }
+}
+
+fn here() -> Locality {
+    Locality {
+        region: "r".into(),
+        zone: "a".into(),
+        subzone: String::new(),
     }
 }
 
@@ -265,7 +288,53 @@ fn the_endpoints_that_are_chosen_are_exactly_the_best_of_those_allowed() {
             .collect();
         wanted.sort();
         assert_eq!(given(&world, "n1"), wanted, "{places:?} {balancing:?}");
+        assert_eq!(considered(&world), wanted, "{places:?} {balancing:?}");
     }
+}
+
+/// Those that are said to be chosen by a client on n1; the others are said to be out of the question, with the reason.
+fn considered(world: &Snapshot) -> Vec<String> {
+    let mode = world
+        .services()
+        .map(|(service, _)| service.balancing.mode)
+        .next()
+        .unwrap();
+    let mut chosen = Vec::new();
+    for one in N1.considered(world) {
+        match one.what {
+            Consideration::Candidate { chance } => {
+                assert!(chance > 0.0, "all of them have no connection");
+                chosen.push(one.endpoint.workload.uid.clone());
+            }
+            Consideration::Standby => assert_eq!(mode, BalanceMode::Failover),
+            Consideration::Excluded => assert_eq!(mode, BalanceMode::Strict),
+            Consideration::NotReady => assert!(!one.endpoint.workload.healthy),
+            Consideration::NoPort => panic!("each of them serves it"),
+        }
+    }
+    chosen.sort();
+    chosen
+}
+
+#[test]
+fn who_is_stayed_with_is_the_one_candidate_as_long_as_it_is_ready() {
+    let mut places = PLACES;
+    let said = |places: &[Place]| -> Vec<Consideration> {
+        let world = placed(places, &Balancing::default());
+        let client = Client {
+            stays_with: Some("w2"),
+            ..N1
+        };
+        let all = client.considered(&world).into_iter();
+        all.map(|one| one.what).collect()
+    };
+    let ready = said(&places);
+    assert_eq!(ready[1], Consideration::Candidate { chance: 1.0 });
+    assert_eq!(ready[0], Consideration::Standby);
+    places[1].3 = false;
+    let unready = said(&places);
+    assert_eq!(unready[1], Consideration::NotReady);
+    assert!(matches!(unready[0], Consideration::Candidate { chance } if chance > 0.0));
 }
 
 /// The definition, read one by one: how many scopes match before the first that does not.
