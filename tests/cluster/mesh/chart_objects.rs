@@ -83,10 +83,6 @@ fn the_pods_that_the_charts_pod_monitors_select_answer_with_their_metrics() {
                     pod["metadata"]["name"]
                 );
             };
-            if name == "outrigger-agent" {
-                // A Prometheus of the tests asks them.
-                continue;
-            }
             let said = scraped(place, pod["metadata"]["name"].as_str().unwrap(), number);
             assert!(said.contains("outrigger_build_info"), "{name}: {said}");
         }

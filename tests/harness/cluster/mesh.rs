@@ -245,8 +245,6 @@ fn values_of_any_chart() -> Result<Vec<String>> {
         "image.repository=outrigger.example/outrigger".into(),
         "image.tag=local".into(),
         "image.pullPolicy=Never".into(),
-        // Metrics of agents, as a Prometheus asks for them.
-        "agent.status=0.0.0.0:15021".into(),
         format!("agent.hostPaths.cgroup={}", cgroups.display()),
     ])
 }
