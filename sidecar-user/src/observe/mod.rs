@@ -52,7 +52,7 @@ mod why;
 pub use admin::{Admin, Explain, Listeners, LogLevel, SetLevel, serve_admin};
 pub use decided::DecisionReport;
 pub use figures::Figure;
-pub use filter::{FlowFilter, Query as FlowQuery, State as FlowState, misfit};
+pub use filter::{FlowFilter, Query as FlowQuery, State as FlowState, cause_names, misfit};
 pub use http::{Caller, PIECE, Pieces};
 pub use leg_report::{LegReport, LegReports};
 pub use listing::ListText;
