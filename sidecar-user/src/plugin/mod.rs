@@ -25,11 +25,15 @@ mod destination;
 mod drain;
 mod edges;
 mod error;
+mod filters;
 mod flows;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+#[cfg(test)]
+mod golden;
 mod inject;
 mod merge;
+mod paint;
 mod screen;
 mod status;
 mod sys;

@@ -12,7 +12,7 @@ const OTHERS: &str = "other addresses";
 
 type Name = (String, &'static str);
 
-pub(super) struct Names {
+pub(in crate::plugin) struct Names {
     /// More than one trust domain is there, so identities are told with theirs.
     has_domains: bool,
     addresses: BTreeSet<String>,
@@ -107,12 +107,12 @@ impl Names {
     }
 }
 
-pub(super) fn is_outbound(flow: &FlowReport) -> bool {
+pub(in crate::plugin) fn is_outbound(flow: &FlowReport) -> bool {
     flow.direction == "outbound"
 }
 
 /// Without the port.
-fn host(at: &str) -> String {
+pub(in crate::plugin) fn host(at: &str) -> String {
     let host = at.rsplit_once(':').map_or(at, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
