@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::edges::EdgeList;
+use super::top::TopList;
 use crate::kubernetes::API_VERSION;
 use crate::observe::{FlowList, PodExplanation, PodList, WatchEvent, WhyReport};
 
@@ -33,6 +34,7 @@ fn every_example_has_the_fields_of_its_kind_and_no_other() {
     holds::<WatchEvent>("FlowEvent");
     holds::<WhyReport>("Explanation");
     holds::<EdgeList>("EdgeList");
+    holds::<TopList>("TopList");
     holds::<PodList>("PodList");
     holds::<PodExplanation>("PodExplanation");
     let list = example("ExplanationList");

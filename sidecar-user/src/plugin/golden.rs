@@ -26,4 +26,8 @@ const FILES: &[(&str, &str)] = files![
     "edges-200",
     "status-80",
     "status-200",
+    "top-80",
+    "top-200",
+    "top-once-80",
+    "top-once-200",
 ];

@@ -15,6 +15,7 @@ use edges::Edges;
 use flows::Flows;
 use inject::{Inject, Uninject};
 use status::Status;
+use top::Top;
 
 mod access;
 mod client;
@@ -38,6 +39,7 @@ mod screen;
 mod status;
 mod sys;
 mod table;
+mod top;
 mod why;
 mod words;
 mod yaml;
@@ -67,6 +69,8 @@ enum Verb {
     Why(Why),
     /// Who talks to whom over what, and whether it is secured: a table, a document or a picture
     Edges(Edges),
+    /// Who talks to whom right now, how much, and what fails: a view on the terminal
+    Top(Top),
     /// The pods of a node's agent, and what is wrong with them
     Status(Status),
     /// Prints the pods of a file with their sidecars, or what a cluster needs to inject by itself
@@ -93,6 +97,7 @@ pub fn main() -> ExitCode {
         Verb::Status(status) => status.run(out),
         Verb::Inject(inject) => inject.run(out),
         Verb::Uninject(uninject) => uninject.run(out),
+        Verb::Top(top) => top.run(out),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
