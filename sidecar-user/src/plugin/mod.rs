@@ -9,8 +9,9 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+use completion::{Completion, NAME, Words};
 use edges::Edges;
 use flows::Flows;
 use inject::{Inject, Uninject};
@@ -20,6 +21,7 @@ use top::Top;
 mod access;
 mod client;
 mod columns;
+mod completion;
 #[cfg(test)]
 mod contract;
 mod destination;
@@ -77,10 +79,11 @@ enum Verb {
     Inject(Inject),
     /// Prints the pods of a file without their sidecars
     Uninject(Uninject),
+    /// Prints what a shell, or kubectl, needs to complete this command
+    Completion(Completion),
+    #[command(name = "__complete", hide = true, disable_help_flag = true)]
+    Complete(Words),
 }
-
-/// kubectl finds a plugin by the name of its file.
-const NAME: &str = "kubectl-outrigger";
 
 /// Whether a program that was started by this name is the plugin.
 pub fn is_called(name: &OsStr) -> bool {
@@ -98,6 +101,8 @@ pub fn main() -> ExitCode {
         Verb::Inject(inject) => inject.run(out),
         Verb::Uninject(uninject) => uninject.run(out),
         Verb::Top(top) => top.run(out),
+        Verb::Completion(completion) => completion.run(Cli::command(), out),
+        Verb::Complete(words) => words.run(Cli::command(), out),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
