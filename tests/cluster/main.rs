@@ -31,10 +31,10 @@ mod rights; // what Outrigger may ask of the API server, and may not
 #[path = "mesh/mod.rs"]
 mod mesh; // Outrigger, installed: connections, failures, upgrades, its end
 
-#[path = "prometheus/mod.rs"]
-mod prometheus; // the dashboard and the rules, against what a Prometheus scrapes
 #[path = "bookstore.rs"]
-mod bookstore; // the example application, as a user would install it
+mod bookstore;
+#[path = "prometheus/mod.rs"]
+mod prometheus; // the dashboard and the rules, against what a Prometheus scrapes // the example application, as a user would install it
 
 #[path = "kinds.rs"]
 mod kinds; // Istio's kinds, while a test needs them

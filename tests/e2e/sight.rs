@@ -214,6 +214,48 @@ fn edges_say_who_talks_to_whom_and_a_reader_may_leave() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn top_adds_up_what_a_mesh_does_while_it_looks_and_flows_are_filtered() -> Result<()> {
+    let mut mesh = Mesh::start("top")?;
+    mesh.serve(apps::nginx, 8080)?;
+    let url = apps::url(mesh.vip4(80));
+    let curl = |mesh: &Mesh| apps::curl(&mesh.client.pod, &url)?.ok().map(drop);
+    curl(&mesh)?;
+    let sidecar = &mesh.client.sidecar;
+    let mut top = command(sidecar, "top", &["--once", "--interval", "1s", "-o", "json"])?
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut served = 0;
+    while top.try_wait()?.is_none() {
+        curl(&mesh)?;
+        served += 1;
+    }
+    let json: Value = serde_json::from_slice(&top.wait_with_output()?.stdout)?;
+    let pair = json["pairs"]
+        .as_array()
+        .and_then(|pairs| pairs.iter().find(|pair| pair["port"] == 8080))
+        .with_context(|| format!("no pair to the server: {json:#}"))?;
+    assert_eq!(pair["destination"]["name"], "demo/server", "{pair:#}");
+    assert_eq!(pair["secured"], true, "{pair:#}");
+    let connections = pair["connections"].as_u64().unwrap_or_default();
+    assert!((1..=served).contains(&connections), "{served}: {pair:#}");
+    for rate in ["connectionsPerSecond", "bytesReceivedPerSecond"] {
+        assert!(pair[rate].as_f64().is_some_and(|rate| rate > 0.0), "{pair:#}");
+    }
+
+    let names = |options: &[&str]| plugin(sidecar, &[&["-o", "name"], options].concat());
+    assert!(names(&["--port", "80", "--direction", "out"])?.starts_with("flow/"));
+    for none in [
+        &["--port", "81"][..],
+        &["--cause", "denied"],
+        &["--slower-than", "1h"],
+        &["--service", "nobody/nothing"],
+    ] {
+        assert_eq!(names(none)?, "", "{none:?}");
+    }
+    Ok(())
+}
+
 fn plugin(sidecar: &Sidecar, options: &[&str]) -> Result<String> {
     verb(sidecar, "flows", options)
 }

@@ -66,6 +66,31 @@ pub enum Cause {
     Internal,
 }
 
+impl Cause {
+    pub const ALL: [Self; 20] = [
+        Self::Eof,
+        Self::Reset,
+        Self::ConnectionRefused,
+        Self::Unreachable,
+        Self::TimedOut,
+        Self::TlsFailed,
+        Self::WrongIdentity,
+        Self::NoIdentity,
+        Self::Denied,
+        Self::NoEndpoint,
+        Self::NoDiscovery,
+        Self::UnknownDestination,
+        Self::NoOriginalDestination,
+        Self::Loop,
+        Self::LimitReached,
+        Self::IdleTimeout,
+        Self::ProtocolError,
+        Self::Shutdown,
+        Self::Io,
+        Self::Internal,
+    ];
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Outcome {
     pub by: Party,

@@ -140,7 +140,8 @@ const MAX_LIMIT_OF_ANYONE: usize = 10_000;
 const INDEX: &str = "\
 GET  /flows     open flows and the last closed ones, JSON
                 ?direction=inbound|outbound &service=[NAMESPACE/]HOSTNAME &identity=SPIFFE-ID|NAMESPACE/ACCOUNT
-                &standing=own|proven|plaintext|stranger &state=open|closed &limit=N
+                &standing=own|proven|plaintext|stranger &destination=ADDRESS:PORT &port=PORT &failed=true|false
+                &cause=CAUSE &slowerThan=TIME &state=open|closed &limit=N
                 &watch=true (a line of JSON for each event)
 GET  /why       what would happen to a connection, and why, JSON
                 ?destination=ADDRESS:PORT or ?source=ADDRESS&port=PORT (inbound) &protocol=tcp|udp

@@ -2,8 +2,9 @@
 //! records, and to who has only their reports.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use super::labels::direction;
+use super::labels::{cause, direction};
 use super::report::FlowReport;
 use super::standing::Standing;
 use crate::model::{Cause, Direction, Flow};
@@ -31,8 +32,14 @@ pub struct FlowFilter {
     standing: Option<Standing>,
     /// What the client asked for, or the endpoint that it got.
     destination: Option<SocketAddr>,
+    /// Of either of the two.
+    port: Option<u16>,
     /// Whether it ended other than in order.
     failed: Option<bool>,
+    /// Why it ended.
+    cause: Option<Cause>,
+    /// Its connect took longer, or a round trip to its peer does.
+    slower_than: Option<Duration>,
 }
 
 impl Query {
@@ -70,6 +77,18 @@ impl Query {
                     Ok(at) => parsed.filter.destination = Some(at),
                     Err(_) => return wrong("an address and a port such as 10.0.0.1:80 or [fd00::1]:80"),
                 },
+                ("port", number) => match number.parse() {
+                    Ok(port) => parsed.filter.port = Some(port),
+                    Err(_) => return wrong("a port such as 443"),
+                },
+                ("cause", name) => match Cause::ALL.into_iter().find(|known| cause(*known) == name) {
+                    Some(known) => parsed.filter.cause = Some(known),
+                    None => return wrong(&format!("one of {}", cause_names().join(", "))),
+                },
+                ("slowerThan", text) => match humantime::parse_duration(text) {
+                    Ok(time) => parsed.filter.slower_than = Some(time),
+                    Err(_) => return wrong("a time such as 100ms"),
+                },
                 ("service", _) => parsed.filter.service = Some(value.into_owned()),
                 ("identity", _) => parsed.filter.identity = Some(value.into_owned()),
                 ("standing", name) => match Standing::named(name) {
@@ -79,7 +98,8 @@ impl Query {
                 _ if further(&name, &value)? => {}
                 _ => {
                     return Err(format!(
-                        "unknown parameter `{}`; there are direction, service, identity, standing, destination, failed, state, limit, watch",
+                        "unknown parameter `{}`; there are direction, service, identity, standing, destination, port, failed, cause, slowerThan, \
+                         state, limit, watch",
                         name.escape_debug()
                     ));
                 }
@@ -99,9 +119,13 @@ impl FlowFilter {
                 .map(|id| id.as_ref().map(|id| id.as_str())),
             standing: Standing::of(flow).name(),
             is_to: &|at| [flow.original_dst, flow.chosen_dst].contains(&Some(at)),
-            is_failed: flow
-                .closed
-                .is_some_and(|(_, outcome)| outcome.cause != Cause::Eof),
+            has_port: &|port| {
+                let mut ends = [flow.original_dst, flow.chosen_dst].into_iter().flatten();
+                ends.any(|at| at.port() == port)
+            },
+            cause: flow.closed.map(|(_, outcome)| cause(outcome.cause)),
+            times: [flow.connect_time, flow.peer_leg().and_then(|leg| leg.tcp.rtt)]
+                .map(|time| time.map(|time| time.as_secs_f64())),
         })
     }
 
@@ -122,7 +146,16 @@ impl FlowFilter {
                     .flatten()
                     .any(|to| *to == at)
             },
-            is_failed: flow.close_cause.as_deref().is_some_and(|cause| cause != "eof"),
+            has_port: &|port| {
+                let ends = [&flow.original_dst, &flow.chosen_dst].into_iter().flatten();
+                ends.filter_map(|at| at.rsplit_once(':')?.1.parse().ok())
+                    .any(|at: u16| at == port)
+            },
+            cause: flow.close_cause.as_deref(),
+            times: [
+                flow.connect_seconds,
+                flow.peer_leg().and_then(|leg| leg.rtt_seconds),
+            ],
         })
     }
 
@@ -141,7 +174,15 @@ impl FlowFilter {
             && self.identity.as_deref().is_none_or(identity)
             && self.standing.is_none_or(|wanted| wanted.name() == flow.standing)
             && self.destination.is_none_or(flow.is_to)
-            && self.failed.is_none_or(|wanted| wanted == flow.is_failed)
+            && self.port.is_none_or(flow.has_port)
+            && self
+                .failed
+                .is_none_or(|wanted| wanted == flow.cause.is_some_and(|name| name != cause(Cause::Eof)))
+            && self.cause.is_none_or(|wanted| flow.cause == Some(cause(wanted)))
+            && self.slower_than.is_none_or(|limit| {
+                let mut times = flow.times.into_iter().flatten();
+                times.any(|time| time > limit.as_secs_f64())
+            })
     }
 }
 
@@ -153,7 +194,16 @@ struct Seen<'a> {
     identities: [Option<&'a str>; 2],
     standing: &'a str,
     is_to: &'a dyn Fn(SocketAddr) -> bool,
-    is_failed: bool,
+    has_port: &'a dyn Fn(u16) -> bool,
+    /// Of its end.
+    cause: Option<&'a str>,
+    /// Of its connect, and of a round trip to its peer, in seconds.
+    times: [Option<f64>; 2],
+}
+
+/// What `cause` may be.
+pub fn cause_names() -> [&'static str; Cause::ALL.len()] {
+    Cause::ALL.map(cause)
 }
 
 /// The whole identity, or `namespace/account`.
@@ -194,6 +244,10 @@ mod tests {
             ("standing=known", "own, proven, plaintext or stranger"),
             ("destination=web:80", "an address and a port"),
             ("failed=maybe", "true or false"),
+            ("port=http", "a port such as 443"),
+            ("port=65536", "a port such as 443"),
+            ("cause=bad", "one of eof, reset, connection_refused"),
+            ("slowerThan=5", "a time such as 100ms"),
             ("colour=red", "unknown parameter `colour`"),
         ] {
             let error = Query::parse(query).unwrap_err();
@@ -204,7 +258,7 @@ mod tests {
     /// A report says of its flow whatever a filter asks.
     #[test]
     fn a_flow_and_its_report_pass_the_same_filters() {
-        use crate::model::{Outcome, Party, ServiceName, SpiffeId};
+        use crate::model::{LegFacts, Legs, Outcome, Party, ServiceName, SpiffeId, TcpFacts};
         use std::time::SystemTime;
         let mut flow = Flow::new(
             Direction::Outbound,
@@ -219,8 +273,22 @@ mod tests {
         flow.original_dst = Some("[fd00::1]:80".parse().unwrap());
         flow.source_identity = Some(SpiffeId::new("td.test", "demo", "client").unwrap());
         flow.closed = Some((SystemTime::now(), Outcome::new(Party::Us, Cause::NoEndpoint)));
+        flow.connect_time = Some(Duration::from_millis(30));
+        let leg = |rtt| {
+            let tcp = TcpFacts {
+                rtt: Some(Duration::from_millis(rtt)),
+                ..TcpFacts::default()
+            };
+            Some(LegFacts { tcp, is_tunnel: true })
+        };
+        flow.legs = Some(Box::new(Legs {
+            client: leg(90),
+            upstream: leg(2),
+        }));
         both.push(flow.clone());
+        // Now the peer is the client.
         flow.direction = Direction::Inbound;
+        flow.chosen_dst = Some("10.0.0.9:8080".parse().unwrap());
         both.push(flow);
         let mut passed = 0;
         for query in [
@@ -236,6 +304,14 @@ mod tests {
             "destination=10.0.0.1:80",
             "failed",
             "failed=false",
+            "port=80",
+            "port=8080",
+            "port=4000",
+            "cause=no_endpoint",
+            "cause=eof",
+            "slowerThan=20ms",
+            "slowerThan=30ms",
+            "slowerThan=90ms",
         ] {
             let filter = Query::parse(query).unwrap().filter;
             for flow in &both {
@@ -248,6 +324,6 @@ mod tests {
                 passed += usize::from(filter.passes(flow));
             }
         }
-        assert_eq!(passed, 1 + 2 + 2 + 2 + 2 + 1 + 2 + 2 + 1);
+        assert_eq!(passed, 1 + 2 + 2 + 2 + 2 + 1 + 2 + 2 + 1 + 2 + 1 + 2 + 2 + 1);
     }
 }

@@ -12,7 +12,7 @@ pub struct LegReports {
     pub upstream: Option<LegReport>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LegReport {
     /// The connection carries other flows as well, and the figures count them all.

@@ -60,7 +60,7 @@ pub use endpoints::{
     DialFailureReport, EndpointList, EndpointReport, EndpointsQuestion, RegistryReport, ServiceReport, Sought,
 };
 pub use figures::Figure;
-pub use filter::{FlowFilter, Query as FlowQuery, State as FlowState, misfit};
+pub use filter::{FlowFilter, Query as FlowQuery, State as FlowState, cause_names, misfit};
 pub use http::{Caller, PIECE, Pieces};
 pub use identity::{CertificateReport, IdentityReport, SourceReport, Validity};
 pub use leg_report::{LegReport, LegReports};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decided::DecisionReport;
 use super::labels::{cause, direction, party, transport};
-use super::leg_report::LegReports;
+use super::leg_report::{LegReport, LegReports};
 use super::standing::Standing;
 use crate::model::{Bottleneck, Flow};
 
@@ -118,6 +118,14 @@ pub struct TlsReport {
 }
 
 impl FlowReport {
+    /// The connection that leaves the pod.
+    pub fn peer_leg(&self) -> Option<&LegReport> {
+        match &*self.direction {
+            "inbound" => self.tcp.client.as_ref(),
+            _ => self.tcp.upstream.as_ref(),
+        }
+    }
+
     pub fn new(flow: &Flow, now: SystemTime) -> Self {
         let state = match (&flow.closed, flow.is_usable()) {
             (Some(_), _) => "closed",

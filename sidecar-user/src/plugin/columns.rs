@@ -1,6 +1,10 @@
 //! Rows under aligned columns, in the width that there is: what matters least is left out first, then long cells are cut. A row
 //! is always one line.
 
+use std::borrow::Cow;
+
+use super::paint::Cell;
+
 /// A column: its name, how soon it is left out, and how narrow it may be made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column {
@@ -15,6 +19,10 @@ pub(super) const fn column(name: &'static str, rank: u8, least: usize) -> Column
     Column { name, rank, least }
 }
 
+/// Of this rank and above: only where the columns of the first two ranks are as wide as they like to be.
+const EXTRA: u8 = 6;
+/// As wide as anybody likes to be, of names that have no end.
+const ENOUGH: usize = 40;
 /// Never cut.
 pub(super) const WHOLE: usize = usize::MAX;
 
@@ -24,20 +32,31 @@ pub(super) struct Columns {
     /// `None`: as wide as it gets.
     room: Option<usize>,
     widths: Vec<usize>,
-    rows: Vec<Vec<String>>,
+    rows: Vec<Vec<Cell>>,
     /// Rows have been shown: columns stay where they are.
     is_laid_out: bool,
+    is_coloured: bool,
+}
+
+/// Which columns are shown, and where.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Each with its width.
+    pub(super) shown: Vec<(usize, usize)>,
+    /// Between two of them.
+    pub(super) gap: usize,
 }
 
 impl Columns {
     pub(super) fn new(columns: Vec<Column>, room: Option<usize>, headers: bool) -> Self {
-        let names: Vec<String> = columns.iter().map(|column| column.name.to_owned()).collect();
+        let names: Vec<Cell> = columns.iter().map(|column| column.name.into()).collect();
         let mut new = Self {
             widths: vec![0; columns.len()],
             columns,
             room,
             rows: Vec::new(),
             is_laid_out: false,
+            is_coloured: false,
         };
         new.widen(&names);
         if headers {
@@ -46,7 +65,12 @@ impl Columns {
         new
     }
 
-    pub(super) fn push(&mut self, row: Vec<String>) {
+    pub(super) fn coloured(mut self, is_coloured: bool) -> Self {
+        self.is_coloured = is_coloured;
+        self
+    }
+
+    pub(super) fn push<C: Into<Cell>>(&mut self, row: Vec<C>) {
         let row = clean(row);
         self.widen(&row);
         self.rows.push(row);
@@ -62,79 +86,113 @@ impl Columns {
 
     pub(super) fn text(&self) -> String {
         let layout = self.layout();
-        self.rows.iter().map(|row| self.aligned(&layout, row)).collect()
+        let mut text = String::new();
+        for row in &self.rows {
+            self.align(&mut text, &layout, row);
+        }
+        text
     }
 
     /// One more row, under the columns as wide as they have become.
-    pub(super) fn line(&mut self, row: Vec<String>) -> String {
+    pub(super) fn line<C: Into<Cell>>(&mut self, row: Vec<C>) -> String {
         let row = clean(row);
         if !self.is_laid_out {
             self.widen(&row);
         }
-        self.aligned(&self.layout(), &row)
+        let mut line = String::new();
+        self.align(&mut line, &self.layout(), &row);
+        line
     }
 
-    fn widen(&mut self, row: &[String]) {
+    fn widen(&mut self, row: &[Cell]) {
         for (width, cell) in self.widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(cell.text.chars().count());
         }
     }
 
-    /// The columns that are shown, each with its width, and the gap between two of them.
-    fn layout(&self) -> (Vec<(usize, usize)>, usize) {
-        let all: Vec<usize> = (0..self.columns.len()).collect();
+    fn layout(&self) -> Layout {
+        Layout::of(&self.columns, &self.widths, self.room)
+    }
+
+    /// Adds a line. Spaces are written once something comes behind them, and the codes of a colour take no room.
+    fn align(&self, text: &mut String, layout: &Layout, row: &[Cell]) {
+        let (mut used, mut start) = (0, 0);
+        for (n, width) in &layout.shown {
+            let Cell { text: cell, tint } = &row[*n];
+            // Without a bound nothing is cut, and what a watch did not expect moves the rest.
+            let most = match self.room {
+                Some(room) => (*width).min(room.saturating_sub(start)),
+                None => usize::MAX,
+            };
+            let cell = shortened(cell.trim_end(), most);
+            let length = cell.chars().count();
+            if length > 0 {
+                text.extend(std::iter::repeat_n(' ', start - used));
+                match tint {
+                    Some(tint) if self.is_coloured => text.push_str(&tint.painted(&cell)),
+                    _ => text.push_str(&cell),
+                }
+                used = start + length;
+            }
+            start += length.max(*width) + layout.gap;
+        }
+        text.push('\n');
+    }
+}
+
+impl Layout {
+    /// `widths` are those that the cells would like to have.
+    pub(super) fn of(columns: &[Column], widths: &[usize], room: Option<usize>) -> Self {
+        let all: Vec<usize> = (0..columns.len()).collect();
         let total = |shown: &[usize], gap: usize, of: &dyn Fn(usize) -> usize| {
             shown.iter().map(|n| of(*n)).sum::<usize>() + gap * shown.len().saturating_sub(1)
         };
-        let full = |n: usize| self.widths[n];
-        let Some(room) = self.room.filter(|room| total(&all, 3, &full) > *room) else {
-            return (all.iter().map(|n| (*n, full(*n))).collect(), 3);
+        let full = |n: usize| widths[n];
+        let Some(room) = room.filter(|room| total(&all, 3, &full) > *room) else {
+            let shown = all.iter().map(|n| (*n, full(*n))).collect();
+            return Self { shown, gap: 3 };
         };
         let least = |n: usize| {
-            let Column { name, least, .. } = self.columns[n];
-            least.max(name.len()).min(self.widths[n])
+            let Column { name, least, .. } = columns[n];
+            least.max(name.len()).min(widths[n])
+        };
+        // What matters is not cut for the sake of extras.
+        let beside_extras = |n: usize| match columns[n].rank {
+            0 | 1 => widths[n].clamp(least(n), ENOUGH.max(least(n))),
+            _ => least(n),
         };
         let mut shown = all;
-        while total(&shown, 2, &least) > room {
+        loop {
+            let has_extras = shown.iter().any(|n| columns[*n].rank >= EXTRA);
+            let needed = match has_extras {
+                true => total(&shown, 2, &beside_extras),
+                false => total(&shown, 2, &least),
+            };
+            if needed <= room {
+                break;
+            }
             let last = shown
                 .iter()
                 .enumerate()
-                .max_by_key(|(at, n)| (self.columns[**n].rank, *at));
+                .max_by_key(|(at, n)| (columns[**n].rank, *at));
             match last {
-                Some((at, n)) if self.columns[*n].rank > 0 => shown.remove(at),
+                Some((at, n)) if columns[*n].rank > 0 => shown.remove(at),
                 _ => break,
             };
         }
         let mut spare = room.saturating_sub(total(&shown, 2, &least));
         let mut widths: Vec<(usize, usize)> = shown.iter().map(|n| (*n, least(*n))).collect();
         let mut by_rank: Vec<usize> = (0..widths.len()).collect();
-        by_rank.sort_by_key(|at| self.columns[widths[*at].0].rank);
+        by_rank.sort_by_key(|at| columns[widths[*at].0].rank);
         for at in by_rank {
             let (n, width) = &mut widths[at];
             let more = (full(*n) - *width).min(spare);
             *width += more;
             spare -= more;
         }
-        (widths, 2)
-    }
-
-    fn aligned(&self, (shown, gap): &(Vec<(usize, usize)>, usize), row: &[String]) -> String {
-        let mut line = String::new();
-        for (place, (n, width)) in shown.iter().enumerate() {
-            // Without a bound nothing is cut, and what a watch did not expect moves the rest.
-            let cell = match self.room {
-                Some(_) => shortened(&row[*n], *width),
-                None => row[*n].clone(),
-            };
-            line.push_str(&format!("{cell:<width$}"));
-            if place + 1 < shown.len() {
-                line.push_str(&" ".repeat(*gap));
-            }
-        }
-        let line = line.trim_end();
-        match self.room {
-            Some(room) => shortened(line, room) + "\n",
-            None => format!("{line}\n"),
+        Self {
+            shown: widths,
+            gap: 2,
         }
     }
 }
@@ -146,16 +204,25 @@ pub(super) fn printable(cell: &str) -> String {
         .collect()
 }
 
-fn clean(row: Vec<String>) -> Vec<String> {
-    row.iter().map(|cell| printable(cell)).collect()
+fn clean<C: Into<Cell>>(row: Vec<C>) -> Vec<Cell> {
+    let clean = |cell: C| {
+        let mut cell = cell.into();
+        if cell.text.chars().any(char::is_control) {
+            cell.text = printable(&cell.text);
+        }
+        cell
+    };
+    row.into_iter().map(clean).collect()
 }
 
-fn shortened(cell: &str, width: usize) -> String {
+/// In so many characters.
+pub(super) fn shortened(cell: &str, width: usize) -> Cow<'_, str> {
     match cell.char_indices().nth(width) {
-        None => cell.to_owned(),
+        None => cell.into(),
+        Some(_) if width == 0 => "".into(),
         Some(_) => {
-            let kept: String = cell.chars().take(width.saturating_sub(1)).collect();
-            kept + "…"
+            let kept: String = cell.chars().take(width - 1).collect();
+            (kept + "…").into()
         }
     }
 }
@@ -188,6 +255,33 @@ mod tests {
         assert_eq!(line(Some(30)), "a-long-name/of…  words…  open");
         assert_eq!(line(Some(20)), "a-long-name/…  open");
         assert_eq!(line(Some(6)), "a-lon…");
+    }
+
+    #[test]
+    fn nothing_that_matters_is_cut_for_an_extra() {
+        let of = vec![column("NAME", 0, 4), column("B", 5, 4), column("EXTRA", 6, 4)];
+        let shown = |name: usize, room| {
+            let layout = Layout::of(&of, &[name, 9, 9], Some(room));
+            layout.shown.iter().map(|(n, _)| *n).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(20, 33), [0, 1, 2]);
+        assert_eq!(shown(20, 32), [0, 1], "the name would be cut");
+        assert_eq!(shown(20, 10), [0, 1], "for another column it is");
+        assert_eq!(shown(100, 53), [0, 1, 2], "a name without end");
+    }
+
+    #[test]
+    fn colours_take_no_room_and_are_only_there_where_they_are_wanted() {
+        use super::super::paint::Tint;
+        let text = |is_coloured, room| {
+            let mut columns =
+                Columns::new(vec![column("A", 0, 2), column("B", 0, 2)], room, false).coloured(is_coloured);
+            columns.push(vec![Cell::tinted("long words", Tint::Failed), Cell::from("end")]);
+            columns.text()
+        };
+        assert_eq!(text(false, None), "long words   end\n");
+        assert_eq!(text(true, None), "\x1b[31mlong words\x1b[0m   end\n");
+        assert_eq!(text(true, Some(10)), "\x1b[31mlong …\x1b[0m  e…\n");
     }
 
     #[test]

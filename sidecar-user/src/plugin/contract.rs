@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::edges::EdgeList;
 use super::endpoints::EndpointComparison;
+use super::top::TopList;
 use crate::kubernetes::API_VERSION;
 use crate::observe::{
     EndpointList, FlowList, IdentityReport, PodExplanation, PodList, PolicyReport, WatchEvent, WhyReport,
@@ -36,6 +37,7 @@ fn every_example_has_the_fields_of_its_kind_and_no_other() {
     holds::<WatchEvent>("FlowEvent");
     holds::<WhyReport>("Explanation");
     holds::<EdgeList>("EdgeList");
+    holds::<TopList>("TopList");
     holds::<PodList>("PodList");
     holds::<PodExplanation>("PodExplanation");
     holds::<IdentityReport>("Identity");

@@ -146,6 +146,13 @@ pub enum Error {
     },
     #[error("{target} ended the stream: {reason}; start the command again")]
     Ended { target: String, reason: String },
+    #[error("the terminal cannot be used ({source}); --once prints the table without it")]
+    Terminal {
+        #[source]
+        source: io::Error,
+    },
+    #[error("nobody whom this asked has answered")]
+    NobodyAnswers,
     #[error("which image do sidecars run? Give --image IMAGE, or --profile FILE with `image: …`")]
     NoImage,
     #[error("{reason}")]

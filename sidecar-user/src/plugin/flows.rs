@@ -2,13 +2,14 @@
 
 use std::io::Write;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::access::{AccessArgs, SelectorArgs, Sources};
 use super::client;
 use super::columns::printable;
 use super::error::{Error, unwritten};
+use super::filters::{CourseArgs, FilterArgs};
 use super::merge;
 use super::screen::{Output, Screen, ScreenArgs, Syntax};
 use super::table::{Shape, Table};
@@ -27,23 +28,34 @@ pub(super) struct Flows {
     /// Go on with each flow that opens or closes
     #[arg(short, long)]
     watch: bool,
-    /// Only open flows
-    #[arg(long, conflicts_with = "closed")]
+    #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
+    course: CourseArgs,
+    /// Only flows that are open (or still connecting), or that have closed
+    #[arg(long, value_enum, value_name = "STATE")]
+    state: Option<State>,
+    /// The same as --state open
+    #[arg(long, conflicts_with_all = ["closed", "state", "failed", "cause"])]
     open: bool,
-    /// Only closed flows
-    #[arg(long)]
+    /// The same as --state closed
+    #[arg(long, conflicts_with = "state")]
     closed: bool,
     /// Only the newest N open and N closed flows
-    #[arg(long, value_name = "N")]
+    #[arg(long, visible_alias = "tail", value_name = "N")]
     limit: Option<usize>,
+    /// Without the line that names the columns
     #[arg(long)]
     no_headers: bool,
     /// Only flows that ended since then: how long ago, such as 10m, or a time; not of one proxy
     #[arg(long, value_name = "TIME", conflicts_with = "watch")]
     since: Option<String>,
-    /// Only flows that did not end in order
-    #[arg(long, conflicts_with = "open")]
-    failed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum State {
+    Open,
+    Closed,
 }
 
 impl Flows {
@@ -65,15 +77,14 @@ impl Flows {
         if self.watch {
             path.push_str("watch=true&");
         }
-        if self.open {
+        if self.open || self.state == Some(State::Open) {
             path.push_str("state=open&");
         }
-        if self.closed {
+        if self.closed || self.state == Some(State::Closed) {
             path.push_str("state=closed&");
         }
-        if self.failed {
-            path.push_str("failed=true&");
-        }
+        path.push_str(&self.filter.query());
+        path.push_str(&self.course.query());
         if let Some(since) = &self.since {
             path.push_str(&format!("since={}&", client::escaped(since)));
         }
@@ -97,8 +108,11 @@ impl Flows {
         if flows.is_empty() {
             eprintln!("kubectl outrigger: no connections are remembered of these pods");
         }
-        let table = self.table(screen, &flows);
-        out.write_all(table.text().as_bytes()).map_err(unwritten)?;
+        let text = match self.output {
+            Output::Name => flows.iter().map(|flow| name(flow)).collect(),
+            _ => self.table(screen, &flows).text(),
+        };
+        out.write_all(text.as_bytes()).map_err(unwritten)?;
         if list.truncated {
             eprintln!("kubectl outrigger: older flows are left off; see --limit");
         }
@@ -120,7 +134,10 @@ impl Flows {
                     self.event(out, &event)?;
                     String::new()
                 }
-                WatchEvent::Opened { flow } | WatchEvent::Closed { flow } => table.line(flow),
+                WatchEvent::Opened { flow } | WatchEvent::Closed { flow } => match self.output {
+                    Output::Name => name(flow),
+                    _ => table.line(flow),
+                },
                 WatchEvent::Skipped { strangers } => {
                     eprintln!("kubectl outrigger: {strangers} events of strangers were left out");
                     String::new()
@@ -162,11 +179,18 @@ impl Flows {
             wide: self.output == Output::Wide || screen.width.is_some(),
             full: self.output == Output::Wide,
             pods: false,
-            headers: !self.no_headers && self.output.syntax().is_none(),
+            headers: !self.no_headers && [Output::Table, Output::Wide].contains(&self.output),
+            colours: screen.is_coloured,
             room: screen.width.filter(|_| self.output != Output::Wide),
         };
         Table::new(shape, flows)
     }
+}
+
+/// `flow/POD/ID`, with the pod as `namespace/name` where a node's agent tells of it.
+fn name(flow: &FlowReport) -> String {
+    let pod = flow.pod.as_deref().map(|pod| format!("{pod}/"));
+    printable(&format!("flow/{}{}", pod.unwrap_or_default(), flow.id)) + "\n"
 }
 
 pub(super) fn not_flows(sources: &Sources, error: &serde_json::Error) -> Error {
@@ -186,6 +210,7 @@ mod tests {
     const PIPE: Screen = Screen {
         width: None,
         is_terminal: false,
+        is_coloured: false,
     };
 
     fn flows(args: &[&str]) -> Flows {
@@ -207,7 +232,16 @@ mod tests {
             flows(&["demo/web-0", "--failed", "--since", "10 m", "--unix", "/agent"]).path(),
             "/flows?failed=true&since=10%20m"
         );
+        assert_eq!(
+            flows(&[
+                "--state", "closed", "--tail", "5", "--port", "80", "--cause", "denied"
+            ])
+            .path(),
+            "/flows?state=closed&port=80&cause=denied&limit=5"
+        );
+        assert_eq!(flows(&["--open"]).path(), flows(&["--state", "open"]).path());
         assert!(Cli::try_parse_from(["x", "flows", "--open", "--closed"]).is_err());
+        assert!(Cli::try_parse_from(["x", "flows", "--open", "--state", "closed"]).is_err());
         assert!(Cli::try_parse_from(["x", "flows", "--address", "a:1", "--unix", "/b"]).is_err());
     }
 
@@ -266,6 +300,16 @@ mod tests {
             .unwrap();
         let list: FlowList = serde_json::from_slice(&json).unwrap();
         assert_eq!((list.open.len(), list.closed.len()), (1, 0));
+        let mut names = Vec::new();
+        flows(&["--unix", unix, "-o", "name"])
+            .run_on(&PIPE, &mut names)
+            .unwrap();
+        assert_eq!(String::from_utf8(names).unwrap(), "flow/1\n");
+        let mut none = Vec::new();
+        flows(&["--unix", unix, "--port", "81", "--no-headers"])
+            .run_on(&PIPE, &mut none)
+            .unwrap();
+        assert!(none.is_empty(), "{none:?}");
         drop((open, stop));
         server.join().unwrap();
         assert!(!path.exists());

@@ -9,8 +9,9 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+use completion::{Completion, NAME, Words};
 use edges::Edges;
 use endpoints::Endpoints;
 use flows::Flows;
@@ -18,10 +19,12 @@ use identity::Identity;
 use inject::{Inject, Uninject};
 use policy::Policy;
 use status::Status;
+use top::Top;
 
 mod access;
 mod client;
 mod columns;
+mod completion;
 #[cfg(test)]
 mod contract;
 mod destination;
@@ -29,18 +32,23 @@ mod drain;
 mod edges;
 mod endpoints;
 mod error;
+mod filters;
 mod flows;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+#[cfg(test)]
+mod golden;
 mod identity;
 mod inject;
 mod merge;
 mod of_itself;
+mod paint;
 mod policy;
 mod screen;
 mod status;
 mod sys;
 mod table;
+mod top;
 mod why;
 mod words;
 mod yaml;
@@ -70,6 +78,8 @@ enum Verb {
     Why(Why),
     /// Who talks to whom over what, and whether it is secured: a table, a document or a picture
     Edges(Edges),
+    /// Who talks to whom right now, how much, and what fails: a view on the terminal
+    Top(Top),
     /// The pods of a node's agent, and what is wrong with them
     Status(Status),
     /// The certificate by which a pod proves who it is: who signed it, and when the next one is due
@@ -82,10 +92,11 @@ enum Verb {
     Inject(Inject),
     /// Prints the pods of a file without their sidecars
     Uninject(Uninject),
+    /// Prints what a shell, or kubectl, needs to complete this command
+    Completion(Completion),
+    #[command(name = "__complete", hide = true, disable_help_flag = true)]
+    Complete(Words),
 }
-
-/// kubectl finds a plugin by the name of its file.
-const NAME: &str = "kubectl-outrigger";
 
 /// Whether a program that was started by this name is the plugin.
 pub fn is_called(name: &OsStr) -> bool {
@@ -105,6 +116,9 @@ pub fn main() -> ExitCode {
         Verb::Policy(policy) => policy.run(out),
         Verb::Inject(inject) => inject.run(out),
         Verb::Uninject(uninject) => uninject.run(out),
+        Verb::Top(top) => top.run(out),
+        Verb::Completion(completion) => completion.run(Cli::command(), out),
+        Verb::Complete(words) => words.run(Cli::command(), out),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,6 +16,28 @@ pub(super) struct ScreenArgs {
     /// Columns that a table may have [default: those of the terminal; all that there are where it is none]
     #[arg(long, value_name = "N", env = "COLUMNS", hide_env_values = true)]
     columns: Option<String>,
+    /// Colours: on a terminal that has them, always or never
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        hide_possible_values = true
+    )]
+    color: When,
+    // The parser is what reads the environment, so the two variables are arguments.
+    #[arg(long, hide = true, env = "NO_COLOR")]
+    no_color: Option<String>,
+    #[arg(long, hide = true, env = "TERM")]
+    term: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum When {
+    #[default]
+    Auto,
+    Always,
+    Never,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +46,7 @@ pub(super) struct Screen {
     pub(super) width: Option<usize>,
     /// A person reads it.
     pub(super) is_terminal: bool,
+    pub(super) is_coloured: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +61,8 @@ pub(super) enum Output {
     #[default]
     Table,
     Wide,
+    /// A name a line
+    Name,
     Json,
     Yaml,
 }
@@ -47,7 +72,7 @@ impl Output {
         match self {
             Self::Json => Some(Syntax::Json),
             Self::Yaml => Some(Syntax::Yaml),
-            Self::Table | Self::Wide => None,
+            Self::Table | Self::Wide | Self::Name => None,
         }
     }
 }
@@ -77,6 +102,20 @@ impl ScreenArgs {
         Screen {
             width: width.map(|width: usize| width.max(NARROWEST)),
             is_terminal: stdout.is_terminal(),
+            is_coloured: self.is_coloured(stdout.is_terminal()),
+        }
+    }
+
+    /// `NO_COLOR` counts where it is not empty, as no-color.org wants it.
+    pub(super) fn is_coloured(&self, is_terminal: bool) -> bool {
+        match self.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => {
+                is_terminal
+                    && self.no_color.as_deref().unwrap_or_default().is_empty()
+                    && self.term.as_deref() != Some("dumb")
+            }
         }
     }
 }
@@ -122,8 +161,8 @@ mod tests {
         let body = serde_json::json!({"open": [], "truncated": false});
         let text = |is_terminal, syntax| {
             let screen = Screen {
-                width: None,
                 is_terminal,
+                ..Screen::default()
             };
             screen.text(syntax, "FlowList", &body).unwrap()
         };
@@ -143,6 +182,7 @@ mod tests {
         let width = |columns: &str| {
             let args = ScreenArgs {
                 columns: Some(columns.to_owned()),
+                ..ScreenArgs::default()
             };
             args.stdout().width
         };
@@ -150,6 +190,30 @@ mod tests {
         assert_eq!(width("3"), Some(NARROWEST));
         let without = ScreenArgs::default().stdout().width;
         assert_eq!((width("wide"), width("0")), (without, without));
+    }
+
+    #[test]
+    fn colours_are_for_terminals_that_have_them_unless_somebody_says_otherwise() {
+        let args = |color, no_color: Option<&str>, term: &str| ScreenArgs {
+            color,
+            no_color: no_color.map(String::from),
+            term: Some(term.into()),
+            ..ScreenArgs::default()
+        };
+        for (args, on_terminal, in_pipe) in [
+            (args(When::Auto, None, "xterm"), true, false),
+            (args(When::Auto, Some(""), "xterm"), true, false),
+            (args(When::Auto, Some("1"), "xterm"), false, false),
+            (args(When::Auto, None, "dumb"), false, false),
+            (args(When::Always, Some("1"), "dumb"), true, true),
+            (args(When::Never, None, "xterm"), false, false),
+        ] {
+            assert_eq!(
+                (args.is_coloured(true), args.is_coloured(false)),
+                (on_terminal, in_pipe),
+                "{args:?}"
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,8 @@ use super::access::{AccessArgs, SelectorArgs};
 use super::columns::{Column, Columns, WHOLE, column, printable};
 use super::error::{Error, unwritten};
 use super::merge;
-use super::screen::{Output, ScreenArgs};
+use super::paint::{Cell, Tint};
+use super::screen::{Output, Screen, ScreenArgs};
 use super::words::known;
 use crate::observe::{PodList, PodStatus};
 use clap::Args;
@@ -49,9 +50,14 @@ impl Status {
         let screen = self.screen.stdout();
         let Some(syntax) = self.output.syntax() else {
             let list: PodList = serde_json::from_value(all).map_err(unlike)?;
-            let room = screen.width.filter(|_| self.output == Output::Table);
-            let now = std::time::SystemTime::now();
-            let text = render(&list, room, !self.no_headers, now);
+            let screen = Screen {
+                width: screen.width.filter(|_| self.output == Output::Table),
+                ..screen
+            };
+            let text = match self.output {
+                Output::Name => list.pods.iter().map(name).collect(),
+                _ => render(&list, &screen, !self.no_headers, std::time::SystemTime::now()),
+            };
             out.write_all(text.as_bytes()).map_err(unwritten)?;
             return answers.end();
         };
@@ -60,14 +66,13 @@ impl Status {
     }
 }
 
+fn name(pod: &PodStatus) -> String {
+    printable(&format!("pod/{}", pod.pod)) + "\n"
+}
+
 /// A row for each pod; below them each problem in full, with its remedy.
-pub(super) fn render(
-    list: &PodList,
-    room: Option<usize>,
-    headers: bool,
-    now: std::time::SystemTime,
-) -> String {
-    let mut columns = Columns::new(COLUMNS.into(), room, headers);
+pub(super) fn render(list: &PodList, screen: &Screen, headers: bool, now: std::time::SystemTime) -> String {
+    let mut columns = Columns::new(COLUMNS.into(), screen.width, headers).coloured(screen.is_coloured);
     for pod in &list.pods {
         columns.push(row(pod, now));
     }
@@ -82,7 +87,7 @@ pub(super) fn render(
     text
 }
 
-fn row(pod: &PodStatus, now: std::time::SystemTime) -> Vec<String> {
+fn row(pod: &PodStatus, now: std::time::SystemTime) -> Vec<Cell> {
     let since = pod
         .since
         .as_deref()
@@ -90,24 +95,34 @@ fn row(pod: &PodStatus, now: std::time::SystemTime) -> Vec<String> {
             Ok(since) => super::words::age(now.duration_since(since).unwrap_or_default().as_secs_f64()),
             Err(_) => since.to_owned(),
         });
+    let tint = match &*pod.sidecar {
+        "serving" => Some(Tint::Secured),
+        "waiting" | "silent" | "refused" | "cut" => Some(Tint::Failed),
+        "gone" => None,
+        _ => Some(Tint::Plaintext),
+    };
+    let problems = match pod.problems.as_slice() {
+        [] => "-".into(),
+        [one] => Cell::tinted(&*one.what, Tint::Failed),
+        [first, more @ ..] => Cell::tinted(format!("{} (and {} more)", first.what, more.len()), Tint::Failed),
+    };
     vec![
-        pod.pod.clone(),
-        pod.sidecar.to_string(),
-        known(since.as_deref()),
-        pod.open_flows.map_or_else(|| "-".to_owned(), |n| n.to_string()),
-        pod.closed_flows.to_string(),
-        pod.failed_flows.to_string(),
-        known(pod.identity.as_deref()),
-        match pod.problems.as_slice() {
-            [] => "-".to_owned(),
-            [one] => one.what.clone(),
-            [first, more @ ..] => format!("{} (and {} more)", first.what, more.len()),
-        },
+        pod.pod.clone().into(),
+        Cell::maybe(&*pod.sidecar, tint),
+        known(since.as_deref()).into(),
+        pod.open_flows
+            .map_or_else(|| "-".to_owned(), |n| n.to_string())
+            .into(),
+        pod.closed_flows.to_string().into(),
+        pod.failed_flows.to_string().into(),
+        known(pod.identity.as_deref()).into(),
+        problems,
     ]
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::golden;
     use super::*;
     use crate::observe::Problem;
     use std::time::{Duration, SystemTime};
@@ -146,10 +161,17 @@ mod tests {
         }
     }
 
+    fn screen(columns: usize) -> Screen {
+        Screen {
+            width: Some(columns),
+            ..Screen::default()
+        }
+    }
+
     #[test]
     fn each_pod_has_a_row_and_each_problem_its_remedy() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_200);
-        let text = render(&list(), Some(80), true, now);
+        let text = render(&list(), &screen(80), true, now);
         assert_eq!(
             text,
             "\
@@ -161,7 +183,13 @@ demo/web-7c9d8b6f4-x2x9k  serving  10m    12    340     3       -
                    \ndemo/client: no sidecar holds this pod?[31m\n  start its sidecar\n\
                    \ndemo/client: another\n  do that\n"
         );
-        let wide = render(&list(), Some(200), true, now);
+        for columns in [80, 200] {
+            golden::same(
+                &format!("status-{columns}"),
+                &render(&list(), &screen(columns), true, now),
+            );
+        }
+        let wide = render(&list(), &screen(200), true, now);
         assert!(
             wide.contains("IDENTITY") && wide.contains("(and 1 more)"),
             "{wide}"

@@ -1,6 +1,7 @@
 //! Flows as aligned columns for people; programs take the JSON.
 
 use super::columns::{Column, Columns, WHOLE, column};
+use super::paint::{Cell, Tint};
 use super::words::{age, known, short_time, size};
 use crate::model::SpiffeId;
 use crate::observe::FlowReport;
@@ -12,12 +13,12 @@ const COLUMNS: [Column; 11] = [
     column("CLIENT", 6, WHOLE),
     column("DESTINATION", 0, WHOLE),
     column("ENDPOINT", 7, WHOLE),
-    column("SERVICE", 4, 12),
-    column("IDENTITY", 3, 14),
-    column("TLS", 5, WHOLE),
+    column("SERVICE", 5, 12),
+    column("IDENTITY", 4, 14),
+    column("TLS", 3, WHOLE),
     column("SENT", 8, WHOLE),
     column("RECV", 8, WHOLE),
-    column("STATE", 0, 30),
+    column("STATE", 0, 20),
 ];
 /// Before all others, where more than one pod is told of.
 const POD: Column = column("POD", 1, 20);
@@ -62,7 +63,7 @@ impl Table {
             wide: shape.wide,
             full: shape.full,
             pods,
-            columns: Columns::new(columns, shape.room, shape.headers),
+            columns: Columns::new(columns, shape.room, shape.headers).coloured(shape.colours),
         };
         for flow in flows {
             let row = table.row(flow);
@@ -91,10 +92,10 @@ impl Table {
         self.columns.line(row)
     }
 
-    fn row(&self, flow: &FlowReport) -> Vec<String> {
+    fn row(&self, flow: &FlowReport) -> Vec<Cell> {
         let mut row = row(flow, self.wide, self.full);
         if self.pods {
-            row.insert(0, known(flow.pod.as_deref()));
+            row.insert(0, known(flow.pod.as_deref()).into());
         }
         row
     }
@@ -110,52 +111,69 @@ pub(super) struct Shape {
     /// Even where none of the first flows names one.
     pub(super) pods: bool,
     pub(super) headers: bool,
+    pub(super) colours: bool,
     pub(super) room: Option<usize>,
 }
 
-fn row(flow: &FlowReport, wide: bool, full: bool) -> Vec<String> {
+fn row(flow: &FlowReport, wide: bool, full: bool) -> Vec<Cell> {
     let direction = match &*flow.direction {
         "outbound" => "out",
         "inbound" => "in",
         other => other,
     };
     let tls = flow.tls.as_ref();
-    let mut row = vec![
-        age(flow.age_seconds),
+    let mut row: Vec<Cell> = vec![
+        age(flow.age_seconds).into(),
         direction.into(),
-        flow.client.clone(),
-        known(flow.original_dst.as_deref()),
-        known(flow.chosen_dst.as_deref()),
-        known(flow.service.as_deref()),
-        identities(flow, full),
-        known(tls.map(|tls| &*tls.version)),
-        size(flow.bytes_sent),
-        size(flow.bytes_received),
+        flow.client.clone().into(),
+        known(flow.original_dst.as_deref()).into(),
+        known(flow.chosen_dst.as_deref()).into(),
+        known(flow.service.as_deref()).into(),
+        identities(flow, full).into(),
+        security(flow),
+        size(flow.bytes_sent).into(),
+        size(flow.bytes_received).into(),
     ];
     if wide {
         row.extend([
-            flow.id.to_string(),
-            flow.connect_seconds.map_or_else(|| "-".into(), short_time),
-            flow.handshake_seconds.map_or_else(|| "-".into(), short_time),
-            known(tls.map(|tls| &*tls.cipher)),
-            known(tls.map(|tls| &*tls.key_exchange)),
+            flow.id.to_string().into(),
+            flow.connect_seconds.map_or_else(|| "-".into(), short_time).into(),
+            flow.handshake_seconds
+                .map_or_else(|| "-".into(), short_time)
+                .into(),
+            known(tls.map(|tls| &*tls.cipher)).into(),
+            known(tls.map(|tls| &*tls.key_exchange)).into(),
         ]);
-        row.extend(kernel(flow));
+        row.extend(kernel(flow).map(Cell::from));
     }
-    row.push(match (&flow.close_cause, &flow.closed_by) {
+    let is_failed = flow.close_cause.as_deref().is_some_and(|cause| cause != "eof");
+    row.push(Cell::maybe(state(flow), is_failed.then_some(Tint::Failed)));
+    row
+}
+
+/// How it ended, and by whom; or that it has not.
+pub(super) fn state(flow: &FlowReport) -> String {
+    match (&flow.close_cause, &flow.closed_by) {
         (Some(cause), Some(by)) if flow.standing == "stranger" => format!("{cause} by {by} (stranger)"),
         (Some(cause), Some(by)) => format!("{cause} by {by}"),
         _ => flow.state.clone().into_owned(),
-    });
-    row
+    }
+}
+
+/// The version of TLS; `plain` where bytes can have gone without it, `-` where none went.
+pub(super) fn security(flow: &FlowReport) -> Cell {
+    let came_up =
+        flow.state == "open" || flow.connect_seconds.is_some() || flow.close_cause.as_deref() == Some("eof");
+    match &flow.tls {
+        Some(tls) => Cell::tinted(&*tls.version, Tint::Secured),
+        None if came_up && flow.transport != "hbone" => Cell::tinted("plain", Tint::Plaintext),
+        None => "-".into(),
+    }
 }
 
 /// What the kernel says of the connection that leaves the pod: `1.2ms`, `3 of 1200`, `48.0MiB/s`, and the verdict.
 fn kernel(flow: &FlowReport) -> [String; 4] {
-    let leg = match &*flow.direction {
-        "inbound" => flow.tcp.client.as_ref(),
-        _ => flow.tcp.upstream.as_ref(),
-    };
+    let leg = flow.peer_leg();
     let or_unknown = |cell: Option<String>| cell.unwrap_or_else(|| "-".into());
     [
         or_unknown(leg.and_then(|leg| leg.rtt_seconds).map(short_time)),
@@ -194,6 +212,7 @@ fn identities(flow: &FlowReport, full: bool) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::golden;
     use super::*;
     use crate::model::{
         Bottleneck, Cause, Direction, Flow, LegFacts, Legs, Outcome, Party, ServiceName, TcpFacts, TlsFacts,
@@ -262,6 +281,7 @@ pub(super) mod tests {
         full: true,
         pods: false,
         headers: true,
+        colours: false,
         room: None,
     };
 
@@ -304,6 +324,54 @@ pub(super) mod tests {
         let place = |line: &str, part| line.find(part).map(|at| line[..at].chars().count());
         assert_eq!(place(&row, "open"), place(&header, "STATE"), "{header}{row}");
         assert!(row.trim_end().chars().count() <= 80, "{row}");
+    }
+
+    #[test]
+    fn tables_of_both_widths_are_as_they_were_found_good() {
+        let mut flows = reports();
+        for flow in &mut flows {
+            flow.pod = Some("demo/client-7c9d8b6f4-x2x9k".into());
+        }
+        let text = |room, colours| {
+            let shape = Shape {
+                wide: true,
+                colours,
+                room: Some(room),
+                ..Shape::default()
+            };
+            table(shape, &flows).text()
+        };
+        golden::same("flows-80", &text(80, false));
+        golden::same("flows-200", &text(200, false));
+        let coloured = text(80, true);
+        golden::same("flows-colours", &coloured.replace('\x1b', "^["));
+        let plain = ["\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"]
+            .iter()
+            .fold(coloured, |text, code| text.replace(code, ""));
+        assert_eq!(plain, text(80, false), "colours move nothing");
+    }
+
+    #[test]
+    fn a_hundred_times_the_flows_are_a_hundred_times_the_work() {
+        let three = reports();
+        let work = |times: u64| {
+            let flows: Vec<&FlowReport> = three.iter().cycle().take(3 * times as usize).collect();
+            let shape = Shape {
+                wide: true,
+                headers: true,
+                room: Some(80),
+                ..Shape::default()
+            };
+            let drawn = allocation_counter::measure(|| {
+                let text = Table::new(shape, &flows).text();
+                assert_eq!(text.lines().count(), flows.len() + 1);
+            });
+            drawn.count_total
+        };
+        let (few, many) = (work(10), work(1_000));
+        assert!(many <= few * 100, "{few} and {many} allocations");
+        // Twenty columns have a cell each, and those that are cut another.
+        assert!(many <= 3_000 * 40, "{many} allocations");
     }
 
     #[test]

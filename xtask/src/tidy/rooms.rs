@@ -124,11 +124,11 @@ pub(super) const ROOMS: &[Room] = &[
     room("proxy", ALL_ROOMS, ROLE_CRATES),
     room("control", ALL_ROOMS, ROLE_CRATES),
     room("agent", ALL_ROOMS, ROLE_CRATES),
-    // nix for the width of a terminal, kubernetes for pods and agents and the way to them, transport for TLS with an agent.
+    // nix for the width of a terminal, ratatui for the view on it, kubernetes for pods and agents and the way to them, transport for TLS with an agent.
     room(
         "plugin",
         "model observe inject kubernetes credentials transport",
-        "clap humantime nix rustls serde serde_json tokio tokio_io_timeout tokio_rustls tokio_util zeroize",
+        "clap clap_complete humantime nix ratatui rustls serde serde_json tokio tokio_io_timeout tokio_rustls tokio_util zeroize",
     ),
     // Test support, which every room's tests may import and which imports none.
     room(TESTING, "", "rcgen rustls tokio"),

@@ -281,6 +281,7 @@ fn every_parameter_event_and_cause_stands_there() {
         causes,
         set(all_causes().into_iter().map(|c| labels::cause(c).to_owned()))
     );
+    assert_eq!(causes, set(Cause::ALL.map(|c| labels::cause(c).to_owned())));
 }
 
 /// The match has an arm for each, or this does not compile.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::columns::printable;
+use super::super::words::{rate, short_time};
 use super::graph::{Edge, EdgeList, Node};
 
 pub(super) fn text(list: &EdgeList) -> String {
@@ -40,6 +41,14 @@ pub(super) fn text(list: &EdgeList) -> String {
 fn label(edge: &Edge) -> String {
     let port = edge.port.map_or_else(String::new, |port| format!(":{port} "));
     let mut label = format!("{port}{}\n{} connections", edge.security(), edge.connections);
+    for (name, what) in [
+        ("/s", edge.connections_per_second.map(rate)),
+        (" RTT", edge.rtt_median_seconds.map(short_time)),
+    ] {
+        if let Some(what) = what {
+            label.push_str(&format!(", {what}{name}"));
+        }
+    }
     if let Some(trouble) = edge.trouble() {
         label.push('\n');
         label.push_str(&trouble);

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::naming::{Names, is_outbound, port};
+use super::window::Window;
 use crate::observe::{FlowList, FlowReport};
 
 /// The body of the kind `EdgeList`.
@@ -19,6 +20,8 @@ pub(in crate::plugin) struct EdgeList {
     /// When the first of them was opened, and the last one closed.
     pub(super) from: Option<String>,
     pub(super) until: Option<String>,
+    /// Over which the rates are.
+    pub(super) window_seconds: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,8 +36,16 @@ pub(super) struct Edge {
     pub(super) connections: u64,
     pub(super) open: u64,
     pub(super) failed: u64,
+    /// Of the connections.
+    pub(super) failed_share: f64,
     pub(super) bytes_sent: u64,
     pub(super) bytes_received: u64,
+    /// Those that were opened in the window.
+    pub(super) connections_per_second: Option<f64>,
+    /// Both ways. A connection that is older than the window counts with the share of its life that lies in it.
+    pub(super) bytes_per_second: Option<f64>,
+    /// Of the connections of which the kernel has told.
+    pub(super) rtt_median_seconds: Option<f64>,
     /// By mutual TLS, with both identities proven.
     pub(super) secured: bool,
     /// Its versions.
@@ -57,16 +68,16 @@ pub(super) struct Node {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Failures {
-    pub(super) cause: String,
-    pub(super) by: String,
-    pub(super) connections: u64,
+pub(in crate::plugin) struct Failures {
+    pub(in crate::plugin) cause: String,
+    pub(in crate::plugin) by: String,
+    pub(in crate::plugin) connections: u64,
 }
 
 /// A mesh destination is never dialled in plaintext, so nothing went there.
-const NO_TUNNEL: &str = "no tunnel came up";
+pub(in crate::plugin) const NO_TUNNEL: &str = "no tunnel came up";
 /// Nor did anything go where there was nobody.
-const UNDIALLED: &str = "nobody was dialled";
+pub(in crate::plugin) const UNDIALLED: &str = "nobody was dialled";
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
@@ -85,6 +96,11 @@ struct Tally {
     failed: u64,
     sent: u64,
     received: u64,
+    /// Opened in the window.
+    fresh: u64,
+    /// That went in the window.
+    fresh_bytes: f64,
+    rtts: Vec<f64>,
     failures: BTreeMap<(String, String), u64>,
     /// Why plaintext; the last one told holds.
     reason: Option<&'static str>,
@@ -98,8 +114,10 @@ struct Sum {
     tls: BTreeSet<String>,
 }
 
-pub(super) fn of(list: &FlowList) -> EdgeList {
+/// `asked`: the time that the flows were asked of.
+pub(super) fn of(list: &FlowList, asked: Option<Window>) -> EdgeList {
     let flows: Vec<&FlowReport> = list.open.iter().chain(&list.closed).collect();
+    let window = Window::of(&flows, asked);
     let names = Names::of(&flows);
     let mut sums: BTreeMap<Key, Sum> = BTreeMap::new();
     let mut pods: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -113,7 +131,7 @@ pub(super) fn of(list: &FlowList) -> EdgeList {
             };
             pods.entry(own.0.clone()).or_default().insert(pod.clone());
         }
-        sums.entry(key).or_default().add(flow);
+        sums.entry(key).or_default().add(flow, window.as_ref());
     }
     let node = |(name, kind): (String, &str)| Node {
         pods: pods.get(&name).into_iter().flatten().cloned().collect(),
@@ -121,7 +139,10 @@ pub(super) fn of(list: &FlowList) -> EdgeList {
         name,
     };
     EdgeList {
-        edges: sums.into_iter().map(|(key, sum)| sum.edge(key, &node)).collect(),
+        edges: sums
+            .into_iter()
+            .map(|(key, sum)| sum.edge(key, &node, window.as_ref()))
+            .collect(),
         flows: flows.len(),
         from: flows.iter().map(|flow| &flow.opened).min().cloned(),
         until: flows
@@ -129,6 +150,7 @@ pub(super) fn of(list: &FlowList) -> EdgeList {
             .filter_map(|flow| flow.closed.as_ref())
             .max()
             .cloned(),
+        window_seconds: window.map(|window| window.seconds()),
     }
 }
 
@@ -151,13 +173,19 @@ fn is_undialled(flow: &FlowReport) -> bool {
 }
 
 impl Sum {
-    fn add(&mut self, flow: &FlowReport) {
+    fn add(&mut self, flow: &FlowReport, window: Option<&Window>) {
         let outbound = is_outbound(flow);
         let tally = &mut self.ends[usize::from(!outbound)];
         tally.connections += 1;
         tally.open += u64::from(flow.state != "closed");
         tally.sent += flow.bytes_sent;
         tally.received += flow.bytes_received;
+        if let Some(window) = window {
+            let (is_fresh, share) = window.holds(flow);
+            tally.fresh += u64::from(is_fresh);
+            tally.fresh_bytes += share * (flow.bytes_sent + flow.bytes_received) as f64;
+        }
+        tally.rtts.extend(flow.peer_leg().and_then(|leg| leg.rtt_seconds));
         if let Some(cause) = flow.close_cause.as_deref().filter(|cause| *cause != "eof") {
             let by = flow.closed_by.as_deref().unwrap_or_default();
             tally.failed += 1;
@@ -176,8 +204,9 @@ impl Sum {
             .extend(flow.tls.iter().map(|tls| tls.version.to_string()));
     }
 
-    fn edge(self, key: Key, node: &impl Fn((String, &'static str)) -> Node) -> Edge {
+    fn edge(self, key: Key, node: &impl Fn((String, &'static str)) -> Node, window: Option<&Window>) -> Edge {
         let [source, destination] = self.ends;
+        let per_second = |what: f64| window.map(|window| what / window.seconds());
         // The end that tells more has seen what the other one has.
         let tally = match destination.connections > source.connections {
             true => destination,
@@ -202,8 +231,12 @@ impl Sum {
             connections: tally.connections,
             open: tally.open,
             failed: tally.failed,
+            failed_share: tally.failed as f64 / tally.connections as f64,
             bytes_sent: tally.sent,
             bytes_received: tally.received,
+            connections_per_second: per_second(tally.fresh as f64),
+            bytes_per_second: per_second(tally.fresh_bytes),
+            rtt_median_seconds: median(tally.rtts),
             secured,
             tls: self.tls.into_iter().filter(|_| key.is_mesh).collect(),
             reason: match (secured, key.is_mesh) {
@@ -216,7 +249,15 @@ impl Sum {
     }
 }
 
-fn plaintext(flow: &FlowReport) -> &'static str {
+pub(in crate::plugin) fn median(mut values: Vec<f64>) -> Option<f64> {
+    let middle = values.len() / 2;
+    let (_, median, _) =
+        (!values.is_empty()).then(|| values.select_nth_unstable_by(middle, f64::total_cmp))?;
+    Some(*median)
+}
+
+/// Why it goes in plaintext.
+pub(in crate::plugin) fn plaintext(flow: &FlowReport) -> &'static str {
     if flow.transport == "left_alone" {
         "left alone"
     } else if is_undialled(flow) {
@@ -270,21 +311,8 @@ impl Edge {
         is_silent || self.reason.as_deref() == Some(NO_TUNNEL)
     }
 
-    /// `mTLS 1.3`, or why not.
     pub(super) fn security(&self) -> String {
-        if self.secured {
-            let versions: Vec<&str> = self
-                .tls
-                .iter()
-                .map(|tls| tls.trim_start_matches("TLSv"))
-                .collect();
-            return format!("mTLS {}", versions.join(", "));
-        }
-        let why = self.reason.as_deref().unwrap_or("unknown");
-        match self.reason.as_deref() {
-            Some(NO_TUNNEL | UNDIALLED) => why.to_owned(),
-            _ => format!("plaintext: {why}"),
-        }
+        security(self.secured, &self.tls, self.reason.as_deref())
     }
 
     /// `3 of 10 failed: denied`.
@@ -296,5 +324,25 @@ impl Edge {
             false => format!("{} of {} failed", self.failed, self.connections),
         };
         Some(format!("{how_many}: {}", first.cause.replace('_', " ")))
+    }
+}
+
+/// `mTLS 1.3`, or why not.
+pub(in crate::plugin) fn security<'a>(
+    secured: bool,
+    tls: impl IntoIterator<Item = &'a String>,
+    reason: Option<&str>,
+) -> String {
+    if secured {
+        let versions: Vec<&str> = tls
+            .into_iter()
+            .map(|tls| tls.trim_start_matches("TLSv"))
+            .collect();
+        return format!("mTLS {}", versions.join(", "));
+    }
+    let why = reason.unwrap_or("unknown");
+    match reason {
+        Some(NO_TUNNEL | UNDIALLED) => why.to_owned(),
+        _ => format!("plaintext: {why}"),
     }
 }

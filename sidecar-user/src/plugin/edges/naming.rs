@@ -12,7 +12,7 @@ const OTHERS: &str = "other addresses";
 
 type Name = (String, &'static str);
 
-pub(super) struct Names {
+pub(in crate::plugin) struct Names {
     /// More than one trust domain is there, so identities are told with theirs.
     has_domains: bool,
     addresses: BTreeSet<String>,
@@ -128,18 +128,18 @@ impl Names {
     }
 }
 
-pub(super) fn is_outbound(flow: &FlowReport) -> bool {
+pub(in crate::plugin) fn is_outbound(flow: &FlowReport) -> bool {
     flow.direction == "outbound"
 }
 
 /// Without the port.
-fn host(at: &str) -> String {
+pub(in crate::plugin) fn host(at: &str) -> String {
     let host = at.rsplit_once(':').map_or(at, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
 /// Of the endpoint; or what was asked for, where nobody was chosen.
-pub(super) fn port(flow: &FlowReport) -> Option<u16> {
+pub(in crate::plugin) fn port(flow: &FlowReport) -> Option<u16> {
     let at = flow.chosen_dst.as_deref().or(flow.original_dst.as_deref())?;
     at.rsplit_once(':')?.1.parse().ok()
 }

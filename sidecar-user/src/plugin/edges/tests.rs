@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::super::golden;
 use super::*;
-use crate::observe::{FlowReport, TlsReport};
+use crate::observe::{FlowReport, LegReport, TlsReport};
 
 /// A flow as its report: who, to whom, and how it went.
 #[derive(Clone, Copy)]
@@ -55,6 +56,7 @@ fn flow(talk: &Talk<'_>) -> FlowReport {
         "sourceIdentity": source, "destinationIdentity": destination,
         "transport": if mesh { "hbone" } else { "plain" },
         "tls": null, "connectSeconds": null, "handshakeSeconds": null,
+        "tcp": {"client": leg((!talk.outbound).then_some(0.0015)), "upstream": leg(talk.outbound.then_some(0.0015))},
         "bytesSent": talk.bytes / 4, "bytesReceived": talk.bytes - talk.bytes / 4,
     });
     let mut report: FlowReport = serde_json::from_value(json).unwrap();
@@ -67,6 +69,13 @@ fn flow(talk: &Talk<'_>) -> FlowReport {
         });
     }
     report
+}
+
+/// What the kernel says of a connection with such a round trip time.
+fn leg(rtt: Option<f64>) -> Option<serde_json::Value> {
+    let mut leg = serde_json::to_value(LegReport::default()).unwrap();
+    leg["rttSeconds"] = rtt?.into();
+    Some(leg)
 }
 
 fn talk<'a>(from: &'a str, to: &'a str, port: u16, bytes: u64, end: &'a str) -> Talk<'a> {
@@ -82,10 +91,11 @@ fn talk<'a>(from: &'a str, to: &'a str, port: u16, bytes: u64, end: &'a str) -> 
 
 fn graph_of(talks: &[Talk<'_>]) -> EdgeList {
     let closed = talks.iter().map(flow).collect();
-    graph::of(&FlowList {
+    let list = FlowList {
         closed,
         ..FlowList::default()
-    })
+    };
+    graph::of(&list, None)
 }
 
 fn three() -> EdgeList {
@@ -147,16 +157,28 @@ fn forty() -> EdgeList {
     graph_of(&talks)
 }
 
+fn said(edge: &Edge) -> String {
+    let row: Vec<String> = row(edge).into_iter().map(|cell| cell.text).collect();
+    row.join(" ")
+}
+
+fn screen(width: Option<usize>) -> Screen {
+    Screen {
+        width,
+        ..Screen::default()
+    }
+}
+
 #[test]
 fn an_edge_says_how_much_went_over_it_and_why_it_is_not_secured() {
     let list = three();
-    let said: Vec<String> = list.edges.iter().map(|edge| row(edge).join(" ")).collect();
+    let said: Vec<String> = list.edges.iter().map(said).collect();
     assert_eq!(
         said,
         [
-            "demo/client demo/web demo/web.svc 8080 mTLS 1.3 2 0 2.5MiB 7.5MiB",
-            "demo/web 203.0.113.7 - 443 plaintext: not in the registry 1 0 500B 1.5KiB",
-            "demo/web demo/db demo/db.svc 5432 plaintext: no sidecar there 1 0 22.0KiB 65.9KiB",
+            "demo/client demo/web demo/web.svc 8080 mTLS 1.3 0 <0.01 1.5ms 17.1KiB 2 2.5MiB 7.5MiB",
+            "demo/web 203.0.113.7 - 443 plaintext: not in the registry 0 <0.01 1.5ms 3B 1 500B 1.5KiB",
+            "demo/web demo/db demo/db.svc 5432 plaintext: no sidecar there 0 <0.01 1.5ms 150B 1 22.0KiB 65.9KiB",
         ]
     );
     assert_eq!((list.flows, list.edges[0].open), (4, 1));
@@ -279,8 +301,11 @@ fn many_addresses_are_one_node_and_strangers_another() {
 #[test]
 fn tables_fit_eighty_columns_and_use_two_hundred() {
     let list = twelve();
+    for room in [80, 200] {
+        golden::same(&format!("edges-{room}"), &table(&list, &screen(Some(room)), true));
+    }
     for room in [80, 120, 200] {
-        let text = table(&list, Some(room), true);
+        let text = table(&list, &screen(Some(room)), true);
         assert_eq!(text.lines().count(), list.edges.len() + 1);
         assert!(
             text.lines().all(|line| line.chars().count() <= room),
@@ -291,8 +316,8 @@ fn tables_fit_eighty_columns_and_use_two_hundred() {
             "{text}"
         );
     }
-    assert!(table(&list, Some(200), true).contains("RECV"));
-    assert!(table(&list, None, false).starts_with("192.0.2.14"));
+    assert!(table(&list, &screen(Some(200)), true).contains("RECV"));
+    assert!(table(&list, &screen(None), false).starts_with("192.0.2.14"));
 }
 
 #[test]
@@ -302,8 +327,8 @@ fn graphviz_gets_a_node_for_each_end_and_an_edge_for_each_edge() {
     for line in [
         "  \"203.0.113.7\" [label=\"203.0.113.7\", style=\"rounded,dashed\"];\n",
         "  \"demo/web\" [label=\"demo/web\"];\n",
-        "  \"demo/client\" -> \"demo/web\" [label=\":8080 mTLS 1.3\\n2 connections\", style=solid, color=\"#1a7f37\"];\n",
-        "  \"demo/web\" -> \"demo/db\" [label=\":5432 plaintext: no sidecar there\\n1 connections\", style=dashed, \
+        "  \"demo/client\" -> \"demo/web\" [label=\":8080 mTLS 1.3\\n2 connections, <0.01/s, 1.5ms RTT\", style=solid, color=\"#1a7f37\"];\n",
+        "  \"demo/web\" -> \"demo/db\" [label=\":5432 plaintext: no sidecar there\\n1 connections, <0.01/s, 1.5ms RTT\", style=dashed, \
          color=\"#b35900\", fontcolor=\"#b35900\"];\n",
     ] {
         assert!(text.contains(line), "{line}{text}");
