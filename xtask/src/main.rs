@@ -6,12 +6,14 @@
 mod bench;
 mod ci;
 mod cluster;
+mod compile;
 mod demo;
 mod fuzz;
 mod host;
 mod image;
 mod manifests;
 mod modes;
+mod progress;
 mod setup;
 mod smoke;
 mod test;
