@@ -55,6 +55,9 @@ mod near; // which endpoints of a service a pod is given, by where it runs and w
 #[path = "e2e/connect.rs"]
 mod connect; // what connect() answers, and when
 
+#[path = "e2e/readme.rs"]
+mod readme; // the commands that README.md names
+
 #[path = "e2e/programs.rs"]
 mod programs; // unmodified programs and their protocols
 

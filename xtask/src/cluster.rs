@@ -11,7 +11,6 @@ pub(crate) mod images;
 mod node;
 mod pki;
 pub(crate) mod programs;
-mod progress;
 mod sweep;
 mod test;
 mod up;

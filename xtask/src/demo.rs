@@ -5,18 +5,21 @@
 
 mod held;
 mod kernel;
+mod look;
 mod proof;
+mod recording;
 mod report;
 mod stage;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use harness::interrupt::Interrupts;
 use harness::mesh::binaries;
 
-use crate::workspace::{self, announce};
+use crate::workspace::{self, PROGRAM, announce};
 use crate::{host, setup};
 
 use self::report::Report;
@@ -31,6 +34,12 @@ pub(crate) struct Opts {
     /// One agent of the node for all pods, and sidecars without any privilege.
     #[arg(long)]
     agent: bool,
+    /// Write a picture of who talked to whom, as SVG.
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
+    /// Put the report and the picture into README.md.
+    #[arg(long, conflicts_with_all = ["hold", "agent", "picture"])]
+    record: bool,
     #[command(subcommand)]
     action: Option<Action>,
 }
@@ -57,25 +66,37 @@ pub(crate) fn run(opts: Opts) -> Result<ExitCode> {
     match opts.action {
         Some(Action::Exec { pod, command }) => held::exec(&pod, &command),
         Some(Action::Status { json }) => held::status(json),
-        None => perform(opts.hold, opts.agent),
+        None => perform(&opts),
     }
 }
 
-fn perform(hold: bool, by_agent: bool) -> Result<ExitCode> {
+fn perform(opts: &Opts) -> Result<ExitCode> {
     host::demand_fit("the demo")?;
-    if hold {
+    if opts.hold {
         held::demand_none()?;
     }
+    if !workspace::target_dir().join("release").join(PROGRAM).exists() {
+        announce(
+            "the first time, programs are built: five to six minutes on two cores; later it takes seconds",
+        );
+    }
     setup::ensure()?;
-    binaries::use_dir(workspace::build_release(&["outrigger"])?);
+    binaries::use_dir(workspace::build_release(&[PROGRAM])?);
 
     let interrupts = Interrupts::handle()?;
     announce("pods, sidecars and programs");
-    let mut stage = Stage::build(by_agent)?;
+    let mut stage = Stage::build(opts.agent)?;
     let mut report = Report::begin(&stage);
     proof::all(&mut stage, &mut report);
     let proved = report.end();
-    if hold {
+    let picture = match opts.record {
+        true => Some(recording::picture_file()),
+        false => opts.picture.clone(),
+    };
+    if let Some(file) = &picture {
+        look::picture(&stage, file)?;
+    }
+    if opts.hold {
         let _held = held::announce(&stage)?;
         interrupts.wait()?;
         println!("\nCleaning up.");
@@ -84,9 +105,46 @@ fn perform(hold: bool, by_agent: bool) -> Result<ExitCode> {
     drop(stage);
     let left = harness::name::leftovers(&name);
     anyhow::ensure!(left.is_empty(), "not everything could be removed: {left:?}");
-    Ok(if proved {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    if !proved {
+        return Ok(ExitCode::FAILURE);
+    }
+    if opts.record {
+        recording::write(report.text())?;
+    }
+    if !opts.hold {
+        next_steps(opts);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What somebody who has seen it may want to see next.
+const NEXT: [(&str, &str); 5] = [
+    (
+        "cargo xtask demo --hold",
+        "keeps the pods up: run programs in them, look at them",
+    ),
+    (
+        "cargo xtask demo --agent",
+        "one agent for all, and sidecars without any privilege",
+    ),
+    (
+        "cargo xtask demo --picture edges.svg",
+        "who talks to whom, as a picture",
+    ),
+    (
+        "cargo xtask cluster up",
+        "a real Kubernetes of two nodes, on this machine alone",
+    ),
+    ("deploy/README.md", "Outrigger in a cluster of yours"),
+];
+
+fn next_steps(opts: &Opts) {
+    println!("All of it is removed again. To try next:\n");
+    for (command, what) in NEXT {
+        let was_this = (opts.agent && command.ends_with("--agent"))
+            || (opts.picture.is_some() && command.contains("--picture"));
+        if !was_this {
+            println!("    {command:<38} {what}");
+        }
+    }
 }

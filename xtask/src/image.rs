@@ -10,12 +10,8 @@ use anyhow::{Context, Result};
 
 use crate::cluster::images::digest_of;
 use crate::cluster::programs::quietly;
+use crate::workspace::{PLUGIN, PROGRAM};
 use crate::{setup, workspace};
-
-const PROGRAM: &str = "outrigger";
-
-/// The program's other name.
-const PLUGIN: &str = "kubectl-outrigger";
 
 /// Where other builds than the release lie, for one who tries something out.
 pub(crate) const BUILT: &str = "OUTRIGGER_BIN_DIR";
@@ -49,7 +45,7 @@ pub(crate) struct Staged {
 pub(crate) fn stage() -> Result<Staged> {
     let built = match std::env::var_os(BUILT) {
         Some(dir) => dir.into(),
-        None => workspace::build_release(&["outrigger"])?,
+        None => workspace::build_release(&[PROGRAM])?,
     };
     let program = built.join(PROGRAM);
     let mut files = libraries(&program)?;

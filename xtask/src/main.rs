@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod cluster;
+mod compile;
 mod demo;
 mod fuzz;
 mod host;
@@ -13,6 +14,7 @@ mod image;
 mod krew;
 mod manifests;
 mod modes;
+mod progress;
 mod setup;
 mod smoke;
 mod test;

@@ -22,15 +22,7 @@ const TESTS: [&str; 9] = [
 ];
 
 pub(crate) fn run() -> Result<Totals> {
-    announce("cargo build --release --bin outrigger");
-    workspace::run(workspace::cargo().args([
-        "build",
-        "--release",
-        "--package",
-        "outrigger",
-        "--bin",
-        "outrigger",
-    ]))?;
+    let built = workspace::build_release(&[workspace::PROGRAM])?;
     announce("smoke run of what was built");
     let mut cargo = workspace::cargo();
     cargo
@@ -45,7 +37,7 @@ pub(crate) fn run() -> Result<Totals> {
             "--exact",
         ])
         .args(TESTS)
-        .env("OUTRIGGER_BIN_DIR", workspace::target_dir().join("release"));
+        .env("OUTRIGGER_BIN_DIR", built);
     let totals = run_cargo(cargo).context("the smoke run")?;
     let run = totals.passed + totals.failed + totals.skipped;
     ensure!(

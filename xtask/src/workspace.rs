@@ -2,10 +2,18 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+
+use crate::compile;
+
+/// Our program, which is the kubectl plugin where it is called so.
+pub(crate) const PROGRAM: &str = "outrigger";
+pub(crate) const PLUGIN: &str = "kubectl-outrigger";
 
 /// The directory of the workspace's `Cargo.toml`.
 pub(crate) fn root() -> PathBuf {
@@ -89,11 +97,39 @@ pub(crate) fn ask(command: &mut Command) -> Option<String> {
 /// Builds the programs of these packages as users get them, and says where they are.
 pub(crate) fn build_release(packages: &[&str]) -> Result<PathBuf> {
     announce("cargo build --release");
+    let dir = target_dir().join("release");
     // One by one: built together, each has the features of dependencies that only the other asks for.
     for package in packages {
-        run(cargo().args(["build", "--quiet", "--release", "--bins", "--package", package]))?;
+        let mut command = cargo();
+        command.args(["build", "--release", "--package", package]);
+        let reference = match *package {
+            // One program, which is the plugin too where it is called so, as in the image; linking takes longest of all.
+            PROGRAM => {
+                command.args(["--bin", PROGRAM]);
+                &compile::OUTRIGGER
+            }
+            _ => {
+                command.arg("--bins");
+                &compile::ANY
+            }
+        };
+        compile::run(package, command, reference)?;
+        if *package == PROGRAM {
+            name_plugin(&dir)?;
+        }
     }
-    Ok(target_dir().join("release"))
+    Ok(dir)
+}
+
+/// Gives the program its other name.
+fn name_plugin(dir: &Path) -> Result<()> {
+    let plugin = dir.join(PLUGIN);
+    if fs::read_link(&plugin).is_ok_and(|to| to == Path::new(PROGRAM)) {
+        return Ok(());
+    }
+    // A plain `cargo build --release` puts a program of its own there.
+    let _ = fs::remove_file(&plugin);
+    symlink(PROGRAM, &plugin).with_context(|| format!("link {}", plugin.display()))
 }
 
 /// Says which step begins.
@@ -113,7 +149,7 @@ fn is_executable(path: &Path) -> bool {
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-fn command_line(command: &Command) -> String {
+pub(crate) fn command_line(command: &Command) -> String {
     let program = Path::new(command.get_program())
         .file_name()
         .unwrap_or_default()

@@ -63,6 +63,8 @@ pub(super) fn failed(failure: &DialFailureReport) -> String {
         count => format!(" {count} times in a row"),
     };
     format!("failed{times}, at {at}: {cause} by {by}: {detail}")
+}
+
 /// How many a second, without a unit: `0.25`, `3.1`, `120`, `12k`.
 pub(super) fn rate(per_second: f64) -> String {
     match per_second {

@@ -12,9 +12,9 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use super::go::Go;
-use super::progress;
-use crate::setup;
+
 use crate::workspace::{self, announce};
+use crate::{progress, setup};
 
 /// What they need beside Go: C for runc's seccomp filters, and the plugins that connect containers. And a builder of images that is not
 /// ours, for the test of our Containerfile.

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::stage::Stage;
 
-/// So many flows are shown.
-const SHOWN: usize = 3;
+/// So many flows of each kind are shown.
+const SHOWN: usize = 2;
 
 /// Both connections of the last flows through the mesh, and of the last to the server outside.
 pub(super) fn figures(stage: &Stage) -> Result<Vec<String>> {

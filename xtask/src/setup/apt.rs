@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::host::Host;
+use crate::progress;
 use crate::workspace::{self, announce, find_program};
 
 /// Asked by Debian's maintainer scripts before they start a service; exit status 101 forbids it.
@@ -34,13 +35,18 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
     }
     let _no_services = NoServices::begin(Path::new(POLICY))?;
     announce("apt-get update");
-    workspace::run(apt_get().args(["-qq", "update"]))?;
+    let mut update = apt_get();
+    update.args(["--quiet", "update"]);
+    progress::run("apt-get update", update, |lines| format!("{lines} lists"))?;
     announce(&by_hand);
-    workspace::run(
-        apt_get()
-            .args(["-qq", "--yes", "--no-install-recommends", "install"])
-            .args(packages),
-    )
+    let mut install = apt_get();
+    install
+        .args(["--quiet", "--yes", "--no-install-recommends", "install"])
+        .args(packages);
+    // It says a line or two for each package that it fetches, unpacks and sets up.
+    progress::run("apt-get install", install, |lines| {
+        format!("{lines} lines of what it does")
+    })
     .with_context(|| format!("a package could not be installed; try it by hand: {by_hand}"))
 }
 

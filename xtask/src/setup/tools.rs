@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::compile;
 use crate::workspace::{self, announce, ask, find_program, tools_dir};
 
 /// A crate that installs one program of its own name.
@@ -21,7 +22,7 @@ pub(super) struct Tool {
 /// machine and its users wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Profile {
-    /// A minute for the BPF linker, and six with the settings of its own manifest (both measured on two cores).
+    /// Half a minute for the BPF linker, and six with the settings of its own manifest (both measured on two cores).
     Release,
     /// For a tool that runs for a second: 77 s for cargo-deny.
     Dev,
@@ -62,11 +63,12 @@ impl Tool {
     }
 
     pub(super) fn install(&self) -> Result<()> {
-        announce(&format!(
-            "building {} {} (a minute or two): {}",
-            self.name, self.version, self.why
-        ));
-        workspace::run(&mut self.install_command()).with_context(|| {
+        announce(&format!("building {} {}: {}", self.name, self.version, self.why));
+        let reference = match self.profile {
+            Profile::Release => &compile::BPF_LINKER,
+            Profile::Dev => &compile::ANY,
+        };
+        compile::run(self.name, self.install_command(), reference).with_context(|| {
             let Self { name, version, .. } = self;
             format!(
                 "{name} could not be built; try it by hand: cargo install {name} --version {version} --locked"
@@ -78,7 +80,8 @@ impl Tool {
     }
 
     fn install_command(&self) -> Command {
-        let mut cargo = workspace::cargo();
+        // It warns of a directory that is not on the PATH, which nobody needs there.
+        let mut cargo = workspace::cargo_with_tools();
         // What the caller set for our own build does not suit someone else's crate.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
