@@ -11,8 +11,8 @@ use harness::cluster::{Cluster, Mesh, bookstore, istio};
 use harness::interrupt::Interrupts;
 use harness::wait;
 
-use super::progress::during;
 use super::{sweep, up};
+use crate::progress::during;
 use crate::workspace::{self, announce};
 
 /// A rate of fewer connections is chance, and the picture shows none.

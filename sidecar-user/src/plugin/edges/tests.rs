@@ -229,10 +229,11 @@ fn what_found_no_endpoint_belongs_to_those_that_did_and_is_no_plaintext() {
         undialled("demo/a", "demo/web", 80),
         undialled("demo/a", "demo/gone", 80),
     ];
-    let list = graph::of(&FlowList {
+    let list = FlowList {
         closed,
         ..FlowList::default()
-    });
+    };
+    let list = graph::of(&list, None);
     let told: Vec<_> = list
         .edges
         .iter()
