@@ -111,7 +111,7 @@ impl Handler for NodeAdmin {
 }
 
 /// `None`: by no path of this endpoint. The error is the methods that the path takes.
-pub(super) fn asked(request: &Request<Incoming>) -> Result<Option<Asked>, &'static str> {
+pub(super) fn asked<B>(request: &Request<B>) -> Result<Option<Asked>, &'static str> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let (asked, is_change) = match request.uri().path() {
         "/flows" => (Asked::Flows(query), false),
@@ -146,3 +146,32 @@ pub(super) async fn answered(reply: impl Future<Output = Reply>) -> Response<Ans
 }
 
 const JSON: &str = "application/json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_path_takes_its_own_methods_and_only_a_post_is_a_change() {
+        let of = |method: Method, uri: &str| {
+            let request = Request::builder().method(method).uri(uri).body(()).unwrap();
+            asked(&request)
+        };
+        for method in [Method::GET, Method::HEAD] {
+            assert_eq!(
+                of(method.clone(), "/pods?namespace=a"),
+                Ok(Some(Asked::Pods("namespace=a".into())))
+            );
+            assert_eq!(of(method.clone(), "/node"), Ok(Some(Asked::Node)));
+            assert_eq!(of(method, "/drain?pod=a/b"), Err("POST"));
+        }
+        assert_eq!(
+            of(Method::POST, "/drain?pod=a/b"),
+            Ok(Some(Asked::Drain("pod=a/b".into())))
+        );
+        for path in ["/flows", "/why", "/pods", "/node"] {
+            assert_eq!(of(Method::POST, path), Err("GET, HEAD"), "{path}");
+        }
+        assert_eq!(of(Method::POST, "/drains"), Ok(None));
+    }
+}
