@@ -1,5 +1,5 @@
-//! What the agent answers at its admin socket: from what it remembers, and what the sidecars say that serve now. Changes
-//! nothing.
+//! What the agent answers at its admin socket and to people: from what it remembers, and what the sidecars say that serve now. Changes
+//! nothing itself; a sidecar that is to drain is asked to.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -10,9 +10,11 @@ use futures_util::StreamExt;
 use futures_util::stream;
 
 use super::client::{self, Error};
+use super::draining;
 use super::listing::Listing;
 use super::memory::{PodFlows, Pods, Question, newest};
 use super::merged::{self, Merged, Watchers};
+use super::nodes;
 use super::register::{Installed, Refused, Register, Sidecar};
 use super::relayed;
 use crate::kubernetes::LABEL_INJECT;
@@ -25,6 +27,8 @@ use crate::observe::{
 pub(super) struct Answers {
     register: Arc<Register>,
     watchers: Arc<Watchers>,
+    /// The name of this node.
+    node: Option<String>,
 }
 
 /// For what a sidecar says.
@@ -49,9 +53,10 @@ const OWN: [&str; 9] = [
 ];
 
 impl Answers {
-    pub(super) fn new(register: Arc<Register>) -> Self {
+    pub(super) fn new(register: Arc<Register>, node: Option<String>) -> Self {
         Self {
             register,
+            node,
             watchers: Arc::default(),
         }
     }
@@ -67,6 +72,10 @@ impl Answers {
                     Err(reason) => Reply::Wrong(reason),
                 },
                 Asked::OfProxy(path, query) => relayed::answer(&this.register, path, &query).await,
+                Asked::Node => document(serde_json::to_string(
+                    &nodes::status(&this.register, this.node).await,
+                )),
+                Asked::Drain(query) => draining::drain(&this.register, &query).await,
             }
         })
     }

@@ -1,4 +1,4 @@
-//! One question to a sidecar, over the socket that the agent has given it. HTTP/1.0, so that the body is what follows until
+//! One question to a sidecar, or a change of it, over the socket that the agent has given it. HTTP/1.0, so that the body is what follows until
 //! the end. Trusts no answer: what it takes in is bounded, and so is the time.
 
 use std::io;
@@ -41,6 +41,10 @@ const READ: usize = 16 * 1024;
 
 /// Waits for the head of the answer as long as it takes.
 pub(super) async fn get(socket: &Path, path: &str) -> Result<Body, Error> {
+    call(socket, "GET", path).await
+}
+
+async fn call(socket: &Path, method: &str, path: &str) -> Result<Body, Error> {
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|error| match error.kind() {
@@ -51,10 +55,10 @@ pub(super) async fn get(socket: &Path, path: &str) -> Result<Body, Error> {
         stream,
         read: BytesMut::new(),
     };
-    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n");
     body.stream.write_all(request.as_bytes()).await?;
     let status = body.head().await?;
-    if status == 200 {
+    if (200..300).contains(&status) {
         return Ok(body);
     }
     let words = body.whole(MAX_REFUSAL).await.unwrap_or_default();
@@ -65,7 +69,16 @@ pub(super) async fn get(socket: &Path, path: &str) -> Result<Body, Error> {
 
 /// The whole answer, where it comes in time.
 pub(super) async fn ask(socket: &Path, path: &str, patience: Duration) -> Result<Bytes, Error> {
-    let whole = async { Ok(get(socket, path).await?.whole(MAX_ANSWER).await?) };
+    whole(call(socket, "GET", path), patience).await
+}
+
+/// Asks for a change. There is no body.
+pub(super) async fn post(socket: &Path, path: &str, patience: Duration) -> Result<Bytes, Error> {
+    whole(call(socket, "POST", path), patience).await
+}
+
+async fn whole(asked: impl Future<Output = Result<Body, Error>>, patience: Duration) -> Result<Bytes, Error> {
+    let whole = async { Ok(asked.await?.whole(MAX_ANSWER).await?) };
     match tokio::time::timeout(patience, whole).await {
         Ok(answer) => answer,
         Err(_) => Err(Error::Silent(io::ErrorKind::TimedOut.into())),

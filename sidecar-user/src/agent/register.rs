@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::memory::{Limits, Memory, Pods};
 use super::names::Names;
+use crate::datapath::NeighbourQuery;
 
 pub(super) struct Register {
     memory: Mutex<Memory>,
@@ -49,6 +50,20 @@ struct Known {
     pods: BTreeMap<String, Installed>,
     sidecars: BTreeMap<u32, Sidecar>,
     refused: BTreeMap<String, Refused>,
+    /// What asks the kernel about what is attached, by pod.
+    attached: BTreeMap<String, NeighbourQuery>,
+}
+
+/// What is attached to a pod can be asked about while this lives. It holds the pod's cgroup and network namespace.
+pub(super) struct AttachedGuard<'a> {
+    register: &'a Register,
+    pod: &'a str,
+}
+
+impl Drop for AttachedGuard<'_> {
+    fn drop(&mut self) {
+        self.register.known().attached.remove(self.pod);
+    }
 }
 
 /// A pod of this node that asks for a sidecar and can have none.
@@ -165,6 +180,18 @@ impl Register {
 
     pub(super) fn gone(&self, pod: &str) {
         self.known().pods.remove(pod);
+    }
+
+    pub(super) fn attached<'a>(&'a self, pod: &'a str, query: NeighbourQuery) -> AttachedGuard<'a> {
+        self.known().attached.insert(pod.to_owned(), query);
+        AttachedGuard { register: self, pod }
+    }
+
+    /// By pod.
+    pub(super) fn all_attached(&self) -> Vec<(String, NeighbourQuery)> {
+        let known = self.known();
+        let all = known.attached.iter();
+        all.map(|(pod, query)| (pod.clone(), query.clone())).collect()
     }
 
     /// Until its cgroup is gone.

@@ -129,8 +129,10 @@ async fn serve_until_told(config: Config, gate: Arc<Gate>, mut shutdown: Shutdow
     // They end with this future.
     let mut tasks = JoinSet::new();
     tasks.spawn(following::run(register.clone()));
+    let node_name = config.kubernetes.as_ref().map(|of| of.node.clone());
     if let Some(path) = &config.admin {
-        tasks.spawn(answer(AdminSocket::bind(path)?, &register, &observer));
+        let answers = Answers::new(register.clone(), node_name.clone());
+        tasks.spawn(answer(AdminSocket::bind(path)?, answers, &observer));
     }
     if let Some(address) = config.status {
         tasks.spawn(status::serve(address, &observer)?);
@@ -141,7 +143,7 @@ async fn serve_until_told(config: Config, gate: Arc<Gate>, mut shutdown: Shutdow
     let client = kubernetes.as_ref().map(|(client, _)| client.clone());
     let control = control::open(config.control.clone(), client.clone(), &observer, &mut tasks)?;
     if let (Some(config), Some(client), Some(local)) = (&config.api, client, &control) {
-        let answers = Answers::new(register.clone());
+        let answers = Answers::new(register.clone(), node_name.clone());
         api::open(config, client, local, answers, &observer, &mut tasks)?;
     }
     let mut pods = Pods {
@@ -191,12 +193,7 @@ async fn serve_until_told(config: Config, gate: Arc<Gate>, mut shutdown: Shutdow
 }
 
 /// Answers at the admin socket until dropped.
-fn answer(
-    socket: AdminSocket,
-    register: &Arc<Register>,
-    observer: &Observer,
-) -> impl Future<Output = ()> + use<> {
-    let answers = Answers::new(register.clone());
+fn answer(socket: AdminSocket, answers: Answers, observer: &Observer) -> impl Future<Output = ()> + use<> {
     let admin = NodeAdmin {
         observer: observer.clone(),
         answer: Box::new(move |asked| answers.answer(asked)),

@@ -15,7 +15,7 @@ use super::leave::Gate;
 use super::pod::Pod;
 use super::register::Register;
 use super::{door, probes};
-use crate::datapath::{Node, PodTarget};
+use crate::datapath::{NeighbourQuery, Node, PodTarget};
 use crate::pods::{Finder, PodCgroup};
 use crate::uplink::Share;
 use crate::{budget, error_chain};
@@ -81,6 +81,8 @@ impl Serving {
         });
         close(&pod).await?;
         self.register.installed(&self.name);
+        let query = NeighbourQuery::new(pod.target.clone(), self.pins.clone());
+        let _attached = self.register.attached(&self.name, query);
         tokio::select! {
             served = door::serve(pod.clone()) => served.map_err(io::Error::into),
             () = probes::follow_ports(pod.clone()) => Ok(()),

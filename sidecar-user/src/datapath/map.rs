@@ -139,6 +139,24 @@ impl<K: Pod, V: Pod> Map<K, V> {
         }
     }
 
+    /// How many entries there are, as far as `most`.
+    pub(super) fn count(&self, most: usize) -> Result<usize, Failed> {
+        let (mut last, mut next) = (K::zeroed(), K::zeroed());
+        for count in 0..most {
+            let mut attr = Element {
+                // Without a key it is the first.
+                key: if count == 0 { 0 } else { &raw const last as u64 },
+                value: &raw mut next as u64,
+                ..self.element(&last, 0)
+            };
+            if self.found(bpf(BPF_MAP_GET_NEXT_KEY, &mut attr))?.is_none() {
+                return Ok(count);
+            }
+            last = next;
+        }
+        Ok(most)
+    }
+
     /// One by one. An entry that goes meanwhile is left out.
     pub(super) fn entries(&self) -> Result<Vec<(K, V)>, Failed> {
         let mut entries = Vec::new();

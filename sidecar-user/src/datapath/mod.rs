@@ -31,9 +31,9 @@ mod versioned;
 pub use capabilities::takes_capability;
 pub use error::{Error, Owner};
 pub use install::{
-    ABI_VERSION, Attached, Datapath, Ending, Finding, Foreign, Former, Generation, Handover, Hook, InForce,
-    Lease, Loaded, Logs, NeighbourQuery, Neighbours, Node, Order, Place, State, attached, cgroup_id,
-    cgroup_of, check, close, close_on, detach, detach_own, require_bpffs, take_off,
+    ABI_VERSION, Attached, Datapath, Ending, Fill, Finding, Foreign, Former, Generation, Handover, Hook,
+    InForce, Lease, Loaded, Logs, NeighbourQuery, Neighbours, Node, Order, Place, State, attached, cgroup_id,
+    cgroup_of, check, close, close_on, detach, detach_own, fills, require_bpffs, take_off,
 };
 pub use netns::Netns;
 pub use pod::PodTarget;

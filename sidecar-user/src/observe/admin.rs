@@ -178,7 +178,9 @@ fn loopback(listener: TcpListener) -> Result<tokio::net::TcpListener, Error> {
 /// Over TCP anybody on the machine gets in, and so does a web page in somebody's browser.
 struct Guarded(Arc<Endpoint>);
 
-/// The agent of the node. It asks as anybody may, whatever its user; who watches flows for it has places of its own.
+/// The agent of the node. It asks as anybody may, whatever its user; who watches flows for it has places of its own. Of changes it asks for
+/// one, a drain: it has made this socket in a directory of its own, so nobody without its rights, which include ending this process,
+/// connects to it.
 struct OfAgent(Arc<Endpoint>);
 
 impl Handler for OfAgent {
@@ -186,6 +188,9 @@ impl Handler for OfAgent {
         if request.uri().path() == "/flows" && reads(request.method()) {
             let query = request.uri().query().unwrap_or_default();
             return self.0.flows(query, Caller::Anyone, Place::Agent);
+        }
+        if request.uri().path() == "/drain" && request.method() == Method::POST {
+            return self.0.drain();
         }
         // Nobody else gets here, and why a pod has no certificate is the agent's to tell.
         let caller = match request.uri().path() {
@@ -278,10 +283,7 @@ impl Handler for Endpoint {
             },
             "/drain" if reads(method) => text(StatusCode::OK, (self.admin.phase)().to_owned() + "\n"),
             "/drain" if method == Method::POST && !is_owner => self.not_here("-X POST", path),
-            "/drain" if method == Method::POST => {
-                (self.admin.drain)();
-                text(StatusCode::ACCEPTED, "draining\n")
-            }
+            "/drain" if method == Method::POST => self.drain(),
             "/lame-duck" if method == Method::POST && !is_owner => self.not_here("-X POST", path),
             "/lame-duck" if method == Method::POST => {
                 (self.admin.lame_duck)();
@@ -298,6 +300,11 @@ impl Handler for Endpoint {
 }
 
 impl Endpoint {
+    fn drain(&self) -> Response<Answer> {
+        (self.admin.drain)();
+        text(StatusCode::ACCEPTED, "draining\n")
+    }
+
     /// Who may change this proxy, and how.
     fn not_here(&self, options: &str, path: &str) -> Response<Answer> {
         let remedy = match self.socket.as_deref().map(Path::display) {

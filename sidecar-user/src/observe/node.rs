@@ -1,12 +1,12 @@
-//! The admin endpoint of a node's agent, at its unix socket: what it remembers of the flows of all pods, and how they are.
-//! Only answers questions; what the answers are the role knows.
+//! The admin endpoint of a node's agent, at its unix socket: what it remembers of the flows of all pods, and how they are; and the one
+//! change that it takes, a drain. What the answers are, and what is done, the role knows.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 
 use super::http::{self, Answer, Caller, Doors, Handler, Pieces, not_allowed, reads, respond, text, typed};
 use super::observer::Observer;
@@ -30,6 +30,10 @@ pub enum Asked {
     Pods(String),
     /// What one pod's proxy says of itself, by the path of the proxy's own endpoint.
     OfProxy(&'static str, String),
+    /// About the agent and its node.
+    Node,
+    /// A change: that the sidecar of one pod ends as after SIGTERM.
+    Drain(String),
 }
 
 pub enum Reply {
@@ -62,6 +66,9 @@ GET /identity, GET /endpoints, GET /policies
               ?pod=NAMESPACE/NAME, and what the proxy's own takes
 GET /pods     the pods of this node, and what is wrong with them, JSON
               ?pod=NAMESPACE/NAME or &namespace=NAME, both as often as wanted, as with the two above
+GET /node     this agent, its node and what is attached there, JSON
+POST /drain   has the sidecar of a pod end as after SIGTERM
+              ?pod=NAMESPACE/NAME
 GET /metrics  Prometheus metrics
 GET /healthz  200 while this process answers
 ";
@@ -89,32 +96,38 @@ impl Handler for NodeAdmin {
                 "only root and the user of this agent may ask\n",
             );
         }
-        if !reads(request.method()) {
-            return not_allowed("GET, HEAD");
-        }
         match request.uri().path() {
+            "/" | "/metrics" | "/healthz" if !reads(request.method()) => not_allowed("GET, HEAD"),
             "/" => text(StatusCode::OK, INDEX),
             "/metrics" => status::metrics(&self.observer, &request, Duration::ZERO).await,
             "/healthz" => text(StatusCode::OK, "ok\n"),
             path => match asked(&request) {
-                Some(asked) => answered((self.answer)(asked)).await,
-                None => text(StatusCode::NOT_FOUND, format!("no such path: {path}\n{INDEX}")),
+                Ok(Some(asked)) => answered((self.answer)(asked)).await,
+                Ok(None) => text(StatusCode::NOT_FOUND, format!("no such path: {path}\n{INDEX}")),
+                Err(methods) => not_allowed(methods),
             },
         }
     }
 }
 
-/// `None`: by no path of this endpoint.
-pub(super) fn asked(request: &Request<Incoming>) -> Option<Asked> {
+/// `None`: by no path of this endpoint. The error is the methods that the path takes.
+pub(super) fn asked<B>(request: &Request<B>) -> Result<Option<Asked>, &'static str> {
     let query = request.uri().query().unwrap_or_default().to_owned();
-    match request.uri().path() {
-        "/flows" => Some(Asked::Flows(query)),
-        "/why" => Some(Asked::Why(query)),
-        "/pods" => Some(Asked::Pods(query)),
-        "/identity" => Some(Asked::OfProxy("/identity", query)),
-        "/endpoints" => Some(Asked::OfProxy("/endpoints", query)),
-        "/policies" => Some(Asked::OfProxy("/policies", query)),
-        _ => None,
+    let (asked, is_change) = match request.uri().path() {
+        "/flows" => (Asked::Flows(query), false),
+        "/why" => (Asked::Why(query), false),
+        "/pods" => (Asked::Pods(query), false),
+        "/identity" => (Asked::OfProxy("/identity", query), false),
+        "/endpoints" => (Asked::OfProxy("/endpoints", query), false),
+        "/policies" => (Asked::OfProxy("/policies", query), false),
+        "/node" => (Asked::Node, false),
+        "/drain" => (Asked::Drain(query), true),
+        _ => return Ok(None),
+    };
+    match is_change {
+        true if request.method() != Method::POST => Err("POST"),
+        false if !reads(request.method()) => Err("GET, HEAD"),
+        _ => Ok(Some(asked)),
     }
 }
 
@@ -133,3 +146,32 @@ pub(super) async fn answered(reply: impl Future<Output = Reply>) -> Response<Ans
 }
 
 const JSON: &str = "application/json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_path_takes_its_own_methods_and_only_a_post_is_a_change() {
+        let of = |method: Method, uri: &str| {
+            let request = Request::builder().method(method).uri(uri).body(()).unwrap();
+            asked(&request)
+        };
+        for method in [Method::GET, Method::HEAD] {
+            assert_eq!(
+                of(method.clone(), "/pods?namespace=a"),
+                Ok(Some(Asked::Pods("namespace=a".into())))
+            );
+            assert_eq!(of(method.clone(), "/node"), Ok(Some(Asked::Node)));
+            assert_eq!(of(method, "/drain?pod=a/b"), Err("POST"));
+        }
+        assert_eq!(
+            of(Method::POST, "/drain?pod=a/b"),
+            Ok(Some(Asked::Drain("pod=a/b".into())))
+        );
+        for path in ["/flows", "/why", "/pods", "/node"] {
+            assert_eq!(of(Method::POST, path), Err("GET, HEAD"), "{path}");
+        }
+        assert_eq!(of(Method::POST, "/drains"), Ok(None));
+    }
+}

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::Error;
-use super::http::{self, Answer, Caller, Doors, Handler, not_allowed, reads, text};
+use super::http::{self, Answer, Caller, Doors, Handler, not_allowed, text};
 use super::node::{Asked, Reply, answered, asked};
 use super::observer::Observer;
 use super::tls_listener::TlsListener;
@@ -48,15 +48,13 @@ pub async fn serve_node_api(listener: TcpListener, api: NodeApi) -> Result<(), E
 
 impl Handler for NodeApi {
     async fn answer(&self, mut request: Request<Incoming>, _: Caller) -> Response<Answer> {
-        if !reads(request.method()) {
-            return not_allowed("GET, HEAD");
-        }
         let Some(bearer) = take_bearer(&mut request) else {
             return text(StatusCode::UNAUTHORIZED, NO_TOKEN);
         };
         match asked(&request) {
-            Some(asked) => answered((self.answer)(bearer, asked)).await,
-            None => text(
+            Ok(Some(asked)) => answered((self.answer)(bearer, asked)).await,
+            Err(methods) => not_allowed(methods),
+            Ok(None) => text(
                 StatusCode::NOT_FOUND,
                 format!("no such path: {}\n", request.uri().path()),
             ),

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;
 use x509_parser::extensions::GeneralName;
+use x509_parser::pem::Pem;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
@@ -70,4 +71,41 @@ pub fn is_signed_by(cert: &X509Certificate<'_>, issuer: &X509Certificate<'_>) ->
             Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm) => true,
             Err(_) => false,
         }
+}
+
+/// When each certificate of a PEM bundle ends. An error is words for a message.
+pub fn ends(pem: &[u8]) -> Result<Vec<SystemTime>, String> {
+    let mut ends = Vec::new();
+    for block in Pem::iter_from_buffer(pem) {
+        let block = block.map_err(|error| format!("it is no PEM: {error}"))?;
+        let cert = block
+            .parse_x509()
+            .map_err(|error| format!("a certificate cannot be read: {error}"))?;
+        ends.push(time(cert.validity().not_after)?);
+    }
+    Ok(ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_ends_when_each_of_its_certificates_does() {
+        let certificate = |year| {
+            let mut params = rcgen::CertificateParams::default();
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+            let key = rcgen::KeyPair::generate().unwrap();
+            params.self_signed(&key).unwrap().pem()
+        };
+        let bundle = certificate(2030) + &certificate(2040);
+        let found = ends(bundle.as_bytes()).unwrap();
+        let seconds = |time: &SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        assert_eq!(
+            found.iter().map(seconds).collect::<Vec<_>>(),
+            [1_893_456_000, 2_208_988_800]
+        );
+        assert!(ends(b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n").is_err());
+        assert!(ends(b"").unwrap().is_empty());
+    }
 }

@@ -4,9 +4,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::check::report::CheckReport;
 use super::edges::EdgeList;
 use super::endpoints::EndpointComparison;
+use super::intercept::NodeStatusList;
 use super::top::TopList;
+use super::version::VersionReport;
 use crate::kubernetes::API_VERSION;
 use crate::observe::{
     EndpointList, FlowList, IdentityReport, PodExplanation, PodList, PolicyReport, WatchEvent, WhyReport,
@@ -44,6 +47,9 @@ fn every_example_has_the_fields_of_its_kind_and_no_other() {
     holds::<EndpointList>("EndpointList");
     holds::<EndpointComparison>("EndpointComparison");
     holds::<PolicyReport>("PolicyReport");
+    holds::<CheckReport>("CheckReport");
+    holds::<VersionReport>("VersionReport");
+    holds::<NodeStatusList>("NodeStatusList");
     let list = example("ExplanationList");
     let past: Vec<WhyReport> = serde_json::from_value(list["explanations"].clone()).unwrap();
     assert_eq!(serde_json::to_value(past).unwrap(), list["explanations"]);

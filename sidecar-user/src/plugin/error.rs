@@ -101,6 +101,16 @@ pub enum Error {
         "the roots in the ConfigMap {ROOTS} of the namespace {SYSTEM_NAMESPACE} cannot be used: {reason}"
     )]
     BadRoots { reason: String },
+    #[error("{} failed", if *failed == 1 { "1 check".into() } else { format!("{failed} checks") })]
+    ChecksFailed { failed: usize },
+    #[error(
+        "{target} answered what is no state of a node ({reason}): is it a node's agent, of this version?"
+    )]
+    NotNode { target: String, reason: String },
+    #[error(
+        "there is no agent on a node {node}; kubectl outrigger intercept status lists the nodes that have one"
+    )]
+    NoNode { node: String },
     #[error("{failed} of {all} agents have not answered, so what is shown is not all")]
     Partly { failed: usize, all: usize },
     #[error("{target} does not answer ({source}): is a proxy running there, and is this its admin endpoint?")]

@@ -18,9 +18,9 @@ const MAX_FILE: u64 = 256 << 20;
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["file", "policies", "webhook"])))]
 pub(super) struct Inject {
-    /// YAML or JSON with pods or what makes pods, or - for the standard input; printed with sidecars
+    /// YAML or JSON with pods or what makes pods, or - for the standard input; as often as wanted; printed with sidecars
     #[arg(short, long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    file: Vec<PathBuf>,
     /// Print the admission policies by which the API server injects, from Kubernetes 1.36 on
     #[arg(long)]
     policies: bool,
@@ -39,9 +39,9 @@ pub(super) struct Inject {
 
 #[derive(Debug, Args)]
 pub(super) struct Uninject {
-    /// YAML or JSON, or - for the standard input; printed without sidecars
-    #[arg(short, long, value_name = "FILE")]
-    file: PathBuf,
+    /// YAML or JSON, or - for the standard input; as often as wanted; printed without sidecars
+    #[arg(short, long, value_name = "FILE", required = true)]
+    file: Vec<PathBuf>,
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -57,7 +57,7 @@ enum Format {
 impl Inject {
     pub(super) fn run(&self, out: &mut impl Write) -> Result<(), Error> {
         let profile = self.profile()?;
-        let Some(file) = &self.file else {
+        if self.file.is_empty() {
             let injector = match self.policies {
                 true => inject::policies(&profile),
                 false => inject::webhook_configuration(&profile),
@@ -65,11 +65,9 @@ impl Inject {
             return self
                 .output
                 .print(&[injector, inject::guards(&profile)].concat(), out);
-        };
-        self.output.print(
-            &changed(file, |pod, namespace| with_sidecar(pod, namespace, &profile))?,
-            out,
-        )
+        }
+        let with = |pod: &Value, namespace: &str| with_sidecar(pod, namespace, &profile);
+        self.output.print(&changed(&self.file, with)?, out)
     }
 
     fn profile(&self) -> Result<Profile, Error> {
@@ -121,28 +119,45 @@ fn with_sidecar(pod: &Value, namespace: &str, profile: &Profile) -> Result<Value
     }
 }
 
+/// The objects of all files, in their order.
 fn changed(
-    file: &Path,
+    files: &[PathBuf],
     mut change: impl FnMut(&Value, &str) -> Result<Value, String>,
 ) -> Result<Vec<Value>, Error> {
-    let text = read(file)?;
-    let mut objects = inject::documents(&text).map_err(|problem| Error::File {
-        reason: format!("{}:{problem}", file.display()),
-    })?;
-    let mut wrong = Vec::new();
-    for object in &mut objects {
-        inject::change(object, &mut change, &mut wrong);
+    if files.iter().filter(|file| file.as_os_str() == "-").count() > 1 {
+        return Err(Error::Usage {
+            reason: "--file -: the standard input can be read once only".into(),
+        });
     }
-    if wrong.is_empty() {
-        return Ok(objects);
+    let (mut all, mut wrong) = (Vec::new(), Vec::new());
+    for file in files {
+        let text = read(file)?;
+        let mut objects = inject::documents(&text).map_err(|problem| Error::File {
+            reason: format!("{}:{problem}", file.display()),
+        })?;
+        if objects.is_empty() {
+            return Err(Error::File {
+                reason: format!("{}: there is no object in it", file.display()),
+            });
+        }
+        let mut of_file = Vec::new();
+        for object in &mut objects {
+            inject::change(object, &mut change, &mut of_file);
+        }
+        wrong.extend(
+            of_file
+                .iter()
+                .map(|wrong| format!("{}: {}: {}", file.display(), wrong.object, wrong.reason)),
+        );
+        all.append(&mut objects);
     }
-    // Nothing is printed then: whoever applies the output would run a pod without what was asked for.
-    let lines = wrong
-        .iter()
-        .map(|wrong| format!("{}: {}", wrong.object, wrong.reason));
-    Err(Error::NotInjected {
-        reasons: lines.collect::<Vec<_>>().join("\n"),
-    })
+    match wrong.is_empty() {
+        true => Ok(all),
+        // Nothing is printed then: whoever applies the output would run a pod without what was asked for.
+        false => Err(Error::NotInjected {
+            reasons: wrong.join("\n"),
+        }),
+    }
 }
 
 fn read(path: &Path) -> Result<String, Error> {
@@ -261,6 +276,59 @@ spec:
         let file = File::new("refused", &refused);
         let error = run(&["inject", "--file", file.path(), "--image", "x:1"]).unwrap_err();
         assert!(error.contains("Deployment web: hostNetwork"), "{error}");
+    }
+
+    #[test]
+    fn of_several_files_all_objects_are_printed_or_all_reasons() {
+        let (first, second) = (
+            File::new("first", OBJECTS),
+            File::new("second", &OBJECTS.replace("web", "api")),
+        );
+        let line = |verb, paths: [&str; 2]| {
+            let files = paths.iter().flat_map(|path| ["-f", path]);
+            let image = if verb == "inject" {
+                &["--image", "x:1"][..]
+            } else {
+                &[]
+            };
+            run(&[verb]
+                .into_iter()
+                .chain(files)
+                .chain(image.iter().copied())
+                .collect::<Vec<_>>())
+        };
+        let printed = line("inject", [first.path(), second.path()]).unwrap();
+        assert_eq!(inject::documents(&printed).unwrap().len(), 4);
+        assert_eq!(printed.matches("name: outrigger-proxy\n").count(), 2);
+        let back = line("uninject", [first.path(), second.path()]).unwrap();
+        assert_eq!(inject::documents(&back).unwrap().len(), 4);
+
+        let refuse = |file: &File| {
+            let text = fs::read_to_string(&file.0).unwrap();
+            fs::write(
+                &file.0,
+                text.replace("containers:", "hostNetwork: true\n      containers:"),
+            )
+            .unwrap();
+        };
+        refuse(&second);
+        let error = line("inject", [first.path(), second.path()]).unwrap_err();
+        assert!(
+            error.contains(&format!("{}: Deployment api: hostNetwork", second.path())),
+            "{error}"
+        );
+        assert!(!error.contains("Deployment web"), "{error}");
+        refuse(&first);
+        let error = line("inject", [first.path(), second.path()]).unwrap_err();
+        assert!(
+            error.contains("Deployment web") && error.contains("Deployment api"),
+            "{error}"
+        );
+        let twice = line("uninject", ["-", "-"]).unwrap_err();
+        assert!(twice.contains("once only"), "{twice}");
+        let empty = File::new("empty", "---\n");
+        let error = line("uninject", [empty.path(), first.path()]).unwrap_err();
+        assert!(error.contains("no object"), "{error}");
     }
 
     #[test]

@@ -11,17 +11,22 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use check::CheckArgs;
 use completion::{Completion, NAME, Words};
+use drain_pod::DrainPod;
 use edges::Edges;
 use endpoints::Endpoints;
 use flows::Flows;
 use identity::Identity;
 use inject::{Inject, Uninject};
+use intercept::Intercept;
 use policy::Policy;
 use status::Status;
 use top::Top;
+use version::VersionArgs;
 
 mod access;
+mod check;
 mod client;
 mod columns;
 mod completion;
@@ -29,6 +34,7 @@ mod completion;
 mod contract;
 mod destination;
 mod drain;
+mod drain_pod;
 mod edges;
 mod endpoints;
 mod error;
@@ -40,6 +46,7 @@ pub(crate) mod fuzz;
 mod golden;
 mod identity;
 mod inject;
+mod intercept;
 mod merge;
 mod of_itself;
 mod paint;
@@ -49,6 +56,9 @@ mod status;
 mod sys;
 mod table;
 mod top;
+mod unmeshed;
+mod version;
+mod versions;
 mod why;
 mod words;
 mod yaml;
@@ -88,6 +98,14 @@ enum Verb {
     Endpoints(Endpoints),
     /// Which policies hold for a pod, and whether somebody would be let in
     Policy(Policy),
+    /// Whether the cluster can have Outrigger, or whether what is installed works, with a remedy for what does not
+    Check(CheckArgs),
+    /// The versions of this program, of control, of agents and of sidecars
+    Version(VersionArgs),
+    /// What is intercepted on nodes, and by which programs in their kernels
+    Intercept(Intercept),
+    /// Has the sidecar of a pod end its connections in order, and start anew
+    Drain(DrainPod),
     /// Prints the pods of a file with their sidecars, or what a cluster needs to inject by itself
     Inject(Inject),
     /// Prints the pods of a file without their sidecars
@@ -114,6 +132,10 @@ pub fn main() -> ExitCode {
         Verb::Identity(identity) => identity.run(out),
         Verb::Endpoints(endpoints) => endpoints.run(out),
         Verb::Policy(policy) => policy.run(out),
+        Verb::Check(check) => check.run(out),
+        Verb::Version(version) => version.run(out),
+        Verb::Intercept(intercept) => intercept.run(out),
+        Verb::Drain(drain) => drain.run(out),
         Verb::Inject(inject) => inject.run(out),
         Verb::Uninject(uninject) => uninject.run(out),
         Verb::Top(top) => top.run(out),

@@ -6,6 +6,7 @@ mod authority;
 mod certificates;
 mod chart_objects;
 mod chart_release;
+mod check;
 mod connections;
 mod dual;
 mod late;

@@ -94,7 +94,7 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "kubernetes",
         "model",
-        "futures_util http k8s_openapi kube serde serde_json tokio tower tracing zeroize",
+        "futures_util http humantime k8s_openapi kube serde serde_json tokio tower tracing zeroize",
     ),
     // Pod in, pod out, and the policies that say the same in the API server's own language.
     room("inject", "model document kubernetes", "humantime serde_json sha2"),
@@ -124,10 +124,11 @@ pub(super) const ROOMS: &[Room] = &[
     room("proxy", ALL_ROOMS, ROLE_CRATES),
     room("control", ALL_ROOMS, ROLE_CRATES),
     room("agent", ALL_ROOMS, ROLE_CRATES),
-    // nix for the width of a terminal, ratatui for the view on it, kubernetes for pods and agents and the way to them, transport for TLS with an agent.
+    // nix for the width of a terminal, ratatui for the view on it, kubernetes for pods and agents and the way to them, transport for TLS with an agent, pki
+    // for when roots end.
     room(
         "plugin",
-        "model observe inject kubernetes credentials transport",
+        "model observe inject kubernetes credentials pki transport",
         "clap clap_complete humantime nix ratatui rustls serde serde_json tokio tokio_io_timeout tokio_rustls tokio_util zeroize",
     ),
     // Test support, which every room's tests may import and which imports none.

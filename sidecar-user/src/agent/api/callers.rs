@@ -105,18 +105,28 @@ fn refusal(
         namespace,
     }: &Right,
 ) -> String {
-    let (name, place) = match namespace {
-        Some(namespace) => (&user.name, format!("in the namespace {namespace}")),
-        None => (&user.name, "in all namespaces".to_owned()),
+    let name = &user.name;
+    let place = match (namespace, *resource) {
+        (Some(namespace), _) => format!(" in the namespace {namespace}"),
+        // They have no namespace.
+        (None, "nodes") => String::new(),
+        (None, _) => " in all namespaces".to_owned(),
     };
-    let remedy = match namespace {
-        Some(namespace) => format!(
-            "an administrator grants it by the ClusterRole view in that namespace: kubectl create rolebinding NAME --namespace \
-             {namespace} --clusterrole view --user {name}"
+    let remedy = match (namespace, *resource) {
+        (Some(namespace), resource) => {
+            let role = if resource == "drains" { "edit" } else { "view" };
+            format!(
+                "an administrator grants it by the ClusterRole {role} in that namespace: kubectl create rolebinding NAME --namespace \
+                 {namespace} --clusterrole {role} --user {name}"
+            )
+        }
+        (None, "nodes") => format!(
+            "it tells of pods of every namespace; an administrator grants it by kubectl create clusterrolebinding NAME --clusterrole \
+             outrigger-nodes --user {name}"
         ),
-        None => "name a namespace of yours by --namespace, or have an administrator bind the ClusterRole outrigger-view cluster-wide".into(),
+        (None, _) => "name a namespace of yours by --namespace, or have an administrator bind the ClusterRole outrigger-view cluster-wide".into(),
     };
-    format!("{name} may not {verb} {resource}.{DOMAIN} {place}; {remedy}")
+    format!("{name} may not {verb} {resource}.{DOMAIN}{place}; {remedy}")
 }
 
 /// Answers, each for [`HOLDS`], and [`MOST`] of them.
@@ -181,6 +191,25 @@ mod tests {
             resource: "flows",
             namespace: namespace.map(String::from),
         };
+        let nodes = Right {
+            resource: "nodes",
+            ..right(None)
+        };
+        let told = refusal(&user, &nodes);
+        assert!(
+            told.starts_with("ann may not get nodes.outrigger.example; "),
+            "{told}"
+        );
+        assert!(
+            told.contains("--clusterrole outrigger-nodes --user ann"),
+            "{told}"
+        );
+        let drains = Right {
+            verb: "create",
+            resource: "drains",
+            ..right(Some("shop"))
+        };
+        assert!(refusal(&user, &drains).contains("--clusterrole edit --user ann"));
         let told = refusal(&user, &right(Some("shop")));
         assert!(
             told.starts_with("ann may not get flows.outrigger.example in the namespace shop; "),

@@ -11,6 +11,15 @@ use crate::observe::Asked;
 pub(super) fn needed(asked: &Asked) -> Result<Vec<Right>, String> {
     let query = match asked {
         Asked::Flows(query) | Asked::Why(query) | Asked::Pods(query) | Asked::OfProxy(_, query) => query,
+        // Of what is attached it names pods of every namespace.
+        Asked::Node => {
+            return Ok(vec![Right {
+                verb: "get",
+                resource: "nodes",
+                namespace: None,
+            }]);
+        }
+        Asked::Drain(query) => return drain(query),
     };
     let namespaces = namespaces(query)?;
     let right = |namespace| Right {
@@ -22,6 +31,18 @@ pub(super) fn needed(asked: &Asked) -> Result<Vec<Right>, String> {
         true => vec![right(None)],
         false => namespaces.into_iter().map(|name| right(Some(name))).collect(),
     })
+}
+
+/// In the namespace of the one pod that is named.
+fn drain(query: &str) -> Result<Vec<Right>, String> {
+    match Pods::of_query(query)?.only().map(|pod| pod.split_once('/')) {
+        Some(Some((namespace, _))) => Ok(vec![Right {
+            verb: "create",
+            resource: "drains",
+            namespace: Some(namespace.to_owned()),
+        }]),
+        _ => Err("name one pod to drain: pod=NAMESPACE/NAME".into()),
+    }
 }
 
 /// Those that a question is about; none where it is about all.
@@ -58,6 +79,30 @@ mod tests {
             of("p%6Fd=shop%2Fa&n%61mespace=bank"),
             Ok(vec![some("bank"), some("shop")])
         );
+    }
+
+    #[test]
+    fn a_node_and_a_drain_take_rights_of_their_own() {
+        let right = |verb, resource, namespace: Option<&str>| Right {
+            verb,
+            resource,
+            namespace: namespace.map(String::from),
+        };
+        assert_eq!(needed(&Asked::Node), Ok(vec![right("get", "nodes", None)]));
+        let drain = |query: &str| needed(&Asked::Drain(query.into()));
+        assert_eq!(
+            drain("pod=shop/a"),
+            Ok(vec![right("create", "drains", Some("shop"))])
+        );
+        for query in [
+            "",
+            "namespace=shop",
+            "pod=a",
+            "pod=shop/a&pod=bank/b",
+            "pod=shop/a&namespace=bank",
+        ] {
+            assert!(drain(query).is_err(), "{query}");
+        }
     }
 
     /// However it is written: what the parser of the answer takes for a pod or a namespace is one here.

@@ -20,8 +20,18 @@ pub struct NeighbourQuery {
 }
 
 impl NeighbourQuery {
-    pub(super) fn new(pod: PodTarget, pins: PathBuf) -> Self {
+    pub fn new(pod: PodTarget, pins: PathBuf) -> Self {
         Self { pod, pins }
+    }
+
+    /// Where the programs of the pod are pinned.
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+
+    /// At how many hooks ours are looked for.
+    pub fn hooks(&self) -> usize {
+        HOOKS.len()
     }
 
     /// Whose programs run beside those that are pinned. Takes CAP_NET_ADMIN, and CAP_BPF.

@@ -4,12 +4,16 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use sidecar_ebpf::abi::{APP_SOCKET_ENTRIES, AppPorts, AppSocket, INHERITED_SLOTS, Inherited, Settings, map};
+use bytemuck::Zeroable;
+use sidecar_ebpf::abi::{
+    APP_SOCKET_ENTRIES, AppPorts, AppSocket, INHERITED_SLOTS, Inherited, PENDING_ENTRIES, PRESENTED_ENTRIES,
+    Pending, Settings, Tuple, map,
+};
 use sidecar_ebpf::addr::{Ip, Port};
 
-use super::super::Error;
 use super::super::map::Map;
 use super::super::sys;
+use super::super::{Error, fills};
 use super::pod::in_pod;
 
 #[test]
@@ -105,4 +109,29 @@ fn per_cpu_array() -> io::Result<OwnedFd> {
     const BPF_MAP_TYPE_PERCPU_ARRAY: u32 = 6;
     let mut attr: [u32; 5] = [BPF_MAP_TYPE_PERCPU_ARRAY, 4, 8, 1, 0];
     sys::bpf(BPF_MAP_CREATE, &mut attr).map(sys::owned)
+}
+
+/// Of the maps that a connection passes through: each entry counts once, and no more of them than a map has.
+#[test]
+fn a_fill_counts_entries_as_far_as_there_may_be() {
+    in_pod(|pod| {
+        let _datapath = pod.attach(None);
+        let counted = || {
+            let fills = fills(&pod.config.pins).expect("fills");
+            fills
+                .iter()
+                .map(|fill| (fill.map, fill.entries, fill.size))
+                .collect::<Vec<_>>()
+        };
+        let presented = (map::PRESENTED, 0, PRESENTED_ENTRIES);
+        assert_eq!(counted(), [(map::PENDING, 0, PENDING_ENTRIES), presented]);
+        let pending: Map<Tuple, Pending> = pod.map(map::PENDING).expect("a map");
+        for n in 1..=3_u8 {
+            let mut tuple = Tuple::zeroed();
+            bytemuck::bytes_of_mut(&mut tuple)[0] = n;
+            pending.set(&tuple, &Pending::zeroed()).expect("room");
+        }
+        assert_eq!(counted(), [(map::PENDING, 3, PENDING_ENTRIES), presented]);
+        assert_eq!(pending.count(2).expect("entries"), 2);
+    });
 }

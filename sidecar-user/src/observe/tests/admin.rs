@@ -240,7 +240,7 @@ fn serve_agent(name: &str, observer: &Observer) -> (PathBuf, std::net::SocketAdd
 }
 
 #[tokio::test]
-async fn an_agent_asks_as_anybody_may_and_changes_nothing() {
+async fn an_agent_asks_as_anybody_may_and_drains_and_changes_nothing_else() {
     let observer = Observer::new();
     let (agent, _, drained) = serve_agent("agent-asks", &observer);
     let open = observer.shard(0).open(flow(Direction::Outbound));
@@ -252,10 +252,14 @@ async fn an_agent_asks_as_anybody_may_and_changes_nothing() {
         ask_unix(&agent, "GET", "/config", "").await.1,
         "{\"whole\":false}\n"
     );
-    for (method, path) in [("POST", "/drain"), ("POST", "/lame-duck"), ("PUT", "/loglevel")] {
+    for (method, path) in [("POST", "/lame-duck"), ("PUT", "/loglevel")] {
         assert_eq!(ask_unix(&agent, method, path, "debug").await.0, 403, "{path}");
     }
+    assert_eq!(ask_unix(&agent, "PUT", "/drain", "").await.0, 405);
     assert!(!drained.load(Relaxed));
+    let (status, body) = ask_unix(&agent, "POST", "/drain", "").await;
+    assert_eq!((status, &*body), (202, "draining\n"));
+    assert!(drained.load(Relaxed));
     std::fs::remove_file(agent).unwrap();
 }
 

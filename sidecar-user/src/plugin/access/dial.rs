@@ -46,6 +46,10 @@ impl AgentPod {
         })
     }
 
+    pub(in crate::plugin) fn pod(&self) -> &SeenPod {
+        &self.pod
+    }
+
     /// What it is shown.
     pub(in crate::plugin) fn token(&self) -> Result<&str, Error> {
         Ok(&self.session.proof()?.token)

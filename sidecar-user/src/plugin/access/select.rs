@@ -3,6 +3,7 @@
 use super::session::Session;
 use crate::kubernetes::{self, LABEL_INJECT, Made, Maker, SeenPod};
 use crate::plugin::error::Error;
+use crate::plugin::unmeshed;
 
 /// Pods that are asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,24 +121,7 @@ fn not_meshed(session: &Session, pod: &SeenPod) -> Error {
         namespace,
         LABEL_INJECT,
     ));
-    let why = match (pod, pod.inject.as_deref(), label) {
-        (pod, _, _) if pod.is_host_network => {
-            "it is in the network of its node (hostNetwork), where no sidecar can be".to_owned()
-        }
-        (_, Some("disabled"), _) => format!("its label {LABEL_INJECT}: disabled keeps it out; take that away and start it again"),
-        (_, Some("enabled"), _) | (_, _, Ok(Some(_))) => {
-            "it was made before it was to have one, or by what leaves the injection out: start it again (kubectl rollout restart); \
-             kubectl outrigger check says whether injection works"
-                .to_owned()
-        }
-        (_, _, Ok(None)) => format!(
-            "the namespace {namespace} has no label {LABEL_INJECT}=enabled: kubectl label namespace {namespace} \
-             {LABEL_INJECT}=enabled, and start the pod again"
-        ),
-        (_, _, Err(_)) => format!(
-            "the label {LABEL_INJECT}=enabled on the namespace {namespace}, or on the pod, gives new pods one"
-        ),
-    };
+    let why = unmeshed::reason(pod, label.as_ref().ok().map(Option::as_deref));
     Error::NotMeshed {
         pod: format!("{namespace}/{}", pod.name),
         why,

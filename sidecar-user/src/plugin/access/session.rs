@@ -62,6 +62,16 @@ impl Session {
         &self.0.person.namespace
     }
 
+    /// Of the API server.
+    pub(in crate::plugin) fn server(&self) -> &str {
+        &self.0.person.server
+    }
+
+    /// Whether the kubeconfig has a certificate and no token, so that agents are shown one of `outrigger-viewer`.
+    pub(in crate::plugin) fn has_no_token(&self) -> bool {
+        self.0.person.token.is_none()
+    }
+
     /// Waits for an answer of the API server.
     pub(in crate::plugin) fn ask<T>(
         &self,
