@@ -3,6 +3,7 @@
 mod absent;
 mod agents;
 mod authority;
+mod causes;
 mod certificates;
 mod chart_objects;
 mod chart_release;

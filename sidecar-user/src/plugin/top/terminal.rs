@@ -131,7 +131,10 @@ pub(super) fn watch_signals(news: SyncSender<News>) -> io::Result<()> {
             // crossterm reads a terminal that is gone over and over, and then nobody hears of the end.
             tokio::time::sleep(GRACE).await;
         });
-        // The terminal is gone, and the lock of standard output is the main thread's.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the terminal is gone, and the main thread waits for it with the lock of standard output"
+        )]
         std::process::exit(1);
     };
     thread::Builder::new()
