@@ -47,7 +47,7 @@ fn every_case_ends_as_it_says(door: &Door, namespace: &Namespace) {
             }
             _ => {
                 let said = by_file(&pod).unwrap_err();
-                let reason = said.lines().last().unwrap().split_once(": ").unwrap().1;
+                let reason = said.lines().last().unwrap().splitn(3, ": ").nth(2).unwrap();
                 let first = reason.split("; ").next().unwrap();
                 let error = created.expect_err(&name);
                 assert!(error.contains(first), "{name}: {error} does not say: {first}");

@@ -310,13 +310,13 @@ fn strangers_are_refused_and_counted_and_do_not_reach_what_the_agent_remembers()
     assert_eq!(sockets.len(), 2, "{sockets:?}");
     for socket in &sockets {
         assert_eq!(mode(socket)?, 0o600);
-        // What it answers there it answers everybody: nothing is changed by it.
+        // What it answers there it answers everybody. It is changed by one request alone, a drain.
         let (status, body) = http::get_unix(socket, "/summary")?;
         ensure!(status == 200 && body.contains("serving"), "{body}");
-        assert_eq!(
-            at_socket(socket, 0, &["-X", "POST", "http://localhost/drain"])?,
-            "403"
-        );
+        for change in ["lame-duck", "loglevel"] {
+            let url = format!("http://localhost/{change}");
+            assert_eq!(at_socket(socket, 0, &["-X", "POST", &url])?, "403", "{change}");
+        }
         assert_eq!(
             at_socket(socket, agent::SIDECAR_USER, &["http://localhost/flows"])?,
             "000"

@@ -188,10 +188,7 @@ impl Answers {
             (None, Some(pod)) => Err(unknown(&self.register.names.of(pod))),
             (None, None) => Err(unnamed()),
         };
-        let (now, problem) = match now {
-            Ok(now) => (Some(now), None),
-            Err(problem) => (None, Some(problem)),
-        };
+        let (now, problem) = now.map_or_else(|why| (None, Some(why)), |now| (Some(now), None));
         let found = self.register.memory().found(&past);
         // Reading all that is remembered takes half a second.
         let told = tokio::task::spawn_blocking(move || newest(&found, &past).0);
@@ -305,7 +302,7 @@ fn past(query: &str) -> Result<Question, String> {
             "all" => all = value != "false",
             _ => {}
         }
-        if ["pod", "namespace", "since", "until", "destination"].contains(&name) {
+        if ["since", "until", "destination"].contains(&name) {
             of_past.push_str(&format!("{name}={value}&"));
         }
     }
@@ -318,7 +315,10 @@ fn past(query: &str) -> Result<Question, String> {
     if !has_destination {
         limit = 0;
     }
-    Question::parse(&format!("{of_past}limit={limit}"), SystemTime::now())
+    let mut past = Question::parse(&format!("{of_past}limit={limit}"), SystemTime::now())?;
+    // As they are read where it is decided what the caller may see, however they are written.
+    past.pods = Pods::of_query(query)?;
+    Ok(past)
 }
 
 /// A question as a sidecar understands it.
@@ -432,6 +432,8 @@ mod tests {
         );
         assert!(asks("destination=10.0.0.1:80&all=true").contains("failed: None"));
         assert!(asks("source=10.0.0.1&port=80").contains("limit: Some(0)"));
+        let pods = past("destination=10.0.0.1:80&n%61mespace=shop").unwrap().pods;
+        assert!(pods.have("shop/a") && !pods.have("bank/a"));
         assert!(past("destination=web:80").is_err());
         assert!(past("destination=10.0.0.1:80&since=soon").is_err());
     }

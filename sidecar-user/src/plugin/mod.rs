@@ -82,15 +82,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// The connections of a proxy: open ones and the last closed ones
+    /// The connections of pods: those that are open, and those that have ended
     Flows(Flows),
     /// What would happen to a connection, and why; or what happened to those that there were
+    #[command(override_usage = "kubectl outrigger why [OPTIONS] [POD] <ADDRESS:PORT|SERVICE:PORT>")]
     Why(Why),
     /// Who talks to whom over what, and whether it is secured: a table, a document or a picture
     Edges(Edges),
     /// Who talks to whom right now, how much, and what fails: a view on the terminal
     Top(Top),
-    /// The pods of a node's agent, and what is wrong with them
+    /// The pods that have sidecars, and what is wrong with them
     Status(Status),
     /// The certificate by which a pod proves who it is: who signed it, and when the next one is due
     Identity(Identity),

@@ -1,12 +1,18 @@
 //! Why a connection fails, as `kubectl outrigger` alone tells it: each cause is made for real, and the tool's answer has to name it.
 
+use std::time::Duration;
+
 use harness::cluster::{Namespace, Plugin};
 use harness::wait::{self, SOON};
 use serde_json::{Value, json};
 
+use super::sight::Away;
 use super::{client, mesh, mesh_alone, meshed};
 use crate::common::{answered, cluster, idle, named_server, pod, service};
 use crate::kinds::Kinds;
+
+/// Of a certificate of a minute, and what a busy machine adds.
+const LIFE: Duration = Duration::from_secs(90);
 
 /// A client on node-1 and nginx on node-2 behind a Service, which has answered once.
 fn shop(stem: &str) -> Namespace<'static> {
@@ -179,6 +185,31 @@ fn a_node_without_an_agent_is_named() {
     });
     mesh.upgrade(&[]).unwrap();
     assert!(told.unwrap().contains("get daemonset,pods"));
+}
+
+/// Half a life after the last renewal that control was there for.
+#[test]
+fn a_certificate_that_has_expired_is_named() {
+    let mesh = mesh_alone();
+    mesh.upgrade(&["control.leafTtl=1m"]).unwrap();
+    let namespace = shop("cause-expired");
+    let away = Away::new(&mesh);
+    let identity = wait::until_some("the certificate has expired", LIFE, || {
+        let told = cluster()
+            .plugin()
+            .output(&["identity", "client", "--namespace", namespace.name()])?;
+        Ok(told.stdout.contains("expired").then_some(told.stdout))
+    });
+    let asked = namespace.exec("client", &["curl", "-sS", "-m", "5", "http://web/"]);
+    let why = cluster()
+        .plugin()
+        .output(&["why", "client", "web:80", "--namespace", namespace.name()]);
+    drop(away);
+    mesh.upgrade(&[]).unwrap();
+    identity.unwrap();
+    assert!(!asked.unwrap().status.success());
+    let why = why.unwrap().stdout;
+    assert!(why.contains("no_identity"), "{why}");
 }
 
 /// Somebody of one namespace sees that one, and is told so where they ask for more; a right that is taken away ends within seconds.

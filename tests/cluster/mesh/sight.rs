@@ -11,10 +11,10 @@ use crate::common::{answered, cluster, named_server, pod};
 const SYSTEM: &str = "outrigger-system";
 
 /// The control process, away for as long as this lives.
-struct Away<'m>(&'m Mesh<'m>);
+pub(super) struct Away<'m>(&'m Mesh<'m>);
 
 impl<'m> Away<'m> {
-    fn new(mesh: &'m Mesh<'m>) -> Self {
+    pub(super) fn new(mesh: &'m Mesh<'m>) -> Self {
         scale(mesh, SYSTEM, "outrigger-control", 0);
         let away = Self(mesh);
         let pods = [
