@@ -30,14 +30,14 @@ pub struct Config {
     /// On loopback.
     pub listen: SocketAddr,
     pub trust_domain: String,
+    /// The longest time until a certificate is asked for again: so long news of another root may take.
+    pub refresh: Duration,
     /// By which the agent proves itself to the control process.
     pub token: PathBuf,
 }
 
 /// Of a certificate that is asked for.
 const TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// So long news of another root may take.
-const REFRESH: Duration = Duration::from_secs(60 * 60);
 const CLUSTER: &str = "Kubernetes";
 /// The name under which the agent's own streams to the control process are counted.
 const SELF: &str = "agent";
@@ -60,7 +60,7 @@ pub(super) fn open(
     );
     let id = id.context("trustDomain: no identity can be made of it")?;
     let (svid, certificates) = watch::channel(None);
-    tasks.spawn(prove(id, config.token.clone(), local, svid));
+    tasks.spawn(prove(id, config, local, svid));
     let (tell, tls) = watch::channel(None);
     tasks.spawn(configure(certificates, tell));
     let callers = Arc::new(Callers::new(client));
@@ -95,7 +95,7 @@ pub(super) fn open(
 /// Keeps a certificate, which the agent asks for as its sidecars do: through itself.
 fn prove(
     id: SpiffeId,
-    token: PathBuf,
+    config: &Config,
     local: &Local,
     publish: watch::Sender<Option<Arc<Svid>>>,
 ) -> impl Future<Output = ()> + use<> {
@@ -114,10 +114,10 @@ fn prove(
             authority: AGENT.to_owned(),
             server_name: None,
             roots: PathBuf::new(),
-            token,
+            token: config.token.clone(),
             cluster: CLUSTER.to_owned(),
             ttl: TTL,
-            refresh: REFRESH,
+            refresh: config.refresh,
         }),
     };
     async move {

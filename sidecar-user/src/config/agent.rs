@@ -1,15 +1,16 @@
 //! The configuration of `outrigger agent`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::layers::{Layers, Setting, or};
 use super::logging;
 use super::values::{
-    absolute, admin, admin_socket, authority, memory, non_empty, path, status, trust_domain,
+    absolute, admin, admin_socket, authority, lifetime, memory, non_empty, path, status, trust_domain,
 };
 use crate::{agent, uplink};
 
-pub const SETTINGS: [Setting; 16] = [
+pub const SETTINGS: [Setting; 17] = [
     Setting {
         path: "pins",
         flag: "pins",
@@ -72,6 +73,14 @@ pub const SETTINGS: [Setting; 16] = [
         env: "OUTRIGGER_AGENT_STATUS",
         value: "ADDRESS",
         help: "Where metrics and probes are answered, such as [::]:15021, or none [default: none]",
+        list: false,
+    },
+    Setting {
+        path: "refresh",
+        flag: "refresh",
+        env: "OUTRIGGER_REFRESH",
+        value: "DURATION",
+        help: "The longest time until a certificate for `api` is asked for again, and so until its roots are others [default: 1h]",
         list: false,
     },
     Setting {
@@ -196,6 +205,9 @@ fn read_api(layers: &Layers, control: Option<&uplink::Config>) -> Option<Option<
     let trust_domain = or(layers, "trustDomain", "cluster.local".to_owned(), |path| {
         layers.read(path, trust_domain)
     });
+    let refresh = or(layers, "refresh", Duration::from_secs(60 * 60), |path| {
+        layers.read(path, lifetime)
+    });
     if !layers.is_given("api") {
         return Some(None);
     }
@@ -212,13 +224,14 @@ fn read_api(layers: &Layers, control: Option<&uplink::Config>) -> Option<Option<
             );
         }
     }
-    let (listen, trust_domain) = (listen?, trust_domain?);
+    let (listen, trust_domain, refresh) = (listen?, trust_domain?, refresh?);
     let Some(listen) = listen else {
         return Some(None);
     };
     Some(Some(agent::ApiConfig {
         listen,
         trust_domain,
+        refresh,
         token: control?.token.clone(),
     }))
 }
