@@ -6,7 +6,6 @@ use harness::cluster::{Namespace, Plugin};
 use harness::wait::{self, SOON};
 use serde_json::{Value, json};
 
-use super::sight::Away;
 use super::{client, mesh, mesh_alone, meshed};
 use crate::common::{answered, cluster, idle, named_server, pod, service};
 use crate::kinds::Kinds;
@@ -187,28 +186,57 @@ fn a_node_without_an_agent_is_named() {
     assert!(told.unwrap().contains("get daemonset,pods"));
 }
 
-/// Half a life after the last renewal that control was there for.
+/// The authority signs no more for a pod whose service account is gone. The pod's last certificate ends within a minute, and its agent goes
+/// on telling why.
 #[test]
 fn a_certificate_that_has_expired_is_named() {
     let mesh = mesh_alone();
     mesh.upgrade(&["control.leafTtl=1m"]).unwrap();
-    let namespace = shop("cause-expired");
-    let away = Away::new(&mesh);
-    let identity = wait::until_some("the certificate has expired", LIFE, || {
-        let told = cluster()
+    let namespace = meshed("cause-expired");
+    let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "shopper" } });
+    let server = pod(
+        "web",
+        json!({ "nodeName": "node-2", "containers": [named_server()] }),
+    );
+    let mut shopper = client("client", "node-1");
+    shopper["spec"]["serviceAccountName"] = "shopper".into();
+    namespace
+        .apply(&[account, server, service("web", 80), shopper])
+        .unwrap();
+    namespace.wait("pod/web", "condition=Ready").unwrap();
+    namespace.wait("pod/client", "condition=Ready").unwrap();
+    answered(&namespace, "client", &["curl", "-sS", "-m", "5", "http://web/"]);
+    namespace
+        .kubectl()
+        .run(&[
+            "--namespace",
+            namespace.name(),
+            "delete",
+            "serviceaccount",
+            "shopper",
+        ])
+        .unwrap();
+    let told = wait::until("the certificate has expired", LIFE, || {
+        let identity = cluster()
             .plugin()
-            .output(&["identity", "client", "--namespace", namespace.name()])?;
-        Ok(told.stdout.contains("expired").then_some(told.stdout))
+            .json(&["identity", "client", "--namespace", namespace.name()]);
+        identity.is_ok_and(|identity| identity["state"] == "expired" && identity["lastError"].is_string())
+    })
+    .and_then(|()| {
+        wait::until("no connection is opened without it", SOON * 3, || {
+            let asked = namespace.exec("client", &["curl", "-sS", "-m", "5", "http://web/"]);
+            asked.is_ok_and(|asked| !asked.status.success())
+        })
     });
-    let asked = namespace.exec("client", &["curl", "-sS", "-m", "5", "http://web/"]);
-    let why = cluster()
+    let question = ["why", "client", "web:80", "--namespace", namespace.name()];
+    let why = cluster().plugin().output(&question);
+    let identity = cluster()
         .plugin()
-        .output(&["why", "client", "web:80", "--namespace", namespace.name()]);
-    drop(away);
+        .output(&["identity", "client", "--namespace", namespace.name()]);
     mesh.upgrade(&[]).unwrap();
-    identity.unwrap();
-    assert!(!asked.unwrap().status.success());
-    let why = why.unwrap().stdout;
+    let (why, identity) = (why.unwrap().stdout, identity.unwrap().stdout);
+    told.unwrap_or_else(|error| panic!("{error}: {identity}{why}"));
+    assert!(identity.contains("expired"), "{identity}");
     assert!(why.contains("no_identity"), "{why}");
 }
 

@@ -11,10 +11,10 @@ use crate::common::{answered, cluster, named_server, pod};
 const SYSTEM: &str = "outrigger-system";
 
 /// The control process, away for as long as this lives.
-pub(super) struct Away<'m>(&'m Mesh<'m>);
+struct Away<'m>(&'m Mesh<'m>);
 
 impl<'m> Away<'m> {
-    pub(super) fn new(mesh: &'m Mesh<'m>) -> Self {
+    fn new(mesh: &'m Mesh<'m>) -> Self {
         scale(mesh, SYSTEM, "outrigger-control", 0);
         let away = Self(mesh);
         let pods = [
