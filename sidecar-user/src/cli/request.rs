@@ -19,8 +19,12 @@ const LIFE: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Debug, Args)]
 pub struct Request {
-    /// The certificate service, such as https://outrigger-control-replicas.outrigger-system.svc:15012
-    #[arg(long, value_name = "URL")]
+    // Not a comment of the documentation, which would make a link of the address.
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "The certificate service, such as https://outrigger-control-replicas.outrigger-system.svc:15012"
+    )]
     authority: String,
     /// The name in its certificate [default: the host of the authority]
     #[arg(long = "authority-name", value_name = "NAME")]
