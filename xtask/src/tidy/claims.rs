@@ -56,7 +56,12 @@ fn every_claim_about_security_names_a_test() {
     let root = workspace::root();
     let text = fs::read_to_string(root.join("docs/security.md")).expect("the page of claims");
     let mut found = Vec::new();
-    for dir in ["tests/e2e", "sidecar-user/src", "sidecar-ebpf/src"] {
+    for dir in [
+        "tests/e2e",
+        "tests/cluster",
+        "sidecar-user/src",
+        "sidecar-ebpf/src",
+    ] {
         sources(&root.join(dir), &mut found);
     }
     let claims = claims(&text);
