@@ -80,7 +80,7 @@ pub enum Verb {
     ///
     /// The kernel's own maps and the proxy's routes are looked at; no connection is opened. Exits with 0 when there is
     /// an answer, whatever it is.
-    Why(plugin::Why),
+    Why(Box<plugin::Why>),
     /// Asks the sidecar to end, as SIGTERM does: for a preStop hook
     ///
     /// New connections are served for `drain.minimum`, open ones until `drain.deadline`; then the sidecar exits.

@@ -43,7 +43,7 @@ pub async fn review_access(client: &Client, user: &User, right: &Right) -> Resul
     Ok(answer.status.is_some_and(|status| is_allowed(&status)))
 }
 
-fn is_allowed(status: &SubjectAccessReviewStatus) -> bool {
+pub(super) fn is_allowed(status: &SubjectAccessReviewStatus) -> bool {
     status.allowed && status.denied != Some(true)
 }
 

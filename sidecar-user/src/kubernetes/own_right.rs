@@ -8,6 +8,7 @@ use k8s_openapi::api::authorization::v1::{
 use kube::Api;
 use kube::api::PostParams;
 
+use super::access_review::is_allowed;
 use super::{Client, Error};
 
 /// On an object, or on objects of a kind.
@@ -95,8 +96,7 @@ pub async fn own_rights(client: &Client, rights: &[OwnRight]) -> Result<Vec<bool
         };
         let answer = api.create(&PostParams::default(), &question).await;
         let answer = answer.map_err(|source| Error::asked("say what you may do", source))?;
-        let status = answer.status.unwrap_or_default();
-        answers.push(status.allowed && status.denied != Some(true));
+        answers.push(answer.status.is_some_and(|status| is_allowed(&status)));
     }
     Ok(answers)
 }

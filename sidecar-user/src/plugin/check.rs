@@ -92,7 +92,7 @@ impl CheckArgs {
         let start = Instant::now();
         loop {
             // Each look begins anew: a kubeconfig, roots and tokens may be others by then.
-            let session = self.access.session()?;
+            let session = self.access.anew()?;
             let report = gather::report(&session, self.access.namespace(&session), self.pre);
             let is_over = self.wait.is_none_or(|most| start.elapsed() + AGAIN > most);
             if report.succeeded || is_over {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::access::Session;
 use super::error::Error;
-use crate::kubernetes::{self, FoundService};
+use crate::kubernetes::{self, FoundService, SeenEndpoint};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Destination {
@@ -70,13 +70,18 @@ impl Destination {
             name: name.clone(),
             namespace: namespace.to_owned(),
         })?;
-        at(&found, port).map_err(|reason| Error::Usage {
+        // Clients of a headless one dial its pods.
+        let pods = match found.addresses.is_empty() {
+            true => session.ask(kubernetes::seen_endpoints(session.client(), namespace, name))?,
+            false => Vec::new(),
+        };
+        at(&found, &pods, port).map_err(|reason| Error::Usage {
             reason: format!("the Service {name} of the namespace {namespace} {reason}"),
         })
     }
 }
 
-fn at(service: &FoundService, port: &str) -> Result<SocketAddr, String> {
+fn at(service: &FoundService, pods: &[SeenEndpoint], port: &str) -> Result<SocketAddr, String> {
     let of = |ports: &[(String, u16)]| {
         let found = ports
             .iter()
@@ -96,12 +101,16 @@ fn at(service: &FoundService, port: &str) -> Result<SocketAddr, String> {
             }
         };
     }
-    // Clients of a headless one dial the ports of its pods.
-    let Some((address, ports)) = service.endpoints.first() else {
+    let Some(first) = pods.iter().find(|pod| pod.is_ready) else {
         return Err("is headless and has no pod that is ready: its name has no address, so no client gets as far as to connect".into());
     };
-    let port = of(ports).or_else(|| port.parse().ok());
-    port.map(|port| SocketAddr::new(*address, port))
+    let ip = first.address.ip();
+    let mut ports = pods.iter().filter(|pod| pod.address.ip() == ip);
+    let port = ports
+        .find(|pod| pod.port == port || pod.address.port().to_string() == port)
+        .map(|pod| pod.address.port())
+        .or_else(|| port.parse().ok());
+    port.map(|port| SocketAddr::new(ip, port))
         .ok_or_else(|| "has no port of this name".into())
 }
 
@@ -146,14 +155,24 @@ mod tests {
         let mut service = FoundService {
             addresses: vec!["10.96.0.9".parse().unwrap()],
             ports: vec![("http".into(), 80)],
-            endpoints: vec![("10.0.0.9".parse().unwrap(), vec![("http".into(), 8080)])],
         };
-        assert_eq!(at(&service, "http"), Ok("10.96.0.9:80".parse().unwrap()));
-        assert!(at(&service, "81").unwrap_err().contains("it has 80 http"));
+        let mut pods = vec![SeenEndpoint {
+            address: "10.0.0.9:8080".parse().unwrap(),
+            port: "http".into(),
+            is_ready: true,
+            pod: None,
+            node: None,
+        }];
+        assert_eq!(at(&service, &pods, "http"), Ok("10.96.0.9:80".parse().unwrap()));
+        assert!(at(&service, &pods, "81").unwrap_err().contains("it has 80 http"));
         service.addresses.clear();
-        assert_eq!(at(&service, "http"), Ok("10.0.0.9:8080".parse().unwrap()));
-        assert_eq!(at(&service, "9090"), Ok("10.0.0.9:9090".parse().unwrap()));
-        service.endpoints.clear();
-        assert!(at(&service, "http").unwrap_err().contains("no pod that is ready"));
+        assert_eq!(at(&service, &pods, "http"), Ok("10.0.0.9:8080".parse().unwrap()));
+        assert_eq!(at(&service, &pods, "9090"), Ok("10.0.0.9:9090".parse().unwrap()));
+        pods[0].is_ready = false;
+        assert!(
+            at(&service, &pods, "http")
+                .unwrap_err()
+                .contains("no pod that is ready")
+        );
     }
 }

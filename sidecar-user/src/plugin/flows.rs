@@ -204,6 +204,7 @@ pub(super) fn not_flows(sources: &Sources, error: &serde_json::Error) -> Error {
 mod tests {
     use clap::Parser;
 
+    use super::super::served::Endpoint;
     use super::super::{Cli, Verb};
     use super::*;
 
@@ -267,26 +268,8 @@ mod tests {
     /// The plugin against the real endpoint: what one writes, the other reads.
     #[test]
     fn flows_of_a_real_endpoint_are_printed() {
-        use crate::observe::{Admin, AdminSocket, Listeners, Observer, serve_admin};
-        let path = std::env::temp_dir().join(format!("outrigger-{}-plugin.sock", std::process::id()));
-        let socket = AdminSocket::bind(&path).unwrap();
-        let observer = Observer::new();
-        let open = observer.shard(0).open(super::super::table::tests::flow());
-        let admin = Admin::of_flows(&observer);
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let server = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                tokio::select! {
-                    served = serve_admin(Listeners { socket: Some(socket), ..Listeners::default() }, admin) => served.unwrap(),
-                    _ = stopped => {}
-                }
-            });
-        });
-        let unix = path.to_str().unwrap();
+        let endpoint = Endpoint::with_a_flow("plugin");
+        let unix = endpoint.path();
         let mut out = Vec::new();
         flows(&["--unix", unix]).run_on(&PIPE, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
@@ -310,8 +293,7 @@ mod tests {
             .run_on(&PIPE, &mut none)
             .unwrap();
         assert!(none.is_empty(), "{none:?}");
-        drop((open, stop));
-        server.join().unwrap();
+        let path = endpoint.end();
         assert!(!path.exists());
     }
 }

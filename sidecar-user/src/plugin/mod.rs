@@ -52,6 +52,8 @@ mod of_itself;
 mod paint;
 mod policy;
 mod screen;
+#[cfg(test)]
+mod served;
 mod status;
 mod sys;
 mod table;

@@ -1,6 +1,7 @@
 //! The flags that say whom to ask, as kubectl has them.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use clap::Args;
 
@@ -30,6 +31,9 @@ pub(in crate::plugin) struct AccessArgs {
     /// One admin socket instead of a cluster: of a proxy, e.g. /run/outrigger/admin.sock, or of a node's agent, which knows all its pods
     #[arg(long, value_name = "PATH")]
     unix: Option<PathBuf>,
+    /// Opened once: a kubeconfig may name a program that gets a token, and asks a person for it.
+    #[arg(skip)]
+    opened: OnceLock<Session>,
 }
 
 /// Which pods.
@@ -55,6 +59,15 @@ impl AccessArgs {
 
     /// The cluster that is meant.
     pub(in crate::plugin) fn session(&self) -> Result<Session, Error> {
+        if let Some(session) = self.opened.get() {
+            return Ok(session.clone());
+        }
+        let session = self.anew()?;
+        Ok(self.opened.get_or_init(|| session).clone())
+    }
+
+    /// The same, with whatever kubeconfig, roots and tokens are by now.
+    pub(in crate::plugin) fn anew(&self) -> Result<Session, Error> {
         Session::open(self.kubeconfig.as_deref(), self.context.as_deref())
     }
 

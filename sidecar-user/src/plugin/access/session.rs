@@ -1,6 +1,7 @@
 //! A person's connection to a cluster: the API server, what they show there, and by which roots an agent is believed. Drives the sockets of
 //! both on a thread of its own, so that verbs read as from a file.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -31,6 +32,12 @@ struct Open {
 pub(super) struct Proof {
     pub(super) token: Zeroizing<String>,
     pub(super) tls: Arc<ClientConfig>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Session").field(&self.0.person.server).finish()
+    }
 }
 
 /// For one answer of the API server.

@@ -164,7 +164,6 @@ mod tests {
         let service = FoundService {
             addresses: vec!["10.96.0.9".parse().unwrap()],
             ports: vec![("http".into(), 80), ("admin".into(), 81)],
-            endpoints: Vec::new(),
         };
         let all = || {
             vec![

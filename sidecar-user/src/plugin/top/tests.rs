@@ -443,28 +443,12 @@ fn without_colours_there_are_none() {
 fn without_a_terminal_the_table_is_printed_once() {
     use clap::Parser;
 
+    use super::super::served::Endpoint;
     use super::super::{Cli, Verb};
-    use crate::observe::{Admin, AdminSocket, Listeners, Observer, serve_admin};
 
-    let path = std::env::temp_dir().join(format!("outrigger-{}-top.sock", std::process::id()));
-    let socket = AdminSocket::bind(&path).unwrap();
-    let observer = Observer::new();
-    let open = observer.shard(0).open(super::super::table::tests::flow());
-    let admin = Admin::of_flows(&observer);
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            tokio::select! {
-                served = serve_admin(Listeners { socket: Some(socket), ..Listeners::default() }, admin) => served.unwrap(),
-                _ = stopped => {}
-            }
-        });
-    });
-    let unix = path.to_str().unwrap();
+    let endpoint = Endpoint::with_a_flow("top");
+    let unix = endpoint.path().to_owned();
+    let unix = unix.as_str();
     let run = |args: &[&str]| {
         let args = ["x", "top", "--interval", "500ms", "--once"].iter().chain(args);
         let Verb::Top(top) = Cli::try_parse_from(args).unwrap().verb else {
@@ -477,8 +461,7 @@ fn without_a_terminal_the_table_is_printed_once() {
     assert!(text.starts_with("SOURCE") && text.contains("BYTES/S"), "{text}");
     let json = run(&["--unix", unix, "-o", "json"]).unwrap();
     assert!(json.contains("\"kind\":\"TopList\""), "{json}");
-    drop((open, stop));
-    server.join().unwrap();
+    endpoint.end();
     let error = run(&["--unix", unix]).unwrap_err().to_string();
     assert!(error.contains("nobody"), "{error}");
     assert!(Cli::try_parse_from(["x", "top", "--interval", "1ms"]).is_err());
